@@ -1,0 +1,2 @@
+//! The nagi binary.
+fn main() {}
