@@ -18,6 +18,7 @@ pub mod guardrail;
 pub mod id;
 pub mod idle;
 pub mod intent;
+pub mod pool;
 pub mod quantity;
 pub mod rate;
 pub mod scale;

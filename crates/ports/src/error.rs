@@ -1,0 +1,43 @@
+//! One error class for every port: whose fault it was and whether a retry can help.
+
+use thiserror::Error;
+
+/// Why a port could not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PortError {
+    /// The object is not there (404).
+    #[error("not found")]
+    NotFound,
+    /// The object changed since it was read (409): read, decide and write again.
+    #[error("the object was changed by somebody else meanwhile")]
+    Conflict,
+    /// The engine refused the request as it stands (403, 422, …); the same request will be refused again.
+    #[error("refused by the engine: {0}")]
+    Refused(String),
+    /// The engine cannot be reached: connection refused, reset, no route. The word `connection` is in the log.
+    #[error("connection failed: {0}")]
+    Unreachable(String),
+    /// The engine did not answer within its deadline. The word `timeout` is in the log.
+    #[error("timeout: {0}")]
+    Timeout(String),
+    /// The place where intent is stored is full or read-only; reads still work.
+    #[error("cannot store the change: {0}")]
+    StorageFull(String),
+    /// The engine answered with an error of its own (500, a broken answer).
+    #[error("engine error: {0}")]
+    Internal(String),
+}
+
+impl PortError {
+    /// True when the same call may succeed later without anybody changing the request.
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Conflict
+            | Self::Unreachable(_)
+            | Self::Timeout(_)
+            | Self::StorageFull(_)
+            | Self::Internal(_) => true,
+            Self::NotFound | Self::Refused(_) => false,
+        }
+    }
+}
