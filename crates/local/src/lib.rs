@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The local engine: workloads as child processes of this machine, on pools of nodes that boot.
+
+pub mod file;

@@ -1,0 +1,733 @@
+//! What the values of the workload file may be, and how its parts fit together.
+//!
+//! Every rule that is broken becomes a [`Problem`] with place, field and what is allowed; checking goes on, so that
+//! one run shows them all. A file with a problem yields no [`WorkloadFile`] at all: half a file would stop
+//! workloads that somebody misspelled.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nagi_core::id::{Host, Name, NameError, Namespace, PoolName, WorkloadId};
+use nagi_core::quantity::{Replicas, WakeCount};
+use serde_saphyr::{Location, Spanned};
+
+use super::{
+    DEFAULT_POOL, PROBLEMS_MAX, PoolSpec, Problem, Readiness, Resources, WorkloadFile,
+    WorkloadSpec, quantity, schema,
+};
+
+/// Pools at most; a machine has few kinds of capacity to pretend.
+const POOLS_MAX: usize = 100;
+/// Workloads at most; each may be a process with a supervisor of its own.
+const WORKLOADS_MAX: usize = 1_000;
+/// Nodes of one pool at most.
+const NODES: RangeInclusive<u32> = 1..=100;
+/// Replicas of one workload at most, the default replica ceiling of the API (R06).
+const REPLICAS_MAX: u32 = 100;
+/// GPUs of one node at most; a bound against typing errors.
+const GPUS_MAX: u32 = 1_024;
+/// Processors at most, in thousandths: ten thousand; a bound against typing errors.
+const CPU_MILLI_MAX: u64 = 10_000_000;
+/// Price of a node for an hour at most, in millionths: ten thousand; a bound against typing errors.
+const PRICE_MICRO_MAX: u64 = 10_000_000_000;
+/// Words of a command at most.
+const COMMAND_WORDS_MAX: usize = 256;
+/// Bytes of one word of a command or one value of the environment (the kernel's `MAX_ARG_STRLEN` is 128 KiB).
+const WORD_BYTES_MAX: usize = 64 << 10;
+/// Variables of one workload at most.
+const ENV_MAX: usize = 256;
+/// Host names of one workload at most.
+const HOSTS_MAX: usize = 32;
+/// Labels of one workload at most.
+const LABELS_MAX: usize = 64;
+/// Characters of a label's name or value (Kubernetes).
+const LABEL_CHARS_MAX: usize = 63;
+/// Characters of a readiness path at most.
+const PATH_CHARS_MAX: usize = 1_024;
+/// A boot longer than this is a typing error; real GPU nodes take up to ten minutes.
+const BOOT_MAX: Duration = Duration::from_hours(1);
+/// An empty node kept longer than a day is a node kept for ever.
+const RELEASE_MAX: Duration = Duration::from_hours(24);
+/// Thirty days.
+const IDLE_MAX: Duration = Duration::from_hours(720);
+/// Shorter than a second, a page that loads its parts one by one would be put to sleep between two of them.
+const IDLE_MIN: Duration = Duration::from_secs(1);
+/// Waiting longer for one process to end would hold up a replacement for ever.
+const GRACE_MAX: Duration = Duration::from_mins(10);
+/// As in Kubernetes a short time, but long enough to finish a request.
+const GRACE_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Collects problems while the file is walked.
+struct Checker<'a> {
+    directory: &'a Path,
+    problems: Vec<Problem>,
+}
+
+/// Turns the document into the file it describes.
+///
+/// # Errors
+/// Every problem found, at most [`PROBLEMS_MAX`], in the order of the file.
+pub(super) fn file(
+    document: schema::Document,
+    directory: &Path,
+) -> Result<WorkloadFile, Vec<Problem>> {
+    let mut checker = Checker {
+        directory,
+        problems: Vec::new(),
+    };
+    if document.pools.len() > POOLS_MAX {
+        checker.limit(document.pools.get(POOLS_MAX), "pools", POOLS_MAX);
+    }
+    if document.workloads.len() > WORKLOADS_MAX {
+        checker.limit(
+            document.workloads.get(WORKLOADS_MAX),
+            "workloads",
+            WORKLOADS_MAX,
+        );
+    }
+    let pools = checker.pools(document.pools);
+    let workloads = checker.workloads(document.workloads, &pools);
+    let mut problems = checker.problems;
+    if problems.is_empty() {
+        return Ok(WorkloadFile { pools, workloads });
+    }
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    problems.truncate(PROBLEMS_MAX);
+    Err(problems)
+}
+
+// === impl Checker ===
+
+impl Checker<'_> {
+    fn report(&mut self, at: Location, field: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(Problem {
+            line: at.line(),
+            column: at.column(),
+            field: field.into(),
+            message: message.into(),
+        });
+    }
+
+    fn limit<T>(&mut self, first_too_many: Option<&Spanned<T>>, field: &str, max: usize) {
+        let at = first_too_many.map_or(Location::UNKNOWN, |item| item.referenced);
+        self.report(
+            at,
+            field,
+            format!("too many entries; allowed: at most {max}"),
+        );
+    }
+
+    fn pools(&mut self, pools: Vec<Spanned<schema::Pool>>) -> BTreeMap<PoolName, PoolSpec> {
+        let mut checked = BTreeMap::new();
+        if pools.is_empty()
+            && let Ok(name) = PoolName::new(DEFAULT_POOL)
+        {
+            let pool = PoolSpec {
+                name: name.clone(),
+                boot: Duration::ZERO,
+                release_after: Duration::ZERO,
+                price_per_hour_micro: 0,
+                nodes_max: *NODES.start(),
+                capacity: unlimited(),
+            };
+            checked.insert(name, pool);
+        }
+        for (index, pool) in pools.into_iter().enumerate() {
+            let at = pool.value.name.referenced;
+            let Some(pool) = self.pool(pool.value, &format!("pools[{index}]")) else {
+                continue;
+            };
+            match checked.entry(pool.name.clone()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(pool);
+                }
+                Entry::Occupied(_) => {
+                    let message = format!("a second pool {}; allowed: each name once", pool.name);
+                    self.report(at, format!("pools[{index}].name"), message);
+                }
+            }
+        }
+        checked
+    }
+
+    fn pool(&mut self, pool: schema::Pool, path: &str) -> Option<PoolSpec> {
+        let name = self.name(&pool.name, format!("{path}.name"), |text| {
+            PoolName::new(text)
+        });
+        let boot = self.duration(
+            pool.boot.as_ref(),
+            format!("{path}.boot"),
+            Duration::ZERO..=BOOT_MAX,
+        );
+        let release_after = self.duration(
+            pool.release_after.as_ref(),
+            format!("{path}.release_after"),
+            Duration::ZERO..=RELEASE_MAX,
+        );
+        let price = self.quantity(
+            pool.price_per_hour.as_ref(),
+            format!("{path}.price_per_hour"),
+            quantity::money_micro,
+            (PRICE_MICRO_MAX, "at most 10000"),
+        );
+        let nodes_max = self.count(
+            pool.max_nodes.as_ref(),
+            format!("{path}.max_nodes"),
+            NODES,
+            *NODES.start(),
+        );
+        let capacity = pool.node.map_or_else(unlimited, |node| {
+            self.resources(&node.value, &format!("{path}.node"), unlimited())
+        });
+        Some(PoolSpec {
+            name: name?,
+            boot: boot.unwrap_or_default(),
+            release_after: release_after.unwrap_or_default(),
+            price_per_hour_micro: price.unwrap_or(0),
+            nodes_max,
+            capacity,
+        })
+    }
+
+    fn resources(&mut self, given: &schema::Resources, path: &str, absent: Resources) -> Resources {
+        let cpu_milli = self.quantity(
+            given.cpu.as_ref(),
+            format!("{path}.cpu"),
+            quantity::cpu_milli,
+            (CPU_MILLI_MAX, "at most 10000"),
+        );
+        let memory_bytes = self.quantity(
+            given.memory.as_ref(),
+            format!("{path}.memory"),
+            quantity::memory,
+            (u64::MAX, "at most 16 EiB"),
+        );
+        let gpu = self.count(
+            given.gpu.as_ref(),
+            format!("{path}.gpu"),
+            0..=GPUS_MAX,
+            absent.gpu,
+        );
+        Resources {
+            cpu_milli: cpu_milli.unwrap_or(absent.cpu_milli),
+            memory_bytes: memory_bytes.unwrap_or(absent.memory_bytes),
+            gpu,
+        }
+    }
+
+    fn workloads(
+        &mut self,
+        workloads: Vec<Spanned<schema::Workload>>,
+        pools: &BTreeMap<PoolName, PoolSpec>,
+    ) -> Vec<WorkloadSpec> {
+        let mut seen: BTreeMap<WorkloadId, u64> = BTreeMap::new();
+        let mut hosts: BTreeMap<Host, WorkloadId> = BTreeMap::new();
+        let mut checked = Vec::with_capacity(workloads.len());
+        for (index, workload) in workloads.into_iter().enumerate() {
+            let path = format!("workloads[{index}]");
+            let at = workload.value.name.referenced;
+            let host_places: Vec<Location> = (workload.value.hosts.as_ref())
+                .map(|hosts| hosts.iter().map(|host| host.referenced).collect())
+                .unwrap_or_default();
+            let Some(spec) = self.workload(workload, &path, pools) else {
+                continue;
+            };
+            if let Some(line) = seen.insert(spec.id.clone(), at.line()) {
+                let message = format!(
+                    "a second workload {} (the first is at line {line}); allowed: each name once in a namespace",
+                    spec.id
+                );
+                self.report(at, format!("{path}.name"), message);
+            }
+            for (number, host) in spec.hosts.iter().enumerate() {
+                if let Some(other) = hosts.insert(host.clone(), spec.id.clone()) {
+                    let (at, field) = host_places.get(number).map_or_else(
+                        || (at, format!("{path}.name")),
+                        |place| (*place, format!("{path}.hosts[{number}]")),
+                    );
+                    let message = format!(
+                        "host {host} is claimed by {other} too; allowed: each host for one workload"
+                    );
+                    self.report(at, field, message);
+                }
+            }
+            checked.push(spec);
+        }
+        checked
+    }
+
+    fn workload(
+        &mut self,
+        workload: Spanned<schema::Workload>,
+        path: &str,
+        pools: &BTreeMap<PoolName, PoolSpec>,
+    ) -> Option<WorkloadSpec> {
+        let at = workload.referenced;
+        let given = workload.value;
+        let before = self.problems.len();
+        let namespace = self.name(&given.namespace, format!("{path}.namespace"), |text| {
+            Namespace::new(text)
+        });
+        let name = self.name(&given.name, format!("{path}.name"), |text| Name::new(text));
+        let working_directory = self.directory(given.working_directory.as_ref(), path);
+        let command = self.command(&given.command, path, &working_directory);
+        let env = self.environment(given.env, path, at);
+        let labels = self.labels(given.labels, path, at);
+        let port = self.port(given.port.as_ref(), path);
+        let readiness = self.readiness(given.readiness.as_ref(), path, port);
+        let resources = given
+            .resources
+            .as_ref()
+            .map(|given| {
+                self.resources(
+                    &given.value,
+                    &format!("{path}.resources"),
+                    Resources::default(),
+                )
+            })
+            .unwrap_or_default();
+        let pool = self.pool_of(given.pool.as_ref(), path, at, pools);
+        let resources_at = given.resources.map_or(at, |resources| resources.referenced);
+        if let Some(pool) = pool.as_ref().and_then(|pool| pools.get(pool)) {
+            self.fits(resources, pool, path, resources_at);
+        }
+        let replicas = self.count(
+            given.replicas.as_ref(),
+            format!("{path}.replicas"),
+            0..=REPLICAS_MAX,
+            1,
+        );
+        let awake = given.awake_replicas.as_ref();
+        let awake_replicas =
+            self.count(awake, format!("{path}.awake_replicas"), 1..=REPLICAS_MAX, 0);
+        let idle_after = self.duration(
+            given.idle_after.as_ref(),
+            format!("{path}.idle_after"),
+            IDLE_MIN..=IDLE_MAX,
+        );
+        let stop_grace = self
+            .duration(
+                given.stop_grace.as_ref(),
+                format!("{path}.stop_grace"),
+                Duration::ZERO..=GRACE_MAX,
+            )
+            .unwrap_or(GRACE_DEFAULT);
+        let id = WorkloadId::deployment(namespace?, name?);
+        let hosts = self.hosts(given.hosts, path, &id, at);
+        if self.problems.len() > before {
+            return None;
+        }
+        Some(WorkloadSpec {
+            id,
+            command,
+            env,
+            working_directory,
+            port,
+            readiness,
+            pool: pool?,
+            resources,
+            replicas: Replicas(replicas),
+            awake_replicas: WakeCount::new(awake_replicas),
+            hosts,
+            idle_after,
+            labels,
+            stop_grace,
+        })
+    }
+
+    fn command(
+        &mut self,
+        command: &Spanned<Vec<schema::Text>>,
+        path: &str,
+        working_directory: &Path,
+    ) -> Vec<String> {
+        let words = &command.value;
+        if words.is_empty() || words.len() > COMMAND_WORDS_MAX {
+            let message = format!(
+                "{} words; allowed: a program and its arguments, 1 to {COMMAND_WORDS_MAX} words",
+                words.len()
+            );
+            self.report(command.referenced, format!("{path}.command"), message);
+        }
+        for (index, word) in words.iter().enumerate() {
+            self.word(
+                word.referenced,
+                &word.value,
+                format!("{path}.command[{index}]"),
+            );
+        }
+        let mut words: Vec<String> = words.iter().map(|word| word.value.clone()).collect();
+        match words.first_mut() {
+            Some(program) if program.trim().is_empty() => {
+                let at = command.referenced;
+                self.report(
+                    at,
+                    format!("{path}.command[0]"),
+                    "empty; allowed: the name of a program",
+                );
+            }
+            // Resolved here, because how a relative program and a working directory combine differs between systems.
+            Some(program) if program.contains('/') => {
+                *program = working_directory
+                    .join(&*program)
+                    .to_string_lossy()
+                    .into_owned();
+            }
+            Some(_) | None => {}
+        }
+        words
+    }
+
+    fn word(&mut self, at: Location, word: &str, field: String) {
+        if word.contains('\0') || word.len() > WORD_BYTES_MAX {
+            let message = format!(
+                "not usable as an argument or variable; allowed: at most {WORD_BYTES_MAX} bytes without NUL"
+            );
+            self.report(at, field, message);
+        }
+    }
+
+    fn directory(&mut self, given: Option<&schema::Text>, path: &str) -> PathBuf {
+        let Some(given) = given else {
+            return self.directory.to_path_buf();
+        };
+        self.word(
+            given.referenced,
+            &given.value,
+            format!("{path}.working_directory"),
+        );
+        if given.value.is_empty() {
+            let message = "empty; allowed: a directory, relative to that of this file";
+            self.report(
+                given.referenced,
+                format!("{path}.working_directory"),
+                message,
+            );
+        }
+        self.directory.join(&given.value)
+    }
+
+    fn environment(
+        &mut self,
+        given: BTreeMap<String, schema::Text>,
+        path: &str,
+        at: Location,
+    ) -> BTreeMap<String, String> {
+        if given.len() > ENV_MAX {
+            let message = format!("{} variables; allowed: at most {ENV_MAX}", given.len());
+            self.report(at, format!("{path}.env"), message);
+        }
+        for (name, value) in &given {
+            let field = format!("{path}.env.{name}");
+            let first = name.bytes().next();
+            let named = first.is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            if !named {
+                let message = "not the name of a variable; allowed: letters, digits and '_', not a digit first";
+                self.report(value.referenced, field.clone(), message);
+            }
+            if name == "PORT" || name.starts_with("NAGI_") {
+                let message = "set by Nagi; allowed: any name but PORT and NAGI_…";
+                self.report(value.referenced, field.clone(), message);
+            }
+            self.word(value.referenced, &value.value, field);
+        }
+        given
+            .into_iter()
+            .map(|(name, value)| (name, value.value))
+            .collect()
+    }
+
+    fn labels(
+        &mut self,
+        given: BTreeMap<String, schema::Text>,
+        path: &str,
+        at: Location,
+    ) -> BTreeMap<String, String> {
+        if given.len() > LABELS_MAX {
+            let message = format!("{} labels; allowed: at most {LABELS_MAX}", given.len());
+            self.report(at, format!("{path}.labels"), message);
+        }
+        for (key, value) in &given {
+            let (prefix, name) = key
+                .rsplit_once('/')
+                .map_or((None, &**key), |(p, n)| (Some(p), n));
+            let key_fits = !name.is_empty()
+                && is_label_text(name)
+                && prefix.is_none_or(|prefix| Host::new(prefix).is_ok());
+            if !key_fits || !is_label_text(&value.value) {
+                let message = format!(
+                    "not a label; allowed: at most {LABEL_CHARS_MAX} letters, digits, '-', '_' and '.', beginning \
+                     and ending with a letter or digit; the key may have a prefix such as example.com/"
+                );
+                self.report(value.referenced, format!("{path}.labels.{key}"), message);
+            }
+        }
+        given
+            .into_iter()
+            .map(|(name, value)| (name, value.value))
+            .collect()
+    }
+
+    fn port(&mut self, given: Option<&Spanned<u16>>, path: &str) -> Option<u16> {
+        let given = given?;
+        if given.value == 0 {
+            self.report(
+                given.referenced,
+                format!("{path}.port"),
+                "0; allowed: 1 to 65535",
+            );
+        }
+        Some(given.value)
+    }
+
+    fn readiness(
+        &mut self,
+        given: Option<&Spanned<schema::Readiness>>,
+        path: &str,
+        port: Option<u16>,
+    ) -> Readiness {
+        let Some(given) = given else {
+            return if port.is_some() {
+                Readiness::Tcp
+            } else {
+                Readiness::Running
+            };
+        };
+        if port.is_none() {
+            let message = "there is no port to ask; allowed: only together with port";
+            self.report(given.referenced, format!("{path}.readiness"), message);
+        }
+        match &given.value {
+            schema::Readiness::Tcp {} => Readiness::Tcp,
+            schema::Readiness::Http { path: asked } => {
+                let text = &asked.value;
+                let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
+                if !text.starts_with('/') || !printable || text.len() > PATH_CHARS_MAX {
+                    let message = format!(
+                        "not a path; allowed: a slash and at most {PATH_CHARS_MAX} printable ASCII characters"
+                    );
+                    self.report(
+                        asked.referenced,
+                        format!("{path}.readiness.http.path"),
+                        message,
+                    );
+                }
+                Readiness::Http { path: text.clone() }
+            }
+        }
+    }
+
+    fn pool_of(
+        &mut self,
+        given: Option<&schema::Text>,
+        path: &str,
+        at: Location,
+        pools: &BTreeMap<PoolName, PoolSpec>,
+    ) -> Option<PoolName> {
+        let allowed = || {
+            pools
+                .keys()
+                .map(PoolName::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let field = format!("{path}.pool");
+        match given {
+            Some(given) => {
+                let found = PoolName::new(given.value.as_str())
+                    .ok()
+                    .filter(|name| pools.contains_key(name));
+                if found.is_none() {
+                    let message = format!("no pool {:?}; allowed: {}", given.value, allowed());
+                    self.report(given.referenced, field, message);
+                }
+                found
+            }
+            None if pools.len() == 1 => pools.keys().next().cloned(),
+            None => {
+                let message = format!(
+                    "missing, and there are several pools; allowed: {}",
+                    allowed()
+                );
+                self.report(at, field, message);
+                None
+            }
+        }
+    }
+
+    fn fits(&mut self, asked: Resources, pool: &PoolSpec, path: &str, at: Location) {
+        let offer = pool.capacity;
+        let mut compare = |what: &str, asked: u64, offered: u64, unit: &str| {
+            if asked > offered {
+                let message = format!(
+                    "asks for {asked}{unit}; allowed: at most the {offered}{unit} of a node of pool {}",
+                    pool.name
+                );
+                self.report(at, format!("{path}.resources.{what}"), message);
+            }
+        };
+        compare("cpu", asked.cpu_milli, offer.cpu_milli, "/1000 processors");
+        compare("memory", asked.memory_bytes, offer.memory_bytes, " bytes");
+        compare("gpu", asked.gpu.into(), offer.gpu.into(), " GPUs");
+    }
+
+    fn hosts(
+        &mut self,
+        given: Option<Vec<schema::Text>>,
+        path: &str,
+        id: &WorkloadId,
+        at: Location,
+    ) -> Vec<Host> {
+        let Some(given) = given else {
+            let default = format!("{}.{}.localhost", id.name, id.namespace);
+            return match Host::new(default) {
+                Ok(host) => vec![host],
+                Err(error) => {
+                    let message = format!("missing, and the default {error}");
+                    self.report(at, format!("{path}.hosts"), message);
+                    Vec::new()
+                }
+            };
+        };
+        if let Some(first) = given.get(HOSTS_MAX) {
+            let message = format!("too many entries; allowed: at most {HOSTS_MAX}");
+            self.report(first.referenced, format!("{path}.hosts"), message);
+        }
+        let mut hosts = Vec::with_capacity(given.len());
+        for (index, host) in given.iter().enumerate() {
+            // Host names compare without case (RFC 9110 §4.2.3).
+            let text = host.value.to_ascii_lowercase();
+            match Host::new(text) {
+                Ok(host) => hosts.push(host),
+                Err(error) => {
+                    self.report(
+                        host.referenced,
+                        format!("{path}.hosts[{index}]"),
+                        error.to_string(),
+                    );
+                }
+            }
+        }
+        hosts
+    }
+
+    fn name<T>(
+        &mut self,
+        given: &schema::Text,
+        field: String,
+        read: impl Fn(&str) -> Result<T, NameError>,
+    ) -> Option<T> {
+        match read(&given.value) {
+            Ok(name) => Some(name),
+            Err(error) => {
+                self.report(
+                    given.referenced,
+                    field,
+                    format!("{:?} {error}", given.value),
+                );
+                None
+            }
+        }
+    }
+
+    fn duration(
+        &mut self,
+        given: Option<&schema::Text>,
+        field: String,
+        allowed: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let given = given?;
+        match quantity::duration(&given.value) {
+            Ok(read) if allowed.contains(&read) => Some(read),
+            Ok(_) => {
+                let message = format!(
+                    "{:?} is out of range; allowed: {:?} to {:?}",
+                    given.value,
+                    allowed.start(),
+                    allowed.end()
+                );
+                self.report(given.referenced, field, message);
+                None
+            }
+            Err(error) => {
+                self.not_a_quantity(given, field, error);
+                None
+            }
+        }
+    }
+
+    fn quantity<E: Display>(
+        &mut self,
+        given: Option<&schema::Text>,
+        field: String,
+        read: impl Fn(&str) -> Result<u64, E>,
+        (max, max_in_words): (u64, &str),
+    ) -> Option<u64> {
+        let given = given?;
+        match read(&given.value) {
+            Ok(read) if read <= max => Some(read),
+            Ok(_) => {
+                let message = format!("{:?} is out of range; allowed: {max_in_words}", given.value);
+                self.report(given.referenced, field, message);
+                None
+            }
+            Err(error) => {
+                self.not_a_quantity(given, field, error);
+                None
+            }
+        }
+    }
+
+    fn not_a_quantity(&mut self, given: &schema::Text, field: String, error: impl Display) {
+        let message = format!("{:?}; allowed: {error}", given.value);
+        self.report(given.referenced, field, message);
+    }
+
+    fn count(
+        &mut self,
+        given: Option<&Spanned<u32>>,
+        field: String,
+        allowed: RangeInclusive<u32>,
+        absent: u32,
+    ) -> u32 {
+        let Some(given) = given else { return absent };
+        if !allowed.contains(&given.value) {
+            let message = format!(
+                "{}; allowed: {} to {}",
+                given.value,
+                allowed.start(),
+                allowed.end()
+            );
+            self.report(given.referenced, field, message);
+        }
+        given.value
+    }
+}
+
+/// A node without stated capacity: anything fits, but nobody promised a GPU.
+const fn unlimited() -> Resources {
+    Resources {
+        cpu_milli: u64::MAX,
+        memory_bytes: u64::MAX,
+        gpu: 0,
+    }
+}
+
+/// The name part of a label's key, or its value (which may be empty), as Kubernetes has it.
+fn is_label_text(text: &str) -> bool {
+    let edge = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= LABEL_CHARS_MAX
+        && edge(bytes.first())
+        && edge(bytes.last())
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+}
