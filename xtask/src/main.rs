@@ -1,2 +1,80 @@
-//! Developer tasks.
-fn main() {}
+//! Developer tasks, called as `cargo xtask TASK` and through the thin names of the Makefile.
+//!
+//! Each task lives in a module of its own and is listed in [`TASKS`], the only place that knows them all; `cargo
+//! xtask help` prints that table. A task returns an error or ends well: nothing here calls `exit`.
+//!
+//! Nothing of the product lives here, and no crate of the product depends on this one.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "a developer tool talks to the terminal it was started from"
+)]
+#![expect(
+    clippy::print_stderr,
+    reason = "a developer tool talks to the terminal it was started from"
+)]
+
+mod checkout;
+mod command;
+mod steps;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use checkout::Checkout;
+
+/// One entry of the command table.
+struct Task {
+    name: &'static str,
+    explanation: &'static str,
+    run: fn(&Checkout, &[String]) -> anyhow::Result<()>,
+}
+
+/// Every task, in the order in which `help` prints them.
+const TASKS: &[Task] = &[
+    Task {
+        name: "test",
+        explanation: "everything that a change must pass, with a table of times at the end",
+        run: test::everything,
+    },
+    Task {
+        name: "check",
+        explanation: "the fast loop: format, lints, tidy, unit tests",
+        run: test::fast,
+    },
+    Task {
+        name: "tidy",
+        explanation: "rules of the tree that no compiler knows: layers, file heads, twins, links",
+        run: tidy::run,
+    },
+];
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let name = arguments.next().unwrap_or_else(|| "help".to_owned());
+    let rest: Vec<String> = arguments.collect();
+    if matches!(name.as_str(), "help" | "--help" | "-h") {
+        print_help();
+        return ExitCode::SUCCESS;
+    }
+    let Some(task) = TASKS.iter().find(|task| task.name == name) else {
+        eprintln!("error: there is no task '{name}'");
+        eprintln!("hint: 'cargo xtask help' lists the tasks");
+        return ExitCode::from(2);
+    };
+    match Checkout::find().and_then(|checkout| (task.run)(&checkout, &rest)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_help() {
+    println!("Developer tasks of Nagi\n\nusage: cargo xtask TASK [ARGUMENT…]\n");
+    for task in TASKS {
+        println!("  {:<10} {}", task.name, task.explanation);
+    }
+}

@@ -1,0 +1,197 @@
+//! Runs the steps of a task one after another, goes on after a failed one, and closes with a table.
+//!
+//! The closing line, `N passed, N failed`, counts the tests that the steps reported and each step that runs no
+//! tests of its own as one. It is alone on its line so that a machine can read it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The step is one check, and it held.
+    Held,
+    /// The step ran tests: this many passed and failed.
+    Tests(Counts),
+}
+
+/// How many tests a step ran.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+}
+
+/// A step that has ended.
+#[derive(Debug)]
+struct Ended {
+    name: &'static str,
+    took: Duration,
+    counts: Counts,
+    error: Option<String>,
+}
+
+/// The steps of a task as they run.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    ended: Vec<Ended>,
+}
+
+// === impl Steps ===
+
+impl Steps {
+    /// Runs one step and remembers how it ended.
+    pub(crate) fn run(
+        &mut self,
+        name: &'static str,
+        step: impl FnOnce() -> anyhow::Result<Outcome>,
+    ) {
+        println!("\n==> {name}");
+        let started = now();
+        let result = step();
+        let took = started.elapsed();
+        self.ended.push(Ended::new(name, took, result));
+    }
+
+    /// Prints the table and the closing line; fails when a step did.
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
+        println!("\n{}", table(&self.ended));
+        let failed: Vec<&str> = self
+            .ended
+            .iter()
+            .filter(|step| step.error.is_some() || step.counts.failed > 0)
+            .map(|step| step.name)
+            .collect();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        bail!("failed: {}", failed.join(", "));
+    }
+}
+
+// === impl Ended ===
+
+impl Ended {
+    fn new(name: &'static str, took: Duration, result: anyhow::Result<Outcome>) -> Self {
+        match result {
+            Ok(Outcome::Held) => Self {
+                name,
+                took,
+                counts: Counts {
+                    passed: 1,
+                    failed: 0,
+                },
+                error: None,
+            },
+            Ok(Outcome::Tests(counts)) => Self {
+                name,
+                took,
+                counts,
+                error: None,
+            },
+            Err(error) => {
+                let error = format!("{error:#}");
+                eprintln!("error: {error}");
+                Self {
+                    name,
+                    took,
+                    counts: Counts {
+                        passed: 0,
+                        failed: 1,
+                    },
+                    error: Some(error),
+                }
+            }
+        }
+    }
+}
+
+/// Reads the closing line of one test program, `test result: ok. 3 passed; 0 failed; …`.
+pub(crate) fn counts_in_line(line: &str) -> Option<Counts> {
+    let (_, rest) = line
+        .trim()
+        .strip_prefix("test result: ")?
+        .split_once(". ")?;
+    let number = |word: &str| {
+        rest.split("; ")
+            .find_map(|part| part.strip_suffix(word))
+            .and_then(|number| number.trim().parse().ok())
+    };
+    Some(Counts {
+        passed: number(" passed")?,
+        failed: number(" failed")?,
+    })
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "measures the steps of a developer task, nothing of the product"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn table(ended: &[Ended]) -> String {
+    let mut lines = Vec::new();
+    let mut total = Counts::default();
+    let mut time = Duration::ZERO;
+    for step in ended {
+        let failed = step.error.is_some() || step.counts.failed > 0;
+        let word = if failed { "FAILED" } else { "ok" };
+        lines.push(format!(
+            "{word:<6} {:>7.1} s  {}",
+            step.took.as_secs_f64(),
+            step.name
+        ));
+        total.passed += step.counts.passed;
+        total.failed += step.counts.failed;
+        time += step.took;
+    }
+    lines.push(format!("{:<6} {:>7.1} s\n", "total", time.as_secs_f64()));
+    for step in ended {
+        if let Some(error) = &step.error {
+            lines.push(format!("FAILED {}: {error}\n", step.name));
+        }
+    }
+    lines.push(format!("{} passed, {} failed", total.passed, total.failed));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_line_of_a_test_program_is_counted() {
+        let line =
+            "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(
+            counts_in_line(line),
+            Some(Counts {
+                passed: 12,
+                failed: 3
+            })
+        );
+        assert_eq!(counts_in_line("running 3 tests"), None);
+    }
+
+    #[test]
+    fn table_names_each_failure_and_closes_with_the_sum() {
+        let ended = [
+            Ended::new("lints", Duration::from_secs(1), Ok(Outcome::Held)),
+            Ended::new(
+                "tests",
+                Duration::ZERO,
+                Ok(Outcome::Tests(Counts {
+                    passed: 7,
+                    failed: 0,
+                })),
+            ),
+            Ended::new("tidy", Duration::ZERO, Err(anyhow::anyhow!("two findings"))),
+        ];
+        let table = table(&ended);
+        assert!(table.contains("FAILED tidy: two findings"), "{table}");
+        assert_eq!(table.lines().last(), Some("8 passed, 1 failed"));
+    }
+}
