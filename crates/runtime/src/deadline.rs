@@ -125,7 +125,7 @@ mod tests {
         assert!(!deadline.has_passed());
         assert_eq!(
             deadline
-                .timeout(tokio::time::sleep(Duration::from_secs(60)))
+                .timeout(tokio::time::sleep(Duration::from_mins(1)))
                 .await,
             Ok(())
         );

@@ -83,7 +83,7 @@ async fn task_that_fails_is_fatal_with_its_chain() {
 async fn task_that_panics_is_fatal_with_its_message() {
     let mut supervisor = Supervisor::new();
     supervisor.spawn("loop", async {
-        assert_eq!(std::hint::black_box(1), 2, "broken {}", "rule")
+        assert_eq!(std::hint::black_box(1), 2, "broken {}", "rule");
     });
     let (name, end) = ended(
         supervisor

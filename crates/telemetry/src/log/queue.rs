@@ -1,0 +1,314 @@
+//! The way from the threads that log to the place that is written to.
+//!
+//! A bounded buffer and one writer thread stand between them, so that a slow or stopped reader of
+//! stdout never holds up a request. The writer makes one write call per line, at once. What does not
+//! fit is dropped and counted, and when the reader is back a line says how many are missing.
+//! It deliberately never waits in `push`, and never retries a line whose write failed.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use prometheus_client::metrics::counter::Counter;
+
+use crate::level::Level;
+use crate::log::line::{LINE_BYTES_MAX, Line};
+use crate::names::field;
+
+/// Most bytes that wait for the writer: about 6,000 request lines, what 50,000 requests a second log
+/// in 100 ms. A reader that stalls longer at that rate loses lines; memory stays far below the 25 MB
+/// that an idle process may use.
+pub(crate) const QUEUE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// What last words may take beyond that, so that a full queue does not swallow a panic.
+const LAST_WORDS_BYTES_MAX: usize = 64 * 1024;
+/// A buffer that grew beyond this in a burst is given back once it is empty.
+const BUFFER_BYTES_KEPT: usize = 64 * 1024;
+/// Pause before a non-blocking stdout that is full is tried again. `std` has no poll; a millisecond
+/// costs nothing and keeps lines within the 100 ms in which they must appear.
+const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(1);
+/// How often that is tried before the line is dropped: about five seconds, then the queue moves on.
+const WOULD_BLOCK_TRIES: u32 = 5_000;
+
+/// How many lines were lost. Clones share the count.
+pub type LinesDropped = Counter;
+
+/// How much a line matters when the queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    Normal,
+    /// A panic or the error that ends the process.
+    LastWords,
+}
+
+/// The shared end of the queue. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Queue {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// There is something to write, or the queue was closed.
+    filled: Condvar,
+    /// Something was written, or the writer ended.
+    written: Condvar,
+    dropped: LinesDropped,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whole lines, each with its line feed.
+    waiting: String,
+    /// Bytes that the writer took and has not written yet.
+    writing_bytes: usize,
+    /// Bytes ever accepted, and of these, written or given up.
+    accepted_total: u64,
+    done_total: u64,
+    /// Lines dropped since the last line that said so.
+    unreported: u64,
+    writer: Writer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Writer {
+    /// Writes, and looks again before it sleeps.
+    #[default]
+    Busy,
+    /// Sleeps and must be woken.
+    Idle,
+    /// Asked to end once everything is written.
+    Closing,
+    /// Gone: nothing will be written any more.
+    Ended,
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Starts the writer thread on `sink`.
+    pub(crate) fn start(sink: Box<dyn Write + Send>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            written: Condvar::new(),
+            dropped: LinesDropped::default(),
+        });
+        let writer = WriterThread {
+            shared: Arc::clone(&shared),
+            sink,
+            line_is_torn: false,
+        };
+        // The handle is not kept: `close` waits for the end with a limit, which `join` does not have,
+        // and a writer stuck in a write call must not hold up the exit.
+        thread::Builder::new()
+            .name("nagi-log".to_owned())
+            .spawn(move || writer.run())?;
+        Ok(Self { shared })
+    }
+
+    /// Queues a whole line, or drops and counts it. Never waits for the writer.
+    pub(crate) fn push(&self, line: &str, urgency: Urgency) {
+        let limit = match urgency {
+            Urgency::Normal => QUEUE_BYTES_MAX,
+            Urgency::LastWords => QUEUE_BYTES_MAX + LAST_WORDS_BYTES_MAX,
+        };
+        let mut state = self.shared.lock();
+        let used = state.waiting.len() + state.writing_bytes;
+        if state.writer == Writer::Ended || used + line.len() > limit {
+            state.unreported += 1;
+            drop(state);
+            self.shared.dropped.inc();
+            return;
+        }
+        state.waiting.push_str(line);
+        state.accepted_total += bytes(line.len());
+        let wake = state.writer == Writer::Idle;
+        if wake {
+            // Whoever comes next finds it busy and spares the system call.
+            state.writer = Writer::Busy;
+        }
+        drop(state);
+        if wake {
+            self.shared.filled.notify_one();
+        }
+    }
+
+    /// Waits until everything accepted so far is written or given up, at most `limit`.
+    /// True when it is. Blocks the thread.
+    pub(crate) fn flush(&self, limit: Duration) -> bool {
+        let begin = Instant::now();
+        let mut state = self.shared.lock();
+        let wanted = state.accepted_total;
+        while state.done_total < wanted && state.writer != Writer::Ended {
+            let Some(rest) = limit.checked_sub(begin.elapsed()) else {
+                return false;
+            };
+            let outcome = self.shared.written.wait_timeout(state, rest);
+            state = outcome.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.done_total >= wanted
+    }
+
+    /// Asks the writer to end once everything is written.
+    pub(crate) fn close(&self) {
+        let mut state = self.shared.lock();
+        if state.writer != Writer::Ended {
+            state.writer = Writer::Closing;
+        }
+        drop(state);
+        self.shared.filled.notify_one();
+    }
+
+    /// Bytes that wait or are being written.
+    pub(crate) fn depth_bytes(&self) -> usize {
+        let state = self.shared.lock();
+        state.waiting.len() + state.writing_bytes
+    }
+
+    /// The count of lost lines.
+    pub(crate) fn dropped(&self) -> LinesDropped {
+        self.shared.dropped.clone()
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No section of this file leaves the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bytes(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+/// What runs on the writer thread.
+struct WriterThread {
+    shared: Arc<Shared>,
+    sink: Box<dyn Write + Send>,
+    /// The last line was written in part only: the next must begin on a new line.
+    line_is_torn: bool,
+}
+
+// === impl WriterThread ===
+
+impl WriterThread {
+    fn run(mut self) {
+        let mut batch = String::new();
+        while self.take(&mut batch) {
+            for line in batch.split_inclusive('\n') {
+                let result = self.write_line(line);
+                self.done(line.len(), &result);
+            }
+            self.report_dropped();
+        }
+    }
+
+    /// Waits for lines and takes them all. False when the queue is closed and empty.
+    fn take(&self, batch: &mut String) -> bool {
+        batch.clear();
+        if batch.capacity() > BUFFER_BYTES_KEPT {
+            *batch = String::new();
+        }
+        let mut state = self.shared.lock();
+        while state.waiting.is_empty() {
+            if state.writer == Writer::Closing {
+                return false;
+            }
+            state.writer = Writer::Idle;
+            state = self
+                .shared
+                .filled
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+            if state.writer == Writer::Idle {
+                state.writer = Writer::Busy;
+            }
+        }
+        std::mem::swap(&mut state.waiting, batch);
+        state.writing_bytes = batch.len();
+        true
+    }
+
+    fn done(&self, length: usize, result: &io::Result<()>) {
+        let mut state = self.shared.lock();
+        state.writing_bytes = state.writing_bytes.saturating_sub(length);
+        state.done_total += bytes(length);
+        if result.is_err() {
+            state.unreported += 1;
+        }
+        let flushed = state.done_total == state.accepted_total;
+        drop(state);
+        if result.is_err() {
+            self.shared.dropped.inc();
+        }
+        if flushed {
+            self.shared.written.notify_all();
+        }
+    }
+
+    /// One write call for one line, unless the kernel takes less than it was given.
+    fn write_line(&mut self, line: &str) -> io::Result<()> {
+        if self.line_is_torn {
+            self.write_all(b"\n")?;
+            self.line_is_torn = false;
+        }
+        self.write_all(line.as_bytes())?;
+        self.sink.flush()
+    }
+
+    fn write_all(&mut self, mut rest: &[u8]) -> io::Result<()> {
+        let whole = rest.len();
+        let mut tries = 0;
+        while !rest.is_empty() {
+            let error = match self.sink.write(rest) {
+                Ok(0) => io::Error::from(io::ErrorKind::WriteZero),
+                Ok(written) => {
+                    rest = rest.get(written..).unwrap_or_default();
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            if error.kind() == io::ErrorKind::WouldBlock && tries < WOULD_BLOCK_TRIES {
+                tries += 1;
+                thread::sleep(WOULD_BLOCK_PAUSE);
+                continue;
+            }
+            self.line_is_torn |= rest.len() < whole;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Says how many lines are missing, once a line can be written again.
+    fn report_dropped(&mut self) {
+        let lines = std::mem::take(&mut self.shared.lock().unreported);
+        if lines == 0 {
+            return;
+        }
+        let buffer = String::with_capacity(LINE_BYTES_MAX);
+        let mut line = Line::begin(buffer, Timestamp::now(), Level::Warn, "Log lines dropped");
+        line.literal(field::LINES, lines);
+        if self.write_line(&line.end()).is_err() {
+            self.shared.lock().unreported += lines;
+        }
+    }
+}
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        self.shared.lock().writer = Writer::Ended;
+        self.shared.written.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;
