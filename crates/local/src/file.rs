@@ -242,15 +242,26 @@ fn document(content: &[u8]) -> Result<schema::Document, Problem> {
         })
     })
     .map_err(|error| {
-        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-        let message = if let serde_saphyr::Error::MultipleDocuments { .. } = error.without_snippet() {
+        let (line, column) = error
+            .location()
+            .map_or((0, 0), |at| (at.line(), at.column()));
+        let message = if let serde_saphyr::Error::MultipleDocuments { .. } = error.without_snippet()
+        {
             "a second document; allowed: one".to_owned()
         } else {
             let rendered = error.to_string();
             let place = format!(" at line {line}, column {column}");
-            rendered.strip_suffix(&place).unwrap_or(&rendered).to_owned()
+            rendered
+                .strip_suffix(&place)
+                .unwrap_or(&rendered)
+                .to_owned()
         };
-        Problem { line, column, field: field.unwrap_or_else(|| ".".to_owned()), message }
+        Problem {
+            line,
+            column,
+            field: field.unwrap_or_else(|| ".".to_owned()),
+            message,
+        }
     })
 }
 
@@ -273,7 +284,11 @@ fn field_path(path: &serde_path_to_error::Path) -> String {
             Segment::Unknown => text.push_str(".?"),
         }
     }
-    if text.is_empty() { ".".to_owned() } else { text }
+    if text.is_empty() {
+        ".".to_owned()
+    } else {
+        text
+    }
 }
 
 // === impl Problem ===

@@ -1,3 +1,7 @@
 //! The local engine: workloads as child processes of this machine, on pools of nodes that boot.
 
 pub mod file;
+pub mod process;
+pub mod shim;
+
+mod stamp;

@@ -47,7 +47,7 @@ pub(super) struct Pool {
     pub(super) price_per_hour: Option<Text>,
     /// Nodes at most at one time: 1 to 100. Default 1.
     #[schemars(with = "Option<u32>", range(min = 1, max = 100))]
-    pub(super) max_nodes: Option<Spanned<u32>>,
+    pub(super) max_nodes: Option<Text>,
     /// What one node offers. Left out: processors and memory without limit, no GPU.
     #[schemars(with = "Option<Resources>")]
     pub(super) node: Option<Spanned<Resources>>,
@@ -65,7 +65,7 @@ pub(super) struct Resources {
     pub(super) memory: Option<Text>,
     /// GPUs, 0 to 1024. Default 0.
     #[schemars(with = "Option<u32>", range(max = 1024))]
-    pub(super) gpu: Option<Spanned<u32>>,
+    pub(super) gpu: Option<Text>,
 }
 
 /// A command that runs as one or more replicas.
@@ -96,7 +96,7 @@ pub(super) struct Workload {
     pub(super) working_directory: Option<Text>,
     /// The port people know the workload by. Each replica listens on its own, given in `PORT`.
     #[schemars(with = "Option<u16>", range(min = 1))]
-    pub(super) port: Option<Spanned<u16>>,
+    pub(super) port: Option<Text>,
     /// When a replica is ready. Default: its port accepts connections; without a port: it runs.
     #[schemars(with = "Option<Readiness>")]
     pub(super) readiness: Option<Spanned<Readiness>>,
@@ -108,10 +108,10 @@ pub(super) struct Workload {
     pub(super) resources: Option<Spanned<Resources>>,
     /// Replicas when the workload is seen for the first time: 0 to 100. Default 1.
     #[schemars(with = "Option<u32>", range(max = 100))]
-    pub(super) replicas: Option<Spanned<u32>>,
+    pub(super) replicas: Option<Text>,
     /// Replicas after a wake that names no other count: 1 to 100. Default: the remembered count.
     #[schemars(with = "Option<u32>", range(min = 1, max = 100))]
-    pub(super) awake_replicas: Option<Spanned<u32>>,
+    pub(super) awake_replicas: Option<Text>,
     /// Host names the gateway serves it under. Default: `NAME.NAMESPACE.localhost`.
     #[schemars(with = "Option<Vec<String>>", length(max = 32))]
     pub(super) hosts: Option<Vec<Text>>,

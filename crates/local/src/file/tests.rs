@@ -154,14 +154,14 @@ fn every_wrong_value_says_line_column_field_and_what_is_allowed() {
             "max_nodes: 0",
             (9, 16),
             "pools[1].max_nodes",
-            "allowed: 1 to 100",
+            "from 1 to 100",
         ),
         (
             "max_nodes: 2",
             "max_nodes: many",
             (9, 16),
             "pools[1].max_nodes",
-            "many",
+            "a whole number from 1 to 100",
         ),
         (
             "name: sample-app-b",
@@ -203,7 +203,7 @@ fn every_wrong_value_says_line_column_field_and_what_is_allowed() {
             "port: 0",
             (17, 11),
             "workloads[0].port",
-            "allowed: 1 to 65535",
+            "a whole number from 1 to 65535",
         ),
         (
             "path: /v2/health/ready",
@@ -238,7 +238,7 @@ fn every_wrong_value_says_line_column_field_and_what_is_allowed() {
             "replicas: 101\n",
             (21, 15),
             "workloads[0].replicas",
-            "allowed: 0 to 100",
+            "from 0 to 100",
         ),
         (
             "replicas: 0\n",
@@ -252,7 +252,7 @@ fn every_wrong_value_says_line_column_field_and_what_is_allowed() {
             "awake_replicas: 0",
             (22, 21),
             "workloads[0].awake_replicas",
-            "allowed: 1 to 100",
+            "from 1 to 100",
         ),
         (
             "hosts: [B.example.com]",

@@ -475,16 +475,16 @@ impl Checker<'_> {
             .collect()
     }
 
-    fn port(&mut self, given: Option<&Spanned<u16>>, path: &str) -> Option<u16> {
+    fn port(&mut self, given: Option<&schema::Text>, path: &str) -> Option<u16> {
         let given = given?;
-        if given.value == 0 {
-            self.report(
-                given.referenced,
-                format!("{path}.port"),
-                "0; allowed: 1 to 65535",
-            );
-        }
-        Some(given.value)
+        // A wrong port is still a port: readiness must not be blamed for it as well.
+        let port = self.count(
+            Some(given),
+            format!("{path}.port"),
+            1..=u32::from(u16::MAX),
+            1,
+        );
+        u16::try_from(port).ok()
     }
 
     fn readiness(
@@ -690,24 +690,27 @@ impl Checker<'_> {
         self.report(given.referenced, field, message);
     }
 
+    /// A whole number in a range; `absent` when it is not given or not usable.
     fn count(
         &mut self,
-        given: Option<&Spanned<u32>>,
+        given: Option<&schema::Text>,
         field: String,
         allowed: RangeInclusive<u32>,
         absent: u32,
     ) -> u32 {
         let Some(given) = given else { return absent };
-        if !allowed.contains(&given.value) {
-            let message = format!(
-                "{}; allowed: {} to {}",
-                given.value,
-                allowed.start(),
-                allowed.end()
-            );
-            self.report(given.referenced, field, message);
+        match given.value.parse() {
+            Ok(count) if allowed.contains(&count) => count,
+            Ok(_) | Err(_) => {
+                let (low, high) = (allowed.start(), allowed.end());
+                let message = format!(
+                    "{:?}; allowed: a whole number from {low} to {high}",
+                    given.value
+                );
+                self.report(given.referenced, field, message);
+                absent
+            }
         }
-        given.value
     }
 }
 
