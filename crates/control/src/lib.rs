@@ -1,1 +1,189 @@
-//! Placeholder.
+//! The loops that decide and act on their own: idle sleep, scheduled wakes, changes made by others.
+//!
+//! Level-triggered: an event or a timer only says "look at this workload now"; the look reads the whole state, asks
+//! the core, acts, and says when to look again. Each workload has one look under way at most, so an engine that
+//! hangs on one of them delays no other. A look that fails is repeated; nothing is remembered that a restart must not
+//! lose.
+//!
+//! What it deliberately does not do: decide (the core does), follow a wake (the wake crate does), count requests
+//! (the gateway does, behind the `Traffic` port).
+
+mod look;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nagi_core::id::WorkloadId;
+use nagi_ports::{Clock, Traffic, WorkloadEvent, Workloads};
+use nagi_runtime::{Deadline, Shutdown, TaskSet};
+use nagi_telemetry::Metrics;
+use nagi_wake::Wakes;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::look::Looker;
+
+/// Looks under way at once. Each costs a task and at most one write in flight; 64 keeps a slow API server busy
+/// without flooding it.
+const LOOKS_MAX: usize = 64;
+/// Everything is looked at this often even when no event came, in case one was lost.
+const LOOK_AT_ALL: Duration = Duration::from_secs(30);
+/// A listing that failed is tried again after this.
+const LIST_RETRY: Duration = Duration::from_secs(1);
+/// Time that looks under way get to finish when the process ends; their writes have deadlines of their own.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What the loops work on.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    /// The workloads.
+    pub workloads: Arc<dyn Workloads>,
+    /// Who uses them.
+    pub traffic: Arc<dyn Traffic>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Wakes under way, so that a scheduled one is followed like any other.
+    pub wakes: Wakes,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// The loops of one process. Only the leader runs them.
+#[derive(Debug)]
+pub struct Controller {
+    ports: Ports,
+    tasks: TaskSet,
+    /// When to look at each workload, in monotonic time.
+    agenda: HashMap<WorkloadId, Duration>,
+    /// Looks under way, and whether something happened since they began.
+    busy: HashMap<WorkloadId, bool>,
+    /// Since when each workload was seen fully awake, in monotonic time.
+    awake_since: HashMap<WorkloadId, Duration>,
+    report: mpsc::Sender<look::Report>,
+    reports: mpsc::Receiver<look::Report>,
+}
+
+// === impl Controller ===
+
+impl Controller {
+    /// Nothing on the agenda yet.
+    pub fn new(ports: Ports) -> Self {
+        // One report for each look under way: a send never waits for long.
+        let (report, reports) = mpsc::channel(LOOKS_MAX);
+        Self {
+            ports,
+            tasks: TaskSet::new("looks", LOOKS_MAX),
+            agenda: HashMap::new(),
+            busy: HashMap::new(),
+            awake_since: HashMap::new(),
+            report,
+            reports,
+        }
+    }
+
+    /// Runs until the process drains.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        let mut events = self.ports.workloads.subscribe();
+        let mut next_listing = self.look_at_all().await;
+        while !shutdown.is_draining() {
+            let now = self.ports.clock.monotonic();
+            let due = self.start_due(now);
+            let wait = due.min(next_listing.saturating_sub(now));
+            tokio::select! {
+                () = shutdown.draining() => break,
+                // Cancel-safe: a broadcast receiver keeps its place.
+                event = events.recv() => match event {
+                    Ok(WorkloadEvent::Changed(workload)) => self.look_now(workload.id.clone()),
+                    Ok(WorkloadEvent::Deleted(id)) => self.forget(&id),
+                    Err(broadcast::error::RecvError::Lagged(_)) => next_listing = Duration::ZERO,
+                    Err(broadcast::error::RecvError::Closed) => break,
+                },
+                // Cancel-safe: nothing is taken when the other branch wins.
+                Some(report) = self.reports.recv() => self.take(report),
+                () = tokio::time::sleep(wait) => {}
+            }
+            if self.ports.clock.monotonic() >= next_listing {
+                next_listing = self.look_at_all().await;
+            }
+        }
+        self.tasks.drain(Deadline::in_(DRAIN)).await;
+    }
+
+    /// Puts every workload on the agenda and forgets those that are gone. Returns when to do it again.
+    async fn look_at_all(&mut self) -> Duration {
+        let now = self.ports.clock.monotonic();
+        match self.ports.workloads.list().await {
+            Ok(listing) => {
+                let known: HashSet<&WorkloadId> = listing.items.iter().map(|w| &w.id).collect();
+                self.agenda.retain(|id, _| known.contains(id));
+                self.awake_since.retain(|id, _| known.contains(id));
+                for workload in &listing.items {
+                    self.look_now(workload.id.clone());
+                }
+                now + LOOK_AT_ALL
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "Workloads could not be listed, will try again");
+                now + LIST_RETRY
+            }
+        }
+    }
+
+    fn look_now(&mut self, id: WorkloadId) {
+        if let Some(happened) = self.busy.get_mut(&id) {
+            *happened = true;
+        } else {
+            self.agenda.insert(id, Duration::ZERO);
+        }
+    }
+
+    fn forget(&mut self, id: &WorkloadId) {
+        self.agenda.remove(id);
+        self.awake_since.remove(id);
+    }
+
+    /// Starts what is due and returns the time until the next look.
+    fn start_due(&mut self, now: Duration) -> Duration {
+        let due: Vec<WorkloadId> = self
+            .agenda
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in due {
+            let looker = Looker {
+                ports: self.ports.clone(),
+                id: id.clone(),
+                awake_since: self.awake_since.get(&id).copied(),
+                report: self.report.clone(),
+            };
+            if self.tasks.try_spawn(looker.run()).is_err() {
+                // The next report makes room; it ends the wait of the loop too.
+                return LIST_RETRY;
+            }
+            self.agenda.remove(&id);
+            self.busy.insert(id, false);
+        }
+        self.agenda
+            .values()
+            .min()
+            .map_or(LOOK_AT_ALL, |at| at.saturating_sub(now))
+    }
+
+    fn take(&mut self, report: look::Report) {
+        let happened = self.busy.remove(&report.id).unwrap_or(false);
+        match report.awake_since {
+            Some(since) => self.awake_since.insert(report.id.clone(), since),
+            None => self.awake_since.remove(&report.id),
+        };
+        let now = self.ports.clock.monotonic();
+        if happened {
+            self.agenda.insert(report.id, now);
+        } else if let Some(after) = report.look_again {
+            self.agenda.insert(report.id, now + after);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

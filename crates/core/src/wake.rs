@@ -110,6 +110,8 @@ pub enum Failure {
     Impossible(String),
     /// Its replica keeps ending by itself.
     Crashing(String),
+    /// Nothing served for so long that the wake is no longer watched; a new request begins a new one.
+    GaveUp,
 }
 
 impl fmt::Display for Failure {
@@ -118,6 +120,7 @@ impl fmt::Display for Failure {
             Self::SleptAgain => f.write_str("put to sleep again while it was waking"),
             Self::Deleted => f.write_str("deleted while it was waking"),
             Self::Impossible(why) | Self::Crashing(why) => f.write_str(why),
+            Self::GaveUp => f.write_str("nothing served for too long"),
         }
     }
 }
@@ -220,6 +223,11 @@ impl Flight {
         self.advance(Stage::Ready, now);
         self.progress = Progress::Ready;
         true
+    }
+
+    /// It took too long to be watched any longer.
+    pub fn give_up(&mut self) -> bool {
+        matches!(self.progress, Progress::Under(_)) && self.fail(Failure::GaveUp)
     }
 
     /// The workload is gone.

@@ -1,0 +1,217 @@
+//! One look at one workload: read, decide, act, say when to look again.
+
+use std::time::Duration;
+
+use nagi_core::id::WorkloadId;
+use nagi_core::idle::{self, Stay, Verdict};
+use nagi_core::intent::{Action, Actor, IntentUpdate};
+use nagi_core::scale::{self, Order, Request};
+use nagi_core::schedule::{self, Due};
+use nagi_core::status::Status;
+use nagi_core::workload::Workload;
+use nagi_ports::{PortError, Read, Settled};
+use tokio::sync::mpsc;
+
+use crate::Ports;
+
+/// A pending schedule is looked at this often at least, so that a wall clock that jumped over its time is noticed
+/// within half a second.
+const SCHEDULE_LOOK: Duration = Duration::from_millis(500);
+/// A look that failed is repeated after this.
+const ERROR_LOOK: Duration = Duration::from_secs(1);
+/// A workload in use is judged again after a quarter of its idle time, within these bounds.
+const IN_USE_LOOK_MIN: Duration = Duration::from_millis(100);
+const IN_USE_LOOK_MAX: Duration = Duration::from_secs(5);
+
+pub(crate) struct Looker {
+    pub(crate) ports: Ports,
+    pub(crate) id: WorkloadId,
+    pub(crate) awake_since: Option<Duration>,
+    pub(crate) report: mpsc::Sender<Report>,
+}
+
+/// What a look came to.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) id: WorkloadId,
+    pub(crate) awake_since: Option<Duration>,
+    /// `None`: when an event says so.
+    pub(crate) look_again: Option<Duration>,
+}
+
+impl Looker {
+    pub(crate) async fn run(mut self) {
+        let look_again = match self.look().await {
+            Ok(look_again) => look_again,
+            // Somebody else wrote: the facts are new, judge them.
+            Err(PortError::Conflict) => Some(Duration::ZERO),
+            Err(PortError::NotFound) => None,
+            Err(error) => {
+                tracing::warn!(
+                    namespace = %self.id.namespace, workload = %self.id.name, error = %error,
+                    "Workload could not be looked after, will try again"
+                );
+                Some(ERROR_LOOK)
+            }
+        };
+        let Self {
+            id,
+            awake_since,
+            report,
+            ..
+        } = self;
+        // The controller is gone only when the process ends.
+        drop(
+            report
+                .send(Report {
+                    id,
+                    awake_since,
+                    look_again,
+                })
+                .await,
+        );
+    }
+
+    async fn look(&mut self) -> Result<Option<Duration>, PortError> {
+        let workload = self.ports.workloads.get(&self.id, Read::Cached).await?;
+        let now = self.ports.clock.now();
+        if let Some(update) = scale::outside_change(&workload, now) {
+            self.write(&workload, update).await?;
+            return Ok(Some(Duration::ZERO));
+        }
+        let schedule = match schedule::decide(&workload, now) {
+            Due::Nothing => None,
+            Due::NotYet(at) => {
+                let left = Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
+                Some(left.min(SCHEDULE_LOOK))
+            }
+            Due::Fire(update) => {
+                self.write(&workload, update).await?;
+                self.follow_wake().await;
+                return Ok(Some(Duration::ZERO));
+            }
+            Due::Drop(update) => {
+                self.write(&workload, update).await?;
+                return Ok(Some(Duration::ZERO));
+            }
+            Due::Stuck => {
+                tracing::error!(
+                    namespace = %self.id.namespace, workload = %self.id.name,
+                    "Scheduled wake is due but no replica count is known"
+                );
+                Some(schedule::STUCK_RETRY)
+            }
+        };
+        let idle = self.look_at_idleness(&workload).await?;
+        Ok([schedule, idle].into_iter().flatten().min())
+    }
+
+    async fn look_at_idleness(
+        &mut self,
+        workload: &Workload,
+    ) -> Result<Option<Duration>, PortError> {
+        let monotonic = self.ports.clock.monotonic();
+        self.awake_since =
+            (workload.status() == Status::Active).then(|| self.awake_since.unwrap_or(monotonic));
+        let Some(idle_after) = workload.idle_after else {
+            return Ok(None);
+        };
+        let awake_for = self
+            .awake_since
+            .map_or(Duration::ZERO, |since| monotonic.saturating_sub(since));
+        let activity = self.ports.traffic.activity(&self.id).await;
+        let outcome = idle::decide(workload, activity, awake_for, self.ports.clock.now());
+        match outcome.verdict {
+            Verdict::Stay(stay) => Ok(outcome.look_again.or(match stay {
+                Stay::NoPolicy | Stay::AsleepAlready | Stay::NotSettled(_) => None,
+                Stay::ActivityUnknown | Stay::InUse { .. } => {
+                    Some((idle_after / 4).clamp(IN_USE_LOOK_MIN, IN_USE_LOOK_MAX))
+                }
+                Stay::NotYet { remaining } => Some(remaining),
+                Stay::KeptAwake { .. } => Some(IN_USE_LOOK_MAX),
+            })),
+            Verdict::Sleep(_) => self.sleep(workload, awake_for, idle_after).await,
+        }
+    }
+
+    /// Sleeps in the order of DESIGN §6: hold new arrivals, judge the counts again, write, settle.
+    async fn sleep(
+        &self,
+        workload: &Workload,
+        awake_for: Duration,
+        idle_after: Duration,
+    ) -> Result<Option<Duration>, PortError> {
+        let traffic = &self.ports.traffic;
+        let again = Some((idle_after / 4).clamp(IN_USE_LOOK_MIN, IN_USE_LOOK_MAX));
+        let Some(activity) = traffic.prepare(&self.id).await else {
+            return Ok(again);
+        };
+        let outcome = idle::decide(workload, Some(activity), awake_for, self.ports.clock.now());
+        let Verdict::Sleep(update) = outcome.verdict else {
+            traffic.settle(&self.id, Settled::Aborted).await;
+            return Ok(outcome.look_again.or(again));
+        };
+        let written = self.write(workload, update).await;
+        let settled = match &written {
+            Ok(()) => Settled::Asleep,
+            Err(error) => self.settled_by(error).await,
+        };
+        traffic.settle(&self.id, settled).await;
+        written.map(|()| None)
+    }
+
+    /// A write whose answer was lost may have taken effect: the held must not be sent to replicas that are ending.
+    async fn settled_by(&self, error: &PortError) -> Settled {
+        match error {
+            PortError::Unreachable(_) | PortError::Timeout(_) | PortError::Internal(_) => {
+                match self.ports.workloads.get(&self.id, Read::Cached).await {
+                    Ok(now) if now.desired.is_zero() => Settled::Asleep,
+                    Ok(_) | Err(_) => Settled::Aborted,
+                }
+            }
+            PortError::NotFound
+            | PortError::Conflict
+            | PortError::Refused(_)
+            | PortError::StorageFull(_) => Settled::Aborted,
+        }
+    }
+
+    async fn write(&self, before: &Workload, update: IntentUpdate) -> Result<(), PortError> {
+        let change = update.intent.changes.last().cloned();
+        let written = self.ports.workloads.write(before, update).await;
+        if let Some(change) = change {
+            let result = if written.is_ok() { "success" } else { "error" };
+            self.ports
+                .metrics
+                .scale_operation(change.action.as_str(), result);
+            if written.is_ok() {
+                tracing::info!(
+                    namespace = %self.id.namespace, workload = %self.id.name, action = change.action.as_str(),
+                    actor = %change.actor, reason = %change.reason, from = change.from.0, to = change.to.0,
+                    "Workload changed"
+                );
+            }
+        }
+        written.map(drop)
+    }
+
+    /// The count is written; follow the wake so that its stages are seen and learned like any other's.
+    async fn follow_wake(&self) {
+        let order = Order::Wake {
+            replicas: None,
+            reason: None,
+            default_allowed: false,
+        };
+        let request = Request {
+            order,
+            actor: Actor::Schedule,
+            request_id: None,
+        };
+        if let Err(error) = self.ports.wakes.wake(&self.id, request).await {
+            tracing::warn!(
+                namespace = %self.id.namespace, workload = %self.id.name, action = Action::ScheduledWake.as_str(),
+                error = %error, "Scheduled wake is written but not followed"
+            );
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The loops on a double of the engine, under paused time.
+
+use nagi_core::idle::Activity;
+use nagi_core::intent::ScheduledWake;
+use nagi_core::quantity::{Replicas, WakeCount};
+use nagi_core::workload::Workload;
+use nagi_ports::{Engine, PortError, Settled};
+use nagi_runtime::Supervisor;
+use nagi_testkit::{Fault, MemoryTraffic, MemoryWorkloads, TestClock, epoch, id, workload};
+
+use super::*;
+use nagi_core::guardrail::Guardrails;
+use nagi_core::intent::Actor;
+use nagi_telemetry::LinesDropped;
+
+const APP: &str = "project-a/sample-app-a";
+const SECOND: Duration = Duration::from_secs(1);
+
+struct World {
+    workloads: Arc<MemoryWorkloads>,
+    traffic: Arc<MemoryTraffic>,
+    clock: Arc<TestClock>,
+    // Dropping it ends the loops.
+    _supervisor: Supervisor,
+}
+
+fn start(workloads: impl IntoIterator<Item = Workload>) -> World {
+    let workloads = MemoryWorkloads::new(Engine::Local, workloads);
+    let traffic = MemoryTraffic::new();
+    let clock = TestClock::start();
+    let metrics = Metrics::new("test", LinesDropped::default());
+    let port: Arc<dyn Workloads> = workloads.clone();
+    let wakes = Wakes::new(
+        Arc::clone(&port),
+        clock.clone(),
+        Guardrails::default(),
+        metrics.clone(),
+    );
+    let ports = Ports {
+        workloads: port,
+        traffic: traffic.clone(),
+        clock: clock.clone(),
+        wakes,
+        metrics,
+    };
+    let mut supervisor = Supervisor::new();
+    let shutdown = supervisor.shutdown();
+    supervisor.spawn("control", Controller::new(ports).run(shutdown));
+    World {
+        workloads,
+        traffic,
+        clock,
+        _supervisor: supervisor,
+    }
+}
+
+fn idle_app() -> Workload {
+    Workload {
+        idle_after: Some(SECOND * 10),
+        ..workload(APP, 2, 2, 2)
+    }
+}
+
+fn quiet(seconds: u32) -> Option<Activity> {
+    Some(Activity {
+        in_flight: 0,
+        held: 0,
+        quiet_for: SECOND * seconds,
+    })
+}
+
+async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_workload_is_put_to_sleep_through_the_hand_shake() {
+    let world = start([idle_app()]);
+    let app = id(APP);
+    world.traffic.set(&app, quiet(60));
+    pass(SECOND * 9).await;
+    assert_eq!(
+        world.workloads.peek(&app).desired,
+        Replicas(2),
+        "awake for 9 s only"
+    );
+    pass(SECOND * 2).await;
+    let now = world.workloads.peek(&app);
+    assert_eq!(now.desired, Replicas::ZERO);
+    assert_eq!(now.intent.remembered, WakeCount::new(2));
+    assert_eq!(world.traffic.settled(), [(app, Settled::Asleep)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_activity_never_produces_sleep() {
+    let world = start([idle_app()]);
+    pass(SECOND * 3600).await;
+    assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_between_the_decision_and_the_hold_aborts_the_sleep() {
+    let world = start([idle_app()]);
+    let app = id(APP);
+    world.traffic.set(&app, quiet(60));
+    world.traffic.set_at_prepare(
+        &app,
+        Some(Activity {
+            in_flight: 1,
+            held: 0,
+            quiet_for: SECOND * 60,
+        }),
+    );
+    pass(SECOND * 30).await;
+    assert_eq!(world.workloads.peek(&app).desired, Replicas(2));
+    let settled = world.traffic.settled();
+    assert!(
+        !settled.is_empty() && settled.iter().all(|(_, s)| *s == Settled::Aborted),
+        "{settled:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_does_not_answer_the_hold_stops_the_sleep() {
+    let world = start([idle_app()]);
+    world.traffic.set(&id(APP), quiet(60));
+    world.traffic.set_at_prepare(&id(APP), None);
+    pass(SECOND * 60).await;
+    assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleep_whose_answer_was_lost_is_settled_by_what_really_happened() {
+    let world = start([idle_app()]);
+    world.traffic.set(&id(APP), quiet(60));
+    world
+        .workloads
+        .fail_write(Fault::AfterEffect(PortError::Timeout("lost".into())));
+    pass(SECOND * 15).await;
+    assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas::ZERO);
+    assert_eq!(world.traffic.settled(), [(id(APP), Settled::Asleep)]);
+    assert_eq!(world.workloads.writes().len(), 1, "not written twice");
+}
+
+fn asleep_until(seconds: u64) -> Workload {
+    let mut w = workload(APP, 0, 0, 0);
+    w.intent.remembered = WakeCount::new(3);
+    let at = epoch() + Duration::from_secs(seconds);
+    w.intent.scheduled = Some(ScheduledWake {
+        at,
+        actor: Actor::Anonymous,
+        request_id: None,
+    });
+    w
+}
+
+// F06, W-A01
+#[tokio::test(start_paused = true)]
+async fn a_schedule_fires_within_a_second_of_its_time_and_once() {
+    let world = start([asleep_until(3600)]);
+    pass(Duration::from_millis(3_599_900)).await;
+    assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas::ZERO);
+    pass(Duration::from_millis(200)).await;
+    let now = world.workloads.peek(&id(APP));
+    assert_eq!(now.desired, Replicas(3));
+    assert_eq!(now.intent.scheduled, None);
+    pass(SECOND * 60).await;
+    assert_eq!(world.workloads.writes().len(), 1);
+}
+
+// however many controllers run, one takes effect.
+#[tokio::test(start_paused = true)]
+async fn three_controllers_on_one_engine_fire_a_schedule_once() {
+    let world = start([asleep_until(10)]);
+    let mut supervisor = Supervisor::new();
+    for _ in 0..2 {
+        let metrics = Metrics::new("test", LinesDropped::default());
+        let port: Arc<dyn Workloads> = world.workloads.clone();
+        let wakes = Wakes::new(
+            Arc::clone(&port),
+            world.clock.clone(),
+            Guardrails::default(),
+            metrics.clone(),
+        );
+        let traffic = world.traffic.clone();
+        let ports = Ports {
+            workloads: port,
+            traffic,
+            clock: world.clock.clone(),
+            wakes,
+            metrics,
+        };
+        let shutdown = supervisor.shutdown();
+        supervisor.spawn("another control", Controller::new(ports).run(shutdown));
+    }
+    pass(SECOND * 20).await;
+    assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(3));
+    assert_eq!(world.workloads.writes().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_missed_while_nobody_ran_is_caught_up_at_the_start() {
+    let world = start([asleep_until(0)]);
+    pass(Duration::from_millis(50)).await;
+    assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(3));
+}
+
+// Invariant 5
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_over_the_time_fires_it_and_puts_nothing_to_sleep() {
+    let mut awake = idle_app();
+    awake.id = id("project-a/awake");
+    let world = start([asleep_until(7200), awake]);
+    world.traffic.set(&id("project-a/awake"), quiet(0));
+    pass(SECOND).await;
+    *world.clock.jump.lock().unwrap() = jiff::SignedDuration::from_hours(3);
+    pass(SECOND).await;
+    assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(3));
+    assert_eq!(
+        world.workloads.peek(&id("project-a/awake")).desired,
+        Replicas(2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_was_away_loses_no_schedule() {
+    let world = start([asleep_until(10)]);
+    let away = || Some(Fault::Error(PortError::Unreachable("refused".into())));
+    pass(SECOND).await;
+    world.workloads.fail_always(away(), away());
+    pass(SECOND * 60).await;
+    world.workloads.fail_always(None, None);
+    pass(SECOND * 2).await;
+    assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_hangs_on_one_workload_delays_no_other() {
+    let mut second = asleep_until(10);
+    second.id = id("project-a/second");
+    let world = start([asleep_until(9), second]);
+    pass(SECOND).await;
+    world.workloads.fail_write(Fault::Hang);
+    pass(SECOND * 10).await;
+    assert_eq!(
+        world.workloads.peek(&id(APP)).desired,
+        Replicas::ZERO,
+        "this one hangs"
+    );
+    assert_eq!(
+        world.workloads.peek(&id("project-a/second")).desired,
+        Replicas(3)
+    );
+}
+
+// A-021, R07
+#[tokio::test(start_paused = true)]
+async fn a_count_raised_by_other_tools_cancels_the_schedule() {
+    let mut w = asleep_until(3600);
+    w.intent.record(nagi_core::intent::Change {
+        time: epoch(),
+        action: nagi_core::intent::Action::ScaleToZero,
+        actor: Actor::Anonymous,
+        reason: nagi_core::text::ReasonText::new("test").unwrap(),
+        request_id: None,
+        from: Replicas(3),
+        to: Replicas::ZERO,
+    });
+    let world = start([w]);
+    pass(SECOND).await;
+    world
+        .workloads
+        .change(&id(APP), |w| w.desired = Replicas(1));
+    pass(SECOND).await;
+    let now = world.workloads.peek(&id(APP));
+    assert_eq!((now.desired, &now.intent.scheduled), (Replicas(1), &None));
+    assert_eq!(
+        now.intent.changes.last().map(|c| &c.actor),
+        Some(&Actor::Outside)
+    );
+}

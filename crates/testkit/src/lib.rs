@@ -1,0 +1,375 @@
+//! Doubles of the ports for tests, and builders for the facts they hold.
+//!
+//! [`MemoryWorkloads`] keeps the contract of the port (conditions on writes, versions that grow, events for every
+//! change) and does on demand what a real engine will not: conflict, refuse, vanish, hang. A development dependency
+//! only: `cargo xtask tidy` refuses it anywhere else.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use nagi_core::id::{Name, Namespace, ReplicaName, Uid, Version, WorkloadId};
+use nagi_core::idle::Activity;
+use nagi_core::intent::{Intent, IntentUpdate};
+use nagi_core::quantity::Replicas;
+use nagi_core::wake::Stage;
+use nagi_core::workload::{Readiness, Replica, Workload};
+use nagi_ports::{
+    Clock, Engine, Listing, PortError, Read, Settled, Traffic, WorkloadEvent, Workloads,
+};
+use tokio::sync::broadcast;
+
+/// The instant at which test clocks start.
+pub fn epoch() -> Timestamp {
+    Timestamp::from_second(1_900_000_000).expect("a constant inside the range")
+}
+
+/// Wall time that starts at [`epoch`] and goes on with tokio's clock, paused or not.
+#[derive(Debug)]
+pub struct TestClock {
+    start: tokio::time::Instant,
+    /// Added to wall time: lets a test make the wall clock jump.
+    pub jump: Mutex<jiff::SignedDuration>,
+}
+
+impl TestClock {
+    /// Starts now.
+    pub fn start() -> Arc<Self> {
+        Arc::new(Self {
+            start: tokio::time::Instant::now(),
+            jump: Mutex::new(jiff::SignedDuration::ZERO),
+        })
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        let jump = *self.jump.lock().unwrap_or_else(PoisonError::into_inner);
+        epoch() + self.start.elapsed() + jump
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// `NAMESPACE/NAME` of a Deployment.
+///
+/// # Panics
+/// When the text is no such id.
+pub fn id(text: &str) -> WorkloadId {
+    let (namespace, name) = text.split_once('/').expect("NAMESPACE/NAME");
+    WorkloadId::deployment(
+        Namespace::new(namespace).expect("a namespace"),
+        Name::new(name).expect("a name"),
+    )
+}
+
+/// A workload with these counts and as many replicas as `current`, the first `available` of them ready.
+pub fn workload(text: &str, desired: u32, current: u32, available: u32) -> Workload {
+    let id = id(text);
+    let replicas = (0..current)
+        .map(|n| Replica {
+            name: ReplicaName::new(format!("{}-{n}", id.name)).expect("a replica name"),
+            stage: if n < available {
+                Stage::Ready
+            } else {
+                Stage::Starting
+            },
+            address: None,
+            readiness: Readiness::Tcp,
+            ready: n < available,
+            stopping: false,
+            restarts: 0,
+        })
+        .collect();
+    Workload {
+        id,
+        uid: Uid::new("1"),
+        version: Version(1),
+        desired: Replicas(desired),
+        current: Replicas(current),
+        available: Replicas(available),
+        intent: Intent::default(),
+        awake_replicas: None,
+        idle_after: None,
+        autoscaler: None,
+        hosts: vec![],
+        labels: BTreeMap::new(),
+        pool: None,
+        replicas,
+        pending: None,
+        observed_at: epoch(),
+    }
+}
+
+/// What the next call of a kind does instead of working.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// Answers with this error and changes nothing.
+    Error(PortError),
+    /// Never answers.
+    Hang,
+    /// Takes effect, and then answers with this error: the answer was lost.
+    AfterEffect(PortError),
+}
+
+#[derive(Debug, Default)]
+struct World {
+    workloads: BTreeMap<WorkloadId, Arc<Workload>>,
+    version: u64,
+    read_faults: VecDeque<Fault>,
+    write_faults: VecDeque<Fault>,
+    forever: Option<(Option<Fault>, Option<Fault>)>,
+    writes: Vec<(WorkloadId, IntentUpdate)>,
+}
+
+/// Workloads in memory.
+#[derive(Debug)]
+pub struct MemoryWorkloads {
+    engine: Engine,
+    world: Mutex<World>,
+    events: broadcast::Sender<WorkloadEvent>,
+}
+
+impl MemoryWorkloads {
+    /// An engine of this kind with these workloads.
+    pub fn new(engine: Engine, workloads: impl IntoIterator<Item = Workload>) -> Arc<Self> {
+        let (events, _) = broadcast::channel(1024);
+        let this = Self {
+            engine,
+            world: Mutex::new(World::default()),
+            events,
+        };
+        for workload in workloads {
+            this.put(workload);
+        }
+        Arc::new(this)
+    }
+
+    /// Sets the facts of a workload, as the engine would report them; the version grows.
+    pub fn put(&self, mut workload: Workload) {
+        let mut world = self.lock();
+        world.version += 1;
+        workload.version = Version(world.version);
+        let workload = Arc::new(workload);
+        world
+            .workloads
+            .insert(workload.id.clone(), Arc::clone(&workload));
+        drop(self.events.send(WorkloadEvent::Changed(workload)));
+    }
+
+    /// Changes the facts of a workload.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn change(&self, id: &WorkloadId, change: impl FnOnce(&mut Workload)) {
+        let mut workload = (*self.peek(id)).clone();
+        change(&mut workload);
+        self.put(workload);
+    }
+
+    /// Makes the replicas of a workload what is wanted, all of them ready.
+    pub fn settle(&self, id: &WorkloadId) {
+        self.change(id, |w| {
+            let desired = w.desired.0;
+            let full = self::workload(&w.id.to_string(), desired, desired, desired);
+            w.current = w.desired;
+            w.available = w.desired;
+            w.replicas = full.replicas;
+            w.pending = None;
+        });
+    }
+
+    /// Takes a workload away.
+    pub fn delete(&self, id: &WorkloadId) {
+        self.lock().workloads.remove(id);
+        drop(self.events.send(WorkloadEvent::Deleted(id.clone())));
+    }
+
+    /// The facts as they are.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn peek(&self, id: &WorkloadId) -> Arc<Workload> {
+        Arc::clone(
+            self.lock()
+                .workloads
+                .get(id)
+                .expect("the workload is there"),
+        )
+    }
+
+    /// Every update that took effect, in order.
+    pub fn writes(&self) -> Vec<(WorkloadId, IntentUpdate)> {
+        self.lock().writes.clone()
+    }
+
+    /// The next read does this instead.
+    pub fn fail_read(&self, fault: Fault) {
+        self.lock().read_faults.push_back(fault);
+    }
+
+    /// The next write does this instead.
+    pub fn fail_write(&self, fault: Fault) {
+        self.lock().write_faults.push_back(fault);
+    }
+
+    /// From now on every read and every write does this; `None` works.
+    pub fn fail_always(&self, read: Option<Fault>, write: Option<Fault>) {
+        self.lock().forever = Some((read, write));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read_fault(&self) -> Result<(), PortError> {
+        let fault = {
+            let mut world = self.lock();
+            let next = world.read_faults.pop_front();
+            next.or_else(|| world.forever.clone().and_then(|(read, _)| read))
+        };
+        match fault {
+            None => Ok(()),
+            Some(Fault::Error(error) | Fault::AfterEffect(error)) => Err(error),
+            Some(Fault::Hang) => std::future::pending().await,
+        }
+    }
+}
+
+#[async_trait]
+impl Workloads for MemoryWorkloads {
+    fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    async fn reachable(&self) -> Result<(), PortError> {
+        let deadline = Duration::from_secs(2);
+        match tokio::time::timeout(deadline, self.read_fault()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(PortError::Timeout("no answer within 2 s".to_owned())),
+        }
+    }
+
+    async fn get(&self, id: &WorkloadId, _read: Read) -> Result<Arc<Workload>, PortError> {
+        self.read_fault().await?;
+        self.lock()
+            .workloads
+            .get(id)
+            .cloned()
+            .ok_or(PortError::NotFound)
+    }
+
+    async fn list(&self) -> Result<Listing, PortError> {
+        self.read_fault().await?;
+        Ok(Listing {
+            items: self.lock().workloads.values().cloned().collect(),
+            observed_at: epoch(),
+        })
+    }
+
+    async fn write(
+        &self,
+        before: &Workload,
+        update: IntentUpdate,
+    ) -> Result<Arc<Workload>, PortError> {
+        let fault = {
+            let mut world = self.lock();
+            let next = world.write_faults.pop_front();
+            next.or_else(|| world.forever.clone().and_then(|(_, write)| write))
+        };
+        match &fault {
+            Some(Fault::Error(error)) => return Err(error.clone()),
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::AfterEffect(_)) | None => {}
+        }
+        let mut world = self.lock();
+        let now = world.workloads.get(&before.id).ok_or(PortError::NotFound)?;
+        if now.version != before.version || now.uid != before.uid {
+            return Err(PortError::Conflict);
+        }
+        let mut next = (**now).clone();
+        next.desired = update.desired;
+        next.intent = update.intent.clone();
+        world.version += 1;
+        next.version = Version(world.version);
+        let next = Arc::new(next);
+        world.workloads.insert(before.id.clone(), Arc::clone(&next));
+        world.writes.push((before.id.clone(), update));
+        drop(self.events.send(WorkloadEvent::Changed(Arc::clone(&next))));
+        match fault {
+            Some(Fault::AfterEffect(error)) => Err(error),
+            Some(Fault::Error(_) | Fault::Hang) | None => Ok(next),
+        }
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {
+        self.events.subscribe()
+    }
+}
+
+/// Traffic that a test sets, and the hand-shakes that were asked of it.
+#[derive(Debug, Default)]
+pub struct MemoryTraffic {
+    state: Mutex<TrafficState>,
+}
+
+#[derive(Debug, Default)]
+struct TrafficState {
+    activity: BTreeMap<WorkloadId, Activity>,
+    at_prepare: BTreeMap<WorkloadId, Option<Activity>>,
+    settled: Vec<(WorkloadId, Settled)>,
+}
+
+impl MemoryTraffic {
+    /// Nobody knows anything yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Sets what is known; `None` is unknown.
+    pub fn set(&self, id: &WorkloadId, activity: Option<Activity>) {
+        let mut state = self.lock();
+        match activity {
+            Some(activity) => state.activity.insert(id.clone(), activity),
+            None => state.activity.remove(id),
+        };
+    }
+
+    /// What `prepare` will find, when it differs from what `activity` said.
+    pub fn set_at_prepare(&self, id: &WorkloadId, activity: Option<Activity>) {
+        self.lock().at_prepare.insert(id.clone(), activity);
+    }
+
+    /// Every hand-shake that was settled, in order.
+    pub fn settled(&self) -> Vec<(WorkloadId, Settled)> {
+        self.lock().settled.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TrafficState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Traffic for MemoryTraffic {
+    async fn activity(&self, id: &WorkloadId) -> Option<Activity> {
+        self.lock().activity.get(id).copied()
+    }
+
+    async fn prepare(&self, id: &WorkloadId) -> Option<Activity> {
+        let state = self.lock();
+        state
+            .at_prepare
+            .get(id)
+            .copied()
+            .unwrap_or_else(|| state.activity.get(id).copied())
+    }
+
+    async fn settle(&self, id: &WorkloadId, settled: Settled) {
+        self.lock().settled.push((id.clone(), settled));
+    }
+}
