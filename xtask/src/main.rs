@@ -16,6 +16,7 @@
 
 mod checkout;
 mod command;
+mod markdown;
 mod steps;
 mod test;
 mod tidy;

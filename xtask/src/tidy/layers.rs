@@ -100,6 +100,21 @@ const NOT_GUARD: &[&str] = &[
 const NOT_SERVER: &[&str] = KUBE;
 const NOT_LOCAL: &[&str] = NOT_GATEWAY;
 
+/// Crates that no manifest of ours names, and what does the same. Where others need them is their affair; those that
+/// must not be there at all are in `deny.toml`.
+const NOWHERE: &[(&str, &str)] = &[
+    ("lazy_static", "std::sync::LazyLock"),
+    ("once_cell", "std::sync::OnceLock"),
+    ("log", "tracing"),
+    ("env_logger", "tracing-subscriber"),
+    (
+        "rand",
+        "getrandom for secrets, a seed that is passed in for everything else",
+    ),
+    ("futures", "futures-util"),
+    ("parking_lot", "std::sync"),
+];
+
 /// The table of layers, from the bottom up. ARCHITECTURE.md draws it.
 const LAYERS: &[Layer] = &[
     Layer {
@@ -297,6 +312,11 @@ fn compare(manifests: &[Manifest], layers: &[Layer]) -> Vec<Finding> {
             }
         }
         outside(layer, manifest, &by_name, &mut found);
+        for edge in &manifest.dependencies {
+            if let Some((name, instead)) = NOWHERE.iter().find(|(name, _)| *name == edge.name) {
+                found(format!("'{name}' is used nowhere: use {instead}"));
+            }
+        }
     }
     findings
 }
@@ -523,6 +543,15 @@ mod tests {
         assert_eq!(
             advice(&[manifest("ports", &[("hyper", EdgeKind::Shipped)])]),
             ["'ports' must never reach 'hyper'"]
+        );
+    }
+
+    #[test]
+    fn crate_that_is_used_nowhere_is_found_in_tests_too() {
+        let found = advice(&[manifest("sim", &[("once_cell", EdgeKind::Tests)])]);
+        assert_eq!(
+            found,
+            ["'once_cell' is used nowhere: use std::sync::OnceLock"]
         );
     }
 
