@@ -1,0 +1,343 @@
+//! Configuration of the serving roles: read once, checked as a whole, before anything starts.
+//!
+//! Each setting is a flag and an environment variable; the flag wins. Values arrive as text and are checked here,
+//! not by the argument parser, because a server's last words must be a JSON line of its log.
+//! The reference page `docs/configuration.md` is generated from these declarations.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use nagi_core::guardrail::{Guardrails, REPLICAS_MAX_DEFAULT};
+use nagi_core::id::Namespace;
+use nagi_core::quantity::Replicas;
+use nagi_core::rate::{RateLimit, WRITES_BURST_DEFAULT, WRITES_PER_SECOND_DEFAULT};
+use nagi_telemetry::LevelFilter;
+use thiserror::Error;
+
+/// Port of the REST API.
+const API_PORT: u16 = 8080;
+/// Port of `/metrics`.
+const METRICS_PORT: u16 = 9090;
+/// Port of the gateway.
+const GATEWAY_PORT: u16 = 8000;
+/// How long the gateway holds a request: below the 30 s and 60 s after which usual proxies give up.
+const HOLD_DEFAULT: Duration = Duration::from_secs(25);
+/// Longest hold that may be asked for.
+const HOLD_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// The settings of `nagi all` and `nagi demo`, as text.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Server")]
+pub(crate) struct ServeArgs {
+    /// Address of the REST API [default: 127.0.0.1:8080]
+    #[arg(long, env = "NAGI_LISTEN", value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<String>,
+
+    /// Port of the REST API when --listen is not given, 1 to 65535 [default: 8080]
+    #[arg(long, env = "PORT", value_name = "PORT")]
+    pub(crate) port: Option<String>,
+
+    /// Address of /metrics [default: 127.0.0.1:9090]
+    #[arg(long, env = "NAGI_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    pub(crate) metrics_listen: Option<String>,
+
+    /// Address of the gateway, through which the workloads are reached [default: 127.0.0.1:8000]
+    #[arg(long, env = "NAGI_GATEWAY_LISTEN", value_name = "ADDRESS:PORT")]
+    pub(crate) gateway_listen: Option<String>,
+
+    /// Directory for everything that must survive a restart; one process at a time
+    /// [default: $XDG_STATE_HOME/nagi or ~/.local/state/nagi]
+    #[arg(long, env = "NAGI_STATE_DIR", value_name = "DIRECTORY")]
+    pub(crate) state_dir: Option<String>,
+
+    /// Least severe log lines to write: debug, info, warn, error or fatal [default: info]
+    #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+
+    /// File that the JSON log is appended to [default: standard output]
+    #[arg(long, env = "NAGI_LOG_FILE", value_name = "FILE")]
+    pub(crate) log_file: Option<String>,
+
+    /// The one API key, for every caller; empty switches authentication off. Overrides --api-key-file
+    #[arg(long, env = "API_KEY", value_name = "KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
+
+    /// File that holds the one API key; absent means no authentication, empty or unreadable refuses to start
+    #[arg(long, env = "API_KEY_FILE", value_name = "FILE")]
+    pub(crate) api_key_file: Option<String>,
+
+    /// File with the digests of many keys, made by `nagi key`; while it is set, authentication stays on
+    #[arg(long, env = "NAGI_KEYS_FILE", value_name = "FILE")]
+    pub(crate) keys_file: Option<String>,
+
+    /// Refuse to start without any key: true or false [default: false]
+    #[arg(long, env = "NAGI_REQUIRE_AUTH", value_name = "BOOL")]
+    pub(crate) require_auth: Option<String>,
+
+    /// Most replicas that a call may ask for, 1 to 10000 [default: 100]
+    #[arg(long, env = "NAGI_MAX_REPLICAS", value_name = "COUNT")]
+    pub(crate) max_replicas: Option<String>,
+
+    /// Namespaces that may be changed, separated by commas [default: all but the protected ones]
+    #[arg(long, env = "NAGI_ALLOWED_NAMESPACES", value_name = "NAMES")]
+    pub(crate) allowed_namespaces: Option<String>,
+
+    /// Writes per second granted to one key, 0 to 10000; 0 is off [default: 10]
+    #[arg(long, env = "NAGI_RATE_LIMIT", value_name = "COUNT")]
+    pub(crate) rate_limit: Option<String>,
+
+    /// Writes that one key may send at once, 1 to 100000 [default: 50]
+    #[arg(long, env = "NAGI_RATE_BURST", value_name = "COUNT")]
+    pub(crate) rate_burst: Option<String>,
+
+    /// Addresses of proxies whose X-Forwarded-For is believed in the log, separated by commas [default: none]
+    #[arg(long, env = "NAGI_TRUSTED_PROXIES", value_name = "ADDRESSES")]
+    pub(crate) trusted_proxies: Option<String>,
+
+    /// How long the gateway holds a request for a sleeping workload, in seconds, 1 to 3600 [default: 25]
+    #[arg(long, env = "NAGI_HOLD_SECONDS", value_name = "SECONDS")]
+    pub(crate) hold_seconds: Option<String>,
+}
+
+/// The settings, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct ServeConfig {
+    pub(crate) listen: SocketAddr,
+    pub(crate) metrics_listen: SocketAddr,
+    pub(crate) gateway_listen: SocketAddr,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) log_level: LevelFilter,
+    pub(crate) log_file: Option<PathBuf>,
+    pub(crate) api_key: Option<String>,
+    pub(crate) api_key_file: Option<PathBuf>,
+    pub(crate) keys_file: Option<PathBuf>,
+    pub(crate) require_auth: bool,
+    pub(crate) rails: Guardrails,
+    pub(crate) rate_limit: RateLimit,
+    pub(crate) trusted_proxies: Vec<IpAddr>,
+    pub(crate) hold: Duration,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{flag} (environment {env}) {rule}, got {value:?}")]
+pub(crate) struct ConfigError {
+    flag: &'static str,
+    env: &'static str,
+    rule: String,
+    value: String,
+}
+
+/// One setting: how people name it.
+#[derive(Debug, Clone, Copy)]
+struct Setting {
+    flag: &'static str,
+    env: &'static str,
+}
+
+impl Setting {
+    fn refuse(self, rule: impl Into<String>, value: &str) -> ConfigError {
+        ConfigError { flag: self.flag, env: self.env, rule: rule.into(), value: value.to_owned() }
+    }
+
+    fn number<T>(self, text: Option<&str>, default: T, min: T, max: T) -> Result<T, ConfigError>
+    where
+        T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy,
+    {
+        let Some(text) = text else { return Ok(default) };
+        match text.trim().parse::<T>() {
+            Ok(number) if number >= min && number <= max => Ok(number),
+            Ok(_) | Err(_) => Err(self.refuse(format!("must be a whole number from {min} to {max}"), text)),
+        }
+    }
+
+    fn address(self, text: Option<&str>, default: SocketAddr) -> Result<SocketAddr, ConfigError> {
+        let Some(text) = text else { return Ok(default) };
+        text.trim().parse().map_err(|_| self.refuse("must be ADDRESS:PORT, like 127.0.0.1:8080 or [::1]:8080", text))
+    }
+
+    fn flag(self, text: Option<&str>) -> Result<bool, ConfigError> {
+        match text.map(str::trim) {
+            None | Some("" | "false" | "0" | "no") => Ok(false),
+            Some("true" | "1" | "yes") => Ok(true),
+            Some(other) => Err(self.refuse("must be true or false", other)),
+        }
+    }
+}
+
+// === impl ServeConfig ===
+
+impl ServeConfig {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used, with its rule.
+    pub(crate) fn resolve(args: &ServeArgs, home: &Home) -> Result<Self, ConfigError> {
+        let set = |flag, env| Setting { flag, env };
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let port = set("--port", "PORT").number(args.port.as_deref(), API_PORT, 1, u16::MAX)?;
+        let list = |text: &Option<String>| -> Vec<String> {
+            let parts = text.iter().flat_map(|t| t.split(','));
+            parts.map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        };
+        let log_level = match args.log_level.as_deref() {
+            None => LevelFilter::default(),
+            Some(text) => text.parse().map_err(|_| {
+                set("--log-level", "LOG_LEVEL").refuse("must be debug, info, warn, error or fatal", text)
+            })?,
+        };
+        let allowed = match list(&args.allowed_namespaces) {
+            names if names.is_empty() => None,
+            names => Some(namespaces(set("--allowed-namespaces", "NAGI_ALLOWED_NAMESPACES"), names)?),
+        };
+        let mut trusted_proxies = Vec::new();
+        for text in list(&args.trusted_proxies) {
+            let refuse = |_| {
+                set("--trusted-proxies", "NAGI_TRUSTED_PROXIES").refuse("must be IP addresses separated by commas", &text)
+            };
+            trusted_proxies.push(text.parse().map_err(refuse)?);
+        }
+        let replicas = set("--max-replicas", "NAGI_MAX_REPLICAS").number(
+            args.max_replicas.as_deref(),
+            REPLICAS_MAX_DEFAULT,
+            1,
+            10_000,
+        )?;
+        let rate_limit = RateLimit {
+            per_second: set("--rate-limit", "NAGI_RATE_LIMIT").number(
+                args.rate_limit.as_deref(),
+                WRITES_PER_SECOND_DEFAULT,
+                0,
+                10_000,
+            )?,
+            burst: set("--rate-burst", "NAGI_RATE_BURST").number(
+                args.rate_burst.as_deref(),
+                WRITES_BURST_DEFAULT,
+                1,
+                100_000,
+            )?,
+        };
+        let hold_seconds = set("--hold-seconds", "NAGI_HOLD_SECONDS").number(
+            args.hold_seconds.as_deref(),
+            HOLD_DEFAULT.as_secs(),
+            1,
+            HOLD_MAX.as_secs(),
+        )?;
+        let state_dir = match args.state_dir.as_deref() {
+            Some(text) if !text.is_empty() => PathBuf::from(text),
+            Some(_) | None => home.state_dir().ok_or_else(|| {
+                set("--state-dir", "NAGI_STATE_DIR").refuse("must be given, because no home directory is known", "")
+            })?,
+        };
+        let path = |text: &Option<String>| text.as_ref().filter(|t| !t.is_empty()).map(PathBuf::from);
+        Ok(Self {
+            listen: set("--listen", "NAGI_LISTEN").address(args.listen.as_deref(), local(port))?,
+            metrics_listen: set("--metrics-listen", "NAGI_METRICS_LISTEN")
+                .address(args.metrics_listen.as_deref(), local(METRICS_PORT))?,
+            gateway_listen: set("--gateway-listen", "NAGI_GATEWAY_LISTEN")
+                .address(args.gateway_listen.as_deref(), local(GATEWAY_PORT))?,
+            state_dir,
+            log_level,
+            log_file: path(&args.log_file),
+            api_key: args.api_key.clone(),
+            api_key_file: path(&args.api_key_file),
+            keys_file: path(&args.keys_file),
+            require_auth: set("--require-auth", "NAGI_REQUIRE_AUTH").flag(args.require_auth.as_deref())?,
+            rails: Guardrails { replicas_max: Replicas(replicas), allowed },
+            rate_limit,
+            trusted_proxies,
+            hold: Duration::from_secs(hold_seconds),
+        })
+    }
+}
+
+fn namespaces(setting: Setting, names: Vec<String>) -> Result<Vec<Namespace>, ConfigError> {
+    names
+        .into_iter()
+        .map(|name| Namespace::new(name.as_str()).map_err(|error| setting.refuse(error.to_string(), &name)))
+        .collect()
+}
+
+/// The directories of the user, read once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Home {
+    /// `$XDG_STATE_HOME`.
+    pub(crate) xdg_state: Option<PathBuf>,
+    /// `$HOME`.
+    pub(crate) home: Option<PathBuf>,
+}
+
+impl Home {
+    /// Reads the environment.
+    #[expect(clippy::disallowed_methods, reason = "the composition root reads the environment")]
+    pub(crate) fn from_environment() -> Self {
+        // The XDG rules: a relative path is ignored.
+        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        Self { xdg_state: absolute("XDG_STATE_HOME"), home: absolute("HOME") }
+    }
+
+    fn state_dir(&self) -> Option<PathBuf> {
+        let local = || self.home.as_ref().map(|home| home.join(".local").join("state"));
+        self.xdg_state.clone().or_else(local).map(|base| base.join("nagi"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home() -> Home {
+        Home { xdg_state: None, home: Some("/home/member".into()) }
+    }
+
+    fn resolve(change: impl FnOnce(&mut ServeArgs)) -> Result<ServeConfig, ConfigError> {
+        let mut args = ServeArgs::default();
+        change(&mut args);
+        ServeConfig::resolve(&args, &home())
+    }
+
+    //
+    #[test]
+    fn everything_has_a_default_and_it_is_loopback() {
+        let config = resolve(|_| {}).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.metrics_listen.to_string(), "127.0.0.1:9090");
+        assert_eq!(config.gateway_listen.to_string(), "127.0.0.1:8000");
+        assert_eq!(config.state_dir, PathBuf::from("/home/member/.local/state/nagi"));
+        assert_eq!(config.rails, Guardrails::default());
+        assert_eq!(config.rate_limit, RateLimit::default());
+    }
+
+    // A-162, W-A20
+    #[test]
+    fn bad_ports_and_levels_are_refused_with_their_rule() {
+        for bad in ["0", "65536", "-1", "http", "80 80", ""] {
+            let error = resolve(|a| a.port = Some(bad.into())).unwrap_err();
+            assert!(error.to_string().contains("PORT") && error.to_string().contains("1 to 65535"), "{error}");
+        }
+        assert_eq!(resolve(|a| a.port = Some("9000".into())).unwrap().listen.port(), 9000);
+        let error = resolve(|a| a.log_level = Some("verbose".into())).unwrap_err();
+        assert!(error.to_string().contains("LOG_LEVEL"), "{error}");
+    }
+
+    #[test]
+    fn every_other_setting_is_checked_too() {
+        let bad: [fn(&mut ServeArgs); 9] = [
+            |a| a.listen = Some("8080".into()),
+            |a| a.metrics_listen = Some("localhost:9090".into()),
+            |a| a.require_auth = Some("maybe".into()),
+            |a| a.max_replicas = Some("0".into()),
+            |a| a.allowed_namespaces = Some("project-a,Bad".into()),
+            |a| a.rate_limit = Some("-1".into()),
+            |a| a.rate_burst = Some("0".into()),
+            |a| a.trusted_proxies = Some("proxy".into()),
+            |a| a.hold_seconds = Some("0".into()),
+        ];
+        for change in bad {
+            assert!(resolve(change).is_err());
+        }
+        assert!(ServeConfig::resolve(&ServeArgs::default(), &Home::default()).is_err(), "no home directory");
+    }
+}
