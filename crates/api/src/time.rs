@@ -1,0 +1,84 @@
+//! Instants on the wire: RFC 3339 in UTC, whatever zone the caller named (W-A16).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use jiff::{Timestamp, TimestampRound, Unit};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+/// An instant, written as RFC 3339 in UTC: `2030-01-31T07:00:00Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub Timestamp);
+
+impl Time {
+    /// The instant in whole milliseconds, rounded down: for times that are shown and not computed with.
+    pub fn in_millis(instant: Timestamp) -> Self {
+        let whole = TimestampRound::new()
+            .smallest(Unit::Millisecond)
+            .mode(jiff::RoundMode::Floor);
+        // Rounding fails only at the very end of representable time, where the exact instant serves as well.
+        Self(instant.round(whole).unwrap_or(instant))
+    }
+}
+
+impl From<Timestamp> for Time {
+    fn from(instant: Timestamp) -> Self {
+        Self(instant)
+    }
+}
+
+impl From<Time> for Timestamp {
+    fn from(time: Time) -> Self {
+        time.0
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl PartialSchema for Time {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .examples(["2030-01-31T07:00:00Z"])
+            .into()
+    }
+}
+
+impl ToSchema for Time {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A-070, W-A16
+    #[test]
+    fn times_are_utc_and_read_back() {
+        let at: Timestamp = "2030-01-31T07:00:00.123456+09:00".parse().unwrap();
+        let text = serde_json::to_string(&Time(at)).unwrap();
+        assert_eq!(text, "\"2030-01-30T22:00:00.123456Z\"");
+        assert_eq!(serde_json::from_str::<Time>(&text).unwrap(), Time(at));
+        assert_eq!(Time::in_millis(at).to_string(), "2030-01-30T22:00:00.123Z");
+    }
+}
