@@ -217,7 +217,7 @@ fn document(content: &[u8]) -> Result<schema::Document, Problem> {
             .iter()
             .rposition(|byte| *byte == b'\n')
             .map_or(0, |at| at + 1);
-        let lines = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let lines = before.split(|byte| *byte == b'\n').count();
         let column = String::from_utf8_lossy(before.get(line_start..).unwrap_or_default());
         Problem {
             line: u64::try_from(lines).unwrap_or(0),
@@ -272,7 +272,11 @@ fn field_path(path: &serde_path_to_error::Path) -> String {
     let mut in_free_map = false;
     for segment in path {
         match segment {
-            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
+            Segment::Seq { index } => {
+                text.push('[');
+                text.push_str(&index.to_string());
+                text.push(']');
+            }
             Segment::Map { key } if key == "value" && !in_free_map => {}
             Segment::Map { key } | Segment::Enum { variant: key } => {
                 if !text.is_empty() {

@@ -4,4 +4,7 @@ pub mod file;
 pub mod process;
 pub mod shim;
 
+mod disk;
 mod stamp;
+
+pub use disk::WriteError;

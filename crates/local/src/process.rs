@@ -199,6 +199,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a child to look at")]
     fn marked_descendants_are_found_and_a_dead_one_is_not() {
         let marker = format!("NAGI_TEST_MARK={}", std::process::id());
         let (name, value) = marker.split_once('=').unwrap();

@@ -21,8 +21,9 @@ pub mod record;
 
 mod child;
 
+use std::error::Error as _;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -36,14 +37,15 @@ use tokio::time::Instant;
 use self::child::Child;
 use self::output::{Lines, Output, Stream};
 use self::record::{Ending, EngineInCharge, Exit, Kind, Launch, Running};
+use crate::disk::WriteError;
 use crate::process::{ProcessId, boot_id};
 
 /// Read at once from a pipe: its default capacity on Linux.
 const READ_BYTES: usize = 64 << 10;
-/// Output a replica may print in the long run, each second. A replica that prints more waits in its `write`. At this
-/// rate the supervisor needs about one hundredth of a core.
+/// Output stored in the long run, each second. A replica that prints more waits in its `write`. At this rate the
+/// supervisor needs a few hundredths of a core.
 const OUTPUT_BYTES_PER_SECOND: u64 = 8 << 20;
-/// What may be printed at once before that rate counts: one second's worth.
+/// What may be stored at once before that rate counts: one second's worth.
 const OUTPUT_BURST: Duration = Duration::from_secs(1);
 /// After everything is dead, a pipe can only be open because somebody outside holds it: not waited for longer.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
@@ -59,12 +61,8 @@ enum ShimError {
     Prepare(#[source] io::Error),
     #[error("no launch record of attempt {0}")]
     NoLaunch(String),
-    #[error("cannot write {}", path.display())]
-    Write {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error("cannot write a record")]
+    Write(#[source] WriteError),
 }
 
 /// Keeps the pace of the output: each byte moves the time at which all of it would be paid for.
@@ -84,21 +82,22 @@ struct Pipe {
 ///
 /// Must be called before the process has any other thread. Blocks until nothing of the replica is left.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match supervise(arguments.into_iter().collect()) {
+    match supervise(&arguments.into_iter().collect::<Vec<_>>()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error belongs to the engine here, which has no other way to learn of this.
-            drop(io::Write::write_all(
-                &mut io::stderr(),
-                format!("{error}\n").as_bytes(),
-            ));
+            let why = error
+                .source()
+                .map(|source| format!(": {source}"))
+                .unwrap_or_default();
+            drop(writeln!(io::stderr(), "{error}{why}"));
             ExitCode::from(EXIT_FAILURE)
         }
     }
 }
 
-fn supervise(arguments: Vec<OsString>) -> Result<(), ShimError> {
-    let [directory, attempt] = arguments.as_slice() else {
+fn supervise(arguments: &[OsString]) -> Result<(), ShimError> {
+    let [directory, attempt] = arguments else {
         return Err(ShimError::Usage);
     };
     let directory = PathBuf::from(directory);
@@ -131,7 +130,7 @@ async fn attempt_once(directory: &Path, attempt: &str, own: ProcessId) -> Result
         command: None,
         since: clock.now(),
     };
-    write(Kind::Running.path(directory, attempt), &running)?;
+    write(&Kind::Running.path(directory, attempt), &running)?;
     // Only now, after the record: see the head of this file.
     if !engine_is_in_charge(&launch) {
         return write_exit(directory, attempt, &clock, Ending::Superseded);
@@ -175,7 +174,7 @@ async fn attempt_once(directory: &Path, attempt: &str, own: ProcessId) -> Result
         at,
         ending,
     };
-    write(Kind::Exit.path(directory, attempt), &exit)
+    write(&Kind::Exit.path(directory, attempt), &exit)
 }
 
 /// Stores output and waits until the command has ended, by itself or because it was told to.
@@ -196,7 +195,7 @@ async fn watch(
             return ending;
         }
         let [stdout, stderr] = pipes;
-        let resume_at = Some(pace.resume_at());
+        let resume_at = pace.resume_at();
         // Cancel-safe, each of them: signals are kept until received, a read takes nothing unless it completes, and the
         // two instants are fixed outside.
         tokio::select! {
@@ -210,10 +209,10 @@ async fn watch(
                 // Asked again each second until it is gone: a process in an uninterruptible call dies late.
                 kill_at = Some(Instant::now() + Duration::from_secs(1));
             }
-            count = async { until(resume_at).await; stdout.read().await }, if stdout.is_open() => {
+            count = async { tokio::time::sleep_until(resume_at).await; stdout.read().await }, if stdout.is_open() => {
                 pace.spend(stdout.store(count, output, clock));
             }
-            count = async { until(resume_at).await; stderr.read().await }, if stderr.is_open() => {
+            count = async { tokio::time::sleep_until(resume_at).await; stderr.read().await }, if stderr.is_open() => {
                 pace.spend(stderr.store(count, output, clock));
             }
         }
@@ -260,23 +259,21 @@ fn write_exit(
         at: clock.now(),
         ending,
     };
-    write(Kind::Exit.path(directory, attempt), &exit)
+    write(&Kind::Exit.path(directory, attempt), &exit)
 }
 
-fn write<T: serde::Serialize>(path: PathBuf, record: &T) -> Result<(), ShimError> {
-    record::write(&path, record).map_err(|source| ShimError::Write { path, source })
+fn write<T: serde::Serialize>(path: &Path, record: &T) -> Result<(), ShimError> {
+    record::write(path, record).map_err(ShimError::Write)
 }
 
 // === impl Pace ===
 
 impl Pace {
-    /// When the next read is due; always an instant, mostly one that has passed.
-    fn resume_at(&self) -> Option<Instant> {
-        Some(
-            self.paid_at
-                .checked_sub(OUTPUT_BURST)
-                .unwrap_or(self.paid_at),
-        )
+    /// When the next read is due; mostly an instant that has passed.
+    fn resume_at(&self) -> Instant {
+        self.paid_at
+            .checked_sub(OUTPUT_BURST)
+            .unwrap_or(self.paid_at)
     }
 
     fn spend(&mut self, bytes: u64) {
@@ -310,7 +307,7 @@ impl Pipe {
         receiver.read(&mut self.buffer).await.unwrap_or(0)
     }
 
-    /// Stores what the last read took; nothing taken means that the pipe is closed. Returns the number of bytes.
+    /// Stores what the last read took; nothing taken means that the pipe is closed. Returns the bytes stored.
     fn store(&mut self, count: usize, output: &mut Output, clock: &SystemClock) -> u64 {
         if count == 0 {
             self.receiver = None;
@@ -324,7 +321,7 @@ impl Pipe {
             &mut stored,
         );
         output.append(now, &stored);
-        u64::try_from(count).unwrap_or(u64::MAX)
+        u64::try_from(stored.len()).unwrap_or(u64::MAX)
     }
 
     fn end(&mut self, output: &mut Output, clock: &SystemClock) {

@@ -110,10 +110,19 @@ fn without_pools_there_is_one_without_limits() {
     assert_eq!(file.workloads[0].readiness, Readiness::Running);
 }
 
+/// What stands in the sample, what stands there instead, place and field of the problem, a part of its message.
+type Row = (
+    &'static str,
+    &'static str,
+    (u64, u64),
+    &'static str,
+    &'static str,
+);
+
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_wrong_value_says_line_column_field_and_what_is_allowed() {
-    // Each row: what stands in the sample, what stands there instead, place and field, a part of the message.
-    let rows: &[(&str, &str, (u64, u64), &str, &str)] = &[
+    let rows: &[Row] = &[
         (
             "boot: 5s",
             "boot: 5",
@@ -222,7 +231,7 @@ fn every_wrong_value_says_line_column_field_and_what_is_allowed() {
         (
             "    pool: cpu\n",
             "",
-            (29, 5),
+            (27, 5),
             "workloads[1].pool",
             "several pools; allowed: cpu, gpu",
         ),

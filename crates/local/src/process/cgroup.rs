@@ -67,6 +67,10 @@ impl ControlGroup {
         }
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "removes an empty group that this crate made"
+    )]
     /// Removes the group when it is empty. True when it is gone.
     pub fn remove(&self) -> bool {
         match fs::remove_dir(&self.directory) {

@@ -37,6 +37,10 @@ pub(super) struct Child {
 ///
 /// # Errors
 /// What the system said: no such program, no such directory, too many processes.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the local engine runs commands; this is where"
+)]
 pub(super) fn start(launch: &Launch, own: ProcessId) -> io::Result<(Child, [Pipe; 2])> {
     let (program, arguments) = launch
         .command
@@ -172,7 +176,10 @@ impl Child {
     fn is_everything_gone(&mut self) -> bool {
         self.reap();
         // With nothing left to wait for there is no descendant: all of them come to us when their parents end.
-        let childless = rustix::process::wait(WaitOptions::NOHANG) == Err(rustix::io::Errno::CHILD);
+        let childless = matches!(
+            rustix::process::wait(WaitOptions::NOHANG),
+            Err(rustix::io::Errno::CHILD)
+        );
         childless
             && self
                 .group

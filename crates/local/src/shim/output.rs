@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::disk;
+
 /// Size at which a new file is begun. Together with [`FILES_MAX`] a replica keeps at most about 4 MiB.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Files kept for each replica.
@@ -148,7 +150,7 @@ impl Output {
         // One place is for the file that is about to be opened.
         let surplus = (numbers.len() + 1).saturating_sub(FILES_MAX);
         for number in numbers.into_iter().take(surplus) {
-            drop(fs::remove_file(file_path(&self.directory, number)));
+            disk::remove_file(&file_path(&self.directory, number));
         }
     }
 }

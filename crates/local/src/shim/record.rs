@@ -12,13 +12,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::disk::{self, Survives, WriteError};
 use crate::process::ProcessId;
 
 /// Environment variable that marks every process of a replica: `INSTANCE/NAMESPACE/WORKLOAD/REPLICA/ATTEMPT`.
@@ -162,23 +162,10 @@ impl std::fmt::Display for Ending {
 ///
 /// # Errors
 /// What the system said; no temporary file is left behind then.
-pub fn write<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let temporary = path.with_extension("json.tmp");
-    let bytes = serde_json::to_vec(record)?;
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| io::Write::write_all(&mut file, &bytes))
-        .and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // The failure that is reported is the first one.
-        drop(fs::remove_file(&temporary));
-    }
-    written
+pub fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), WriteError> {
+    let content =
+        serde_json::to_vec(record).map_err(|error| WriteError::new(path, error.into()))?;
+    disk::replace(path, &content, Survives::Processes)
 }
 
 /// Reads a record; `None` when it is missing or unreadable.
