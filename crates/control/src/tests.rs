@@ -61,6 +61,10 @@ fn idle_app() -> Workload {
     }
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the tests pass it where activity may be unknown"
+)]
 fn quiet(seconds: u32) -> Option<Activity> {
     Some(Activity {
         in_flight: 0,

@@ -161,8 +161,12 @@ mod tests {
     use crate::fixtures::{now, workload};
     use proptest::prelude::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "the tests pass it where activity may be unknown"
+    )]
     fn quiet(quiet_for: Duration) -> Option<Activity> {
         Some(Activity {
             in_flight: 0,

@@ -86,7 +86,7 @@ mod tests {
             price.for_time(Duration::from_secs(1)),
             Money { micros: 1000 }
         );
-        assert_eq!(price.for_time(Duration::from_secs(3600)), price);
+        assert_eq!(price.for_time(Duration::from_hours(1)), price);
         assert_eq!(
             Money { micros: u64::MAX }
                 .for_time(Duration::from_secs(u64::MAX))

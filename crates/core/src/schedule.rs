@@ -17,9 +17,9 @@ use crate::wake_count::{Wish, wake_count};
 use crate::workload::Workload;
 
 /// Longest time for which a wake may be set ahead: one year, a leap day included (R07).
-pub const AHEAD_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+pub const AHEAD_MAX: Duration = Duration::from_hours(8784);
 /// How soon to look again at a schedule that is due but cannot fire because nobody knows the count.
-pub const STUCK_RETRY: Duration = Duration::from_secs(60);
+pub const STUCK_RETRY: Duration = Duration::from_mins(1);
 
 /// Why a text is no instant to wake at.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -138,7 +138,7 @@ impl fmt::Display for Pending {
     }
 }
 
-/// An autoscaler that owns the count of a workload while it is awake (HPA, ScaledObject).
+/// An autoscaler that owns the count of a workload while it is awake (HPA, `ScaledObject`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Autoscaler {
     /// `HorizontalPodAutoscaler/NAME` or the like, for messages.

@@ -22,6 +22,9 @@ use nagi_ports::{
 use tokio::sync::broadcast;
 
 /// The instant at which test clocks start.
+///
+/// # Panics
+/// Never: the constant lies inside the range.
 pub fn epoch() -> Timestamp {
     Timestamp::from_second(1_900_000_000).expect("a constant inside the range")
 }
@@ -68,6 +71,9 @@ pub fn id(text: &str) -> WorkloadId {
 }
 
 /// A workload with these counts and as many replicas as `current`, the first `available` of them ready.
+///
+/// # Panics
+/// When `text` is no `NAMESPACE/NAME`.
 pub fn workload(text: &str, desired: u32, current: u32, available: u32) -> Workload {
     let id = id(text);
     let replicas = (0..current)

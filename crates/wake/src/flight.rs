@@ -28,7 +28,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A wake that takes longer is no longer followed. The slowest measured start of a GPU node with its image is under
 /// 20 minutes; three times that.
-const FLIGHT_MAX: Duration = Duration::from_secs(60 * 60);
+const FLIGHT_MAX: Duration = Duration::from_hours(1);
 /// A learned duration is written again only when it moved by more than this share, so that steady wakes cost no write.
 const LEARN_STEP: f64 = 0.1;
 

@@ -123,7 +123,8 @@ async fn an_engine_that_comes_back_gets_the_write_within_a_second() {
     let away = || Some(Fault::Error(PortError::Unreachable("refused".into())));
     workloads.fail_always(away(), away());
     let waiting = wakes.clone();
-    let waiter = tokio::spawn(async move {
+    let mut waiter = tokio::task::JoinSet::new();
+    waiter.spawn(async move {
         waiting
             .wake(&id(APP), request(Actor::Gateway))
             .await
@@ -133,7 +134,7 @@ async fn an_engine_that_comes_back_gets_the_write_within_a_second() {
     workloads.fail_always(None, None);
     tokio::time::sleep(SECOND + Duration::from_millis(1)).await;
     assert_eq!(workloads.writes().len(), 1);
-    assert_eq!(waiter.await.unwrap(), Ok(()));
+    assert_eq!(waiter.join_next().await.unwrap().unwrap(), Ok(()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,7 +79,7 @@ fn a_repeated_sleep_with_a_schedule_only_adds_the_schedule() {
         &workload(3, 3, 3),
         &plan(&workload(3, 3, 3), &to_zero_order(None)),
     );
-    let later = now() + std::time::Duration::from_secs(60);
+    let later = now() + std::time::Duration::from_mins(1);
     let order = to_zero_order(Some(later));
     let again = decide(&Guardrails::default(), &asleep, &order, later).unwrap();
     let after = apply(&asleep, &again);
@@ -245,7 +245,7 @@ fn any_order() -> impl Strategy<Value = Request> {
     prop_oneof![
         Just(to_zero_order(None)),
         Just(to_zero_order(Some(
-            now() + std::time::Duration::from_secs(3600)
+            now() + std::time::Duration::from_hours(1)
         ))),
         (1u32..5).prop_map(up_order),
         (1u32..5).prop_map(|n| wake_order(Some(n))),
