@@ -85,7 +85,7 @@ mod tests {
     #[tokio::test]
     async fn work_above_the_limit_waits_for_a_permit() {
         let blocking = Blocking::new("test", 1);
-        let (release, held) = mpsc::channel::<()>();
+        let (release, held) = mpsc::sync_channel::<()>(1);
         let runs = Arc::new(AtomicUsize::new(0));
         let (started, seen) = tokio::sync::oneshot::channel();
 

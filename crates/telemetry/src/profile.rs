@@ -14,8 +14,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use pprof::ProfilerGuardBuilder;
 use pprof::protos::Message;
+use pprof::{Frames, ProfilerGuardBuilder, Symbol};
 use tokio::sync::oneshot;
 
 pub use threads::tasks_and_threads;
@@ -84,7 +84,7 @@ pub async fn cpu(duration: Duration) -> Result<Vec<u8>, ProfileError> {
     }
     let busy = BusyGuard::take()?;
     // Dropped with this future, which ends the wait of the thread.
-    let (_alive, abandoned) = mpsc::channel::<()>();
+    let (_alive, abandoned) = mpsc::sync_channel::<()>(0);
     let (answer, result) = oneshot::channel();
     let work = move || {
         let profile = sample(duration, &abandoned);
@@ -112,7 +112,9 @@ fn sample(duration: Duration, abandoned: &mpsc::Receiver<()>) -> Result<Vec<u8>,
         Err(RecvTimeoutError::Timeout) => {}
         Ok(()) | Err(RecvTimeoutError::Disconnected) => return Err(ProfileError::Lost),
     }
-    let report = guard.report().build().map_err(ProfileError::Build)?;
+    let mut builder = guard.report();
+    builder.frames_post_processor(without_profiler);
+    let report = builder.build().map_err(ProfileError::Build)?;
     drop(guard);
     let profile = report.pprof().map_err(ProfileError::Build)?;
     let mut bytes = Vec::with_capacity(profile.encoded_len());
@@ -121,6 +123,29 @@ fn sample(duration: Duration, abandoned: &mpsc::Receiver<()>) -> Result<Vec<u8>,
         reason: error.to_string(),
     })?;
     Ok(bytes)
+}
+
+/// Takes the profiler's own frames off the top of a stack. `pprof` takes off its signal handler, and
+/// what that called to unwind would else look like the function in which all time was spent.
+fn without_profiler(stack: &mut Frames) {
+    let own = stack
+        .frames
+        .iter()
+        .take_while(|symbols| symbols.iter().all(is_profiler))
+        .count();
+    stack.frames.drain(..own);
+}
+
+/// By file where there is debug information, which then holds short names; else by the full name.
+fn is_profiler(symbol: &Symbol) -> bool {
+    let (name, file) = (symbol.name(), symbol.filename());
+    let name = name.trim_start_matches('<');
+    ["pprof::", "backtrace::"]
+        .iter()
+        .any(|module| name.starts_with(module))
+        || ["/pprof-", "/backtrace-"]
+            .iter()
+            .any(|package| file.contains(package))
 }
 
 /// The right to profile, given back when dropped.
@@ -144,3 +169,6 @@ impl Drop for BusyGuard {
         BUSY.store(false, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

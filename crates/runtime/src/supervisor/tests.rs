@@ -193,7 +193,7 @@ async fn grace_of_zero_cuts_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn task_that_blocks_its_thread_does_not_hold_up_the_exit() {
-    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
     let (started, seen) = oneshot::channel();
     let mut supervisor = Supervisor::new();
     supervisor.spawn("blocked", async move {

@@ -9,7 +9,6 @@
 use std::error::Error;
 use std::fmt::{self, Write as _};
 
-use jiff::Timestamp;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -148,7 +147,7 @@ impl Fields {
         // Every line has a message; an event without one is named by its place.
         let message = self.message.as_deref().unwrap_or_else(|| metadata.name());
         let buffer = String::with_capacity(crate::LINE_BYTES_MAX);
-        let mut line = Line::begin(buffer, Timestamp::now(), level, message);
+        let mut line = Line::begin(buffer, crate::log::now(), level, message);
         for (name, value) in &self.fields {
             let renamed = RESERVED.contains(name).then(|| format!("{RENAMED}{name}"));
             let name = renamed.as_deref().unwrap_or(name);

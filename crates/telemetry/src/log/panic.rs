@@ -9,8 +9,6 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::level::Level;
 use crate::log::layer::bounded;
 use crate::log::line::{Controls, LINE_BYTES_MAX, Line, VALUE_BYTES_MAX};
@@ -45,7 +43,7 @@ pub(crate) fn install(queue: Queue, default_text: DefaultText) {
 
 fn line(info: &PanicHookInfo<'_>) -> String {
     let buffer = String::with_capacity(LINE_BYTES_MAX);
-    let mut line = Line::begin(buffer, Timestamp::now(), Level::Error, "Panic");
+    let mut line = Line::begin(buffer, crate::log::now(), Level::Error, "Panic");
     let text = info.payload_as_str().unwrap_or("without a text");
     line.string(field::PANIC, text, PANIC_BYTES_MAX, Controls::Escape);
     if let Some(location) = info.location() {

@@ -10,7 +10,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::level::Level;
@@ -138,6 +137,10 @@ impl Queue {
 
     /// Waits until everything accepted so far is written or given up, at most `limit`.
     /// True when it is. Blocks the thread.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "waits on a condition variable, outside any runtime whose time could be paused"
+    )]
     pub(crate) fn flush(&self, limit: Duration) -> bool {
         let begin = Instant::now();
         let mut state = self.shared.lock();
@@ -262,6 +265,10 @@ impl WriterThread {
         self.sink.flush()
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "sleeps on the writer's own thread"
+    )]
     fn write_all(&mut self, mut rest: &[u8]) -> io::Result<()> {
         let whole = rest.len();
         let mut tries = 0;
@@ -295,7 +302,7 @@ impl WriterThread {
             return;
         }
         let buffer = String::with_capacity(LINE_BYTES_MAX);
-        let mut line = Line::begin(buffer, Timestamp::now(), Level::Warn, "Log lines dropped");
+        let mut line = Line::begin(buffer, crate::log::now(), Level::Warn, "Log lines dropped");
         line.literal(field::LINES, lines);
         if self.write_line(&line.end()).is_err() {
             self.shared.lock().unreported += lines;

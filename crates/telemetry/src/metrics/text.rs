@@ -1,6 +1,6 @@
-//! Prometheus text format 0.0.4 out of the `OpenMetrics` text of `prometheus-client`.
+//! Prometheus text format 0.0.4 out of the OpenMetrics text of `prometheus-client`.
 //!
-//! `OpenMetrics` names a counter's family without `_total`. Readers of the older format, `promtool check
+//! OpenMetrics names a counter's family without `_total`. Readers of the older format, `promtool check
 //! metrics` among them, then see samples without help and type. So the two header lines of a counter
 //! get the suffix, `# UNIT` and `# EOF` go, and so do headers of families without a sample yet.
 //! Sample lines are the same in both formats and are not touched.

@@ -149,9 +149,16 @@ mod tests {
         for _ in 0..5 {
             tasks.spawn(std::future::pending::<()>());
         }
-        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(0);
+        let (named, seen) = std::sync::mpsc::sync_channel::<()>(0);
         let thread = std::thread::Builder::new().name("dump-me".to_owned());
-        let thread = thread.spawn(move || drop(held.recv())).unwrap();
+        // The new thread takes its name itself, before it runs this.
+        let wait = move || {
+            named.send(()).unwrap();
+            held.recv().unwrap_err();
+        };
+        let thread = thread.spawn(wait).unwrap();
+        seen.recv().unwrap();
         let dump = tasks_and_threads();
         drop(release);
         thread.join().unwrap();
