@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// How far a replacement has to survive.
@@ -112,6 +112,19 @@ pub(crate) fn remove_tree(path: &Path) {
 /// What the system said.
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+/// True when the last byte of a file is no line end: a writer died, or the disk was full, in the middle of a line.
+///
+/// # Errors
+/// What the system said.
+pub(crate) fn ends_inside_a_line(file: &File, size: u64) -> io::Result<bool> {
+    let Some(last) = size.checked_sub(1) else {
+        return Ok(false);
+    };
+    let mut byte = [0_u8];
+    file.read_exact_at(&mut byte, last)?;
+    Ok(byte != *b"\n")
 }
 
 fn write_and_rename(

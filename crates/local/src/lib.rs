@@ -3,6 +3,7 @@
 pub mod file;
 pub mod process;
 pub mod shim;
+pub mod store;
 
 mod disk;
 mod stamp;

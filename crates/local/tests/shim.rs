@@ -40,12 +40,12 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let engine_file = directory.path().join("engine.json");
         let engine = ProcessId::current().unwrap();
-        let charge = EngineInCharge {
+        let in_charge = EngineInCharge {
             instance: "test".into(),
             generation: 1,
             engine,
         };
-        record::write(&engine_file, &charge).unwrap();
+        record::write(&engine_file, &in_charge).unwrap();
         let mark = format!("test/{}", directory.path().display());
         let environment = BTreeMap::from([
             ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
@@ -176,12 +176,12 @@ fn a_supervisor_that_is_no_longer_wanted_does_not_start_the_command() {
             start: 1,
             ..ProcessId::current().unwrap()
         };
-        let charge = EngineInCharge {
+        let in_charge = EngineInCharge {
             instance: "test".into(),
             generation: 1,
             engine,
         };
-        record::write(&launch.engine_file, &charge).unwrap();
+        record::write(&launch.engine_file, &in_charge).unwrap();
     });
     assert_eq!(bench.exit(), Ending::Superseded);
     assert!(!bench.path().join("ran").exists());

@@ -6,7 +6,7 @@
 //! counted, and never stops the replica. How fast a replica may print is decided by the caller, who reads its pipes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -138,7 +138,7 @@ impl Output {
             .open(path);
         let Ok(mut file) = opened else { return };
         self.size = file.metadata().map_or(0, |metadata| metadata.len());
-        if ends_inside_a_line(&mut file, self.size).unwrap_or(false) {
+        if disk::ends_inside_a_line(&file, self.size).unwrap_or(false) {
             drop(file.write_all(b"\n"));
             self.size += 1;
         }
@@ -223,16 +223,6 @@ fn store_line(stored: &mut Vec<u8>, now: Timestamp, stream: Stream, full: bool, 
     stored.extend_from_slice(format!("{now:.6} {} {tag} ", stream.as_str()).as_bytes());
     stored.extend_from_slice(text);
     stored.push(b'\n');
-}
-
-fn ends_inside_a_line(file: &mut File, size: u64) -> io::Result<bool> {
-    let Some(last) = size.checked_sub(1) else {
-        return Ok(false);
-    };
-    file.seek(SeekFrom::Start(last))?;
-    let mut byte = [0_u8];
-    file.read_exact(&mut byte)?;
-    Ok(byte != *b"\n")
 }
 
 fn length(bytes: &[u8]) -> u64 {

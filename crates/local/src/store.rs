@@ -1,0 +1,338 @@
+//! The state directory: what must survive any process, and who may write it.
+//!
+//! ```text
+//! lock                              held by the engine in charge, by flock
+//! engine.json                       instance, generation, the engine's process
+//! workloads/NAMESPACE/NAME.json     what is wanted of a workload, and what is remembered
+//! nodes.json                        nodes and their account
+//! history.jsonl, history.1.jsonl    what happened, oldest file removed first
+//! replicas/NAMESPACE/NAME/REPLICA/  records and output of replicas, see `shim`
+//! ```
+//!
+//! A file of a workload is replaced as a whole and synced before anybody hears of its content. One that cannot be read back
+//! stops the start with an error that names it: to go on would mean to forget what was wanted. There is no cache here; the
+//! engine keeps what it read and is the only writer while it holds the lock.
+
+pub mod history;
+
+mod stored;
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nagi_core::id::{Uid, Version, WorkloadId};
+use nagi_core::intent::IntentUpdate;
+use nagi_core::quantity::Replicas;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::disk::{self, Survives, WriteError};
+use crate::process::ProcessId;
+use crate::shim::record::EngineInCharge;
+
+/// How long a start waits for the lock: a killed engine gives it up when the kernel has taken the process apart, and a
+/// child that it was just starting holds it until it runs its own program.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// Between two looks at the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Versions of one generation of an engine. At 200 writes a second they last for more than a year, and the numbers stay
+/// below 2⁵³, which JSON readers hold exactly, for 900,000 generations.
+const VERSIONS_OF_A_GENERATION: u64 = 10_000_000_000;
+/// Largest state file read back; the largest written has five changes of 500 characters and a few instants.
+const STATE_BYTES_MAX: u64 = 1 << 20;
+
+/// What is wanted of one workload and remembered about it, as it lies on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// Which life of the workload this is.
+    pub uid: Uid,
+    /// Version of the last write.
+    pub version: Version,
+    /// `replicas` in the workload file when it was last taken over; another number there is a change by a person.
+    pub declared: Replicas,
+    /// Wanted count and intent.
+    pub update: IntentUpdate,
+}
+
+/// The state directory, with the lock on it.
+#[derive(Debug)]
+pub struct StateDirectory {
+    root: PathBuf,
+    /// Held while the engine lives; the kernel gives it up with the last descriptor.
+    _lock: File,
+    in_charge: EngineInCharge,
+    versions: AtomicU64,
+}
+
+/// Why the state directory could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another engine holds it.
+    #[error("state directory {} is in use by another nagi ({holder})", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Its process id, as it wrote it down.
+        holder: String,
+    },
+    /// The lock could not be taken for another reason.
+    #[error("cannot lock {}", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file holds something else than what was once written.
+    #[error("{} is damaged: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Something could not be written.
+    #[error("cannot write the state directory")]
+    Write(#[from] WriteError),
+    /// The system gave no random bytes.
+    #[error("no random bytes: {0}")]
+    Random(String),
+}
+
+// === impl StateDirectory ===
+
+impl StateDirectory {
+    /// Makes the directory where needed, takes the lock and puts this process in charge. Blocks for up to 2 s.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; nothing is left running or locked.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        for directory in [
+            root.to_path_buf(),
+            root.join("workloads"),
+            root.join("replicas"),
+        ] {
+            disk::make_directory(&directory)?;
+        }
+        let lock = lock(root)?;
+        let path = root.join("engine.json");
+        let before: Option<EngineInCharge> = read_state(&path)?;
+        let (instance, generation) = match before {
+            Some(before) => (before.instance, before.generation + 1),
+            None => (random_id()?, 1),
+        };
+        let engine = ProcessId::current().map_err(|source| StoreError::Read {
+            path: PathBuf::from("/proc/self"),
+            source,
+        })?;
+        let in_charge = EngineInCharge {
+            instance,
+            generation,
+            engine,
+        };
+        // Before anybody looks for records of replicas: see the head of `shim`.
+        write_state(&path, &in_charge, Survives::PowerLoss)?;
+        let versions = AtomicU64::new(generation.saturating_mul(VERSIONS_OF_A_GENERATION));
+        Ok(Self {
+            root: root.to_path_buf(),
+            _lock: lock,
+            in_charge,
+            versions,
+        })
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file that says who is in charge.
+    pub fn engine_file(&self) -> PathBuf {
+        self.root.join("engine.json")
+    }
+
+    /// Who is in charge: this engine.
+    pub const fn in_charge(&self) -> &EngineInCharge {
+        &self.in_charge
+    }
+
+    /// The directory of the records of all replicas.
+    pub fn replicas(&self) -> PathBuf {
+        self.root.join("replicas")
+    }
+
+    /// A version that was never given out before, and larger than all that were.
+    pub fn next_version(&self) -> Version {
+        Version(self.versions.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// A name for a new life of a workload.
+    ///
+    /// # Errors
+    /// [`StoreError::Random`].
+    pub fn new_uid() -> Result<Uid, StoreError> {
+        Ok(Uid::new(random_id()?))
+    }
+
+    /// What is remembered of a workload; `None` when nothing was ever written.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] and [`StoreError::Damaged`], never a made-up state.
+    pub fn read_workload(&self, id: &WorkloadId) -> Result<Option<Remembered>, StoreError> {
+        let path = self.workload_path(id);
+        let Some(file) = read_state::<stored::Workload>(&path)? else {
+            return Ok(None);
+        };
+        let read = Remembered::try_from(file);
+        read.map(Some)
+            .map_err(|why| StoreError::Damaged { path, why })
+    }
+
+    /// Writes what is wanted of a workload. When it returns, it survives the loss of power.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the state before is still there then.
+    pub fn write_workload(&self, id: &WorkloadId, state: &Remembered) -> Result<(), WriteError> {
+        let path = self.workload_path(id);
+        match write_state(&path, &stored::Workload::from(state), Survives::PowerLoss) {
+            Err(WriteError::Other { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                // The first workload of its namespace. The directory's own entry is synced with its parent.
+                let namespace = path.parent().unwrap_or(&self.root);
+                disk::make_directory(namespace)?;
+                let parent = self.root.join("workloads");
+                disk::sync_directory(&parent).map_err(|error| WriteError::new(&parent, error))?;
+                write_state(&path, &stored::Workload::from(state), Survives::PowerLoss)
+            }
+            written => written,
+        }
+    }
+
+    /// Forgets a workload that is no longer described.
+    pub fn forget_workload(&self, id: &WorkloadId) {
+        disk::remove_file(&self.workload_path(id));
+    }
+
+    /// Reads another state file of this directory; `None` when it was never written.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] and [`StoreError::Damaged`].
+    pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        read_state(&self.root.join(name))
+    }
+
+    /// Writes another state file of this directory; it survives the loss of power.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub(crate) fn write<T: Serialize>(&self, name: &str, state: &T) -> Result<(), WriteError> {
+        write_state(&self.root.join(name), state, Survives::PowerLoss)
+    }
+
+    fn workload_path(&self, id: &WorkloadId) -> PathBuf {
+        let directory = self.root.join("workloads").join(id.namespace.as_str());
+        // Not `with_extension`, which would cut a name at its last dot.
+        directory.join(format!("{}.json", id.name))
+    }
+}
+
+/// A random word of 16 characters.
+///
+/// # Errors
+/// [`StoreError::Random`] when the system has none.
+pub(crate) fn random_id() -> Result<String, StoreError> {
+    let random = getrandom::u64().map_err(|error| StoreError::Random(error.to_string()))?;
+    Ok(format!("{random:016x}"))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "before the runtime serves anything: the start waits for its lock"
+)]
+fn lock(root: &Path) -> Result<File, StoreError> {
+    let path = root.join("lock");
+    let refused = |source| StoreError::Lock {
+        path: path.clone(),
+        source,
+    };
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|source| StoreError::Write(WriteError::new(&path, source)))?;
+    let mut waited = Duration::ZERO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if waited >= LOCK_WAIT => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let holder = format!("process {}", holder.trim());
+                return Err(StoreError::InUse {
+                    path: root.to_path_buf(),
+                    holder,
+                });
+            }
+            Err(TryLockError::WouldBlock) => {
+                std::thread::sleep(LOCK_PAUSE);
+                waited += LOCK_PAUSE;
+            }
+            Err(TryLockError::Error(source)) => return Err(refused(source)),
+        }
+    }
+    // For the message to a second instance; the lock itself does not need it, so a full disk does not matter.
+    drop(
+        file.set_len(0)
+            .and_then(|()| write!(file, "{}", std::process::id())),
+    );
+    Ok(file)
+}
+
+fn read_state<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    use io::Read as _;
+    let failed = |source| StoreError::Read {
+        path: path.to_path_buf(),
+        source,
+    };
+    let mut content = Vec::new();
+    match File::open(path) {
+        Ok(file) => {
+            file.take(STATE_BYTES_MAX)
+                .read_to_end(&mut content)
+                .map_err(failed)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    }
+    let read = serde_json::from_slice(&content);
+    read.map(Some).map_err(|error| StoreError::Damaged {
+        path: path.to_path_buf(),
+        why: error.to_string(),
+    })
+}
+
+fn write_state<T: Serialize>(path: &Path, state: &T, survives: Survives) -> Result<(), WriteError> {
+    let mut content =
+        serde_json::to_vec_pretty(state).map_err(|error| WriteError::new(path, error.into()))?;
+    content.push(b'\n');
+    disk::replace(path, &content, survives)
+}
+
+#[cfg(test)]
+mod tests;

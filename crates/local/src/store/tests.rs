@@ -1,0 +1,269 @@
+use nagi_core::id::{KeyId, Name, Namespace, RequestId};
+use nagi_core::intent::{Action, Actor, Asleep, Change, Intent, ScheduledWake, SleptBy};
+use nagi_core::quantity::WakeCount;
+use nagi_core::text::ReasonText;
+use nagi_core::wake::{Learned, Stage};
+use nagi_ports::{HistoryEntry, HistoryQuery};
+
+use super::history::{History, SOURCE_JOURNAL, SOURCE_OBJECT, read};
+use super::*;
+
+fn id(name: &str) -> WorkloadId {
+    WorkloadId::deployment(
+        Namespace::new("project-a").unwrap(),
+        Name::new(name).unwrap(),
+    )
+}
+
+fn change(second: i64, to: u32) -> Change {
+    Change {
+        time: jiff::Timestamp::from_second(second).unwrap(),
+        action: Action::ScaleUp,
+        actor: Actor::Key(KeyId::new("ops").unwrap()),
+        reason: ReasonText::new("夜間 \"quoted\"\n").unwrap(),
+        request_id: RequestId::accept("r-1"),
+        from: Replicas(0),
+        to: Replicas(to),
+    }
+}
+
+fn full() -> Remembered {
+    let time = jiff::Timestamp::from_second(1_700_000_000).unwrap();
+    let intent = Intent {
+        remembered: WakeCount::new(3),
+        asleep: Some(Asleep {
+            since: time,
+            by: SleptBy::Policy("local/idle-after".into()),
+        }),
+        last_scale_time: Some(time),
+        scheduled: Some(ScheduledWake {
+            at: time,
+            actor: Actor::Anonymous,
+            request_id: None,
+        }),
+        keep_awake_until: Some(time),
+        changes: vec![change(1, 2), change(2, 3)],
+        learned: Learned::from_stored([(Stage::Starting, Duration::from_millis(1_234))]),
+    };
+    Remembered {
+        uid: Uid::new("u"),
+        version: Version(7),
+        declared: Replicas(2),
+        update: IntentUpdate {
+            desired: Replicas(0),
+            intent,
+        },
+    }
+}
+
+#[test]
+fn what_was_written_is_read_back_by_the_next_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    let bare = Remembered {
+        update: IntentUpdate {
+            desired: Replicas(1),
+            intent: Intent::default(),
+        },
+        ..full()
+    };
+    let first = StateDirectory::open(directory.path()).unwrap();
+    first.write_workload(&id("a"), &full()).unwrap();
+    first.write_workload(&id("b.c"), &bare).unwrap();
+    assert_eq!(first.read_workload(&id("none")).unwrap(), None);
+    let (instance, version) = (first.in_charge().instance.clone(), first.next_version());
+    drop(first);
+    let second = StateDirectory::open(directory.path()).unwrap();
+    assert_eq!(second.read_workload(&id("a")).unwrap(), Some(full()));
+    assert_eq!(second.read_workload(&id("b.c")).unwrap(), Some(bare));
+    assert_eq!(second.in_charge().instance, instance);
+    assert_eq!(second.in_charge().generation, 2);
+    assert!(second.next_version() > version);
+    second.forget_workload(&id("a"));
+    assert_eq!(second.read_workload(&id("a")).unwrap(), None);
+}
+
+#[test]
+fn a_second_engine_is_refused_and_told_by_whom() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = StateDirectory::open(directory.path()).unwrap();
+    let error = StateDirectory::open(directory.path())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("in use by another nagi"), "{error}");
+    assert!(
+        error.contains(&format!("process {}", std::process::id())),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_damaged_file_is_an_error_that_names_it_and_never_a_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = StateDirectory::open(directory.path()).unwrap();
+    store.write_workload(&id("a"), &full()).unwrap();
+    let path = directory.path().join("workloads/project-a/a.json");
+    let good = fs::read_to_string(&path).unwrap();
+    let mut damaged = vec![String::new(), "{".into(), "null".into(), "[]".into()];
+    damaged.push(good.chars().take(good.len() / 2).collect());
+    damaged.push(good.replace("\"format\": 1", "\"format\": 2"));
+    damaged.push(good.replace("\"remembered\": 3", "\"remembered\": 0"));
+    damaged.push(good.replace("policy/local/idle-after", "nobody"));
+    damaged.push(good.replace("\"declared\"", "\"bogus\""));
+    for content in damaged {
+        assert_ne!(content, good);
+        fs::write(&path, &content).unwrap();
+        let error = store.read_workload(&id("a")).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Damaged { .. }),
+            "{content}: {error}"
+        );
+        assert!(error.to_string().contains("project-a/a.json"), "{error}");
+    }
+    drop(store);
+    fs::write(directory.path().join("engine.json"), "").unwrap();
+    let error = StateDirectory::open(directory.path())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("engine.json is damaged"), "{error}");
+}
+
+fn entry(history_id: u64, name: &str, second: i64) -> HistoryEntry {
+    let change = change(second, 1);
+    HistoryEntry {
+        id: history_id,
+        workload: id(name),
+        change,
+        source: SOURCE_JOURNAL,
+    }
+}
+
+#[test]
+fn history_is_read_newest_first_filtered_and_in_pages() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut history = History::in_directory(directory.path());
+    for number in 1..=10 {
+        let name = if number % 2 == 0 { "even" } else { "odd" };
+        history
+            .append(&entry(number, name, i64::try_from(number).unwrap()))
+            .unwrap();
+    }
+    let all = HistoryQuery {
+        limit: 4,
+        ..HistoryQuery::default()
+    };
+    let ids = |query: &HistoryQuery| {
+        let page = read(directory.path(), query);
+        (
+            page.entries
+                .iter()
+                .map(|entry| entry.id)
+                .collect::<Vec<_>>(),
+            page.more,
+        )
+    };
+    assert_eq!(ids(&all), (vec![10, 9, 8, 7], true));
+    assert_eq!(
+        ids(&HistoryQuery {
+            before: Some(5),
+            ..all.clone()
+        }),
+        (vec![4, 3, 2, 1], false)
+    );
+    let even = HistoryQuery {
+        name: Some(Name::new("even").unwrap()),
+        ..all.clone()
+    };
+    assert_eq!(ids(&even), (vec![10, 8, 6, 4], true));
+    let since = jiff::Timestamp::from_second(9).unwrap();
+    assert_eq!(
+        ids(&HistoryQuery {
+            since: Some(since),
+            ..all.clone()
+        }),
+        (vec![10, 9], false)
+    );
+    let other = Namespace::new("project-b").unwrap();
+    assert_eq!(
+        ids(&HistoryQuery {
+            namespace: Some(other),
+            ..all.clone()
+        }),
+        (vec![], false)
+    );
+    let page = read(directory.path(), &all);
+    assert_eq!(
+        page.reaches_back_to,
+        Some(jiff::Timestamp::from_second(1).unwrap())
+    );
+    assert_eq!(page.entries[0], entry(10, "even", 10));
+}
+
+#[test]
+fn history_takes_bounded_space_and_says_how_far_it_reaches() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut history = History::in_directory(directory.path());
+    for number in 0..20_000 {
+        history
+            .append(&entry(number, "a", i64::try_from(number).unwrap()))
+            .unwrap();
+    }
+    let size = |name: &str| fs::metadata(directory.path().join(name)).unwrap().len();
+    assert!(size("history.jsonl") + size("history.1.jsonl") < 5 << 20);
+    let page = read(
+        directory.path(),
+        &HistoryQuery {
+            limit: 1,
+            ..HistoryQuery::default()
+        },
+    );
+    assert_eq!(page.entries[0].id, 19_999);
+    assert!(page.reaches_back_to.unwrap() > jiff::Timestamp::from_second(1_000).unwrap());
+}
+
+#[test]
+fn changes_that_a_crash_kept_from_the_history_are_added_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut history = History::in_directory(directory.path());
+    history.append(&entry(1, "a", 1)).unwrap();
+    // The crash also tore a line.
+    let path = directory.path().join("history.jsonl");
+    let mut content = fs::read(&path).unwrap();
+    content.extend_from_slice(b"{\"id\":2,\"reso");
+    fs::write(&path, content).unwrap();
+    let remembered = || {
+        vec![
+            (id("a"), vec![change(1, 1), change(5, 1)]),
+            (id("b"), vec![change(3, 1)]),
+        ]
+    };
+    for _ in 0..2 {
+        let mut next = 10;
+        let mut history = History::in_directory(directory.path());
+        let next_id = || {
+            next += 1;
+            next
+        };
+        history.complete(remembered(), next_id).unwrap();
+        let all = HistoryQuery {
+            limit: 100,
+            ..HistoryQuery::default()
+        };
+        let entries = read(directory.path(), &all).entries;
+        let found: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                (
+                    entry.workload.name.as_str(),
+                    entry.change.time.as_second(),
+                    entry.source,
+                )
+            })
+            .collect();
+        let expected = [
+            ("a", 5, SOURCE_OBJECT),
+            ("b", 3, SOURCE_OBJECT),
+            ("a", 1, SOURCE_JOURNAL),
+        ];
+        assert_eq!(found, expected);
+    }
+}
