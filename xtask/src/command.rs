@@ -5,10 +5,22 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+
+/// The path of a program that the shell would find.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the search path of the person who runs the task"
+)]
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file())
+}
 
 /// A program to run.
 #[derive(Debug)]
@@ -32,9 +44,9 @@ impl Run {
         Self { command, line }
     }
 
-    /// Cargo itself, the very one that built this program.
+    /// Cargo, in the version that the toolchain file of the working copy names.
     pub(crate) fn cargo() -> Self {
-        Self::new(option_env!("CARGO").unwrap_or("cargo"))
+        Self::new("cargo")
     }
 
     /// Adds one argument.
@@ -52,6 +64,24 @@ impl Run {
         I::Item: AsRef<OsStr>,
     {
         arguments.into_iter().fold(self, Self::argument)
+    }
+
+    /// Sets an environment variable.
+    pub(crate) fn environment(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Passes no variable of this process on.
+    pub(crate) fn bare_environment(mut self) -> Self {
+        self.command.env_clear();
+        self
+    }
+
+    /// Says nothing on either output.
+    pub(crate) fn quiet(mut self) -> Self {
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        self
     }
 
     /// Runs in `directory`.

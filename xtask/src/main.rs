@@ -16,10 +16,14 @@
 
 mod checkout;
 mod command;
+mod coverage;
+mod docs;
 mod markdown;
+mod setup;
 mod steps;
 mod test;
 mod tidy;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -35,6 +39,11 @@ struct Task {
 /// Every task, in the order in which `help` prints them.
 const TASKS: &[Task] = &[
     Task {
+        name: "setup",
+        explanation: "install what is missing on this machine; does nothing the second time",
+        run: setup::run,
+    },
+    Task {
         name: "test",
         explanation: "everything that a change must pass, with a table of times at the end",
         run: test::everything,
@@ -48,6 +57,16 @@ const TASKS: &[Task] = &[
         name: "tidy",
         explanation: "rules of the tree that no compiler knows: layers, file heads, twins, links",
         run: tidy::run,
+    },
+    Task {
+        name: "coverage",
+        explanation: "which lines the tests reach, by crate; --html writes pages to read",
+        run: coverage::run,
+    },
+    Task {
+        name: "docs",
+        explanation: "run the shell blocks of README.md and docs/, or of the pages named",
+        run: docs::run,
     },
 ];
 

@@ -1,17 +1,58 @@
 //! `cargo xtask test`: everything that a change must pass; `cargo xtask check`: the fast part of it.
 //!
 //! The order is from cheap to dear, and a failed step does not stop the next one: one run names all that is wrong.
+//! The tests run once, instrumented, so that coverage costs no second run.
+
+use anyhow::{Context, bail};
 
 use crate::checkout::Checkout;
 use crate::command::Run;
+use crate::setup::{self, CARGO_DENY};
 use crate::steps::{Counts, Outcome, Steps, counts_in_line};
-use crate::tidy;
+use crate::{coverage, tidy};
+
+/// The release binary, below the root of the working copy.
+pub(crate) const RELEASE_BINARY: &str = "target/release/nagi";
+
+/// The release binary may be this large: 25 MB, as goal and as promise in the README.
+const BINARY_BYTES_MAX: u64 = 25_000_000;
 
 /// Runs every check.
 pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::Result<()> {
     let mut steps = Steps::default();
+    steps.run("set-up", || {
+        setup::for_tests(checkout)?;
+        Ok(Outcome::Held)
+    });
     cheap(&mut steps, checkout);
-    steps.run("tests", || tests(checkout));
+    steps.run("bans, licences, sources", || {
+        bans(checkout)?;
+        Ok(Outcome::Held)
+    });
+    steps.run("tests", || coverage::run_tests(checkout));
+    steps.run("coverage", || {
+        coverage::judge(checkout)?;
+        Ok(Outcome::Held)
+    });
+    steps.run("documentation of the code", || {
+        Run::cargo()
+            .arguments([
+                "doc",
+                "--workspace",
+                "--no-deps",
+                "--document-private-items",
+                "--locked",
+                "--quiet",
+            ])
+            .environment("RUSTDOCFLAGS", "-D warnings")
+            .within(checkout.root())
+            .finish()?;
+        Ok(Outcome::Held)
+    });
+    steps.run("release binary and its size", || {
+        release_build(checkout)?;
+        Ok(Outcome::Held)
+    });
     steps.finish()
 }
 
@@ -45,13 +86,38 @@ fn cheap(steps: &mut Steps, checkout: &Checkout) {
     });
 }
 
-fn tests(checkout: &Checkout) -> anyhow::Result<Outcome> {
-    let run = Run::cargo().arguments(["test", "--workspace", "--locked", "--no-fail-fast"]);
-    counted(run.within(checkout.root()))
+/// Advisories are left to the forge's CI: their database is not in any package registry.
+fn bans(checkout: &Checkout) -> anyhow::Result<()> {
+    Run::new(CARGO_DENY.program()?)
+        .arguments([
+            "--offline",
+            "--locked",
+            "check",
+            "--allow",
+            "unused-wrapper",
+        ])
+        .arguments(["bans", "licenses", "sources"])
+        .within(checkout.root())
+        .finish()
+}
+
+fn release_build(checkout: &Checkout) -> anyhow::Result<()> {
+    let run = Run::cargo().arguments(["build", "--release", "--locked", "--package", "nagi-cli"]);
+    run.within(checkout.root()).finish()?;
+    let binary = checkout.root().join(RELEASE_BINARY);
+    let size = binary
+        .metadata()
+        .with_context(|| format!("look at {RELEASE_BINARY}"))?
+        .len();
+    println!("{RELEASE_BINARY}: {size} bytes, at most {BINARY_BYTES_MAX}");
+    if size > BINARY_BYTES_MAX {
+        bail!("the release binary has {size} bytes, and {BINARY_BYTES_MAX} are allowed");
+    }
+    Ok(())
 }
 
 /// Runs a `cargo test` and adds up what its test programs report.
-fn counted(run: Run) -> anyhow::Result<Outcome> {
+pub(crate) fn counted(run: Run) -> anyhow::Result<Outcome> {
     let mut total = Counts::default();
     let ended = run.finish_reading(|line| {
         if let Some(counts) = counts_in_line(line) {

@@ -14,7 +14,6 @@ mod manifests;
 mod marks;
 mod names;
 mod requirements;
-mod tokens;
 mod twins;
 
 use std::collections::BTreeMap;
@@ -24,7 +23,9 @@ use anyhow::{Context, bail};
 
 use crate::checkout::{Checkout, TextFile, extension};
 use crate::command::Run;
+use crate::docs;
 use crate::markdown;
+use crate::tokens;
 use requirements::Ids;
 
 /// The option that stamps the Japanese twins anew.
@@ -82,10 +83,8 @@ fn check(checkout: &Checkout) -> anyhow::Result<Vec<Finding>> {
     findings.extend(tree.sources.iter().filter_map(heads::check));
     findings.extend(tree.manifests.iter().flat_map(manifests::check));
     findings.extend(check_pieces(&tree));
-    findings.extend(twins::check(&twin_pages(
-        &tree.pages,
-        &hashes(checkout, &tree.pages)?,
-    )));
+    let hashes = hashes(checkout, &tree.pages)?;
+    findings.extend(twins::check(&twin_pages(&tree.pages, &hashes)));
     let pages: BTreeMap<&str, markdown::Page> = tree
         .pages
         .iter()
@@ -142,6 +141,7 @@ fn twin_pages<'a>(pages: &'a [TextFile], hashes: &'a [String]) -> Vec<twins::Pag
             path: &page.path,
             text: &page.text,
             hash,
+            commands: docs::commands(&markdown::Page::read(&page.text)),
         })
         .collect()
 }

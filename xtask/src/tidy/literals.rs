@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::Finding;
-use super::tokens::{Piece, PieceKind};
+use crate::tokens::{Piece, PieceKind};
 
 const RULE: &str = "name-once";
 
@@ -63,7 +63,7 @@ fn is_outside_name(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::checkout::TextFile;
-    use crate::tidy::tokens::pieces;
+    use crate::tokens::pieces;
 
     fn places_found(texts: &[(&str, &str)]) -> Vec<String> {
         let files: Vec<TextFile> = texts

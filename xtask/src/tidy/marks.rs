@@ -4,7 +4,7 @@
 //! A `TODO` in backticks is talk about the word and is left alone.
 
 use super::Finding;
-use super::tokens::{Piece, PieceKind};
+use crate::tokens::{Piece, PieceKind};
 
 const RULE: &str = "unfinished";
 
@@ -104,7 +104,7 @@ fn has_issue(text: &str, at: usize, mark: &str) -> bool {
 mod tests {
     use super::*;
     use crate::checkout::TextFile;
-    use crate::tidy::tokens::pieces;
+    use crate::tokens::pieces;
 
     fn lines_found(text: &str) -> Vec<usize> {
         let file = TextFile {

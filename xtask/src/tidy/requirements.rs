@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 
 use super::Finding;
-use super::tokens::{Piece, PieceKind};
 use crate::checkout::TextFile;
+use crate::tokens::{Piece, PieceKind};
 
 const RULE: &str = "requirement-id";
 
@@ -83,7 +83,7 @@ fn looks_like_id(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::tokens::pieces;
+    use crate::tokens::pieces;
 
     const LIST: &str = "# rows\nA-048\nK-14\nW-A23\nF06\nR09\nG23\n";
 

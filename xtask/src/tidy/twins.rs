@@ -27,6 +27,8 @@ pub(super) struct Page<'a> {
     pub(super) text: &'a str,
     /// What `git hash-object` prints for it.
     pub(super) hash: &'a str,
+    /// The shell commands that it shows.
+    pub(super) commands: Vec<String>,
 }
 
 /// A twin whose stamp must be written anew.
@@ -66,6 +68,13 @@ pub(super) fn check(pages: &[Page<'_>]) -> Vec<Finding> {
             ));
             continue;
         };
+        if let Some(command) = first_difference(&page.commands, &twin.commands) {
+            let advice = format!(
+                "its shell blocks differ from those of {}, first at '{command}'",
+                page.path
+            );
+            findings.push(finding(twin.path, advice));
+        }
         match stamp_of(twin.text) {
             Some(hash) if hash == page.hash => {}
             Some(hash) => findings.push(finding(
@@ -112,6 +121,17 @@ pub(super) fn accept(pages: &[Page<'_>]) -> Vec<Stamped> {
     stamped
 }
 
+/// The first command that one page shows and the other does not show at that place. Only the English blocks are run,
+/// so the twin's must be the same.
+fn first_difference<'a>(english: &'a [String], japanese: &'a [String]) -> Option<&'a str> {
+    let length = english.len().max(japanese.len());
+    let at = (0..length).find(|at| english.get(*at) != japanese.get(*at))?;
+    english
+        .get(at)
+        .or_else(|| japanese.get(at))
+        .map(String::as_str)
+}
+
 /// Where the twin of an English page belongs; nothing for a page without one.
 fn japanese_of(page: &Page<'_>) -> Option<String> {
     if page.text.starts_with(GENERATED_MARK) {
@@ -145,7 +165,13 @@ mod tests {
     use super::*;
 
     fn page<'a>(path: &'a str, text: &'a str, hash: &'a str) -> Page<'a> {
-        Page { path, text, hash }
+        let commands = crate::docs::commands(&crate::markdown::Page::read(text));
+        Page {
+            path,
+            text,
+            hash,
+            commands,
+        }
     }
 
     fn paths_found(pages: &[Page<'_>]) -> Vec<String> {
@@ -183,6 +209,26 @@ mod tests {
             ];
             assert_eq!(paths_found(&pages), ["README.ja.md"], "{text}");
         }
+    }
+
+    #[test]
+    fn twin_with_other_commands_is_found() {
+        let twin = "<!-- english: aa -->\n```sh\nnagi lst # 一覧\n```\n";
+        let pages = |english| {
+            [
+                page("README.md", english, "aa"),
+                page("README.ja.md", twin, "bb"),
+            ]
+        };
+        assert_eq!(
+            paths_found(&pages("```sh\nnagi lst # all of them\n```\n")),
+            [""; 0]
+        );
+        assert_eq!(
+            paths_found(&pages("```sh\nnagi list\n```\n")),
+            ["README.ja.md"]
+        );
+        assert_eq!(paths_found(&pages("")), ["README.ja.md"]);
     }
 
     #[test]

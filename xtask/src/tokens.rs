@@ -5,13 +5,15 @@
 //! "belongs to tests" means a file under `tests/` or `benches/`, a file called `tests.rs`, or the item that follows
 //! `#[cfg(test)]` up to its closing brace or semicolon.
 
+use std::collections::BTreeSet;
+
 use ra_ap_rustc_lexer::{FrontmatterAllowed, LiteralKind, TokenKind, tokenize};
 
 use crate::checkout::TextFile;
 
 /// What a piece of a Rust file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PieceKind {
+pub(crate) enum PieceKind {
     /// A name or a keyword.
     Word,
     /// One character of punctuation.
@@ -26,16 +28,16 @@ pub(super) enum PieceKind {
 
 /// A piece of a Rust file. White space is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Piece<'a> {
-    pub(super) kind: PieceKind,
-    pub(super) text: &'a str,
+pub(crate) struct Piece<'a> {
+    pub(crate) kind: PieceKind,
+    pub(crate) text: &'a str,
     /// Counted from 1.
-    pub(super) line: usize,
-    pub(super) in_tests: bool,
+    pub(crate) line: usize,
+    pub(crate) in_tests: bool,
 }
 
 /// Splits a Rust file into its pieces.
-pub(super) fn pieces(file: &TextFile) -> Vec<Piece<'_>> {
+pub(crate) fn pieces(file: &TextFile) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut rest = file.text.as_str();
     let mut line = 1;
@@ -59,9 +61,24 @@ pub(super) fn pieces(file: &TextFile) -> Vec<Piece<'_>> {
 }
 
 /// Says whether all of a file is there for tests.
-pub(super) fn is_test_file(path: &str) -> bool {
+pub(crate) fn is_test_file(path: &str) -> bool {
     path.split('/')
         .any(|part| matches!(part, "tests" | "benches" | "tests.rs" | "e2e"))
+}
+
+/// The lines that belong to tests.
+pub(crate) fn test_lines(file: &TextFile) -> BTreeSet<usize> {
+    let pieces = pieces(file);
+    let mut lines = BTreeSet::new();
+    let mut previous: Option<usize> = None;
+    for piece in &pieces {
+        // From the piece before, so that blank lines and the lines of a long literal are counted with it.
+        if piece.in_tests {
+            lines.extend(previous.unwrap_or(piece.line)..=piece.line);
+        }
+        previous = piece.in_tests.then_some(piece.line);
+    }
+    lines
 }
 
 fn classify(kind: TokenKind, text: &str) -> Option<(PieceKind, &str)> {
@@ -223,6 +240,19 @@ mod tests {
             .map(|text| text.2)
             .collect();
         assert_eq!(in_tests, [false, true, false, false]);
+    }
+
+    #[test]
+    fn lines_of_tests_are_those_of_their_items() {
+        let text = "fn a() {}\n\n#[cfg(test)]\nmod tests {\n\n    fn b() {}\n}\n\nfn c() {}\n";
+        let file = TextFile {
+            path: "crates/a/src/lib.rs".to_owned(),
+            text: text.to_owned(),
+        };
+        assert_eq!(
+            test_lines(&file).into_iter().collect::<Vec<_>>(),
+            [3, 4, 5, 6, 7]
+        );
     }
 
     #[test]

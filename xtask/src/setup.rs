@@ -1,0 +1,55 @@
+//! `cargo xtask setup`: installs what is missing on this machine, and nothing that is there.
+//!
+//! Rust itself comes by `rust-toolchain.toml`; here come Debian packages (when root; otherwise the exact command is
+//! printed), the tools that read coverage, and pinned cargo and Python tools. Those go into a cache outside the
+//! clone, `NAGI_CACHE`, by default `nagi` below `XDG_CACHE_HOME` or `~/.cache`: a clone is deleted, a cache stays.
+//!
+//! Each part looks first, so a second run does nothing and needs no network.
+
+mod cache;
+mod cargo_tools;
+mod coverage_tools;
+mod debian;
+mod python;
+
+use anyhow::bail;
+
+use crate::checkout::Checkout;
+use crate::command::Run;
+
+pub(crate) use cargo_tools::{CARGO_DENY, CARGO_LLVM_COV};
+pub(crate) use coverage_tools::CoverageTools;
+pub(crate) use python::schemathesis;
+
+/// Sets up everything that any task needs.
+pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<()> {
+    if let Some(argument) = arguments.first() {
+        bail!("setup knows no '{argument}'\nhint: 'cargo xtask setup' sets up everything");
+    }
+    for_tests(checkout)
+}
+
+/// Sets up what `cargo xtask test` needs.
+pub(crate) fn for_tests(checkout: &Checkout) -> anyhow::Result<()> {
+    debian::install_missing(debian::FOR_TESTS)?;
+    progress("Debian packages");
+    CoverageTools::find_or_install()?;
+    progress("coverage tools");
+    for tool in [CARGO_DENY, CARGO_LLVM_COV] {
+        tool.install_if_missing()?;
+        progress(&format!("{} {}", tool.name, tool.version));
+    }
+    python::install_if_missing(checkout)?;
+    progress("schemathesis");
+    // All targets, not only this machine's: cargo-deny reads every manifest, and later steps work offline.
+    Run::cargo()
+        .arguments(["fetch", "--locked", "--quiet"])
+        .within(checkout.root())
+        .finish()?;
+    progress("dependencies");
+    Ok(())
+}
+
+fn progress(what: &str) {
+    println!("setup: {what}: ok");
+}

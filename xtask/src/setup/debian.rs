@@ -1,0 +1,102 @@
+//! Debian packages: installed when root, otherwise named in the exact command to run.
+
+use anyhow::{Context, bail};
+
+use crate::command::{Run, on_path};
+
+/// A package, and a program that is there once it is installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Package<'a> {
+    pub(super) program: &'a str,
+    pub(super) name: &'a str,
+}
+
+/// What the tests run beside our own binary.
+pub(super) const FOR_TESTS: &[Package<'static>] = &[
+    Package {
+        program: "git",
+        name: "git",
+    },
+    Package {
+        program: "cc",
+        name: "gcc",
+    },
+    Package {
+        program: "cc",
+        name: "libc6-dev",
+    },
+    // The founding documents ask their questions with curl, jq and grep.
+    Package {
+        program: "curl",
+        name: "curl",
+    },
+    Package {
+        program: "jq",
+        name: "jq",
+    },
+    // schemathesis is a Python program in an environment of its own.
+    Package {
+        program: "python3",
+        name: "python3",
+    },
+];
+
+/// Installs the packages whose program is not on the path.
+pub(super) fn install_missing(packages: &[Package<'_>]) -> anyhow::Result<()> {
+    let names = missing(packages, |program| on_path(program).is_some());
+    install(&names)
+}
+
+/// Installs packages by name; does nothing when there are none.
+pub(super) fn install(names: &[&str]) -> anyhow::Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let list = names.join(" ");
+    if on_path("apt-get").is_none() {
+        bail!("missing: {list}\nhint: install what your distribution calls these Debian packages");
+    }
+    if !is_root()? {
+        bail!(
+            "missing: {list}\n\
+             hint: run 'sudo apt-get update && sudo apt-get install --yes --no-install-recommends {list}'"
+        );
+    }
+    println!("setup: installing {list}");
+    Run::new("apt-get")
+        .arguments(["update", "--quiet=2"])
+        .finish()?;
+    Run::new("apt-get")
+        .arguments(["install", "--yes", "--quiet=2", "--no-install-recommends"])
+        .arguments(names)
+        .environment("DEBIAN_FRONTEND", "noninteractive")
+        .finish()
+        .with_context(|| format!("install {list}"))
+}
+
+fn missing<'a>(packages: &[Package<'a>], present: impl Fn(&str) -> bool) -> Vec<&'a str> {
+    packages
+        .iter()
+        .filter(|package| !present(package.program))
+        .map(|package| package.name)
+        .collect()
+}
+
+fn is_root() -> anyhow::Result<bool> {
+    Ok(Run::new("id").argument("-u").output()?.trim() == "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_packages_whose_program_is_missing_are_installed() {
+        assert_eq!(missing(FOR_TESTS, |_| true), [""; 0]);
+        assert_eq!(missing(FOR_TESTS, |program| program != "jq"), ["jq"]);
+        assert_eq!(
+            missing(FOR_TESTS, |program| program != "cc"),
+            ["gcc", "libc6-dev"]
+        );
+    }
+}
