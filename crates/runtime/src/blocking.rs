@@ -110,6 +110,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn permit_is_held_while_the_work_runs_and_free_afterwards() {
+        let blocking = Blocking::new("test", 1);
+        let permits = Arc::clone(&blocking.permits);
+        let free_inside = blocking
+            .run(move || permits.available_permits())
+            .await
+            .unwrap();
+        assert_eq!(free_inside, 0);
+        assert_eq!(blocking.permits.available_permits(), 1);
+    }
+
+    #[tokio::test]
     async fn panic_is_an_error_and_gives_its_permit_back() {
         let blocking = Blocking::new("test", 1);
         let end = blocking

@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -84,6 +85,8 @@ struct Inner {
     level: LevelFilter,
     default_panic_text: panic::DefaultText,
     queue: Queue,
+    /// Events and panics of the whole process still come when the last handle is gone.
+    installed: AtomicBool,
 }
 
 // === impl Log ===
@@ -105,12 +108,13 @@ impl Log {
                 level,
                 default_panic_text,
                 queue,
+                installed: AtomicBool::new(false),
             }),
         })
     }
 
     /// Makes this the log of the process: `tracing` events and panics of all threads go here.
-    /// From then on the end of the process must call [`Log::flush`], since a global is never dropped.
+    /// Keep the handle until the end of `main`: its drop is what waits for the last lines.
     ///
     /// # Errors
     /// [`LogError::AlreadyInstalled`] the second time.
@@ -118,6 +122,7 @@ impl Log {
         let subscriber = tracing_subscriber::registry().with(self.layer());
         tracing::subscriber::set_global_default(subscriber)
             .map_err(|_error| LogError::AlreadyInstalled)?;
+        self.inner.installed.store(true, Ordering::Relaxed);
         panic::install(self.inner.queue.clone(), self.inner.default_panic_text);
         Ok(())
     }
@@ -197,7 +202,9 @@ fn now() -> Timestamp {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.queue.flush(FLUSH_MAX);
-        self.queue.close();
+        if !self.installed.load(Ordering::Relaxed) {
+            self.queue.close();
+        }
     }
 }
 

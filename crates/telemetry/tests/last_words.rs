@@ -8,6 +8,7 @@ use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nagi_telemetry::{LevelFilter, Log, RequestLine, Sink};
@@ -18,6 +19,8 @@ type NamedCheck = (&'static str, fn() -> Check);
 
 /// More lines than the queue and a pipe together can hold, at about 350 bytes each.
 const FLOOD_LINES: u32 = 20_000;
+/// A pipe holds 64 KiB; these are about 1 MB, of which the queue loses none.
+const BEHIND_LINES: u32 = 3_000;
 /// Far longer than anything here takes; reached only when something hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -28,7 +31,7 @@ fn main() -> ExitCode {
     {
         return child(mode);
     }
-    let checks: [NamedCheck; 6] = [
+    let checks: [NamedCheck; 8] = [
         (
             "panic_in_main_is_the_last_line_and_stderr_stays_empty",
             panic_in_main,
@@ -38,6 +41,8 @@ fn main() -> ExitCode {
             panic_in_task,
         ),
         ("fatal_error_is_the_last_line", fatal),
+        ("panic_waits_until_its_line_is_written", late_panic),
+        ("fatal_error_waits_until_its_line_is_written", late_fatal),
         ("process_that_ends_writes_all_its_lines", all_lines),
         (
             "reader_that_goes_away_does_not_kill_the_process",
@@ -92,6 +97,15 @@ fn child(mode: &str) -> ExitCode {
             log.fatal("Start failed", &error);
             return ExitCode::FAILURE;
         }
+        "late-panic" => {
+            fall_behind(&log);
+            std::hint::black_box(None::<u8>).expect("the rule that broke");
+        }
+        "late-fatal" => {
+            fall_behind(&log);
+            log.fatal("Start failed", &std::fmt::Error);
+            return ExitCode::FAILURE;
+        }
         "lines" => flood(&log, 1000),
         "flood" => {
             flood(&log, FLOOD_LINES);
@@ -106,6 +120,18 @@ fn child(mode: &str) -> ExitCode {
     }
     log.flush(PATIENCE);
     ExitCode::SUCCESS
+}
+
+/// Keeps a handle alive to the end of the process, as a thread would that is not joined: then no drop
+/// waits for the last lines, and only the panic hook and `fatal` do.
+static KEPT: OnceLock<Log> = OnceLock::new();
+
+/// Queues more than the pipe holds, then tells the reader on standard error that it may begin.
+fn fall_behind(log: &Log) {
+    KEPT.get_or_init(|| log.clone());
+    flood(log, BEHIND_LINES);
+    let told = std::io::stderr().write_all(b"behind\n");
+    assert!(told.is_ok() && log.queue_depth_bytes() > 0);
 }
 
 fn flood(log: &Log, lines: u32) {
@@ -125,7 +151,7 @@ fn flood(log: &Log, lines: u32) {
             fields: &[],
         });
         // A reader that is gone is noticed by the writer thread; let it run.
-        if number % 100 == 0 {
+        if lines == FLOOD_LINES && number % 100 == 0 {
             log.flush(Duration::from_millis(1));
         }
     }
@@ -201,6 +227,30 @@ fn fatal() -> Check {
     );
     assert_eq!(lines[0]["level"], "error");
     assert_eq!(lines[0]["error"], "the key file is unreadable");
+    Ok(())
+}
+
+//
+fn late_panic() -> Check {
+    late("late-panic", "Panic")
+}
+
+//
+fn late_fatal() -> Check {
+    late("late-fatal", "Start failed")
+}
+
+/// The reader begins to read only when the last words are about to be said.
+fn late(mode: &str, message: &str) -> Check {
+    let mut child = start(mode)?;
+    let mut behind = String::new();
+    BufReader::new(child.stderr.take().ok_or("no stderr")?).read_line(&mut behind)?;
+    assert_eq!(behind, "behind\n");
+    let output = child.wait_with_output()?;
+    let stdout = String::from_utf8(output.stdout)?;
+    assert_eq!(stdout.lines().count(), usize::try_from(BEHIND_LINES)? + 1);
+    let last: Value = serde_json::from_str(stdout.lines().last().unwrap_or_default())?;
+    assert_eq!(last["message"], message);
     Ok(())
 }
 

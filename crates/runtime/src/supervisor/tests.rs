@@ -148,6 +148,46 @@ async fn foundation_stands_until_the_serving_tasks_have_ended_or_were_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn serving_tasks_are_cut_before_the_foundation_is_told_to_stop() {
+    struct Cut(Arc<Mutex<Vec<&'static str>>>);
+    impl Drop for Cut {
+        fn drop(&mut self) {
+            self.0.lock().unwrap().push("serving cut");
+        }
+    }
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut supervisor = Supervisor::new();
+    let cut = Cut(Arc::clone(&order));
+    supervisor.spawn("serving", async move {
+        let _cut = cut;
+        std::future::pending::<()>().await;
+    });
+    let shutdown = supervisor.shutdown();
+    let foundation_order = Arc::clone(&order);
+    supervisor.spawn_foundation("foundation", async move {
+        shutdown.stopped().await;
+        foundation_order.lock().unwrap().push("foundation ended");
+    });
+    let begin = Instant::now();
+    let report = supervisor.run_until(async {}, GRACE).await.unwrap();
+    assert_eq!(report.cut, ["serving"]);
+    assert_eq!(*order.lock().unwrap(), ["serving cut", "foundation ended"]);
+    // A tenth of the grace period, at most two seconds, was kept for the foundation.
+    assert_eq!(begin.elapsed(), Duration::from_secs(18));
+}
+
+#[tokio::test(start_paused = true)]
+async fn task_that_ended_when_the_signal_is_there_already_is_no_error() {
+    for _ in 0..20 {
+        let mut supervisor = Supervisor::new();
+        supervisor.spawn("quick", async {});
+        tokio::task::yield_now().await;
+        let report = supervisor.run_until(async {}, GRACE).await.unwrap();
+        assert_eq!(report, ShutdownReport::default());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failure_while_draining_is_reported_and_does_not_stop_the_drain() {
     let mut supervisor = Supervisor::new();
     let (first, second) = (supervisor.shutdown(), supervisor.shutdown());

@@ -15,9 +15,9 @@ use crate::log::line::{Controls, LINE_BYTES_MAX, Line, VALUE_BYTES_MAX};
 use crate::log::queue::{Queue, Urgency};
 use crate::names::field;
 
-/// How long a panic waits until its line is written: the writer needs microseconds, and a reader that
-/// has stopped must not hold up the thread for long.
-const FLUSH_MAX: Duration = Duration::from_millis(250);
+/// How long a panic waits until its line is written, behind all that is queued: a reader that reads
+/// takes the whole queue in some 50 ms, and one that has stopped must not hold up the thread for long.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
 /// Longest text of a panic, encoded: the location and the start of a stack still fit the line.
 const PANIC_BYTES_MAX: usize = 1024;
 

@@ -146,8 +146,9 @@ fn stopped_reader_costs_lines_and_never_time_and_the_loss_is_reported() {
         "nothing can have been written"
     );
 
-    // Last words still find room.
-    queue.push("{\"last\":true}\n", Urgency::LastWords);
+    // Last words still find room, also where no line of this length fits any more.
+    let last = format!("{{\"last\":\"{}\"}}\n", "x".repeat(4000));
+    queue.push(&last, Urgency::LastWords);
     assert_eq!(queue.dropped().get(), dropped);
 
     drop((seen, release));
@@ -156,7 +157,7 @@ fn stopped_reader_costs_lines_and_never_time_and_the_loss_is_reported() {
     queue.push("{\"after\":true}\n", Urgency::Normal);
     assert!(queue.flush(PATIENCE));
     let text = recorder.text();
-    assert!(text.contains("{\"last\":true}\n"));
+    assert!(text.contains(&last));
     let report =
         format!("\"level\":\"warn\",\"message\":\"Log lines dropped\",\"lines\":{dropped}}}\n");
     assert_eq!(text.matches(&report).count(), 1);
