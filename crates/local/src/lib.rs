@@ -4,6 +4,7 @@ pub mod file;
 pub mod process;
 pub mod shim;
 pub mod store;
+pub mod world;
 
 mod disk;
 mod stamp;

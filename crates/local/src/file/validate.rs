@@ -272,7 +272,10 @@ impl Checker<'_> {
         let namespace = self.name(&given.namespace, format!("{path}.namespace"), |text| {
             Namespace::new(text)
         });
-        let name = self.name(&given.name, format!("{path}.name"), |text| Name::new(text));
+        let name = self.name(&given.name, format!("{path}.name"), |text| {
+            // A label, not only a subdomain: replicas are named after it.
+            Namespace::new(text).and_then(|_| Name::new(text))
+        });
         let working_directory = self.directory(given.working_directory.as_ref(), path);
         let command = self.command(&given.command, path, &working_directory);
         let env = self.environment(given.env, path, at);
