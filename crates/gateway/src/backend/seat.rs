@@ -1,0 +1,80 @@
+//! What the gateway knows of one replica: the engine's word, and what it found out itself.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use nagi_core::workload::Replica;
+
+use super::may_be_probed;
+use crate::upstream::Upstream;
+
+/// One replica of the last observation that has an address.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) upstream: Arc<Upstream>,
+    /// The engine says that it serves.
+    ready: bool,
+    stopping: bool,
+    restarts: u32,
+    /// A prober of ours reached it since it last fell back.
+    pub(super) probed: bool,
+    /// A connection to it failed since anybody last said that it serves.
+    pub(super) refused: bool,
+    /// A prober is at it.
+    pub(super) probing: bool,
+}
+
+impl Seat {
+    pub(super) fn new(replica: &Replica, address: SocketAddr) -> Self {
+        Self {
+            upstream: Upstream::new(replica.name.clone(), address, replica.readiness.clone()),
+            ready: false,
+            stopping: false,
+            restarts: replica.restarts,
+            probed: false,
+            refused: false,
+            probing: false,
+        }
+    }
+
+    /// True when this is the seat of that replica.
+    pub(super) fn is(&self, replica: &Replica, address: SocketAddr) -> bool {
+        self.upstream.name == replica.name
+            && self.upstream.address == address
+            && self.upstream.readiness == replica.readiness
+    }
+
+    /// Takes an observation in.
+    pub(super) fn observe(&mut self, replica: &Replica) {
+        let restarted = self.restarts != replica.restarts;
+        let fell_back = self.ready && !replica.ready;
+        let came_up = !self.ready && replica.ready;
+        if restarted || fell_back || replica.stopping {
+            self.probed = false;
+            self.upstream.clear();
+        }
+        if restarted || came_up {
+            self.refused = false;
+        }
+        self.ready = replica.ready;
+        self.stopping = replica.stopping;
+        self.restarts = replica.restarts;
+    }
+
+    /// It takes requests now.
+    pub(super) fn serves(&self) -> bool {
+        self.may_serve() && (self.probed || (self.ready && !self.refused))
+    }
+
+    /// It is not on its way out.
+    pub(super) fn may_serve(&self) -> bool {
+        !self.stopping
+    }
+
+    /// It should have a prober and has none. One that the engine calls ready but that refused a connection is probed
+    /// whatever its readiness: a connection is what it lacks.
+    pub(super) fn wants_probe(&self) -> bool {
+        let can_tell = may_be_probed(&self.upstream.readiness) || (self.ready && self.refused);
+        self.may_serve() && !self.serves() && !self.probing && can_tell
+    }
+}

@@ -1,0 +1,195 @@
+//! One exchange with a replica: send, wait for the head of the answer, pass the bodies through.
+//!
+//! What may be sent again (DESIGN §6): while no byte of a request was written, any request; afterwards only one with an
+//! idempotent method (RFC 9110 §9.2.2) and no body, and only while no byte of an answer has come. hyper hands a request
+//! back exactly when it did not begin to write it, which is the line between the two.
+
+use std::sync::Arc;
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Request, Response, Uri, Version, request};
+use hyper::body::{Body, Incoming};
+
+use crate::backend::Visit;
+use crate::body::{Lease, RequestBody, ResponseBody, Sent};
+use crate::headers::{UpgradeTo, add_via, ask_upgrade, strip_hop_by_hop, upgrade_of};
+use crate::shared::Shared;
+use crate::tunnel;
+use crate::upstream::{Checkout, ConnectError, Place};
+
+/// How often a request that was written is sent again after its connection broke: a second break within one exchange
+/// is no longer the race with an idle close.
+const RESENDS_MAX: u32 = 2;
+
+/// A request on its way to a replica.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    head: request::Parts,
+    body: Option<Incoming>,
+    upgrade: Option<(UpgradeTo, hyper::upgrade::OnUpgrade)>,
+    resends: u32,
+}
+
+/// How one attempt ended.
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    /// The replica answers.
+    Answered(Box<Response<ResponseBody>>),
+    /// Nothing was written: this replica cannot be reached. The count of the request comes back with it.
+    Unsent(Box<Outgoing>, Option<Visit>, ConnectError),
+    /// It was written, no answer came, and it may be sent again.
+    Again(Box<Outgoing>, Option<Visit>),
+    /// It was written, no answer came, and it may not be sent again.
+    Broken,
+    /// No answer came in time.
+    TimedOut,
+}
+
+// === impl Outgoing ===
+
+impl Outgoing {
+    /// Takes a client's request. The head's fields for the replica are set already.
+    pub(crate) fn new(mut request: Request<Incoming>) -> Self {
+        let upgrade = upgrade_of(request.headers())
+            .filter(|_| request.version() == Version::HTTP_11 && request.body().is_end_stream())
+            .map(|to| (to, hyper::upgrade::on(&mut request)));
+        let (mut head, body) = request.into_parts();
+        let body = Some(body).filter(|body| !body.is_end_stream());
+        strip_hop_by_hop(&mut head.headers);
+        if let Some((to, _)) = &upgrade {
+            ask_upgrade(&mut head.headers, to);
+        }
+        // hyper takes a GET with a body of unknown length for one without; then the body would be lost.
+        if body.is_some() && !head.headers.contains_key(CONTENT_LENGTH) {
+            head.headers
+                .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        head.extensions.clear();
+        head.version = Version::HTTP_11;
+        if let Some(target) = head.uri.path_and_query() {
+            head.uri = Uri::from(target.clone());
+        }
+        Self {
+            head,
+            body,
+            upgrade,
+            resends: 0,
+        }
+    }
+
+    fn may_be_sent_again(&self) -> bool {
+        let idempotent = [
+            Method::GET,
+            Method::HEAD,
+            Method::OPTIONS,
+            Method::TRACE,
+            Method::PUT,
+            Method::DELETE,
+        ];
+        self.body.is_none()
+            && self.upgrade.is_none()
+            && self.resends < RESENDS_MAX
+            && idempotent.contains(&self.head.method)
+    }
+
+    /// Makes the message; what is needed to send it once more stays here.
+    fn message(&mut self) -> (Request<RequestBody>, Sent) {
+        let (body, sent) = match self.body.take() {
+            Some(incoming) => RequestBody::streamed(incoming),
+            None => RequestBody::empty(),
+        };
+        (Request::from_parts(self.head.clone(), body), sent)
+    }
+}
+
+/// Sends a request to the replica of `place` and waits for the head of its answer.
+///
+/// Dropping the future closes the connection to the replica: HTTP/1.1 has no other way to say "no longer wanted".
+pub(crate) async fn send(
+    shared: &Arc<Shared>,
+    place: Place,
+    mut outgoing: Box<Outgoing>,
+    visit: Option<Visit>,
+) -> Attempt {
+    let limits = &shared.settings.upstream;
+    loop {
+        let again = outgoing.may_be_sent_again();
+        let checkout = match place.upstream().checkout(limits.idle_timeout).await {
+            Some(checkout) => Ok(checkout),
+            None => {
+                place
+                    .upstream()
+                    .connect(limits.connect_timeout, &shared.links)
+                    .await
+            }
+        };
+        let Checkout { mut sender, reused } = match checkout {
+            Ok(checkout) => checkout,
+            Err(error) => return Attempt::Unsent(outgoing, visit, error),
+        };
+        let (message, sent) = outgoing.message();
+        let answer =
+            tokio::time::timeout(limits.answer_timeout, sender.try_send_request(message)).await;
+        match answer {
+            Err(_elapsed) => return Attempt::TimedOut,
+            Ok(Ok(response)) => {
+                let lease = Lease {
+                    sender,
+                    place,
+                    sent,
+                    idle_max: limits.idle_connections,
+                };
+                return answered(shared, response, lease, *outgoing, visit);
+            }
+            Ok(Err(mut error)) => {
+                if let Some(message) = error.take_message() {
+                    // Not written. A connection that was open before may have died of age; a new one tells more.
+                    outgoing.body = message.into_body().into_incoming();
+                    if reused {
+                        continue;
+                    }
+                    return Attempt::Unsent(
+                        outgoing,
+                        visit,
+                        ConnectError::Handshake(error.into_error()),
+                    );
+                }
+                tracing::debug!(
+                    replica = %place.upstream().name, error = %error.error(), reused,
+                    "Connection broke before an answer"
+                );
+                if again {
+                    outgoing.resends += 1;
+                    return Attempt::Again(outgoing, visit);
+                }
+                return Attempt::Broken;
+            }
+        }
+    }
+}
+
+fn answered(
+    shared: &Arc<Shared>,
+    response: Response<Incoming>,
+    lease: Lease,
+    outgoing: Outgoing,
+    visit: Option<Visit>,
+) -> Attempt {
+    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+        // A change of protocol that nobody asked for leaves no way to read what follows.
+        let Some((_, client)) = outgoing.upgrade else {
+            return Attempt::Broken;
+        };
+        return tunnel::open(shared, response, lease, client, visit)
+            .map_or(Attempt::Broken, |response| {
+                Attempt::Answered(Box::new(response))
+            });
+    }
+    let (mut head, incoming) = response.into_parts();
+    strip_hop_by_hop(&mut head.headers);
+    add_via(&mut head.headers);
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    let body = ResponseBody::proxied(incoming, lease, visit);
+    Attempt::Answered(Box::new(Response::from_parts(head, body)))
+}

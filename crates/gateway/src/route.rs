@@ -1,0 +1,209 @@
+//! Which host leads to which workload, kept current from the engine's events.
+//!
+//! One table behind one pointer: a request clones the pointer and looks up; a change makes a new table. Two workloads
+//! that claim one host: the one whose id sorts first keeps it, everywhere and after every restart, and a warning names
+//! the other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use nagi_core::id::WorkloadId;
+use nagi_core::workload::Workload;
+use nagi_ports::{WorkloadEvent, Workloads};
+use nagi_runtime::{Backoff, Shutdown};
+use tokio::sync::broadcast;
+
+use crate::backend::Backend;
+use crate::shared::Shared;
+
+/// First and longest pause before the list is read again after the engine could not be reached.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// A list is read this often even without events, so that a lost one is made good.
+const LIST_EVERY: Duration = Duration::from_secs(60);
+/// How often connections without a request are looked through.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// The routes of one gateway.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    shared: Arc<Shared>,
+    table: RwLock<Arc<Table>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    loaded: bool,
+    hosts: HashMap<String, Arc<Backend>>,
+    backends: BTreeMap<WorkloadId, Arc<Backend>>,
+}
+
+/// What a host leads to.
+#[derive(Debug)]
+pub(crate) enum Route {
+    /// This workload.
+    To(Arc<Backend>),
+    /// Nothing.
+    Unknown,
+    /// The table was not read yet.
+    NotLoaded,
+}
+
+impl Routes {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            table: RwLock::default(),
+        }
+    }
+
+    /// What this host, already in its normal form, leads to.
+    pub(crate) fn find(&self, host: &str) -> Route {
+        let table = self.table();
+        match table.hosts.get(host) {
+            Some(backend) => Route::To(Arc::clone(backend)),
+            None if table.loaded => Route::Unknown,
+            None => Route::NotLoaded,
+        }
+    }
+
+    /// The workload, if the gateway is in front of it.
+    pub(crate) fn backend(&self, id: &WorkloadId) -> Option<Arc<Backend>> {
+        self.table().backends.get(id).cloned()
+    }
+
+    /// Every workload that the gateway is in front of.
+    pub(crate) fn backends(&self) -> Vec<Arc<Backend>> {
+        self.table().backends.values().cloned().collect()
+    }
+
+    /// Follows the engine until the process stops serving.
+    pub(crate) async fn follow(&self, workloads: &dyn Workloads, shutdown: &Shutdown) {
+        // Subscribed before the list, so that no event after it is missed.
+        let mut events = workloads.subscribe();
+        self.list(workloads).await;
+        let mut list = tokio::time::interval(LIST_EVERY);
+        list.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        list.reset();
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // Cancel-safe: waiting on a watch channel loses nothing.
+                () = shutdown.stopped() => return,
+                // Cancel-safe: a broadcast receiver keeps its place.
+                event = events.recv() => match event {
+                    Ok(WorkloadEvent::Changed(workload)) => self.observe(workload),
+                    Ok(WorkloadEvent::Deleted(id)) => self.delete(&id),
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.list(workloads).await,
+                    // The engine is ending, and so is this process; routes stay as they are.
+                    Err(broadcast::error::RecvError::Closed) => return shutdown.stopped().await,
+                },
+                // Cancel-safe: a tick that was not taken comes again.
+                _ = list.tick() => self.list(workloads).await,
+                // Cancel-safe: as above.
+                _ = sweep.tick() => {
+                    for backend in self.backends() {
+                        backend.sweep();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn list(&self, workloads: &dyn Workloads) {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1, 0);
+        let listing = loop {
+            match workloads.list().await {
+                Ok(listing) => break listing,
+                Err(error) => {
+                    tracing::warn!(error = %error, "Routes could not be read, will try again");
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+            }
+        };
+        let known: Vec<WorkloadId> = self.table().backends.keys().cloned().collect();
+        let gone = known
+            .into_iter()
+            .filter(|id| listing.items.binary_search_by(|w| w.id.cmp(id)).is_err());
+        for id in gone.collect::<Vec<_>>() {
+            self.delete(&id);
+        }
+        self.update(|table, shared| {
+            table.loaded = true;
+            for workload in &listing.items {
+                table.observe(Arc::clone(workload), shared);
+            }
+        });
+    }
+
+    fn observe(&self, workload: Arc<Workload>) {
+        let table = self.table();
+        match table.backends.get(&workload.id) {
+            Some(backend) if backend.workload().hosts == workload.hosts => {
+                backend.observe(workload)
+            }
+            None if workload.hosts.is_empty() => {}
+            Some(_) | None => self.update(|table, shared| table.observe(workload, shared)),
+        }
+    }
+
+    fn delete(&self, id: &WorkloadId) {
+        let Some(backend) = self.backend(id) else {
+            return;
+        };
+        self.update(|table, _| {
+            table.backends.remove(id);
+        });
+        backend.deleted();
+    }
+
+    fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes a new table out of the one that is there. Only the follower calls this, so no change is lost.
+    fn update(&self, change: impl FnOnce(&mut Table, &Arc<Shared>)) {
+        let now = self.table();
+        let mut next = Table {
+            loaded: now.loaded,
+            hosts: HashMap::new(),
+            backends: now.backends.clone(),
+        };
+        change(&mut next, &self.shared);
+        next.index();
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+    }
+}
+
+impl Table {
+    fn observe(&mut self, workload: Arc<Workload>, shared: &Arc<Shared>) {
+        if let Some(backend) = self.backends.get(&workload.id) {
+            backend.observe(Arc::clone(&workload));
+            if workload.hosts.is_empty() {
+                self.backends.remove(&workload.id);
+            }
+        } else if !workload.hosts.is_empty() {
+            self.backends.insert(
+                workload.id.clone(),
+                Backend::new(workload, Arc::clone(shared)),
+            );
+        }
+    }
+
+    fn index(&mut self) {
+        for (id, backend) in &self.backends {
+            for host in &backend.workload().hosts {
+                if let Some(owner) = self.hosts.get(host.as_str()) {
+                    tracing::warn!(
+                        namespace = %id.namespace, workload = %id.name, owner = %owner.id, host = %host,
+                        "Host belongs to another workload"
+                    );
+                } else {
+                    self.hosts
+                        .insert(host.as_str().to_owned(), Arc::clone(backend));
+                }
+            }
+        }
+    }
+}
