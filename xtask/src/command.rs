@@ -109,6 +109,18 @@ impl Run {
             .with_context(|| format!("read what '{}' printed", self.line))
     }
 
+    /// Runs to the end and returns what was printed on standard output, and whether it ended well.
+    pub(crate) fn output_of_any_end(mut self) -> anyhow::Result<(String, bool)> {
+        let child = self.command.stdout(Stdio::piped());
+        let output = child
+            .output()
+            .with_context(|| format!("start '{}'", self.line))?;
+        Ok((
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            output.status.success(),
+        ))
+    }
+
     /// Runs to the end with the terminal of this process.
     pub(crate) fn finish(mut self) -> anyhow::Result<()> {
         let status = self

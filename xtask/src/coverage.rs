@@ -31,7 +31,7 @@ const FLOORS: &[Floor] = &[
 ];
 
 /// Where the raw numbers go, below the root of the working copy.
-const REPORT: &str = "target/coverage/lcov.info";
+pub(crate) const REPORT: &str = "target/coverage/lcov.info";
 
 /// A crate and the share of its lines that tests must reach.
 #[derive(Debug, Clone, Copy)]

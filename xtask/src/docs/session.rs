@@ -142,6 +142,7 @@ impl Session {
 /// The functions that the session is written in. `block` sources a file, so that what it sets lasts.
 const PREAMBLE: &str = r#"set -euo pipefail
 blocks=BLOCKS
+exec 2>"$blocks/session.out"
 started=()
 stop() {
     for process in "${started[@]}"; do kill -TERM "$process" 2>/dev/null || true; done
@@ -179,7 +180,11 @@ failing_block() {
 fn failure(blocks: &Path, index: usize, shell: &Shell) -> Option<String> {
     let read = |suffix: &str| std::fs::read_to_string(blocks.join(format!("{index}.{suffix}")));
     let Ok(code) = read("code") else {
-        return Some("did not run: what stands before it on the page failed".to_owned());
+        let session = std::fs::read_to_string(blocks.join("session.out")).unwrap_or_default();
+        return Some(format!(
+            "did not run: what stands before it on the page failed\n{}",
+            indented(&session)
+        ));
     };
     let output = read("out").unwrap_or_default();
     if code.trim() != shell.exit.to_string() {
