@@ -21,6 +21,7 @@ mod docs;
 mod generate;
 mod junit;
 mod markdown;
+mod schemathesis;
 mod setup;
 mod steps;
 mod test;
@@ -75,6 +76,11 @@ const TASKS: &[Task] = &[
         name: "docs",
         explanation: "run the shell blocks of README.md and docs/, or of the pages named",
         run: docs::run,
+    },
+    Task {
+        name: "schemathesis",
+        explanation: "call every operation of the REST API with input made from its document",
+        run: schemathesis::run,
     },
     Task {
         name: "gen",

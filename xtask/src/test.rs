@@ -9,7 +9,7 @@ use crate::checkout::Checkout;
 use crate::command::Run;
 use crate::setup::{self, CARGO_DENY};
 use crate::steps::{Counts, Outcome, Steps, counts_in_line};
-use crate::{coverage, tidy};
+use crate::{coverage, docs, generate, tidy};
 
 /// The release binary, below the root of the working copy.
 pub(crate) const RELEASE_BINARY: &str = "target/release/nagi";
@@ -27,6 +27,10 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
     cheap(&mut steps, checkout);
     steps.run("bans, licences, sources", || {
         bans(checkout)?;
+        Ok(Outcome::Held)
+    });
+    steps.run("generated files", || {
+        generate::run(checkout, &["--check".to_owned()])?;
         Ok(Outcome::Held)
     });
     steps.run("tests", || coverage::run_tests(checkout));
@@ -52,6 +56,13 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
     steps.run("release binary and its size", || {
         release_build(checkout)?;
         Ok(Outcome::Held)
+    });
+    steps.run("shell blocks of the documents", || {
+        let binaries = checkout.root().join(RELEASE_BINARY);
+        let binaries = binaries
+            .parent()
+            .context("the binary lies in a directory")?;
+        docs::run_pages(checkout, binaries, &[])
     });
     steps.finish()
 }
