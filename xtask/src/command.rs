@@ -4,7 +4,7 @@
 //! No shell is involved.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -47,6 +47,17 @@ impl Run {
     /// Cargo, in the version that the toolchain file of the working copy names.
     pub(crate) fn cargo() -> Self {
         Self::new("cargo")
+    }
+
+    /// A program that is ended, with all that it started, when it takes longer than `minutes_max`: a hanging test
+    /// must not keep the other steps, and their table, from the person who waits.
+    pub(crate) fn limited(program: impl AsRef<OsStr>, minutes_max: u32) -> Self {
+        // At a terminal Ctrl-C must reach the tests too, so they stay in the foreground.
+        let foreground = std::io::stdin().is_terminal().then_some("--foreground");
+        Self::new("timeout")
+            .arguments(foreground)
+            .arguments(["--kill-after=10s".to_owned(), format!("{minutes_max}m")])
+            .argument(program)
     }
 
     /// Adds one argument.
@@ -107,6 +118,18 @@ impl Run {
         }
         String::from_utf8(output.stdout)
             .with_context(|| format!("read what '{}' printed", self.line))
+    }
+
+    /// Runs to the end and returns what was printed on standard output, and whether it ended well.
+    pub(crate) fn output_of_any_end(mut self) -> anyhow::Result<(String, bool)> {
+        let child = self.command.stdout(Stdio::piped());
+        let output = child
+            .output()
+            .with_context(|| format!("start '{}'", self.line))?;
+        Ok((
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            output.status.success(),
+        ))
     }
 
     /// Runs to the end with the terminal of this process.

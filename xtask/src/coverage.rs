@@ -31,7 +31,10 @@ const FLOORS: &[Floor] = &[
 ];
 
 /// Where the raw numbers go, below the root of the working copy.
-const REPORT: &str = "target/coverage/lcov.info";
+pub(crate) const REPORT: &str = "target/coverage/lcov.info";
+
+/// A cold build on two cores takes a few minutes, the tests another few.
+const MINUTES_MAX: u32 = 40;
 
 /// A crate and the share of its lines that tests must reach.
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +119,7 @@ pub(crate) fn judge(checkout: &Checkout) -> anyhow::Result<()> {
 
 fn llvm_cov(checkout: &Checkout) -> anyhow::Result<Run> {
     let tools = CoverageTools::find_or_install()?;
-    Ok(Run::new(CARGO_LLVM_COV.program()?)
+    Ok(Run::limited(CARGO_LLVM_COV.program()?, MINUTES_MAX)
         .argument("llvm-cov")
         .environment("LLVM_COV", tools.llvm_cov)
         .environment("LLVM_PROFDATA", tools.llvm_profdata)

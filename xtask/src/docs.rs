@@ -18,10 +18,13 @@ use crate::checkout::{Checkout, TextFile, extension};
 use crate::command::Run;
 use crate::markdown;
 use crate::steps::{Counts, Outcome};
-use plan::{Plan, Step};
-use session::Session;
+use plan::Step;
 
-pub(crate) use plan::commands;
+pub(crate) use plan::{Plan, commands};
+pub(crate) use session::Session;
+
+/// A page's blocks take seconds; a hanging one must not hang the whole run.
+const PAGE_SECONDS_MAX: u32 = 300;
 
 /// Runs the pages that are named, or all of them, with a debug build of `nagi`.
 pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<()> {
@@ -56,8 +59,13 @@ pub(crate) fn run_pages(
     for page in &pages {
         let plan = Plan::of(&page.path, &markdown::Page::read(&page.text))?;
         if plan.blocks() > 0 {
-            let session =
-                Session::prepare(checkout, &paths, scratch.join(slug(&page.path)), binaries)?;
+            let session = Session::prepare(
+                checkout,
+                &paths,
+                scratch.join(slug(&page.path)),
+                binaries,
+                PAGE_SECONDS_MAX,
+            )?;
             let page_counts = run_page(page, &plan, &session)?;
             counts.passed += page_counts.passed;
             counts.failed += page_counts.failed;

@@ -18,12 +18,16 @@ mod checkout;
 mod command;
 mod coverage;
 mod docs;
+mod generate;
+mod junit;
 mod markdown;
+mod schemathesis;
 mod setup;
 mod steps;
 mod test;
 mod tidy;
 mod tokens;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -64,9 +68,34 @@ const TASKS: &[Task] = &[
         run: coverage::run,
     },
     Task {
+        name: "advisories",
+        explanation: "known weaknesses of the dependencies; needs the network",
+        run: test::advisories,
+    },
+    Task {
         name: "docs",
         explanation: "run the shell blocks of README.md and docs/, or of the pages named",
         run: docs::run,
+    },
+    Task {
+        name: "schemathesis",
+        explanation: "call every operation of the REST API with input made from its document",
+        run: schemathesis::run,
+    },
+    Task {
+        name: "gen",
+        explanation: "write the generated pages and files anew; --check says which are stale",
+        run: generate::run,
+    },
+    Task {
+        name: "junit",
+        explanation: "unit tests with a report for each crate in target/junit",
+        run: junit::run,
+    },
+    Task {
+        name: "watch",
+        explanation: "unit tests again at every change of a file",
+        run: watch::run,
     },
 ];
 

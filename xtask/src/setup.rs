@@ -50,6 +50,11 @@ pub(crate) fn for_tests(checkout: &Checkout) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Sets up cargo-deny alone.
+pub(crate) fn cargo_deny() -> anyhow::Result<()> {
+    CARGO_DENY.install_if_missing()
+}
+
 fn progress(what: &str) {
     println!("setup: {what}: ok");
 }

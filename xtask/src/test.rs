@@ -9,7 +9,7 @@ use crate::checkout::Checkout;
 use crate::command::Run;
 use crate::setup::{self, CARGO_DENY};
 use crate::steps::{Counts, Outcome, Steps, counts_in_line};
-use crate::{coverage, tidy};
+use crate::{coverage, docs, generate, tidy};
 
 /// The release binary, below the root of the working copy.
 pub(crate) const RELEASE_BINARY: &str = "target/release/nagi";
@@ -27,6 +27,10 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
     cheap(&mut steps, checkout);
     steps.run("bans, licences, sources", || {
         bans(checkout)?;
+        Ok(Outcome::Held)
+    });
+    steps.run("generated files", || {
+        generate::run(checkout, &["--check".to_owned()])?;
         Ok(Outcome::Held)
     });
     steps.run("tests", || coverage::run_tests(checkout));
@@ -52,6 +56,13 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
     steps.run("release binary and its size", || {
         release_build(checkout)?;
         Ok(Outcome::Held)
+    });
+    steps.run("shell blocks of the documents", || {
+        let binaries = checkout.root().join(RELEASE_BINARY);
+        let binaries = binaries
+            .parent()
+            .context("the binary lies in a directory")?;
+        docs::run_pages(checkout, binaries, &[])
     });
     steps.finish()
 }
@@ -101,6 +112,15 @@ fn bans(checkout: &Checkout) -> anyhow::Result<()> {
         .finish()
 }
 
+/// Compares the dependencies with the database of known weaknesses, which is fetched from the network.
+pub(crate) fn advisories(checkout: &Checkout, _arguments: &[String]) -> anyhow::Result<()> {
+    setup::cargo_deny()?;
+    Run::new(CARGO_DENY.program()?)
+        .arguments(["--locked", "check", "advisories"])
+        .within(checkout.root())
+        .finish()
+}
+
 fn release_build(checkout: &Checkout) -> anyhow::Result<()> {
     let run = Run::cargo().arguments(["build", "--release", "--locked", "--package", "nagi-cli"]);
     run.within(checkout.root()).finish()?;
@@ -130,4 +150,46 @@ pub(crate) fn counted(run: Run) -> anyhow::Result<Outcome> {
         ended?;
     }
     Ok(Outcome::Tests(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    /// the workflow parses, runs the unit tests' `make ci` on push and pull request to main, and keeps the
+    /// coverage report.
+    #[test]
+    fn workflow_runs_the_checks_that_make_runs() {
+        let text = include_str!("../../.github/workflows/ci.yml");
+        let workflow: Value = serde_saphyr::from_str(text).expect("the workflow is valid YAML");
+        for event in ["push", "pull_request"] {
+            assert_eq!(
+                workflow["on"][event]["branches"],
+                serde_json::json!(["main"]),
+                "{event}"
+            );
+        }
+        let jobs = workflow["jobs"].as_object().expect("there are jobs");
+        let steps: Vec<&Value> = jobs
+            .values()
+            .flat_map(|job| job["steps"].as_array().expect("steps"))
+            .collect();
+        for command in [
+            "make -C tests/unit ci",
+            "bash .ci/run",
+            "cargo xtask advisories",
+        ] {
+            assert!(steps.iter().any(|step| step["run"] == command), "{command}");
+        }
+        assert!(
+            steps
+                .iter()
+                .any(|step| step["with"]["path"] == super::coverage::REPORT),
+            "coverage is kept"
+        );
+        assert!(
+            jobs.values().all(|job| job["timeout-minutes"].is_u64()),
+            "every job ends"
+        );
+    }
 }

@@ -122,6 +122,24 @@ impl Plan {
         Ok(Self { steps })
     }
 
+    /// One block beside one command in the background.
+    pub(crate) fn background_and_block(command: &str, script: &str) -> Self {
+        let shell = Shell {
+            script: script.to_owned(),
+            line: 1,
+            expected: None,
+            exit: 0,
+        };
+        Self {
+            steps: vec![
+                Step::Background {
+                    command: command.to_owned(),
+                },
+                Step::Shell(shell),
+            ],
+        }
+    }
+
     /// How many blocks run.
     pub(super) fn blocks(&self) -> usize {
         self.steps

@@ -12,33 +12,32 @@ use super::plan::{Plan, Shell, Step};
 use crate::checkout::Checkout;
 use crate::command::{Run, on_path};
 
-/// A page's blocks take seconds; a hanging one must not hang the whole run.
-const PAGE_SECONDS_MAX: &str = "300";
-
 /// A prepared directory to run a page in.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     directory: PathBuf,
     path: String,
+    seconds_max: u32,
 }
 
 /// How a block ended.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(crate) struct Ended {
     pub(super) line: usize,
     /// What went wrong, with the output.
-    pub(super) failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 // === impl Session ===
 
 impl Session {
     /// Copies the repository into `directory`, in place of what a run before left there.
-    pub(super) fn prepare(
+    pub(crate) fn prepare(
         checkout: &Checkout,
         paths: &[String],
         directory: PathBuf,
         binaries: &Path,
+        seconds_max: u32,
     ) -> anyhow::Result<Self> {
         remove(&directory)?;
         for path in paths {
@@ -57,15 +56,17 @@ impl Session {
         Ok(Self {
             directory,
             path: search_path(binaries)?,
+            seconds_max,
         })
     }
 
     /// Runs all blocks. One that fails ends the session: what follows builds on it.
-    pub(super) fn run(&self, plan: &Plan) -> anyhow::Result<Vec<Ended>> {
+    pub(crate) fn run(&self, plan: &Plan) -> anyhow::Result<Vec<Ended>> {
         let blocks = self.directory.join("blocks");
         let driver = self.write_driver(plan, &blocks)?;
         let isolated = can_isolate();
-        let mut run = Run::new("timeout").arguments(["--kill-after=10", PAGE_SECONDS_MAX]);
+        let mut run = Run::new("timeout")
+            .arguments(["--kill-after=10".to_owned(), self.seconds_max.to_string()]);
         if isolated {
             run = run.arguments(["unshare", "--net", "--"]);
         }
@@ -142,6 +143,7 @@ impl Session {
 /// The functions that the session is written in. `block` sources a file, so that what it sets lasts.
 const PREAMBLE: &str = r#"set -euo pipefail
 blocks=BLOCKS
+exec 2>"$blocks/session.out"
 started=()
 stop() {
     for process in "${started[@]}"; do kill -TERM "$process" 2>/dev/null || true; done
@@ -179,7 +181,11 @@ failing_block() {
 fn failure(blocks: &Path, index: usize, shell: &Shell) -> Option<String> {
     let read = |suffix: &str| std::fs::read_to_string(blocks.join(format!("{index}.{suffix}")));
     let Ok(code) = read("code") else {
-        return Some("did not run: what stands before it on the page failed".to_owned());
+        let session = std::fs::read_to_string(blocks.join("session.out")).unwrap_or_default();
+        return Some(format!(
+            "did not run: what stands before it on the page failed\n{}",
+            indented(&session)
+        ));
     };
     let output = read("out").unwrap_or_default();
     if code.trim() != shell.exit.to_string() {
@@ -266,6 +272,7 @@ mod tests {
         let session = Session {
             directory: scratch.path().to_owned(),
             path,
+            seconds_max: 60,
         };
         let plan = Plan::of("docs/a.md", &Page::read(page)).expect("the page is sound");
         let ended = session.run(&plan).expect("the session starts");

@@ -1,6 +1,6 @@
 //! schemathesis, which calls every operation of the REST API with input made from its OpenAPI document.
 //!
-//! It lives in a Python environment of its own, built from `xtask/schemathesis.txt`: exact versions with hashes. A
+//! It lives in a Python environment of its own, built from `xtask/schemathesis/requirements.txt`: exact versions with hashes. A
 //! copy of that list inside the environment, written last, says that it is complete.
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const NAME: &str = "schemathesis";
 const VERSION: &str = "4.32.5";
 
 /// The list of packages, from the root of the working copy.
-const LIST: &str = "xtask/schemathesis.txt";
+const LIST: &str = "xtask/schemathesis/requirements.txt";
 
 /// The path of the program.
 pub(crate) fn schemathesis() -> anyhow::Result<PathBuf> {

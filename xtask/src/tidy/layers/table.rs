@@ -1,0 +1,196 @@
+//! The table of layers: what each crate of the workspace may depend on. ARCHITECTURE.md draws it.
+//!
+//! Only data. A change here is a change of the architecture: say in the commit what the new edge is needed for.
+
+/// One row of the table.
+pub(super) struct Layer {
+    /// The crate, without the prefix `nagi-`.
+    pub(super) name: &'static str,
+    /// Crates of the workspace that it may depend on.
+    pub(super) uses: &'static [&'static str],
+    /// Further crates of the workspace that its tests, and only they, may depend on.
+    pub(super) tests_use: &'static [&'static str],
+    /// Crates from outside.
+    pub(super) outside: Outside,
+}
+
+/// What a crate may use from outside the workspace.
+pub(super) enum Outside {
+    /// Only these (tests are free).
+    Only(&'static [&'static str]),
+    /// Nothing of these groups, neither directly nor through another crate of the workspace.
+    Never(&'static [&'static [&'static str]]),
+}
+
+/// Clients of Kubernetes.
+const KUBERNETES: &[&str] = &[
+    "kube",
+    "kube-client",
+    "kube-core",
+    "kube-runtime",
+    "k8s-openapi",
+    "kube-lease-manager",
+];
+/// The framework of the REST face.
+const REST: &[&str] = &["axum", "utoipa"];
+/// Bytes on a socket as HTTP.
+const HTTP: &[&str] = &["hyper", "hyper-util", "reqwest"];
+/// What is read or written as text: a promise to someone else, with types of its own.
+const WIRE: &[&str] = &["serde", "serde_json", "serde-saphyr", "schemars"];
+/// What only adapters talk to.
+const SYSTEMS: &[&str] = &[
+    "rustix",
+    "nix",
+    "libc",
+    "rusqlite",
+    "sqlx",
+    "tokio-postgres",
+];
+/// The command line.
+const COMMAND_LINE: &[&str] = &["clap", "clap_complete", "clap_mangen"];
+
+/// The table, from the bottom up: a row names only crates of rows before it.
+pub(super) const LAYERS: &[Layer] = &[
+    Layer {
+        name: "core",
+        uses: &[],
+        tests_use: &[],
+        outside: Outside::Only(&["jiff", "thiserror"]),
+    },
+    Layer {
+        name: "runtime",
+        uses: &[],
+        tests_use: &[],
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, WIRE, SYSTEMS, COMMAND_LINE]),
+    },
+    Layer {
+        name: "telemetry",
+        uses: &[],
+        tests_use: &[],
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE]),
+    },
+    Layer {
+        name: "ports",
+        uses: &["core"],
+        tests_use: &[],
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, WIRE, SYSTEMS, COMMAND_LINE]),
+    },
+    // Doubles of the ports. It stands in second columns only, so it never ships.
+    Layer {
+        name: "testkit",
+        uses: &["core", "ports"],
+        tests_use: &[],
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, WIRE, SYSTEMS, COMMAND_LINE]),
+    },
+    Layer {
+        name: "api",
+        uses: &["core"],
+        tests_use: &[],
+        outside: Outside::Never(&[KUBERNETES, &["axum", "tokio"], HTTP, SYSTEMS, COMMAND_LINE]),
+    },
+    Layer {
+        name: "local",
+        uses: &["core", "ports", "runtime", "telemetry"],
+        tests_use: &["testkit"],
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE]),
+    },
+    Layer {
+        name: "kube",
+        uses: &["core", "ports", "runtime", "telemetry"],
+        tests_use: &["testkit"],
+        outside: Outside::Never(&[REST, COMMAND_LINE]),
+    },
+    Layer {
+        name: "wake",
+        uses: &["core", "ports", "runtime", "telemetry"],
+        tests_use: &["testkit"],
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE]),
+    },
+    Layer {
+        name: "control",
+        uses: &["core", "ports", "runtime", "telemetry", "wake"],
+        tests_use: &["testkit"],
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE]),
+    },
+    // The one adapter that drives the loops: it is the world they run in.
+    Layer {
+        name: "sim",
+        uses: &["core", "ports", "runtime", "telemetry", "wake", "control"],
+        tests_use: &["testkit"],
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE]),
+    },
+    Layer {
+        name: "server",
+        uses: &["api", "core", "ports", "runtime", "telemetry", "wake"],
+        tests_use: &["testkit"],
+        outside: Outside::Never(&[KUBERNETES, COMMAND_LINE]),
+    },
+    Layer {
+        name: "gateway",
+        uses: &["core", "ports", "runtime", "telemetry", "wake"],
+        tests_use: &["testkit"],
+        outside: Outside::Never(&[KUBERNETES, REST, COMMAND_LINE]),
+    },
+    Layer {
+        name: "guard",
+        uses: &["core", "ports", "runtime", "telemetry"],
+        tests_use: &["testkit"],
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE, &["rustls"]]),
+    },
+    Layer {
+        name: "ops",
+        uses: &["core", "ports", "runtime", "telemetry"],
+        tests_use: &["testkit"],
+        outside: Outside::Never(&[REST, COMMAND_LINE]),
+    },
+    Layer {
+        name: "client",
+        uses: &["api", "core"],
+        tests_use: &[],
+        outside: Outside::Never(&[KUBERNETES, &["axum"], COMMAND_LINE]),
+    },
+    // The only composition root. Its tests run the binary, so they need no double.
+    Layer {
+        name: "cli",
+        uses: &[
+            "api",
+            "client",
+            "control",
+            "core",
+            "gateway",
+            "guard",
+            "kube",
+            "local",
+            "ops",
+            "ports",
+            "runtime",
+            "server",
+            "sim",
+            "telemetry",
+            "wake",
+        ],
+        tests_use: &[],
+        outside: Outside::Never(&[]),
+    },
+    Layer {
+        name: "xtask",
+        uses: &[],
+        tests_use: &[],
+        outside: Outside::Never(&[&["tokio"], HTTP]),
+    },
+];
+
+/// Crates that no manifest of ours names, and what does the same. Where others need them is their affair; those that
+/// must not be there at all are in `deny.toml`.
+pub(super) const NOWHERE: &[(&str, &str)] = &[
+    ("lazy_static", "std::sync::LazyLock"),
+    ("once_cell", "std::sync::OnceLock"),
+    ("log", "tracing"),
+    ("env_logger", "tracing-subscriber"),
+    (
+        "rand",
+        "getrandom for secrets, a seed that is passed in for everything else",
+    ),
+    ("futures", "futures-util"),
+    ("parking_lot", "std::sync"),
+];
