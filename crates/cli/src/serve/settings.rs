@@ -1,4 +1,4 @@
-//! Configuration of the serving roles: read once, checked as a whole, before anything starts.
+//! Settings of the serving roles: read once, checked as a whole, before anything starts.
 //!
 //! Each setting is a flag and an environment variable; the flag wins. Values arrive as text and are checked here,
 //! not by the argument parser, because a server's last words must be a JSON line of its log.
