@@ -1,11 +1,12 @@
 //! Wires the serving roles: log, listeners, engine, loops, faces, and an orderly end.
 //!
-//! Everything that can fail at the start fails before anything is started, with the next step in its message; the
-//! listeners are bound before the state directory is locked and the engine before the faces answer. The end goes the
-//! other way round: faces drain first, the engine last.
+//! Everything that can fail at the start fails before anything runs, with the next step in its message: listeners are
+//! bound before the engine takes its state directory, and the faces answer last. The end goes the other way round:
+//! faces drain first, the engine last.
 
 pub(crate) mod settings;
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,17 +15,209 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nagi_control::Controller;
-use nagi_gateway::Gateway;
-use nagi_local::LocalEngine;
-use nagi_ports::{Clock, Journal, Logs, Nodes, SystemClock, Traffic, Workloads};
+use nagi_gateway::{Gateway, HoldSettings, Settings};
+use nagi_local::{EngineConfig, EngineError, LocalEngine};
+use nagi_ports::{Clock, SystemClock, Traffic, Workloads};
 use nagi_runtime::{Reload, SignalError, Supervisor, SupervisorError, Termination};
-use nagi_server::Server;
-use nagi_telemetry::{Log, LogError, Metrics, Sink};
+use nagi_server::{KeySources, Keyring, KeyringError, Listeners, Server, ServerConfig};
+use nagi_telemetry::{LevelFilter, Log, LogError, Metrics, Sink};
 use nagi_wake::Wakes;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use crate::serve::settings::{ConfigError, ServeConfig};
+use crate::serve::settings::ServeConfig;
 
 /// What running requests get at the end.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// What becomes of the replicas of the local engine when this process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum OnExit {
+    /// They go on; the next start takes them over.
+    #[default]
+    Keep,
+    /// They are ended.
+    Stop,
+}
+
+/// What to serve.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) config: ServeConfig,
+    pub(crate) workloads: PathBuf,
+    pub(crate) on_exit: OnExit,
+}
+
+/// Why serving could not begin, or ended by itself.
+#[derive(Debug, Error)]
+pub(crate) enum ServeError {
+    #[error("the log could not be started")]
+    Log(#[from] LogError),
+    #[error("cannot listen on {address} for the {face}")]
+    Listen {
+        face: &'static str,
+        flag: &'static str,
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("API keys cannot be used")]
+    Keys(#[from] KeyringError),
+    #[error("the local engine could not start")]
+    Engine(#[from] EngineError),
+    #[error("signals cannot be received")]
+    Signals(#[from] SignalError),
+    #[error("a part of the process ended")]
+    Ended(#[from] SupervisorError),
+}
+
+// === impl ServeError ===
+
+impl ServeError {
+    /// The next step, where one is known.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Listen { flag, source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => Some(match *flag {
+                    "--listen" => "another program, perhaps another nagi, has this port: choose one with --listen",
+                    "--metrics-listen" => "another program has this port: choose one with --metrics-listen",
+                    _ => "another program has this port: choose one with --gateway-listen",
+                }),
+                io::ErrorKind::PermissionDenied => Some("ports below 1024 need root: choose a higher one"),
+                _ => Some("is this an address of this machine?"),
+            },
+            Self::Engine(error) => error.hint(),
+            Self::Keys(_) => Some("see `nagi key --help`, API_KEY, API_KEY_FILE and NAGI_KEYS_FILE"),
+            Self::Log(_) => Some("choose a file that you may write with --log-file"),
+            Self::Signals(_) | Self::Ended(_) => None,
+        }
+    }
+}
+
+/// Says as the last words of a server that could not start: a JSON line at level error on stdout, and for people
+/// the same with a hint on stderr when stdout is not what they look at.
+pub(crate) fn fail(error: &(dyn Error + 'static), hint: Option<&str>) -> ExitCode {
+    if let Ok(log) = Log::start(LevelFilter::default(), Sink::Stdout) {
+        log.fatal("Nagi could not start", error);
+    }
+    if io::IsTerminal::is_terminal(&io::stderr()) {
+        if let Some(hint) = hint {
+            crate::failure::hint(hint);
+        }
+    }
+    ExitCode::FAILURE
+}
+
+/// Serves until a signal, or until the `guest` returns.
+///
+/// # Errors
+/// Something could not be started, or ended before it was asked to.
+pub(crate) async fn run(
+    start: Start,
+    guest: impl AsyncFnOnce(Arc<dyn Clock>),
+) -> Result<(), ServeError> {
+    let Start { config, workloads: file, on_exit } = start;
+    let sink = config.log_file.clone().map_or(Sink::Stdout, Sink::File);
+    let log = Log::start(config.log_level, sink)?;
+    log.install()?;
+    let mut termination = Termination::listen()?;
+    let mut reload = Reload::listen()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), log.lines_dropped());
+
+    let api = bind("API", "--listen", config.listen).await?;
+    let metrics_port = bind("metrics", "--metrics-listen", config.metrics_listen).await?;
+    let door = bind("gateway", "--gateway-listen", config.gateway_listen).await?;
+    let keys = Keyring::load(
+        KeySources {
+            api_key: config.api_key.clone(),
+            api_key_file: config.api_key_file.clone(),
+            keys_file: config.keys_file.clone(),
+            require: config.require_auth,
+        },
+        Arc::clone(&clock),
+        metrics.clone(),
+    )?;
+
+    let mut supervisor = Supervisor::new();
+    let shutdown = supervisor.shutdown();
+    let engine_config = EngineConfig { file, state_dir: config.state_dir.clone(), shim: shim_command()? };
+    let engine = LocalEngine::start(engine_config, Arc::clone(&clock), &mut supervisor).await?;
+    let workloads: Arc<dyn Workloads> = engine.clone();
+    let wakes = Wakes::new(Arc::clone(&workloads), Arc::clone(&clock), config.rails.clone(), metrics.clone());
+    let defaults = Settings::default();
+    let gateway = Gateway::new(
+        Arc::clone(&workloads),
+        wakes.clone(),
+        Arc::clone(&clock),
+        metrics.clone(),
+        Settings { hold: HoldSettings { budget: config.hold, ..defaults.hold }, ..defaults },
+        shutdown.clone(),
+    );
+    let traffic: Arc<dyn Traffic> = Arc::new(gateway.clone());
+    let controller = Controller::new(nagi_control::Ports {
+        workloads: Arc::clone(&workloads),
+        traffic: Arc::clone(&traffic),
+        clock: Arc::clone(&clock),
+        wakes: wakes.clone(),
+        metrics: metrics.clone(),
+    });
+    let server = Server::new(
+        ServerConfig {
+            rails: config.rails.clone(),
+            rate: config.rate_limit,
+            trusted_proxies: config.trusted_proxies.clone(),
+            ..ServerConfig::default()
+        },
+        nagi_server::Ports {
+            workloads,
+            traffic,
+            journal: engine.clone(),
+            nodes: engine.clone(),
+            logs: engine.clone(),
+            clock: Arc::clone(&clock),
+            wakes,
+            metrics,
+            log: log.clone(),
+        },
+        keys,
+    );
+    tracing::info!(
+        port = config.listen.port(), address = %config.listen, gateway = %config.gateway_listen,
+        metrics = %config.metrics_listen, state_dir = %config.state_dir.display(), "Server starting"
+    );
+    let followed = gateway.clone();
+    supervisor.spawn("gateway routes", async move { followed.follow().await });
+    supervisor.spawn("gateway", async move { gateway.serve(door).await });
+    supervisor.spawn("control", controller.run(shutdown.clone()));
+    let listeners = Listeners { api, metrics: Some(metrics_port) };
+    supervisor.spawn("api", server.run(listeners, shutdown.clone()));
+    let reloaded = engine.clone();
+    supervisor.spawn("reload", async move {
+        loop {
+            tokio::select! {
+                // Cancel-safe: a signal that was not taken is kept.
+                () = reload.recv() => reloaded.reload().await,
+                // Cancel-safe: waiting on a watch channel loses nothing.
+                () = shutdown.draining() => break,
+            }
+        }
+    });
+    let asked = async {
+        tokio::select! {
+            // Cancel-safe: the process ends either way.
+            signal = termination.recv() => tracing::info!(signal, "Shutdown asked for"),
+            () = guest(Arc::clone(&clock)) => {}
+        }
+    };
+    supervisor.run_until(asked, GRACE).await?;
+    if on_exit == OnExit::Stop {
+        engine.stop_all().await;
+    }
+    Ok(())
+}
+
+async fn bind(face: &'static str, flag: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let listen = |source| ServeError::Listen { face, flag, address, source };
+    TcpListener::bind(address).await.map_err(listen)
+}

@@ -1,0 +1,53 @@
+//! `nagi all`: API, gateway and loops in one process, on the local engine.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use crate::serve::settings::{Home, ServeArgs, ServeConfig};
+use crate::serve::{self, OnExit, Start};
+
+/// The command line of `nagi all`.
+#[derive(Debug, Args)]
+pub(crate) struct AllArgs {
+    /// Workload file: pools and workloads of this machine; read again when it changes
+    #[arg(long, env = "NAGI_WORKLOADS", value_name = "FILE")]
+    workloads: PathBuf,
+
+    /// What becomes of the replicas when nagi ends: `keep` leaves them running for the next start, `stop` ends them
+    #[arg(long, env = "NAGI_ON_EXIT", value_name = "WHAT", default_value = "keep")]
+    on_exit: OnExitArg,
+
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// The spelling of [`OnExit`] on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OnExitArg {
+    Keep,
+    Stop,
+}
+
+impl From<OnExitArg> for OnExit {
+    fn from(arg: OnExitArg) -> Self {
+        match arg {
+            OnExitArg::Keep => Self::Keep,
+            OnExitArg::Stop => Self::Stop,
+        }
+    }
+}
+
+/// Serves until a signal.
+pub(crate) async fn run(args: AllArgs) -> ExitCode {
+    let config = match ServeConfig::resolve(&args.serve, &Home::from_environment()) {
+        Ok(config) => config,
+        Err(error) => return serve::fail(&error, Some("see `nagi all --help` for every setting")),
+    };
+    let start = Start { config, workloads: args.workloads, on_exit: args.on_exit.into() };
+    match serve::run(start, async |_clock| std::future::pending().await).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => serve::fail(&error, error.hint()),
+    }
+}

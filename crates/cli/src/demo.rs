@@ -1,0 +1,151 @@
+//! `nagi demo`: two sample projects on the local engine, and a tour that shows what Nagi does with them.
+//!
+//! On a terminal the tour runs and everything stays up until Ctrl-C. Without one the tour is a check: it runs once and
+//! the exit code tells whether every step went as it should. Either way the sample apps are ended at the end.
+
+mod tour;
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use nagi_client::{Client, ServerAddress};
+use nagi_ports::Clock;
+use thiserror::Error;
+
+use crate::demo::tour::{Tour, TourError};
+use crate::serve::settings::{Home, ServeArgs, ServeConfig};
+use crate::serve::{self, OnExit, Start};
+
+/// The workload file of the demo; `NAGI` stands for the path of this binary.
+const WORKLOADS: &str = include_str!("demo/workloads.yaml");
+/// The word in it that stands for the binary.
+const PLACEHOLDER: &str = "NAGI";
+
+/// The command line of `nagi demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+
+    /// Run the tour once and exit, as without a terminal
+    #[arg(long)]
+    once: bool,
+}
+
+/// Why the demo could not be prepared.
+#[derive(Debug, Error)]
+enum DemoError {
+    #[error("cannot tell where this binary is")]
+    OwnPath(#[source] std::io::Error),
+    #[error("cannot write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Runs the demo.
+pub(crate) async fn run(args: DemoArgs) -> ExitCode {
+    let mut config = match ServeConfig::resolve(&args.serve, &Home::from_environment().demo()) {
+        Ok(config) => config,
+        Err(error) => return serve::fail(&error, Some("see `nagi demo --help` for every setting")),
+    };
+    if config.log_file.is_none() {
+        config.log_file = Some(config.state_dir.join("nagi.log"));
+    }
+    let workloads = match prepare(&config.state_dir) {
+        Ok(path) => path,
+        Err(error) => {
+            return serve::fail(&error, Some("choose a directory that you may write with --state-dir"));
+        }
+    };
+    let stay = std::io::stdout().is_terminal() && !args.once;
+    let (api, gateway) = (config.listen, config.gateway_listen);
+    println_now(&format!(
+        "Nagi demo: API http://{api}  gateway http://{gateway}  metrics http://{}/metrics\nLog: {}",
+        config.metrics_listen,
+        config.state_dir.join("nagi.log").display()
+    ));
+    let mut outcome = None;
+    let ended = serve::run(
+        Start { config, workloads, on_exit: OnExit::Stop },
+        async |clock: Arc<dyn Clock>| {
+            let result = guide(api, gateway, &*clock).await;
+            let failed = result.is_err();
+            outcome = Some(result);
+            if stay && !failed {
+                println_now(&stay_text(api, gateway));
+                std::future::pending::<()>().await;
+            }
+        },
+    )
+    .await;
+    match (ended, outcome) {
+        (Err(error), _) => serve::fail(&error, error.hint()),
+        (Ok(()), Some(Err(error))) => serve::fail(&error, Some("the log of the demo says more")),
+        (Ok(()), Some(Ok(()))) => {
+            println_now("\nThe tour is complete; the sample apps are stopped.");
+            ExitCode::SUCCESS
+        }
+        // Ended by a signal before the tour was through.
+        (Ok(()), None) if stay => ExitCode::SUCCESS,
+        (Ok(()), None) => ExitCode::FAILURE,
+    }
+}
+
+/// Writes the workload file with this binary in it.
+fn prepare(state_dir: &Path) -> Result<PathBuf, DemoError> {
+    let binary = std::env::current_exe().map_err(DemoError::OwnPath)?;
+    // A JSON string is a YAML string, whatever the path holds.
+    let quoted = serde_json::Value::from(binary.to_string_lossy().into_owned()).to_string();
+    let path = state_dir.join("workloads.yaml");
+    let write = |source| DemoError::Write { path: path.clone(), source };
+    std::fs::create_dir_all(state_dir).map_err(write)?;
+    let text = WORKLOADS.replace(&format!("[{PLACEHOLDER},"), &format!("[{quoted},"));
+    std::fs::write(&path, text).map_err(write)?;
+    Ok(path)
+}
+
+async fn guide(api: SocketAddr, gateway: SocketAddr, clock: &dyn Clock) -> Result<(), TourError> {
+    let server = ServerAddress::from(api);
+    let client = Client::new(server, None);
+    let mut tour = Tour { client, gateway, clock, out: std::io::stdout(), step: "start" };
+    tour.run().await
+}
+
+fn stay_text(api: SocketAddr, gateway: SocketAddr) -> String {
+    let port = gateway.port();
+    format!(
+        "\nThe tour is complete, and everything stays up. Try it in another terminal:\n\n  \
+         curl http://{api}/api/v1/deployments/project-a/sample-app-a/status\n  \
+         curl http://sample-app-a.project-a.localhost:{port}/\n  \
+         nagi list --server http://{api}\n\nCtrl-C ends the demo and its apps."
+    )
+}
+
+fn println_now(text: &str) {
+    let mut out = std::io::stdout();
+    // Nobody reads any more: the demo goes on, its exit code still tells.
+    drop(writeln!(out, "{text}").and_then(|()| out.flush()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_workload_file_of_the_demo_is_valid_wherever_the_binary_lies() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = prepare(&dir.path().join("state")).unwrap();
+        let file = nagi_local::file::WorkloadFile::read(&path).unwrap();
+        assert_eq!(file.workloads.len(), 2);
+        for workload in &file.workloads {
+            assert!(Path::new(&workload.command[0]).is_absolute(), "{:?}", workload.command);
+        }
+    }
+}
