@@ -22,7 +22,7 @@ use crate::page;
 /// When to come again while a wake is under way and nothing was learned yet.
 const COME_AGAIN: Duration = Duration::from_secs(2);
 /// Longest wait that is ever asked for: an estimate above it is no more than a guess.
-const COME_AGAIN_MAX: Duration = Duration::from_secs(300);
+const COME_AGAIN_MAX: Duration = Duration::from_mins(5);
 
 const NAGI_STATUS: HeaderName = HeaderName::from_static(STATUS_HEADER);
 const PREFER: HeaderName = HeaderName::from_static("prefer");

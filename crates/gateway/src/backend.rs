@@ -23,7 +23,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::shared::Shared;
 use crate::upstream::{Place, Upstream};
 
-use seat::Seat;
+use seat::{Reach, Seat};
 pub(crate) use waiting::{Release, Turned, Waiting};
 
 /// One workload.
@@ -307,8 +307,7 @@ impl Backend {
     pub(crate) fn reached(&self, upstream: &Arc<Upstream>, first: usize) {
         let mut state = self.lock();
         if let Some(seat) = state.seat(upstream).filter(|seat| seat.may_serve()) {
-            seat.probed = true;
-            seat.refused = false;
+            seat.reach = Reach::Probed;
         }
         if state.gate == Gate::Open {
             state.release(first, &self.shared);
@@ -321,8 +320,7 @@ impl Backend {
     pub(crate) fn refused(&self, upstream: &Arc<Upstream>) {
         let mut state = self.lock();
         if let Some(seat) = state.seat(upstream) {
-            seat.refused = true;
-            seat.probed = false;
+            seat.reach = Reach::Refused;
         }
         upstream.clear();
     }
@@ -427,7 +425,7 @@ impl State {
             };
             seat.observe(replica);
             if workload.desired.is_zero() {
-                seat.probed = false;
+                seat.forget_probe();
             }
             self.seats.push(seat);
         }
@@ -505,18 +503,12 @@ impl State {
             self.slept_after = Some(self.workload.version);
         }
         for seat in &mut self.seats {
-            seat.probed = false;
+            seat.forget_probe();
         }
     }
 }
 
 // === impl Visit ===
-
-impl Visit {
-    pub(crate) fn backend(&self) -> &Arc<Backend> {
-        &self.backend
-    }
-}
 
 impl Drop for Visit {
     fn drop(&mut self) {

@@ -332,9 +332,7 @@ impl Journey<'_> {
             return Err(Box::new(self.turned(&Turned::Stopping)));
         }
         let patience = self.patience();
-        let deadline = *self
-            .deadline
-            .get_or_insert_with(|| Deadline::in_(patience));
+        let deadline = *self.deadline.get_or_insert_with(|| Deadline::in_(patience));
         let release = tokio::select! {
             // Cancel-safe: says so itself.
             release = waiting.released() => release,

@@ -20,7 +20,7 @@ use crate::shared::Shared;
 /// First and longest pause before the list is read again after the engine could not be reached.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A list is read this often even without events, so that a lost one is made good.
-const LIST_EVERY: Duration = Duration::from_secs(60);
+const LIST_EVERY: Duration = Duration::from_mins(1);
 /// How often connections without a request are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -141,7 +141,7 @@ impl Routes {
         let table = self.table();
         match table.backends.get(&workload.id) {
             Some(backend) if backend.workload().hosts == workload.hosts => {
-                backend.observe(workload)
+                backend.observe(workload);
             }
             None if workload.hosts.is_empty() => {}
             Some(_) | None => self.update(|table, shared| table.observe(workload, shared)),

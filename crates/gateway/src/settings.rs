@@ -104,7 +104,7 @@ impl Default for Settings {
                 idle_connections: 64,
                 idle_timeout: Duration::from_secs(4),
                 connect_timeout: Duration::from_secs(1),
-                answer_timeout: Duration::from_secs(300),
+                answer_timeout: Duration::from_mins(5),
             },
             excluded: Exclusion::DEFAULTS.to_vec(),
             grace: Duration::from_secs(20),

@@ -90,11 +90,6 @@ impl Shared {
     pub(crate) fn next_token(&self) -> u64 {
         self.tokens.fetch_add(1, Ordering::Relaxed)
     }
-
-    /// Requests held in all.
-    pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
-    }
 }
 
 impl Drop for Held {

@@ -8,6 +8,17 @@ use nagi_core::workload::Replica;
 use super::may_be_probed;
 use crate::upstream::Upstream;
 
+/// What the gateway itself found out about a replica since the engine last said something new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Nothing: the engine's word counts.
+    Untried,
+    /// A prober reached it: it serves, whatever the engine says yet.
+    Probed,
+    /// A connection failed: it does not serve, whatever the engine says still.
+    Refused,
+}
+
 /// One replica of the last observation that has an address.
 #[derive(Debug)]
 pub(super) struct Seat {
@@ -16,10 +27,8 @@ pub(super) struct Seat {
     ready: bool,
     stopping: bool,
     restarts: u32,
-    /// A prober of ours reached it since it last fell back.
-    pub(super) probed: bool,
-    /// A connection to it failed since anybody last said that it serves.
-    pub(super) refused: bool,
+    /// What we found out ourselves.
+    pub(super) reach: Reach,
     /// A prober is at it.
     pub(super) probing: bool,
 }
@@ -31,8 +40,7 @@ impl Seat {
             ready: false,
             stopping: false,
             restarts: replica.restarts,
-            probed: false,
-            refused: false,
+            reach: Reach::Untried,
             probing: false,
         }
     }
@@ -50,11 +58,11 @@ impl Seat {
         let fell_back = self.ready && !replica.ready;
         let came_up = !self.ready && replica.ready;
         if restarted || fell_back || replica.stopping {
-            self.probed = false;
+            self.forget_probe();
             self.upstream.clear();
         }
-        if restarted || came_up {
-            self.refused = false;
+        if (restarted || came_up) && self.reach == Reach::Refused {
+            self.reach = Reach::Untried;
         }
         self.ready = replica.ready;
         self.stopping = replica.stopping;
@@ -63,7 +71,19 @@ impl Seat {
 
     /// It takes requests now.
     pub(super) fn serves(&self) -> bool {
-        self.may_serve() && (self.probed || (self.ready && !self.refused))
+        let reached = match self.reach {
+            Reach::Probed => true,
+            Reach::Untried => self.ready,
+            Reach::Refused => false,
+        };
+        self.may_serve() && reached
+    }
+
+    /// What a prober found out no longer holds.
+    pub(super) fn forget_probe(&mut self) {
+        if self.reach == Reach::Probed {
+            self.reach = Reach::Untried;
+        }
     }
 
     /// It is not on its way out.
@@ -74,7 +94,8 @@ impl Seat {
     /// It should have a prober and has none. One that the engine calls ready but that refused a connection is probed
     /// whatever its readiness: a connection is what it lacks.
     pub(super) fn wants_probe(&self) -> bool {
-        let can_tell = may_be_probed(&self.upstream.readiness) || (self.ready && self.refused);
+        let can_tell =
+            may_be_probed(&self.upstream.readiness) || (self.ready && self.reach == Reach::Refused);
         self.may_serve() && !self.serves() && !self.probing && can_tell
     }
 }

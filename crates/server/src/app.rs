@@ -1,0 +1,125 @@
+//! What every handler can reach, and the table of routes.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use nagi_api::routes;
+use nagi_core::rate::Buckets;
+use nagi_ports::{Clock, Journal, Logs, Nodes, Traffic, Workloads};
+use nagi_telemetry::{Log, Metrics};
+use nagi_wake::Wakes;
+
+use crate::call::Caller;
+use crate::config::ServerConfig;
+use crate::keys::Keyring;
+use crate::problem::Problem;
+use crate::{exchange, health, lists, scale, status};
+
+/// What the API works on.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    /// The workloads of the engine.
+    pub workloads: Arc<dyn Workloads>,
+    /// The gateways in front of them.
+    pub traffic: Arc<dyn Traffic>,
+    /// Past changes.
+    pub journal: Arc<dyn Journal>,
+    /// Pools of nodes.
+    pub nodes: Arc<dyn Nodes>,
+    /// What replicas printed.
+    pub logs: Arc<dyn Logs>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Wakes under way.
+    pub wakes: Wakes,
+    /// Counters of the process.
+    pub metrics: Metrics,
+    /// The log of the process.
+    pub log: Log,
+}
+
+/// Everything behind the routes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: ServerConfig,
+    pub(crate) workloads: Arc<dyn Workloads>,
+    pub(crate) traffic: Arc<dyn Traffic>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) nodes: Arc<dyn Nodes>,
+    pub(crate) logs: Arc<dyn Logs>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) wakes: Wakes,
+    pub(crate) metrics: Metrics,
+    pub(crate) log: Log,
+    pub(crate) keys: Keyring,
+    pub(crate) rates: Mutex<Buckets<Caller>>,
+}
+
+impl std::ops::Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl App {
+    pub(crate) fn new(config: ServerConfig, ports: Ports, keys: Keyring) -> Self {
+        let rates = Mutex::new(Buckets::new(config.rate));
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                workloads: ports.workloads,
+                traffic: ports.traffic,
+                journal: ports.journal,
+                nodes: ports.nodes,
+                logs: ports.logs,
+                clock: ports.clock,
+                wakes: ports.wakes,
+                metrics: ports.metrics,
+                log: ports.log,
+                keys,
+                rates,
+            }),
+        }
+    }
+
+    /// The template as one of ours, for labels.
+    pub(crate) fn template(&self, matched: &str) -> Option<&'static str> {
+        TEMPLATES.into_iter().find(|template| *template == matched)
+    }
+
+    /// The routes. Made once: it is as dear as it is cheap to clone.
+    pub(crate) fn router(&self) -> Router {
+        Router::new()
+            .route(routes::HEALTH, get(health::health))
+            .route(routes::READY, get(health::ready))
+            .route(routes::WORKLOADS, get(lists::workloads))
+            .route(routes::RESOURCE, get(lists::resource))
+            .route(routes::SCALE_TO_ZERO, post(scale::to_zero))
+            .route(routes::SCALE_UP, post(scale::up))
+            .route(routes::STATUS, get(status::status))
+            .fallback(async || Problem::no_route())
+            .method_not_allowed_fallback(async || Problem::no_method())
+            .layer(from_fn_with_state(self.clone(), exchange::note_route))
+            .with_state(self.clone())
+    }
+}
+
+/// Every template that there is.
+const TEMPLATES: [&str; 7] = [
+    routes::HEALTH,
+    routes::READY,
+    routes::WORKLOADS,
+    routes::RESOURCE,
+    routes::SCALE_TO_ZERO,
+    routes::SCALE_UP,
+    routes::STATUS,
+];

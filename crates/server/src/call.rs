@@ -1,0 +1,236 @@
+//! Who calls, for what: the checks before a handler runs, in one place and in one order (R01).
+//!
+//! The router has said 404 and 405 by then. Here follow 401, the names (400), 403 for namespace, role and protection, and
+//! for writes the rate (429). What is wrong with a body comes after, in the handlers.
+
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use nagi_core::access::{Denied, Grant, Role};
+use nagi_core::guardrail::Forbidden;
+use nagi_core::id::{KeyId, Name, NameError, Namespace, WorkloadId};
+use nagi_core::intent::Actor;
+
+use crate::app::App;
+use crate::exchange::Exchange;
+use crate::path;
+use crate::problem::Problem;
+use crate::query::Query;
+
+/// Whose bucket a write is taken from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Caller {
+    /// Of a key.
+    Key(KeyId),
+    /// Of an address, while no key is needed.
+    Address(IpAddr),
+}
+
+/// A call that reads: a proven caller of any role.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) exchange: Arc<Exchange>,
+    pub(crate) grant: Grant,
+    pub(crate) query: Query,
+}
+
+/// A call that reads one workload, which the caller may see.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) exchange: Arc<Exchange>,
+    pub(crate) id: WorkloadId,
+    pub(crate) query: Query,
+}
+
+/// A call that changes one workload, which the caller may do, and not too often.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) exchange: Arc<Exchange>,
+    pub(crate) id: WorkloadId,
+    pub(crate) actor: Actor,
+    pub(crate) query: Query,
+}
+
+impl FromRequestParts<App> for Reader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let exchange = exchange(parts)?;
+        let grant = authenticate(app, &exchange, &parts.headers)?;
+        Ok(Self {
+            exchange,
+            grant,
+            query: Query::of(&parts.uri)?,
+        })
+    }
+}
+
+impl FromRequestParts<App> for Target {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let exchange = exchange(parts)?;
+        let grant = authenticate(app, &exchange, &parts.headers)?;
+        let id = workload_id(&exchange, parts.uri.path())?;
+        grant.check(Role::Viewer, &id.namespace).map_err(denied)?;
+        Ok(Self {
+            exchange,
+            id,
+            query: Query::of(&parts.uri)?,
+        })
+    }
+}
+
+impl FromRequestParts<App> for Change {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let exchange = exchange(parts)?;
+        let grant = authenticate(app, &exchange, &parts.headers)?;
+        let id = workload_id(&exchange, parts.uri.path())?;
+        grant.check(Role::Operator, &id.namespace).map_err(denied)?;
+        app.config
+            .rails
+            .check(&id.namespace)
+            .map_err(|forbidden| protected(&forbidden))?;
+        let (actor, caller) = match grant.key {
+            Some(key) => (Actor::Key(key.clone()), Caller::Key(key)),
+            None => (Actor::Anonymous, Caller::Address(exchange.client())),
+        };
+        take_token(app, &caller)?;
+        Ok(Self {
+            exchange,
+            id,
+            actor,
+            query: Query::of(&parts.uri)?,
+        })
+    }
+}
+
+/// The exchange that this request belongs to.
+pub(crate) fn exchange(parts: &Parts) -> Result<Arc<Exchange>, Problem> {
+    let exchange = parts.extensions.get::<Arc<Exchange>>().cloned();
+    // Every request comes through `exchange::serve`, which puts it there.
+    exchange.ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"))
+}
+
+/// What the caller has proven, or 401 (A-030, K-04, R16). Nothing in the answer tells whether a key exists.
+pub(crate) fn authenticate(
+    app: &App,
+    exchange: &Exchange,
+    headers: &HeaderMap,
+) -> Result<Grant, Problem> {
+    let keys = app.keys.current();
+    if keys.are_off() {
+        return Ok(Grant::everything(None));
+    }
+    let unauthorized = |error: &str| {
+        Problem::new(StatusCode::UNAUTHORIZED, "Unauthorized")
+            .error(error)
+            .hint("send the header Authorization: Bearer KEY")
+    };
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Err(unauthorized("Authorization header required"));
+    };
+    if values.next().is_some() {
+        return Err(unauthorized("Authorization header must stand once"));
+    }
+    let key = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, key)| key.trim())
+        .filter(|key| !key.is_empty())
+        .ok_or_else(|| unauthorized("Invalid authorization header format"))?;
+    let grant = keys
+        .prove(key, app.clock.now())
+        .ok_or_else(|| unauthorized("Invalid API key"))?;
+    exchange.note_key(grant.key.as_ref());
+    Ok(grant)
+}
+
+/// The workload that a path names, or 400 with the rule that a name breaks (R04).
+fn workload_id(exchange: &Exchange, path: &str) -> Result<WorkloadId, Problem> {
+    let resource = path::resource(path).ok_or_else(Problem::no_route)?;
+    let namespace = path::namespace(path).unwrap_or_default();
+    let namespace = Namespace::new(namespace).map_err(|error| invalid_name("namespace", &error))?;
+    let name = path::name(path).unwrap_or_default();
+    let name = Name::new(name).map_err(|error| invalid_name("name", &error))?;
+    let id = WorkloadId {
+        resource,
+        namespace,
+        name,
+    };
+    exchange.note_workload(&id);
+    Ok(id)
+}
+
+fn invalid_name(field: &str, error: &NameError) -> Problem {
+    let limit = match field {
+        "namespace" => "a DNS label of at most 63 characters",
+        _ => "a DNS subdomain of at most 253 characters",
+    };
+    Problem::new(StatusCode::BAD_REQUEST, "Invalid name")
+        .error(format!("{field} {error}"))
+        .field(field, limit)
+}
+
+/// 403 for a key that does not reach or a role that is too weak.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err wants"
+)]
+pub(crate) fn denied(denied: Denied) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "Forbidden")
+        .error(&denied)
+        .hint("ask for a key with this right: an administrator makes one with nagi key create")
+}
+
+fn protected(forbidden: &Forbidden) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "Forbidden").error(forbidden)
+}
+
+fn take_token(app: &App, caller: &Caller) -> Result<(), Problem> {
+    let now = app.clock.monotonic();
+    let mut rates = app.rates.lock().unwrap_or_else(PoisonError::into_inner);
+    let taken = rates.take(caller, now);
+    drop(rates);
+    taken.map_err(|wait| {
+        let rate = app.config.rate;
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests")
+            .error(format!(
+                "at most {} writes per second and {} at once for one caller",
+                rate.per_second, rate.burst
+            ))
+            .retry_after(whole_seconds(wait))
+    })
+}
+
+/// Seconds, rounded up, at least one: a client that comes back then is not too early.
+pub(crate) fn whole_seconds(wait: Duration) -> u64 {
+    let up = u64::from(wait.subsec_nanos() > 0);
+    (wait.as_secs() + up).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // R17
+    #[test]
+    fn retry_after_is_whole_seconds_and_never_too_early() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
+            assert_eq!(
+                whole_seconds(Duration::from_millis(millis)),
+                seconds,
+                "{millis}"
+            );
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! From an order to a durable change: read, decide, write, and again when somebody else was faster.
+//!
+//! The rules are all in `nagi_core::scale`. This only fetches facts, carries the plan out unless it is a rehearsal, and
+//! says on the log line what came of it.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use nagi_core::id::Version;
+use nagi_core::scale::{self, Order, Plan, Refusal, Request, Warning};
+use nagi_core::workload::Workload;
+use nagi_ports::{PortError, Read};
+use nagi_telemetry::names::field;
+
+use crate::app::App;
+use crate::call::Change;
+use crate::exchange::Exchange;
+use crate::problem::{Doing, Problem};
+
+/// How often an order is decided anew when the object changes between read and write (DESIGN §5).
+const ATTEMPTS_MAX: u32 = 5;
+
+/// Is the order carried out?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It is.
+    Real,
+    /// Nothing is written (R13).
+    DryRun,
+}
+
+impl Mode {
+    /// As the parameter `dry_run` has it.
+    pub(crate) fn of(call: &Change) -> Result<Self, Problem> {
+        Ok(if call.query.flag("dry_run")? {
+            Self::DryRun
+        } else {
+            Self::Real
+        })
+    }
+
+    /// For answers: present only when nothing is written.
+    pub(crate) fn shown(self) -> Option<bool> {
+        (self == Self::DryRun).then_some(true)
+    }
+}
+
+/// What an order came to.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The plan.
+    pub(crate) plan: Plan,
+    /// The workload after the write, or as it would be.
+    pub(crate) after: Arc<Workload>,
+}
+
+/// Carries out an order.
+pub(crate) async fn execute(
+    app: &App,
+    call: &Change,
+    order: Order,
+    mode: Mode,
+) -> Result<Outcome, Problem> {
+    let request = Request {
+        order,
+        actor: call.actor.clone(),
+        request_id: Some(call.exchange.id.clone()),
+    };
+    let action = action(&request.order);
+    note_order(&call.exchange, &request, action, mode);
+    let outcome = attempts(app, call, &request, mode).await;
+    let result = match &outcome {
+        Ok(outcome) => {
+            note_outcome(&call.exchange, outcome);
+            if mode == Mode::DryRun {
+                "dry-run"
+            } else if outcome.plan.update.is_some() {
+                "changed"
+            } else {
+                "unchanged"
+            }
+        }
+        Err(problem) if problem.status.is_client_error() => "refused",
+        Err(_) => "failed",
+    };
+    app.metrics.scale_operation(action, result);
+    outcome
+}
+
+async fn attempts(
+    app: &App,
+    call: &Change,
+    request: &Request,
+    mode: Mode,
+) -> Result<Outcome, Problem> {
+    let failed = |error: &PortError| Problem::port(error, Doing::Scale, Some(&call.id));
+    let mut attempt = 1;
+    let mut freshness = Read::Cached;
+    loop {
+        let read = app.workloads.get(&call.id, freshness);
+        let before = call.exchange.upstream(read).await.map_err(|e| failed(&e))?;
+        let plan = scale::decide(&app.config.rails, &before, request, app.clock.now())
+            .map_err(|refusal| refused(&refusal))?;
+        let Some(update) = plan.update.clone() else {
+            return Ok(Outcome {
+                plan,
+                after: before,
+            });
+        };
+        if mode == Mode::DryRun {
+            let after = Arc::new(Workload {
+                desired: update.desired,
+                intent: update.intent,
+                ..(*before).clone()
+            });
+            return Ok(Outcome { plan, after });
+        }
+        let write = app.workloads.write(&before, update);
+        match call.exchange.upstream(write).await {
+            Ok(after) => return Ok(Outcome { plan, after }),
+            Err(PortError::Conflict) if attempt < ATTEMPTS_MAX => {
+                attempt += 1;
+                // The cache may still show what the write just failed on.
+                freshness = Read::AtLeast(Version(before.version.0.saturating_add(1)));
+            }
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+}
+
+/// Adds what only the gateways know: connections that a sleep cuts (R24).
+pub(crate) async fn open_connections(app: &App, call: &Change, plan: &mut Plan) {
+    if !plan.to.is_zero() || plan.from.is_zero() {
+        return;
+    }
+    let asked = async { Ok(app.traffic.activity(&call.id).await) };
+    // Without an answer there is nothing to warn of; the order itself succeeded.
+    if let Ok(Some(activity)) = call.exchange.upstream(asked).await
+        && activity.in_flight > 0
+    {
+        plan.warnings.push(Warning::ConnectionsCut {
+            open: activity.in_flight,
+        });
+    }
+}
+
+fn note_order(exchange: &Exchange, request: &Request, action: &'static str, mode: Mode) {
+    exchange.note(field::ACTION, action);
+    exchange.note("actor", request.actor.to_string());
+    let reason = match &request.order {
+        Order::ToZero { reason, .. } | Order::Up { reason, .. } => Some(reason),
+        Order::Wake { reason, .. } => reason.as_ref(),
+        Order::CancelSchedule => None,
+    };
+    if let Some(reason) = reason {
+        exchange.note(field::REASON, reason.as_str());
+    }
+    if mode == Mode::DryRun {
+        exchange.note("dry_run", true);
+    }
+}
+
+fn note_outcome(exchange: &Exchange, outcome: &Outcome) {
+    exchange.note("from", outcome.plan.from.0);
+    exchange.note("to", outcome.plan.to.0);
+    if let Some(at) = outcome.plan.scheduled {
+        exchange.note("scheduled_scale_up", at.to_string());
+    }
+}
+
+const fn action(order: &Order) -> &'static str {
+    match order {
+        Order::ToZero { .. } => "scale-to-zero",
+        Order::Up { .. } => "scale-up",
+        Order::Wake { .. } => "wake",
+        Order::CancelSchedule => "cancel-schedule",
+    }
+}
+
+/// A refusal of the core as an answer.
+pub(crate) fn refused(refusal: &Refusal) -> Problem {
+    match refusal {
+        Refusal::TooMany { max, .. } => {
+            Problem::new(StatusCode::BAD_REQUEST, "Invalid request body")
+                .error(format!("replicas {refusal}"))
+                .field("replicas", &format!("an integer from 1 to {max}"))
+        }
+        Refusal::NoWakeCount => Problem::new(StatusCode::BAD_REQUEST, "No replica count known")
+            .error(refusal)
+            .field("replicas", "a count that is known before the wake")
+            .hint("set the annotation nagi.dev/awake-replicas, or name replicas"),
+        Refusal::NoSchedule => Problem::new(StatusCode::NOT_FOUND, "No scheduled scale up")
+            .error("nothing is scheduled for it"),
+    }
+}

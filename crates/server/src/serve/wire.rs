@@ -1,0 +1,158 @@
+//! Time limits under hyper: a stream that fails when its client takes too long (R23).
+//!
+//! hyper asks to read while it waits for a head or a body, and to write while an answer goes out. Here each of these
+//! waits gets its end: a head must be complete in its time however slowly bytes trickle in, an idle connection may wait longer, a
+//! client that takes nothing of its answer is cut. The pace of bodies is judged where bodies are read.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::crowd::{Phase, Pulse};
+
+/// A stream with limits.
+#[derive(Debug)]
+pub(crate) struct Wire<S> {
+    stream: S,
+    pulse: Arc<Pulse>,
+    head_time: Duration,
+    idle: Duration,
+    write_time: Duration,
+    read_timer: Pin<Box<Sleep>>,
+    write_timer: Pin<Box<Sleep>>,
+    write_waits: bool,
+    timed_out: bool,
+}
+
+impl<S> Wire<S> {
+    pub(crate) fn new(stream: S, pulse: Arc<Pulse>, limits: &crate::config::Limits) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            pulse,
+            head_time: limits.head_time,
+            idle: limits.idle,
+            write_time: limits.write_time,
+            read_timer: Box::pin(sleep_until(now)),
+            write_timer: Box::pin(sleep_until(now)),
+            write_waits: false,
+            timed_out: false,
+        }
+    }
+
+    /// True when a read failed here because its time was over.
+    pub(crate) fn timed_out(&self) -> bool {
+        self.timed_out
+    }
+
+    /// The stream without its limits.
+    pub(crate) fn into_stream(self) -> S {
+        self.stream
+    }
+
+    /// Until when the client may take for what it is doing.
+    fn read_deadline(&self) -> Option<Instant> {
+        let (phase, since) = self.pulse.get();
+        match phase {
+            Phase::Idle => Some(since + self.idle),
+            Phase::Head => Some(since + self.head_time),
+            Phase::Body | Phase::Busy => None,
+        }
+    }
+
+    /// A read that waits: how long may it?
+    fn wait_to_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(deadline) = self.read_deadline() else {
+            return Poll::Pending;
+        };
+        if self.read_timer.deadline() != deadline {
+            self.read_timer.as_mut().reset(deadline);
+        }
+        if self.read_timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.timed_out = true;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// A write that waits or has gone on: how long may it still?
+    fn judge_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.write_waits = false;
+            return written;
+        }
+        if !self.write_waits {
+            self.write_waits = true;
+            let deadline = Instant::now() + self.write_time;
+            self.write_timer.as_mut().reset(deadline);
+        }
+        if self.write_timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Ready(Ok(())) => {
+                if buffer.filled().len() > before {
+                    // The first byte after a pause begins a head.
+                    self.pulse.turn(Phase::Idle, Phase::Head);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.wait_to_read(cx),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.judge_write(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.judge_write(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.judge_write(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
