@@ -48,7 +48,10 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
                 "--locked",
                 "--quiet",
             ])
-            .environment("RUSTDOCFLAGS", "-D warnings")
+            .environment(
+                "RUSTDOCFLAGS",
+                "-D warnings -A rustdoc::private_intra_doc_links",
+            )
             .within(checkout.root())
             .finish()?;
         Ok(Outcome::Held)

@@ -27,77 +27,97 @@ const HOLD_DEFAULT: Duration = Duration::from_secs(25);
 /// Longest hold that may be asked for.
 const HOLD_MAX: Duration = Duration::from_secs(60 * 60);
 
+// The settings as people name them: on the command line, and in the environment. What each means stands at its field
+// in `ServeArgs`.
+const LISTEN: Setting = Setting { flag: "--listen", env: "NAGI_LISTEN" };
+const PORT: Setting = Setting { flag: "--port", env: "PORT" };
+const METRICS_LISTEN: Setting = Setting { flag: "--metrics-listen", env: "NAGI_METRICS_LISTEN" };
+const GATEWAY_LISTEN: Setting = Setting { flag: "--gateway-listen", env: "NAGI_GATEWAY_LISTEN" };
+const STATE_DIR: Setting = Setting { flag: "--state-dir", env: "NAGI_STATE_DIR" };
+const LOG_LEVEL: Setting = Setting { flag: "--log-level", env: "LOG_LEVEL" };
+const LOG_FILE: Setting = Setting { flag: "--log-file", env: "NAGI_LOG_FILE" };
+const API_KEY: Setting = Setting { flag: "--api-key", env: "API_KEY" };
+const API_KEY_FILE: Setting = Setting { flag: "--api-key-file", env: "API_KEY_FILE" };
+const KEYS_FILE: Setting = Setting { flag: "--keys-file", env: "NAGI_KEYS_FILE" };
+const REQUIRE_AUTH: Setting = Setting { flag: "--require-auth", env: "NAGI_REQUIRE_AUTH" };
+const MAX_REPLICAS: Setting = Setting { flag: "--max-replicas", env: "NAGI_MAX_REPLICAS" };
+const ALLOWED_NAMESPACES: Setting = Setting { flag: "--allowed-namespaces", env: "NAGI_ALLOWED_NAMESPACES" };
+const RATE_LIMIT: Setting = Setting { flag: "--rate-limit", env: "NAGI_RATE_LIMIT" };
+const RATE_BURST: Setting = Setting { flag: "--rate-burst", env: "NAGI_RATE_BURST" };
+const TRUSTED_PROXIES: Setting = Setting { flag: "--trusted-proxies", env: "NAGI_TRUSTED_PROXIES" };
+const HOLD_SECONDS: Setting = Setting { flag: "--hold-seconds", env: "NAGI_HOLD_SECONDS" };
+
 /// The settings of `nagi all` and `nagi demo`, as text.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct ServeArgs {
     /// Address of the REST API [default: 127.0.0.1:8080]
-    #[arg(long, env = "NAGI_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = LISTEN.env, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<String>,
 
     /// Port of the REST API when --listen is not given, 1 to 65535 [default: 8080]
-    #[arg(long, env = "PORT", value_name = "PORT")]
+    #[arg(long, env = PORT.env, value_name = "PORT")]
     pub(crate) port: Option<String>,
 
     /// Address of /metrics [default: 127.0.0.1:9090]
-    #[arg(long, env = "NAGI_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = METRICS_LISTEN.env, value_name = "ADDRESS:PORT")]
     pub(crate) metrics_listen: Option<String>,
 
     /// Address of the gateway, through which the workloads are reached [default: 127.0.0.1:8000]
-    #[arg(long, env = "NAGI_GATEWAY_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = GATEWAY_LISTEN.env, value_name = "ADDRESS:PORT")]
     pub(crate) gateway_listen: Option<String>,
 
     /// Directory for everything that must survive a restart; one process at a time
     /// [default: $XDG_STATE_HOME/nagi or ~/.local/state/nagi]
-    #[arg(long, env = "NAGI_STATE_DIR", value_name = "DIRECTORY")]
+    #[arg(long, env = STATE_DIR.env, value_name = "DIRECTORY")]
     pub(crate) state_dir: Option<String>,
 
     /// Least severe log lines to write: debug, info, warn, error or fatal [default: info]
-    #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL")]
+    #[arg(long, env = LOG_LEVEL.env, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
 
     /// File that the JSON log is appended to [default: standard output]
-    #[arg(long, env = "NAGI_LOG_FILE", value_name = "FILE")]
+    #[arg(long, env = LOG_FILE.env, value_name = "FILE")]
     pub(crate) log_file: Option<String>,
 
     /// The one API key, for every caller; empty switches authentication off. Overrides --api-key-file
-    #[arg(long, env = "API_KEY", value_name = "KEY", hide_env_values = true)]
+    #[arg(long, env = API_KEY.env, value_name = "KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
 
     /// File that holds the one API key; absent means no authentication, empty or unreadable refuses to start
-    #[arg(long, env = "API_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env = API_KEY_FILE.env, value_name = "FILE")]
     pub(crate) api_key_file: Option<String>,
 
     /// File with the digests of many keys, made by `nagi key`; while it is set, authentication stays on
-    #[arg(long, env = "NAGI_KEYS_FILE", value_name = "FILE")]
+    #[arg(long, env = KEYS_FILE.env, value_name = "FILE")]
     pub(crate) keys_file: Option<String>,
 
     /// Refuse to start without any key: true or false [default: false]
-    #[arg(long, env = "NAGI_REQUIRE_AUTH", value_name = "BOOL")]
+    #[arg(long, env = REQUIRE_AUTH.env, value_name = "BOOL")]
     pub(crate) require_auth: Option<String>,
 
     /// Most replicas that a call may ask for, 1 to 10000 [default: 100]
-    #[arg(long, env = "NAGI_MAX_REPLICAS", value_name = "COUNT")]
+    #[arg(long, env = MAX_REPLICAS.env, value_name = "COUNT")]
     pub(crate) max_replicas: Option<String>,
 
     /// Namespaces that may be changed, separated by commas [default: all but the protected ones]
-    #[arg(long, env = "NAGI_ALLOWED_NAMESPACES", value_name = "NAMES")]
+    #[arg(long, env = ALLOWED_NAMESPACES.env, value_name = "NAMES")]
     pub(crate) allowed_namespaces: Option<String>,
 
     /// Writes per second granted to one key, 0 to 10000; 0 is off [default: 10]
-    #[arg(long, env = "NAGI_RATE_LIMIT", value_name = "COUNT")]
+    #[arg(long, env = RATE_LIMIT.env, value_name = "COUNT")]
     pub(crate) rate_limit: Option<String>,
 
     /// Writes that one key may send at once, 1 to 100000 [default: 50]
-    #[arg(long, env = "NAGI_RATE_BURST", value_name = "COUNT")]
+    #[arg(long, env = RATE_BURST.env, value_name = "COUNT")]
     pub(crate) rate_burst: Option<String>,
 
     /// Addresses of proxies whose X-Forwarded-For is believed in the log, separated by commas [default: none]
-    #[arg(long, env = "NAGI_TRUSTED_PROXIES", value_name = "ADDRESSES")]
+    #[arg(long, env = TRUSTED_PROXIES.env, value_name = "ADDRESSES")]
     pub(crate) trusted_proxies: Option<String>,
 
     /// How long the gateway holds a request for a sleeping workload, in seconds, 1 to 3600 [default: 25]
-    #[arg(long, env = "NAGI_HOLD_SECONDS", value_name = "SECONDS")]
+    #[arg(long, env = HOLD_SECONDS.env, value_name = "SECONDS")]
     pub(crate) hold_seconds: Option<String>,
 }
 
@@ -175,9 +195,8 @@ impl ServeConfig {
     /// # Errors
     /// The first setting that cannot be used, with its rule.
     pub(crate) fn resolve(args: &ServeArgs, home: &Home) -> Result<Self, ConfigError> {
-        let set = |flag, env| Setting { flag, env };
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let port = set("--port", "PORT").number(args.port.as_deref(), API_PORT, 1, u16::MAX)?;
+        let port = PORT.number(args.port.as_deref(), API_PORT, 1, u16::MAX)?;
         let list = |text: &Option<String>| -> Vec<String> {
             let parts = text.iter().flat_map(|t| t.split(','));
             parts.map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
@@ -185,41 +204,41 @@ impl ServeConfig {
         let log_level = match args.log_level.as_deref() {
             None => LevelFilter::default(),
             Some(text) => text.parse().map_err(|_| {
-                set("--log-level", "LOG_LEVEL").refuse("must be debug, info, warn, error or fatal", text)
+                LOG_LEVEL.refuse("must be debug, info, warn, error or fatal", text)
             })?,
         };
         let allowed = match list(&args.allowed_namespaces) {
             names if names.is_empty() => None,
-            names => Some(namespaces(set("--allowed-namespaces", "NAGI_ALLOWED_NAMESPACES"), names)?),
+            names => Some(namespaces(ALLOWED_NAMESPACES, names)?),
         };
         let mut trusted_proxies = Vec::new();
         for text in list(&args.trusted_proxies) {
             let refuse = |_| {
-                set("--trusted-proxies", "NAGI_TRUSTED_PROXIES").refuse("must be IP addresses separated by commas", &text)
+                TRUSTED_PROXIES.refuse("must be IP addresses separated by commas", &text)
             };
             trusted_proxies.push(text.parse().map_err(refuse)?);
         }
-        let replicas = set("--max-replicas", "NAGI_MAX_REPLICAS").number(
+        let replicas = MAX_REPLICAS.number(
             args.max_replicas.as_deref(),
             REPLICAS_MAX_DEFAULT,
             1,
             10_000,
         )?;
         let rate_limit = RateLimit {
-            per_second: set("--rate-limit", "NAGI_RATE_LIMIT").number(
+            per_second: RATE_LIMIT.number(
                 args.rate_limit.as_deref(),
                 WRITES_PER_SECOND_DEFAULT,
                 0,
                 10_000,
             )?,
-            burst: set("--rate-burst", "NAGI_RATE_BURST").number(
+            burst: RATE_BURST.number(
                 args.rate_burst.as_deref(),
                 WRITES_BURST_DEFAULT,
                 1,
                 100_000,
             )?,
         };
-        let hold_seconds = set("--hold-seconds", "NAGI_HOLD_SECONDS").number(
+        let hold_seconds = HOLD_SECONDS.number(
             args.hold_seconds.as_deref(),
             HOLD_DEFAULT.as_secs(),
             1,
@@ -228,15 +247,15 @@ impl ServeConfig {
         let state_dir = match args.state_dir.as_deref() {
             Some(text) if !text.is_empty() => PathBuf::from(text),
             Some(_) | None => home.state_dir().ok_or_else(|| {
-                set("--state-dir", "NAGI_STATE_DIR").refuse("must be given, because no home directory is known", "")
+                STATE_DIR.refuse("must be given, because no home directory is known", "")
             })?,
         };
         let path = |text: &Option<String>| text.as_ref().filter(|t| !t.is_empty()).map(PathBuf::from);
         Ok(Self {
-            listen: set("--listen", "NAGI_LISTEN").address(args.listen.as_deref(), local(port))?,
-            metrics_listen: set("--metrics-listen", "NAGI_METRICS_LISTEN")
+            listen: LISTEN.address(args.listen.as_deref(), local(port))?,
+            metrics_listen: METRICS_LISTEN
                 .address(args.metrics_listen.as_deref(), local(METRICS_PORT))?,
-            gateway_listen: set("--gateway-listen", "NAGI_GATEWAY_LISTEN")
+            gateway_listen: GATEWAY_LISTEN
                 .address(args.gateway_listen.as_deref(), local(GATEWAY_PORT))?,
             state_dir,
             log_level,
@@ -244,7 +263,7 @@ impl ServeConfig {
             api_key: args.api_key.clone(),
             api_key_file: path(&args.api_key_file),
             keys_file: path(&args.keys_file),
-            require_auth: set("--require-auth", "NAGI_REQUIRE_AUTH").flag(args.require_auth.as_deref())?,
+            require_auth: REQUIRE_AUTH.flag(args.require_auth.as_deref())?,
             rails: Guardrails { replicas_max: Replicas(replicas), allowed },
             rate_limit,
             trusted_proxies,

@@ -1,3 +1,5 @@
+//! Tests of what happens to the header fields of a request on its way through.
+
 use super::*;
 
 fn map(pairs: &[(&str, &str)]) -> HeaderMap {

@@ -1,3 +1,5 @@
+//! Tests of the workload file: what is read, and what is refused with which place and words.
+
 use std::path::Path;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the state directory: what is durable, what a torn or foreign file does.
+
 use nagi_core::id::{KeyId, Name, Namespace, RequestId};
 use nagi_core::intent::{Action, Actor, Asleep, Change, Intent, ScheduledWake, SleptBy};
 use nagi_core::quantity::WakeCount;

@@ -1,3 +1,5 @@
+//! Tests of the world that the engine keeps: nodes, replicas and what moves them.
+
 use nagi_core::id::{Name, Namespace};
 use proptest::prelude::*;
 
