@@ -209,6 +209,27 @@ impl WorkloadFile {
     }
 }
 
+/// What a process was started from, in a few characters: another digest means that it must be replaced.
+///
+/// What can change without touching the process (readiness, hosts, labels, idle time, grace, counts) is left out.
+pub fn digest(spec: &WorkloadSpec) -> String {
+    use sha2::{Digest as _, Sha256};
+    let parts = serde_json::json!([
+        spec.command,
+        spec.env,
+        spec.working_directory,
+        spec.port,
+        spec.pool.as_str(),
+        spec.resources.cpu_milli,
+        spec.resources.memory_bytes,
+        spec.resources.gpu,
+    ]);
+    let hash = Sha256::digest(parts.to_string().as_bytes());
+    // 64 bits tell apart the few descriptions that one workload ever has.
+    let beginning = hash.first_chunk().copied().unwrap_or_default();
+    format!("{:016x}", u64::from_be_bytes(beginning))
+}
+
 /// Reads the document, or says what kept the first unreadable value from being read.
 fn document(content: &[u8]) -> Result<schema::Document, Problem> {
     let text = std::str::from_utf8(content).map_err(|error| {

@@ -129,14 +129,23 @@ pub fn descendants(root: i32) -> Vec<ProcessId> {
 /// Processes of other users cannot be read and are left out; the caller could not signal them either. A process in the middle
 /// of `exec` shows no environment for some microseconds, so callers who must miss nothing look twice.
 pub fn marked(marker: &str) -> Vec<ProcessId> {
+    let found = marked_with_prefix(marker).into_iter();
+    found
+        .filter(|(_, entry)| entry == marker)
+        .map(|(process, _)| process)
+        .collect()
+}
+
+/// All living processes with an entry in their environment that starts with `prefix`, and the whole entry.
+pub fn marked_with_prefix(prefix: &str) -> Vec<(ProcessId, String)> {
     pids()
-        .filter(|pid| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment
-                .split(|byte| *byte == 0)
-                .any(|entry| entry == marker.as_bytes())
+        .filter_map(|pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+            let mut entries = environment.split(|byte| *byte == 0);
+            let entry = entries.find(|entry| entry.starts_with(prefix.as_bytes()))?;
+            let process = ProcessId::of(pid).filter(|process| process.is_alive())?;
+            Some((process, String::from_utf8_lossy(entry).into_owned()))
         })
-        .filter_map(|pid| ProcessId::of(pid).filter(|process| process.is_alive()))
         .collect()
 }
 

@@ -413,7 +413,6 @@ impl ReplicaId {
     ///
     /// # Panics
     /// Never: names of workloads are labels of at most 63 characters here, and a number has at most ten more.
-    #[expect(clippy::missing_panics_doc, reason = "documented: it cannot")]
     pub fn name(&self) -> ReplicaName {
         ReplicaName::new(format!("{}-{}", self.workload.name, self.number))
             .expect("a label and a number make a subdomain")

@@ -4,7 +4,8 @@
 //! reaches.
 #![expect(
     clippy::disallowed_methods,
-    reason = "tests start processes and look at the clock"
+    clippy::unwrap_used,
+    reason = "tests start processes, look at the clock and fail by panicking"
 )]
 
 use std::collections::BTreeMap;
@@ -60,6 +61,9 @@ impl Bench {
             working_directory: directory.path().to_path_buf(),
             port: None,
             node: "n".into(),
+            cpu_milli: 0,
+            memory_bytes: 0,
+            gpu: 0,
             stop_grace_ms: 10_000,
             control_group: None,
             engine_file,

@@ -47,6 +47,12 @@ pub struct Launch {
     pub port: Option<u16>,
     /// The node it was placed on.
     pub node: String,
+    /// Thousandths of a processor that it takes there.
+    pub cpu_milli: u64,
+    /// Bytes of memory that it takes there.
+    pub memory_bytes: u64,
+    /// GPUs that it takes there.
+    pub gpu: u32,
     /// Milliseconds between SIGTERM and SIGKILL.
     pub stop_grace_ms: u64,
     /// Control group of the replica, where there is one.
@@ -99,6 +105,8 @@ pub enum Ending {
     NotStarted(String),
     /// The supervisor refused: another engine is in charge now.
     Superseded,
+    /// Nobody knows: the supervisor was killed. Never written; what an engine makes of a missing record.
+    Lost,
 }
 
 /// Which engine is in charge of a state directory.
@@ -154,6 +162,7 @@ impl std::fmt::Display for Ending {
             Self::Signal(signal) => write!(formatter, "signal {signal}"),
             Self::NotStarted(why) => write!(formatter, "not started: {why}"),
             Self::Superseded => formatter.write_str("not started: another engine is in charge"),
+            Self::Lost => formatter.write_str("its supervisor was killed"),
         }
     }
 }

@@ -1,0 +1,117 @@
+//! The ports of the local engine. Reads answer from memory, which is the truth here; writes go through the disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nagi_core::id::WorkloadId;
+use nagi_core::intent::IntentUpdate;
+use nagi_core::pool::Pool;
+use nagi_core::workload::Workload;
+use nagi_ports::{
+    Engine, HistoryPage, HistoryQuery, Journal, Listing, LogPage, LogQuery, Logs, Nodes, PortError,
+    Read, WorkloadEvent, Workloads,
+};
+use nagi_runtime::BlockingError;
+use tokio::sync::broadcast;
+use tokio::time::timeout;
+
+use super::{LocalEngine, logs};
+use crate::runner::workload_directory;
+use crate::store::history;
+
+/// A disk that has not answered for this long is treated like one that is away. The write goes on and may still take effect,
+/// which the next read tells.
+const DISK_MAX: Duration = Duration::from_secs(5);
+
+#[async_trait]
+impl Workloads for LocalEngine {
+    fn engine(&self) -> Engine {
+        Engine::Local
+    }
+
+    async fn reachable(&self) -> Result<(), PortError> {
+        // It is this process.
+        Ok(())
+    }
+
+    async fn get(&self, id: &WorkloadId, _read: Read) -> Result<Arc<Workload>, PortError> {
+        // There is no cache that could be behind: a write is in memory before it returns.
+        self.shared
+            .workload(id)
+            .map(Arc::new)
+            .ok_or(PortError::NotFound)
+    }
+
+    async fn list(&self) -> Result<Listing, PortError> {
+        let items = self.shared.workloads();
+        Ok(Listing {
+            items,
+            observed_at: self.shared.clock.now(),
+        })
+    }
+
+    async fn write(
+        &self,
+        before: &Workload,
+        update: IntentUpdate,
+    ) -> Result<Arc<Workload>, PortError> {
+        let shared = Arc::clone(&self.shared);
+        let (id, uid, version) = (before.id.clone(), before.uid.clone(), before.version);
+        // The closure runs to its end even when nobody waits any more, so that disk and memory agree.
+        let written = self
+            .blocking
+            .run(move || shared.commit(&id, (&uid, version), update));
+        in_time(written).await?
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {
+        self.shared.subscribe()
+    }
+}
+
+#[async_trait]
+impl Nodes for LocalEngine {
+    async fn pools(&self) -> Result<Vec<Pool>, PortError> {
+        Ok(self.shared.pools())
+    }
+}
+
+#[async_trait]
+impl Journal for LocalEngine {
+    async fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, PortError> {
+        let (shared, query) = (Arc::clone(&self.shared), query.clone());
+        in_time(
+            self.blocking
+                .run(move || history::read(shared.store.root(), &query)),
+        )
+        .await
+    }
+}
+
+#[async_trait]
+impl Logs for LocalEngine {
+    async fn read(&self, id: &WorkloadId, query: &LogQuery) -> Result<LogPage, PortError> {
+        if self.shared.workload(id).is_none() {
+            return Err(PortError::NotFound);
+        }
+        let (directory, query) = (workload_directory(&self.shared, id), query.clone());
+        let name = id.name.clone();
+        in_time(
+            self.blocking
+                .run(move || logs::read(&directory, &name, &query)),
+        )
+        .await?
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, BlockingError>>) -> Result<T, PortError> {
+    match timeout(DISK_MAX, work).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(PortError::Internal(error.to_string())),
+        Err(_elapsed) => {
+            let words = format!("the disk did not answer within {} s", DISK_MAX.as_secs());
+            Err(PortError::Timeout(words))
+        }
+    }
+}

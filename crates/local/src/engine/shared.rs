@@ -1,0 +1,562 @@
+//! What the ports, the runner and the reload of the file share: descriptions, intent and facts of every workload.
+//!
+//! Intent is written by [`Shared::commit`] alone, one write of a workload at a time, on a blocking thread: condition,
+//! disk, memory, event, in this order. Facts are published by the runner alone. The mutex around both is held for
+//! moments without waiting for anything; the disk is waited for under a lock that belongs to one workload.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nagi_core::id::{PoolName, ReplicaName, Uid, Version, WorkloadId};
+use nagi_core::intent::{Change, Intent, IntentUpdate};
+use nagi_core::pool::{Money, Node, NodePhase, Pool};
+use nagi_core::quantity::Replicas;
+use nagi_core::wake::Stage;
+use nagi_core::workload::{Pending, Readiness, Replica, Workload};
+use nagi_ports::{Clock, HistoryEntry, PortError, WorkloadEvent};
+use tokio::sync::{Notify, broadcast};
+
+use crate::disk::WriteError;
+use crate::file::{self, PoolSpec, WorkloadFile, WorkloadSpec};
+use crate::store::history::{History, SOURCE_JOURNAL};
+use crate::store::{Remembered, StateDirectory, StoreError};
+use crate::world::account::Account;
+use crate::world::{NodeState, Phase, ReplicaId};
+
+/// Events a slow subscriber may lag behind before it must list again (the port promises this many).
+const EVENTS: usize = 1_024;
+
+/// Everything that more than one task of the engine touches.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: StateDirectory,
+    /// Tells the runner that what is wanted has changed.
+    pub(crate) look: Notify,
+    events: broadcast::Sender<WorkloadEvent>,
+    history: Mutex<History>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    pools: BTreeMap<PoolName, PoolSpec>,
+    workloads: BTreeMap<WorkloadId, Entry>,
+    nodes: NodeFacts,
+    /// Why the present workload file is not in use, if it is not.
+    file_problem: Option<String>,
+}
+
+/// One workload.
+#[derive(Debug)]
+struct Entry {
+    spec: Arc<WorkloadSpec>,
+    digest: Arc<str>,
+    state: Remembered,
+    facts: Facts,
+    /// Held by the one write of this workload that is under way.
+    writing: Arc<Mutex<()>>,
+}
+
+/// What a workload is to run, for the runner.
+#[derive(Debug, Clone)]
+pub(crate) struct Description {
+    pub(crate) spec: Arc<WorkloadSpec>,
+    pub(crate) digest: Arc<str>,
+    pub(crate) desired: Replicas,
+}
+
+/// What the runner sees of a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Facts {
+    pub(crate) replicas: Vec<ReplicaFacts>,
+    pub(crate) pending: Option<Pending>,
+    /// With a pending [`Pending::NodeBooting`]: when the node is expected, in monotonic time.
+    pub(crate) node_ready_at: Option<Duration>,
+}
+
+/// What the runner sees of a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReplicaFacts {
+    pub(crate) id: ReplicaId,
+    pub(crate) stage: Stage,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) ready: bool,
+    pub(crate) stopping: bool,
+    pub(crate) restarts: u32,
+}
+
+/// What the runner sees of the nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct NodeFacts {
+    pub(crate) nodes: Vec<NodeState>,
+    /// Replicas on each node, in the order of `nodes`.
+    pub(crate) replicas: Vec<u32>,
+    pub(crate) accounts: BTreeMap<PoolName, Account>,
+    /// Until when the accounts are counted, in monotonic time.
+    pub(crate) accounted_at: Duration,
+}
+
+/// What a reload of the workload file changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Workloads that are described now and were not before.
+    pub added: Vec<WorkloadId>,
+    /// Workloads whose description changed.
+    pub changed: Vec<WorkloadId>,
+    /// Workloads that are no longer described; their processes are ended.
+    pub removed: Vec<WorkloadId>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Nothing described yet.
+    pub(crate) fn new(clock: Arc<dyn Clock>, store: StateDirectory) -> Self {
+        let history = Mutex::new(History::in_directory(store.root()));
+        Self {
+            clock,
+            store,
+            look: Notify::new(),
+            events: broadcast::Sender::new(EVENTS),
+            history,
+            inner: Mutex::new(Inner::default()),
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {
+        self.events.subscribe()
+    }
+
+    /// One workload as it is now.
+    pub(crate) fn workload(&self, id: &WorkloadId) -> Option<Workload> {
+        let inner = self.lock();
+        inner.workloads.get(id).map(|entry| self.snapshot(entry))
+    }
+
+    /// All workloads as they are now, ordered by id.
+    pub(crate) fn workloads(&self) -> Vec<Arc<Workload>> {
+        let inner = self.lock();
+        inner
+            .workloads
+            .values()
+            .map(|entry| Arc::new(self.snapshot(entry)))
+            .collect()
+    }
+
+    /// What the runner has to see to.
+    pub(crate) fn descriptions(&self) -> (BTreeMap<PoolName, PoolSpec>, Vec<Description>) {
+        let inner = self.lock();
+        let descriptions = inner.workloads.values().map(|entry| Description {
+            spec: Arc::clone(&entry.spec),
+            digest: Arc::clone(&entry.digest),
+            desired: entry.state.update.desired,
+        });
+        (inner.pools.clone(), descriptions.collect())
+    }
+
+    /// Why the present workload file is not in use; `None` when it is.
+    pub(crate) fn file_problem(&self) -> Option<String> {
+        self.lock().file_problem.clone()
+    }
+
+    pub(crate) fn set_file_problem(&self, problem: Option<String>) {
+        self.lock().file_problem = problem;
+    }
+
+    /// Takes what the runner sees; tells subscribers about every workload whose facts changed.
+    pub(crate) fn publish(&self, mut facts: BTreeMap<WorkloadId, Facts>, nodes: NodeFacts) {
+        let mut inner = self.lock();
+        inner.nodes = nodes;
+        for (id, entry) in &mut inner.workloads {
+            let now = facts.remove(id).unwrap_or_default();
+            if now != entry.facts {
+                entry.facts = now;
+                self.tell(WorkloadEvent::Changed(Arc::new(self.snapshot(entry))));
+            }
+        }
+    }
+
+    /// The pools as they are now, ordered by name.
+    pub(crate) fn pools(&self) -> Vec<Pool> {
+        let inner = self.lock();
+        let now = self.clock.monotonic();
+        inner
+            .pools
+            .values()
+            .map(|spec| inner.nodes.pool(spec, now))
+            .collect()
+    }
+
+    /// Writes count and intent if the workload is still the one that the caller saw. Blocks for one sync of the disk.
+    ///
+    /// # Errors
+    /// [`PortError::NotFound`], [`PortError::Conflict`], [`PortError::StorageFull`], [`PortError::Internal`]; nothing
+    /// was written then.
+    pub(crate) fn commit(
+        &self,
+        id: &WorkloadId,
+        (uid, version): (&Uid, Version),
+        update: IntentUpdate,
+    ) -> Result<Arc<Workload>, PortError> {
+        let writing = {
+            let inner = self.lock();
+            Arc::clone(&inner.workloads.get(id).ok_or(PortError::NotFound)?.writing)
+        };
+        let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = {
+            let inner = self.lock();
+            inner
+                .workloads
+                .get(id)
+                .ok_or(PortError::NotFound)?
+                .state
+                .clone()
+        };
+        if before.uid != *uid || before.version != version {
+            return Err(PortError::Conflict);
+        }
+        let changes = new_changes(&before.update.intent, &update.intent);
+        let state = Remembered {
+            version: self.store.next_version(),
+            update,
+            ..before
+        };
+        self.store
+            .write_workload(id, &state)
+            .map_err(|error| port_error(&error))?;
+        let written = {
+            let mut inner = self.lock();
+            let entry = inner.workloads.get_mut(id).ok_or(PortError::NotFound)?;
+            entry.state = state;
+            Arc::new(self.snapshot(entry))
+        };
+        self.look.notify_one();
+        self.tell(WorkloadEvent::Changed(Arc::clone(&written)));
+        self.record(id, changes);
+        Ok(written)
+    }
+
+    /// Puts a checked file in force: takes up what is new, changes what changed, forgets what is gone.
+    /// Blocks for one sync of the disk for each new workload. What could not be written stays as it was before.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the first workload that could not be read or written.
+    pub(crate) fn put_in_force(&self, file: WorkloadFile) -> Result<Reloaded, StoreError> {
+        let mut reloaded = Reloaded::default();
+        let gone: Vec<WorkloadId> = {
+            let mut inner = self.lock();
+            inner.pools = file.pools;
+            let described = |id: &WorkloadId| file.workloads.iter().any(|spec| spec.id == *id);
+            inner
+                .workloads
+                .keys()
+                .filter(|id| !described(id))
+                .cloned()
+                .collect()
+        };
+        for id in gone {
+            self.forget(&id);
+            reloaded.removed.push(id);
+        }
+        let result = file.workloads.into_iter().try_for_each(|spec| {
+            let id = spec.id.clone();
+            match self.describe(spec)? {
+                Described::New => reloaded.added.push(id),
+                Described::Changed => reloaded.changed.push(id),
+                Described::Same => {}
+            }
+            Ok(())
+        });
+        self.look.notify_one();
+        result.map(|()| reloaded)
+    }
+
+    /// Adds to the history what a crash kept from it.
+    ///
+    /// # Errors
+    /// [`WriteError`]; nothing depends on it.
+    pub(crate) fn complete_history(&self) -> Result<(), WriteError> {
+        let remembered: Vec<(WorkloadId, Vec<Change>)> = {
+            let inner = self.lock();
+            let changes = |entry: &Entry| entry.state.update.intent.changes.clone();
+            inner
+                .workloads
+                .iter()
+                .map(|(id, entry)| (id.clone(), changes(entry)))
+                .collect()
+        };
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.complete(remembered, || self.store.next_version().0)
+    }
+
+    fn describe(&self, spec: WorkloadSpec) -> Result<Described, StoreError> {
+        let id = spec.id.clone();
+        let digest: Arc<str> = file::digest(&spec).into();
+        let declared = spec.replicas;
+        let known = {
+            let inner = self.lock();
+            let entry = inner.workloads.get(&id);
+            entry.map(|entry| (Arc::clone(&entry.writing), *entry.spec == spec))
+        };
+        let Some((writing, same)) = known else {
+            let state = self.remembered_or_new(&id, declared)?;
+            let entry = Entry {
+                spec: Arc::new(spec),
+                digest,
+                state,
+                facts: Facts::default(),
+                writing: Arc::default(),
+            };
+            let event = WorkloadEvent::Changed(Arc::new(self.snapshot(&entry)));
+            self.lock().workloads.insert(id, entry);
+            self.tell(event);
+            return Ok(Described::New);
+        };
+        if same {
+            return Ok(Described::Same);
+        }
+        let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self
+            .lock()
+            .workloads
+            .get(&id)
+            .map(|entry| entry.state.clone());
+        let Some(mut state) = before else {
+            return Ok(Described::Same);
+        };
+        // A decision made on the former description must be made again.
+        state.version = self.store.next_version();
+        if state.declared != declared {
+            state = edited(state, declared);
+        }
+        self.store.write_workload(&id, &state)?;
+        let mut inner = self.lock();
+        if let Some(entry) = inner.workloads.get_mut(&id) {
+            entry.spec = Arc::new(spec);
+            entry.digest = digest;
+            entry.state = state;
+            self.tell(WorkloadEvent::Changed(Arc::new(self.snapshot(entry))));
+        }
+        Ok(Described::Changed)
+    }
+
+    /// What was remembered of a workload, or the beginning of its life, written down.
+    fn remembered_or_new(
+        &self,
+        id: &WorkloadId,
+        declared: Replicas,
+    ) -> Result<Remembered, StoreError> {
+        match self.store.read_workload(id)? {
+            Some(state) if state.declared == declared => Ok(state),
+            Some(state) => {
+                let version = self.store.next_version();
+                let state = edited(Remembered { version, ..state }, declared);
+                self.store.write_workload(id, &state)?;
+                Ok(state)
+            }
+            None => {
+                let state = Remembered {
+                    uid: StateDirectory::new_uid()?,
+                    version: self.store.next_version(),
+                    declared,
+                    update: IntentUpdate {
+                        desired: declared,
+                        intent: Intent::default(),
+                    },
+                };
+                self.store.write_workload(id, &state)?;
+                Ok(state)
+            }
+        }
+    }
+
+    fn forget(&self, id: &WorkloadId) {
+        let writing = self
+            .lock()
+            .workloads
+            .get(id)
+            .map(|entry| Arc::clone(&entry.writing));
+        let Some(writing) = writing else { return };
+        let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.store.forget_workload(id);
+        self.lock().workloads.remove(id);
+        self.tell(WorkloadEvent::Deleted(id.clone()));
+    }
+
+    fn record(&self, id: &WorkloadId, changes: Vec<Change>) {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            let entry = HistoryEntry {
+                id: self.store.next_version().0,
+                workload: id.clone(),
+                change,
+                source: SOURCE_JOURNAL,
+            };
+            if let Err(error) = history.append(&entry) {
+                // The change itself is durable; the next start adds it to the history.
+                tracing::warn!(
+                    namespace = %id.namespace, workload = %id.name,
+                    error = super::explained(&error),
+                    "History could not be written"
+                );
+            }
+        }
+    }
+
+    fn tell(&self, event: WorkloadEvent) {
+        // An error says that nobody listens.
+        drop(self.events.send(event));
+    }
+
+    fn snapshot(&self, entry: &Entry) -> Workload {
+        let (spec, state, facts) = (&entry.spec, &entry.state, &entry.facts);
+        let now = self.clock.monotonic();
+        let readiness = readiness(&spec.readiness);
+        let replicas: Vec<Replica> = facts
+            .replicas
+            .iter()
+            .map(|replica| replica.shown(&readiness))
+            .collect();
+        let serving = replicas
+            .iter()
+            .filter(|replica| replica.ready && !replica.stopping)
+            .count();
+        let mut pending = facts.pending.clone();
+        if let (Some(Pending::NodeBooting { ready_in, .. }), Some(at)) =
+            (&mut pending, facts.node_ready_at)
+        {
+            *ready_in = Some(at.saturating_sub(now));
+        }
+        Workload {
+            id: spec.id.clone(),
+            uid: state.uid.clone(),
+            version: state.version,
+            desired: state.update.desired,
+            current: count(replicas.len()),
+            available: count(serving),
+            intent: state.update.intent.clone(),
+            awake_replicas: spec.awake_replicas,
+            idle_after: spec.idle_after,
+            autoscaler: None,
+            hosts: spec.hosts.clone(),
+            labels: spec.labels.clone(),
+            pool: Some(spec.pool.clone()),
+            replicas,
+            pending,
+            observed_at: self.clock.now(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing inside the short sections leaves it half changed.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Described {
+    New,
+    Changed,
+    Same,
+}
+
+/// The state after a person wrote another number of replicas into the file: as `kubectl scale` does, only the count moves.
+/// The controller sees that the last recorded change does not say so, and records it.
+fn edited(state: Remembered, declared: Replicas) -> Remembered {
+    let update = IntentUpdate {
+        desired: declared,
+        ..state.update
+    };
+    Remembered {
+        declared,
+        update,
+        ..state
+    }
+}
+
+/// The changes in `after` that `before` does not have.
+fn new_changes(before: &Intent, after: &Intent) -> Vec<Change> {
+    after
+        .changes
+        .iter()
+        .filter(|change| !before.changes.contains(change))
+        .cloned()
+        .collect()
+}
+
+/// The port's class for a failure of the disk.
+pub(crate) fn port_error(error: &WriteError) -> PortError {
+    let words = super::explained(error);
+    match error {
+        WriteError::Full { .. } => PortError::StorageFull(words),
+        WriteError::Other { .. } => PortError::Internal(words),
+    }
+}
+
+fn readiness(spec: &file::Readiness) -> Readiness {
+    match spec {
+        file::Readiness::Running => Readiness::Engine,
+        file::Readiness::Tcp => Readiness::Tcp,
+        file::Readiness::Http { path } => Readiness::Http { path: path.clone() },
+    }
+}
+
+fn count(number: usize) -> Replicas {
+    Replicas(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+// === impl ReplicaFacts ===
+
+impl ReplicaFacts {
+    fn shown(&self, readiness: &Readiness) -> Replica {
+        Replica {
+            name: ReplicaName::clone(&self.id.name()),
+            stage: self.stage,
+            address: self.address,
+            readiness: readiness.clone(),
+            ready: self.ready,
+            stopping: self.stopping,
+            restarts: self.restarts,
+        }
+    }
+}
+
+// === impl NodeFacts ===
+
+impl NodeFacts {
+    fn pool(&self, spec: &PoolSpec, now: Duration) -> Pool {
+        let left = |at: Duration| at.saturating_sub(now);
+        let nodes: Vec<Node> = (self.nodes.iter().zip(&self.replicas))
+            .filter(|(node, _)| node.pool == spec.name)
+            .map(|(node, replicas)| Node {
+                name: node.name.clone(),
+                phase: match node.phase {
+                    Phase::Booting { ready_at } => NodePhase::Booting {
+                        ready_in: left(ready_at),
+                    },
+                    Phase::Ready { release_at } => NodePhase::Ready {
+                        released_in: release_at.map(left),
+                    },
+                },
+                replicas: *replicas,
+            })
+            .collect();
+        let mut account = self.accounts.get(&spec.name).copied().unwrap_or_default();
+        // What has passed since the runner last counted.
+        let since = now.saturating_sub(self.accounted_at);
+        account.pass(since, u32::try_from(nodes.len()).unwrap_or(u32::MAX));
+        let price_per_hour = Money {
+            micros: spec.price_per_hour_micro,
+        };
+        Pool {
+            name: spec.name.clone(),
+            nodes,
+            nodes_max: spec.nodes_max,
+            price_per_hour,
+            spent: account.spent(price_per_hour),
+            saved: account.saved(price_per_hour),
+        }
+    }
+}

@@ -1,0 +1,673 @@
+//! The loop that makes the processes of this machine what is wanted: observe, decide, act, publish, wait.
+//!
+//! One task owns every replica and every node. Each round reads what is wanted and what is there, lets [`world::decide`]
+//! say what to do, does it, and tells the ports what there is now. Rounds are caused by a change of what is wanted, by a
+//! report of an attempt, or by an instant that the last round named; a round without cause would change nothing. What
+//! takes time (starting, stopping, the disk) happens in the tasks of the attempts.
+
+mod adopt;
+mod attempt;
+mod nodes;
+mod port;
+mod probe;
+mod replica;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nagi_core::id::{NodeName, PoolName, WorkloadId};
+use nagi_core::workload::Pending;
+use nagi_runtime::{Blocking, Shutdown, TaskSet};
+use tokio::sync::{mpsc, watch};
+
+use self::attempt::{Attempt, Message, Report};
+use self::nodes::{Nodes, StoredNodes};
+use self::replica::{Life, Replica, Running};
+use crate::disk::{self, WriteError};
+use crate::engine::shared::{Description, Facts, NodeFacts, Shared};
+use crate::engine::{OnShutdown, explained};
+use crate::file::{PoolSpec, Resources};
+use crate::process::cgroup::ControlGroup;
+use crate::shim::record::{Launch, REPLICA_VARIABLE};
+use crate::store::{StoreError, random_id};
+use crate::world::{self, NodeState, Phase, Place, Plan, ReplicaId, World};
+
+/// Attempts at once, those that are ending included. A thousand workloads of one replica, and as many again on their
+/// way out; what does not fit waits for the next round.
+const ATTEMPTS_MAX: usize = 2_048;
+/// Blocking calls of attempts at once: each is a start of a process or a look through `/proc`, and more at a time would
+/// only compete for the same two locks of the kernel.
+const BLOCKING_MAX: usize = 4;
+/// Reports that wait for the runner. A full queue makes attempts wait, which loses nothing.
+const REPORTS_MAX: usize = 1_024;
+/// A failed start without any delay of its own (no port, too many attempts) is tried again after this.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// When the process ends and its replicas with it: how long they may take to stop before they are killed. The supervisor of
+/// the process gives two seconds to all that is left to do.
+const END_GRACE: Duration = Duration::from_secs(1);
+/// And how long the killing may take.
+const KILL_GRACE: Duration = Duration::from_millis(400);
+
+/// How to start the supervisor of a replica; directory and attempt are added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShimCommand {
+    /// The program, absolute: normally this one.
+    pub program: PathBuf,
+    /// Its first arguments: normally `shim`.
+    pub arguments: Vec<OsString>,
+}
+
+/// What the runner needs beside what it shares.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    pub(crate) shim: ShimCommand,
+    /// Environment of every replica.
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) on_shutdown: OnShutdown,
+}
+
+/// Owns all replicas and nodes.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    shared: Arc<Shared>,
+    shim: Arc<ShimCommand>,
+    environment: BTreeMap<String, String>,
+    on_shutdown: OnShutdown,
+    group: Option<ControlGroup>,
+    blocking: Blocking,
+    tasks: TaskSet,
+    replicas: BTreeMap<ReplicaId, Replica>,
+    nodes: Nodes,
+    accounted_at: Duration,
+    /// The last written state of the nodes goes to the task that writes it.
+    to_write: watch::Sender<Option<StoredNodes>>,
+    report: mpsc::Sender<Message>,
+    reports: mpsc::Receiver<Message>,
+    adopted: Vec<(Attempt, std::os::fd::OwnedFd)>,
+}
+
+/// Writes the state of the nodes, the newest when several came meanwhile.
+#[derive(Debug)]
+pub(crate) struct NodeWriter {
+    shared: Arc<Shared>,
+    to_write: watch::Receiver<Option<StoredNodes>>,
+}
+
+// === impl Runner ===
+
+impl Runner {
+    /// Adopts what an earlier engine left running and ends the rest. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the state directory or `/proc` cannot be read.
+    pub(crate) fn prepare(
+        shared: Arc<Shared>,
+        tools: Tools,
+    ) -> Result<(Self, NodeWriter), StoreError> {
+        let now = shared.clock.monotonic();
+        let in_charge = shared.store.in_charge();
+        let group = ControlGroup::make(&format!("nagi-{}", in_charge.instance));
+        let stored: Option<StoredNodes> = shared.store.read(nodes::FILE)?;
+        let nodes = stored.map(|stored| Nodes::restored(stored, shared.clock.now(), now));
+        let (to_write, written) = watch::channel(None);
+        let (report, reports) = mpsc::channel(REPORTS_MAX);
+        let mut runner = Self {
+            shim: Arc::new(tools.shim),
+            environment: tools.environment,
+            on_shutdown: tools.on_shutdown,
+            group,
+            blocking: Blocking::new("replicas", BLOCKING_MAX),
+            tasks: TaskSet::new("replicas", ATTEMPTS_MAX),
+            replicas: BTreeMap::new(),
+            nodes: nodes.unwrap_or_default(),
+            accounted_at: now,
+            to_write,
+            report,
+            reports,
+            adopted: Vec::new(),
+            shared: Arc::clone(&shared),
+        };
+        for found in adopt::find(&shared.store.replicas(), in_charge)? {
+            runner.adopt(found, now);
+        }
+        let node_writer = NodeWriter {
+            shared,
+            to_write: written,
+        };
+        Ok((runner, node_writer))
+    }
+
+    /// Runs until the process has drained.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) {
+        for (attempt, supervisor) in std::mem::take(&mut self.adopted) {
+            // The set is empty, and there are never more replicas than it takes.
+            self.tasks.try_spawn(attempt.adopt(supervisor)).ok();
+        }
+        loop {
+            let look_again = self.round();
+            let wait = look_again.saturating_sub(self.shared.clock.monotonic());
+            // Cancel-safe, each of them: a permit of `Notify` and a message stay until they are taken.
+            tokio::select! {
+                () = shutdown.stopped() => break,
+                () = self.shared.look.notified() => {}
+                Some(message) = self.reports.recv() => self.take(message),
+                () = tokio::time::sleep(wait) => {}
+            }
+            while let Ok(message) = self.reports.try_recv() {
+                self.take(message);
+            }
+        }
+        match self.on_shutdown {
+            OnShutdown::Keep => {}
+            OnShutdown::End => self.end_all().await,
+        }
+    }
+
+    /// One round. Returns when time alone will cause the next one.
+    fn round(&mut self) -> Duration {
+        let now = self.shared.clock.monotonic();
+        let (pools, descriptions) = self.shared.descriptions();
+        let plan = world::decide(&self.world(pools, &descriptions), now);
+        let descriptions: BTreeMap<&WorkloadId, &Description> =
+            descriptions.iter().map(|one| (&one.spec.id, one)).collect();
+        self.act(&plan, &descriptions, now);
+        self.start_rested(&descriptions, now);
+        self.settle_nodes(&plan, now);
+        self.publish(&plan);
+        let rests = self
+            .replicas
+            .values()
+            .filter_map(|replica| match replica.life {
+                Life::Resting { until } => Some(until),
+                Life::Waiting | Life::Running(_) => None,
+            });
+        // Without any of both there is nothing that time alone would change; an hour is as good as never.
+        rests
+            .chain(plan.look_again)
+            .min()
+            .unwrap_or(now + Duration::from_hours(1))
+    }
+
+    fn world(&self, pools: BTreeMap<PoolName, PoolSpec>, descriptions: &[Description]) -> World {
+        let wanted = descriptions.iter().map(|description| world::Wanted {
+            id: description.spec.id.clone(),
+            desired: description.desired,
+            digest: description.digest.to_string(),
+            pool: description.spec.pool.clone(),
+            resources: description.spec.resources,
+        });
+        World {
+            pools,
+            wanted: wanted.collect(),
+            replicas: self
+                .replicas
+                .iter()
+                .map(|(id, replica)| replica.occupant(id))
+                .collect(),
+            nodes: self.nodes.nodes.clone(),
+        }
+    }
+
+    fn act(
+        &mut self,
+        plan: &Plan,
+        descriptions: &BTreeMap<&WorkloadId, &Description>,
+        now: Duration,
+    ) {
+        for id in &plan.end {
+            self.end(id, descriptions);
+        }
+        for id in &plan.create {
+            let Some(description) = descriptions.get(&id.workload) else {
+                continue;
+            };
+            self.replicas.insert(
+                id.clone(),
+                Replica::waiting(description.digest.to_string(), now),
+            );
+        }
+        for (id, node) in &plan.place {
+            let Some(description) = descriptions.get(&id.workload) else {
+                continue;
+            };
+            if let Some(replica) = self.replicas.get_mut(id) {
+                let resources = description.spec.resources;
+                replica.place = Place::On {
+                    node: node.clone(),
+                    resources,
+                };
+            }
+            self.start(id, node, description, now);
+        }
+    }
+
+    /// Tells a replica to stop; one without processes is gone at once.
+    fn end(&mut self, id: &ReplicaId, descriptions: &BTreeMap<&WorkloadId, &Description>) {
+        let Some(replica) = self.replicas.get(id) else {
+            return;
+        };
+        let running = match &replica.life {
+            Life::Waiting | Life::Resting { .. } => {
+                self.replicas.remove(id);
+                return;
+            }
+            Life::Running(running) => running,
+        };
+        // A workload that is no longer described keeps the grace it was started with.
+        let started_with = Duration::from_millis(running.launch.stop_grace_ms);
+        let grace = descriptions
+            .get(&id.workload)
+            .map_or(started_with, |one| one.spec.stop_grace);
+        running.stop.send_replace(Some(grace));
+        tracing::info!(
+            namespace = %id.workload.namespace, workload = %id.workload.name, replica = %id.name(),
+            "Replica stopping"
+        );
+    }
+
+    fn start_rested(&mut self, descriptions: &BTreeMap<&WorkloadId, &Description>, now: Duration) {
+        let rested: Vec<(ReplicaId, NodeName)> = (self.replicas.iter())
+            .filter(|(_, replica)| matches!(replica.life, Life::Resting { until } if until <= now))
+            .filter_map(|(id, replica)| match &replica.place {
+                Place::On { node, .. } => Some((id.clone(), node.clone())),
+                Place::Waiting { .. } => None,
+            })
+            .collect();
+        for (id, node) in rested {
+            if let Some(description) = descriptions.get(&id.workload) {
+                self.start(&id, &node, description, now);
+            }
+        }
+    }
+
+    /// Starts an attempt of a replica that has a node.
+    fn start(&mut self, id: &ReplicaId, node: &NodeName, description: &Description, now: Duration) {
+        let launch = self.launch(id, node, description);
+        let Some(replica) = self.replicas.get_mut(id) else {
+            return;
+        };
+        let (stop, stopped) = watch::channel(None);
+        let started = launch.and_then(|launch| {
+            let attempt = Attempt {
+                id: id.clone(),
+                directory: directory(&self.shared, id),
+                launch: launch.clone(),
+                readiness: description.spec.readiness.clone(),
+                shim: Arc::clone(&self.shim),
+                blocking: self.blocking.clone(),
+                stop: stopped,
+                reports: self.report.clone(),
+            };
+            self.tasks
+                .try_spawn(attempt.launch())
+                .map_err(|error| error.to_string())?;
+            Ok(launch)
+        });
+        match started {
+            Ok(launch) => {
+                tracing::info!(
+                    namespace = %id.workload.namespace, workload = %id.workload.name,
+                    replica = %id.name(), node = %node, port = launch.port, "Replica starting"
+                );
+                replica.life = Life::Running(Box::new(Running {
+                    launch,
+                    since: now,
+                    started: false,
+                    ready: false,
+                    stop,
+                }));
+            }
+            Err(why) => {
+                tracing::error!(
+                    namespace = %id.workload.namespace, workload = %id.workload.name,
+                    replica = %id.name(), error = why, "Replica could not be started"
+                );
+                replica.last_exit = Some(why);
+                replica.life = Life::Resting {
+                    until: now + TRY_AGAIN,
+                };
+            }
+        }
+    }
+
+    fn launch(&self, id: &ReplicaId, node: &NodeName, of: &Description) -> Result<Launch, String> {
+        let spec = &of.spec;
+        let attempt = random_id().map_err(|error| error.to_string())?;
+        let in_charge = self.shared.store.in_charge();
+        let (namespace, name) = (&id.workload.namespace, &id.workload.name);
+        let mark = format!(
+            "{}/{namespace}/{name}/{}/{attempt}",
+            in_charge.instance, id.number
+        );
+        let mut environment = self.environment.clone();
+        environment.extend(spec.env.clone());
+        environment.insert(REPLICA_VARIABLE.to_owned(), mark.clone());
+        let port = if spec.port.is_some() {
+            let promised: BTreeSet<u16> =
+                self.replicas.values().filter_map(Replica::port).collect();
+            let random = u64::from_str_radix(&attempt, 16).unwrap_or(0);
+            let port = port::free(&promised, random).ok_or("no free port on 127.0.0.1")?;
+            environment.insert("PORT".to_owned(), port.to_string());
+            Some(port)
+        } else {
+            None
+        };
+        let group = self
+            .group
+            .as_ref()
+            .and_then(|group| group.make_inside(&attempt));
+        Ok(Launch {
+            mark,
+            digest: of.digest.to_string(),
+            command: spec.command.clone(),
+            environment,
+            working_directory: spec.working_directory.clone(),
+            port,
+            node: node.to_string(),
+            cpu_milli: spec.resources.cpu_milli,
+            memory_bytes: spec.resources.memory_bytes,
+            gpu: spec.resources.gpu,
+            stop_grace_ms: u64::try_from(spec.stop_grace.as_millis()).unwrap_or(u64::MAX),
+            control_group: group.map(|group| group.directory().to_path_buf()),
+            engine_file: self.shared.store.engine_file(),
+            generation: in_charge.generation,
+            restarts: self.replicas.get(id).map_or(0, |replica| replica.restarts),
+            attempt,
+        })
+    }
+
+    /// Takes in what an attempt reports.
+    fn take(&mut self, message: Message) {
+        let Message {
+            id,
+            attempt,
+            report,
+        } = message;
+        let now = self.shared.clock.monotonic();
+        let Some(replica) = self.replicas.get_mut(&id) else {
+            return;
+        };
+        let stopping = replica.is_stopping();
+        let Life::Running(running) = &mut replica.life else {
+            return;
+        };
+        if running.launch.attempt != attempt {
+            return;
+        }
+        let elapsed = now.saturating_sub(running.since);
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let (namespace, workload) = (&id.workload.namespace, &id.workload.name);
+        match report {
+            Report::Started => running.started = true,
+            Report::Serves(ready) => {
+                running.ready = ready;
+                let name = id.name();
+                if ready {
+                    tracing::info!(%namespace, %workload, replica = %name, elapsed_ms, "Replica ready");
+                } else {
+                    tracing::warn!(%namespace, %workload, replica = %name, "Replica no longer ready");
+                }
+            }
+            Report::Ended(ending) => {
+                let (name, reason) = (id.name(), ending.to_string());
+                if stopping {
+                    tracing::info!(%namespace, %workload, replica = %name, reason, "Replica stopped");
+                    self.replicas.remove(&id);
+                    self.remove_traces(&id.workload);
+                } else {
+                    tracing::warn!(
+                        %namespace, %workload, replica = %name, reason, elapsed_ms,
+                        "Replica ended by itself"
+                    );
+                    // Lost with its supervisor, it did nothing wrong itself, but it did end.
+                    replica.rest(elapsed, reason, now);
+                }
+            }
+        }
+    }
+
+    /// After the last replica of a workload that is no longer described: its records and output go.
+    fn remove_traces(&self, id: &WorkloadId) {
+        let described = self.shared.workload(id).is_some();
+        if !described && self.replicas.keys().all(|replica| replica.workload != *id) {
+            disk::remove_tree(&workload_directory(&self.shared, id));
+        }
+    }
+
+    /// Takes the nodes over from a plan, counts what they cost, and has them written when they changed.
+    fn settle_nodes(&mut self, plan: &Plan, now: Duration) {
+        self.nodes.pass(now.saturating_sub(self.accounted_at));
+        self.accounted_at = now;
+        for node in &plan.booted {
+            tracing::info!(node = %node, "Node booting");
+        }
+        for node in &plan.released {
+            tracing::info!(node = %node, "Node released");
+        }
+        if self.nodes.nodes != plan.nodes {
+            self.nodes.nodes.clone_from(&plan.nodes);
+            // So that a pool's first node counts as its peak from now on.
+            self.nodes.pass(Duration::ZERO);
+            self.to_write
+                .send_replace(Some(self.nodes.stored(self.shared.clock.now(), now)));
+        }
+    }
+
+    /// Tells the ports what there is now.
+    fn publish(&self, plan: &Plan) {
+        let mut facts: BTreeMap<WorkloadId, Facts> = BTreeMap::new();
+        for (id, replica) in &self.replicas {
+            let waiting = plan.waiting.get(id);
+            let of_workload = facts.entry(id.workload.clone()).or_default();
+            of_workload.replicas.push(replica.facts(id, waiting));
+            let (reason, node_ready_at) = self.reason(replica, waiting);
+            let Some(reason) = reason else { continue };
+            let urgent = |pending: &Pending| urgency(pending);
+            if of_workload
+                .pending
+                .as_ref()
+                .is_none_or(|known| urgent(known) < urgent(&reason))
+            {
+                of_workload.pending = Some(reason);
+                of_workload.node_ready_at = node_ready_at;
+            }
+        }
+        let replicas_on = |node: &NodeState| {
+            let on = |replica: &&Replica| matches!(&replica.place, Place::On { node: on, .. } if *on == node.name);
+            u32::try_from(self.replicas.values().filter(on).count()).unwrap_or(u32::MAX)
+        };
+        let nodes = NodeFacts {
+            nodes: self.nodes.nodes.clone(),
+            replicas: self.nodes.nodes.iter().map(replicas_on).collect(),
+            accounts: self.nodes.accounts.clone(),
+            accounted_at: self.accounted_at,
+        };
+        self.shared.publish(facts, nodes);
+    }
+
+    /// Why a replica does not serve. The instant a node is expected at is kept apart, so that the passing of time alone is
+    /// no change.
+    fn reason(
+        &self,
+        replica: &Replica,
+        waiting: Option<&Pending>,
+    ) -> (Option<Pending>, Option<Duration>) {
+        let now = self.shared.clock.monotonic();
+        match waiting {
+            Some(Pending::NodeBooting { pool, ready_in }) => {
+                let soonest = self.nodes.nodes.iter().filter_map(|node| match node.phase {
+                    Phase::Booting { ready_at } if node.pool == *pool => Some(ready_at),
+                    Phase::Booting { .. } | Phase::Ready { .. } => None,
+                });
+                let ready_at = soonest.min().or(ready_in.map(|left| now + left));
+                (
+                    Some(Pending::NodeBooting {
+                        pool: pool.clone(),
+                        ready_in: None,
+                    }),
+                    ready_at,
+                )
+            }
+            Some(other) => (Some(other.clone()), None),
+            None if replica.is_stopping() => (Some(Pending::Stopping), None),
+            None => (replica.pending(), None),
+        }
+    }
+
+    /// Takes over a replica of an earlier engine.
+    fn adopt(&mut self, found: adopt::Found, now: Duration) {
+        let adopt::Found {
+            id,
+            directory,
+            launch,
+            supervisor,
+        } = found;
+        let Ok(node) = NodeName::new(launch.node.clone()) else {
+            return;
+        };
+        let (_, descriptions) = self.shared.descriptions();
+        let description = descriptions
+            .into_iter()
+            .find(|one| one.spec.id == id.workload);
+        if self.nodes.nodes.iter().all(|known| known.name != node)
+            && let Some((pool, _)) = launch.node.rsplit_once('-')
+            && let Ok(pool) = PoolName::new(pool)
+        {
+            // The file of the nodes was lost: where somebody runs, there is a node.
+            let phase = Phase::Ready { release_at: None };
+            self.nodes.nodes.push(NodeState {
+                name: node.clone(),
+                pool,
+                phase,
+            });
+        }
+        tracing::info!(
+            namespace = %id.workload.namespace, workload = %id.workload.name, replica = %id.name(),
+            "Replica adopted"
+        );
+        let (stop, stopped) = watch::channel(None);
+        let attempt = Attempt {
+            id: id.clone(),
+            directory,
+            launch: launch.clone(),
+            readiness: description.map_or(crate::file::Readiness::Running, |one| {
+                one.spec.readiness.clone()
+            }),
+            shim: Arc::clone(&self.shim),
+            blocking: self.blocking.clone(),
+            stop: stopped,
+            reports: self.report.clone(),
+        };
+        let resources = Resources {
+            cpu_milli: launch.cpu_milli,
+            memory_bytes: launch.memory_bytes,
+            gpu: launch.gpu,
+        };
+        let running = Running {
+            launch,
+            since: now,
+            started: true,
+            ready: false,
+            stop,
+        };
+        self.replicas
+            .insert(id, Replica::adopted(Place::On { node, resources }, running));
+        self.adopted.push((attempt, supervisor));
+    }
+
+    /// Ends every replica, politely for a moment, then not.
+    async fn end_all(&mut self) {
+        for grace in [END_GRACE, Duration::ZERO] {
+            for replica in self.replicas.values() {
+                if let Life::Running(running) = &replica.life {
+                    running.stop.send_replace(Some(grace));
+                }
+            }
+            let ended = tokio::time::timeout(grace + KILL_GRACE, async {
+                while self
+                    .replicas
+                    .values()
+                    .any(|replica| matches!(replica.life, Life::Running(_)))
+                {
+                    let Some(message) = self.reports.recv().await else {
+                        return;
+                    };
+                    self.take(message);
+                }
+            });
+            if ended.await.is_ok() {
+                break;
+            }
+        }
+        if let Some(group) = &self.group {
+            group.remove();
+        }
+    }
+}
+
+/// Which reason says most about a workload of which several replicas do not serve: the one that waiting will not mend.
+const fn urgency(pending: &Pending) -> u8 {
+    match pending {
+        Pending::DoesNotFit { .. } => 6,
+        Pending::PoolAtMaximum { .. } => 5,
+        Pending::CrashLoop { .. } => 4,
+        Pending::NodeBooting { .. } => 3,
+        Pending::Starting => 2,
+        Pending::Engine(_) => 1,
+        Pending::Stopping => 0,
+    }
+}
+
+/// The directory of a replica's records and output.
+pub(crate) fn directory(shared: &Shared, id: &ReplicaId) -> PathBuf {
+    workload_directory(shared, &id.workload).join(id.number.to_string())
+}
+
+/// The directory of all replicas of a workload.
+pub(crate) fn workload_directory(shared: &Shared, id: &WorkloadId) -> PathBuf {
+    shared
+        .store
+        .replicas()
+        .join(id.namespace.as_str())
+        .join(id.name.as_str())
+}
+
+// === impl NodeWriter ===
+
+impl NodeWriter {
+    /// Writes until the process has drained, and once more then.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) {
+        let blocking = Blocking::new("nodes", 1);
+        loop {
+            // Cancel-safe: a value that was not seen stays unseen.
+            let last = tokio::select! {
+                () = shutdown.stopped() => true,
+                changed = self.to_write.changed() => changed.is_err(),
+            };
+            let newest = self.to_write.borrow_and_update().clone();
+            if let Some(newest) = newest {
+                let shared = Arc::clone(&self.shared);
+                let written = blocking
+                    .run(move || shared.store.write(nodes::FILE, &newest))
+                    .await;
+                if let Ok(Err(error)) = written {
+                    // The next change is written again; a restart before it boots anew.
+                    warn_not_written(&error);
+                }
+            }
+            if last {
+                return;
+            }
+        }
+    }
+}
+
+fn warn_not_written(error: &WriteError) {
+    tracing::warn!(
+        error = explained(error),
+        "State of the nodes could not be written"
+    );
+}

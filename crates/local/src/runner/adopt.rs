@@ -1,0 +1,184 @@
+//! At the start of an engine: which replicas of an earlier one still run, and the end of everything else it left.
+//!
+//! Three cases for each launch record. A supervisor that lives under the recorded pid and start time, on this boot, is
+//! adopted with its replica. One that is gone and left an exit record, or belongs to another boot, leaves only files, which
+//! are removed. One that is gone without a word was killed: its processes are found by their mark and killed. A supervisor
+//! that has written no record yet will find this engine in charge and give way, so its launch record is removed as well.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nagi_core::id::{Name, Namespace, WorkloadId};
+use rustix::process::Signal;
+
+use super::attempt::{kill_marked, remove_records};
+use crate::process::{boot_id, marked_with_prefix};
+use crate::shim::record::{self, EngineInCharge, Kind, Launch, REPLICA_VARIABLE, Running};
+use crate::store::StoreError;
+use crate::world::ReplicaId;
+
+/// Between two looks for left-over processes.
+const SWEEP_PAUSE: Duration = Duration::from_millis(10);
+/// Looks for left-over processes before the start goes on without those that cannot be killed: half a second.
+const SWEEP_LOOKS_MAX: usize = 50;
+
+/// A replica that still runs.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) id: ReplicaId,
+    pub(super) directory: PathBuf,
+    pub(super) launch: Launch,
+    pub(super) supervisor: OwnedFd,
+}
+
+/// Finds what still runs below `replicas` and ends the rest. Blocks for some milliseconds.
+///
+/// # Errors
+/// [`StoreError::Read`] when `/proc` cannot be read.
+pub(super) fn find(replicas: &Path, in_charge: &EngineInCharge) -> Result<Vec<Found>, StoreError> {
+    let boot = boot_id().map_err(|source| {
+        let path = PathBuf::from("/proc/sys/kernel/random/boot_id");
+        StoreError::Read { path, source }
+    })?;
+    let mut found: Vec<Found> = Vec::new();
+    for (id, directory) in directories(replicas) {
+        for (attempt, launch) in launches(&directory) {
+            match supervisor(&directory, &attempt, &boot) {
+                // A second attempt of one replica cannot be: the first was ended before. Trust one, end the other.
+                Some(supervisor) if found.iter().all(|other| other.id != id) => {
+                    let (id, directory) = (id.clone(), directory.clone());
+                    found.push(Found {
+                        id,
+                        directory,
+                        launch,
+                        supervisor,
+                    });
+                }
+                Some(supervisor) => {
+                    rustix::process::pidfd_send_signal(&supervisor, Signal::KILL).ok();
+                    end(&directory, &launch);
+                }
+                None => end(&directory, &launch),
+            }
+        }
+    }
+    sweep(in_charge, &found);
+    Ok(found)
+}
+
+/// The directories of all replicas there ever were.
+fn directories(replicas: &Path) -> Vec<(ReplicaId, PathBuf)> {
+    let mut all = Vec::new();
+    for (namespace, path) in entries(replicas) {
+        let Ok(namespace) = Namespace::new(namespace) else {
+            continue;
+        };
+        for (name, path) in entries(&path) {
+            let Ok(name) = Name::new(name) else { continue };
+            let workload = WorkloadId::deployment(namespace.clone(), name);
+            for (number, path) in entries(&path) {
+                if let Ok(number) = number.parse() {
+                    all.push((
+                        ReplicaId {
+                            workload: workload.clone(),
+                            number,
+                        },
+                        path,
+                    ));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The launch records in a directory. One that cannot be read is removed: what it started is found by its mark.
+fn launches(directory: &Path) -> Vec<(String, Launch)> {
+    let names = entries(directory).into_iter();
+    names
+        .filter_map(|(name, path)| {
+            let attempt = Kind::Launch.attempt_of(&name)?.to_owned();
+            let launch = record::read(&path);
+            if launch.is_none() {
+                crate::disk::remove_file(&path);
+            }
+            Some((attempt, launch?))
+        })
+        .collect()
+}
+
+/// The living supervisor of an attempt.
+fn supervisor(directory: &Path, attempt: &str, boot: &str) -> Option<OwnedFd> {
+    let running: Running = record::read(&Kind::Running.path(directory, attempt))?;
+    if running.boot_id != boot || !running.supervisor.is_alive() {
+        return None;
+    }
+    running.supervisor.open().ok()?
+}
+
+fn end(directory: &Path, launch: &Launch) {
+    kill_marked(launch);
+    remove_records(directory, launch);
+}
+
+/// Kills every process that an engine of this state directory started and that belongs to nothing that was found.
+fn sweep(in_charge: &EngineInCharge, found: &[Found]) {
+    let wanted: BTreeSet<&str> = found
+        .iter()
+        .map(|found| found.launch.mark.as_str())
+        .collect();
+    let prefix = format!("{REPLICA_VARIABLE}={}/", in_charge.instance);
+    let mut clean_looks = 0;
+    for _ in 0..SWEEP_LOOKS_MAX {
+        let marked = marked_with_prefix(&prefix);
+        let strays: Vec<_> = marked
+            .into_iter()
+            .filter(|(_, entry)| {
+                let mark = entry.split_once('=').map_or("", |(_, mark)| mark);
+                !wanted.contains(mark)
+            })
+            .collect();
+        clean_looks = if strays.is_empty() {
+            clean_looks + 1
+        } else {
+            0
+        };
+        // Twice, with a pause: a process in the middle of `exec` shows no mark for some microseconds. Where nothing
+        // was ever started there is nothing to wait for.
+        if clean_looks == 2 || (clean_looks == 1 && found.is_empty() && in_charge.generation == 1) {
+            return;
+        }
+        for (process, mark) in strays {
+            tracing::warn!(
+                pid = process.pid,
+                mark,
+                "Process left by an earlier engine is killed"
+            );
+            drop(process.signal(Signal::KILL));
+        }
+        pause();
+    }
+    tracing::error!("Processes left by an earlier engine could not be killed");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "on a blocking thread, before the engine serves"
+)]
+fn pause() {
+    std::thread::sleep(SWEEP_PAUSE);
+}
+
+fn entries(directory: &Path) -> Vec<(String, PathBuf)> {
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((entry.file_name().into_string().ok()?, entry.path()))
+        })
+        .collect()
+}
