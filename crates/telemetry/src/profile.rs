@@ -3,8 +3,14 @@
 //! [`cpu`] samples all threads by a timer of the kernel and returns a pprof protobuf, which `go tool
 //! pprof` and others read. Setting up, waiting, resolving symbols and encoding happen on a thread of
 //! their own; the caller only awaits. The profiler is one per process, so a second call is refused.
-//! Samples that fall into the C library are left out: unwinding from there is not safe in a signal
-//! handler. Time inside system calls and `memcpy` is therefore not shown.
+//!
+//! Stacks are unwound inside the signal handler by `framehop`, from tables read beforehand and with
+//! every address probed before it is read: it takes no lock and allocates nothing, where the unwinder
+//! of the C library does both and can stop or kill the process that it is to explain. Its tables are
+//! loaded by the first sample, so the first profile of a process begins with a short warm-up.
+//!
+//! The first profile costs about 75 MB of memory, most of which stays: buffers for 16,384 stacks of
+//! 128 frames, the tables, the symbols. It needs a temporary directory that can be written.
 //! It deliberately serves no HTTP and checks no rights.
 
 mod threads;
@@ -12,10 +18,10 @@ mod threads;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use pprof::ProfilerGuardBuilder;
 use pprof::protos::Message;
-use pprof::{Frames, ProfilerGuardBuilder, Symbol};
 use tokio::sync::oneshot;
 
 pub use threads::tasks_and_threads;
@@ -30,10 +36,14 @@ pub const DURATION_DEFAULT: Duration = Duration::from_secs(30);
 /// Samples a second for each CPU in use. Not 100: a prime beat does not fall into step with timers of
 /// the program. The overhead is below one percent.
 const FREQUENCY_HERTZ: i32 = 99;
-/// Shared objects whose samples are left out, as `pprof` advises: a signal that interrupts them may
-/// hold locks that unwinding takes, and the unwind tables of the vDSO are not reliable.
-const BLOCKED_OBJECTS: [&str; 4] = ["libc", "libgcc", "pthread", "vdso"];
+/// Objects in which the warm-up takes no sample. Loading the tables allocates memory and walks the
+/// list of loaded objects; a thread that was interrupted in here may hold the locks for both.
+const WARM_UP_BLOCKED_OBJECTS: [&str; 4] = ["libc", "ld-", "pthread", "libgcc"];
+/// Longest warm-up. It ends with the first sample, which comes after some 10 ms.
+const WARM_UP_MAX: Duration = Duration::from_secs(1);
 
+/// True once the tables for unwinding are loaded.
+static WARM: AtomicBool = AtomicBool::new(false);
 /// True while a profile is taken.
 static BUSY: AtomicBool = AtomicBool::new(false);
 
@@ -103,18 +113,19 @@ pub async fn cpu(duration: Duration) -> Result<Vec<u8>, ProfileError> {
 
 /// Samples until `duration` is over. When the caller has gone, what was sampled is thrown away.
 fn sample(duration: Duration, abandoned: &mpsc::Receiver<()>) -> Result<Vec<u8>, ProfileError> {
+    if !WARM.load(Ordering::Acquire) {
+        warm_up()?;
+        WARM.store(true, Ordering::Release);
+    }
     let guard = ProfilerGuardBuilder::default()
         .frequency(FREQUENCY_HERTZ)
-        .blocklist(&BLOCKED_OBJECTS)
-        .build()
-        .map_err(ProfileError::Start)?;
+        .build();
+    let guard = guard.map_err(ProfileError::Start)?;
     match abandoned.recv_timeout(duration) {
         Err(RecvTimeoutError::Timeout) => {}
         Ok(()) | Err(RecvTimeoutError::Disconnected) => return Err(ProfileError::Lost),
     }
-    let mut builder = guard.report();
-    builder.frames_post_processor(without_profiler);
-    let report = builder.build().map_err(ProfileError::Build)?;
+    let report = guard.report().build().map_err(ProfileError::Build)?;
     drop(guard);
     let profile = report.pprof().map_err(ProfileError::Build)?;
     let mut bytes = Vec::with_capacity(profile.encoded_len());
@@ -125,27 +136,33 @@ fn sample(duration: Duration, abandoned: &mpsc::Receiver<()>) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// Takes the profiler's own frames off the top of a stack. `pprof` takes off its signal handler, and
-/// what that called to unwind would else look like the function in which all time was spent.
-fn without_profiler(stack: &mut Frames) {
-    let own = stack
-        .frames
-        .iter()
-        .take_while(|symbols| symbols.iter().all(is_profiler))
-        .count();
-    stack.frames.drain(..own);
-}
-
-/// By file where there is debug information, which then holds short names; else by the full name.
-fn is_profiler(symbol: &Symbol) -> bool {
-    let (name, file) = (symbol.name(), symbol.filename());
-    let name = name.trim_start_matches('<');
-    ["pprof::", "backtrace::"]
-        .iter()
-        .any(|module| name.starts_with(module))
-        || ["/pprof-", "/backtrace-"]
-            .iter()
-            .any(|package| file.contains(package))
+/// Lets the first sample of the process fall where loading the tables is safe: most likely in this
+/// thread, which does nothing but count, and in no thread that is inside the C library.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "runs on the profiler's own thread"
+)]
+fn warm_up() -> Result<(), ProfileError> {
+    let guard = ProfilerGuardBuilder::default()
+        .frequency(FREQUENCY_HERTZ)
+        .blocklist(&WARM_UP_BLOCKED_OBJECTS)
+        .build()
+        .map_err(ProfileError::Start)?;
+    let begin = Instant::now();
+    while begin.elapsed() < WARM_UP_MAX {
+        // Two milliseconds of work between looks, since looking locks samples out.
+        for number in 0..1_000_000_u32 {
+            std::hint::black_box(number);
+        }
+        let report = guard
+            .report()
+            .build_unresolved()
+            .map_err(ProfileError::Build)?;
+        if !report.data.is_empty() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The right to profile, given back when dropped.

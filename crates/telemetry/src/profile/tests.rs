@@ -86,6 +86,47 @@ fn shows_in_go_tool(profile: &[u8]) {
     assert!(!row.trim_start().starts_with("0 "), "{top}");
 }
 
+// What stops or kills a process whose signal handler takes a lock or allocates: threads that are
+// inside the allocator, inside the unwinder, and inside the list of loaded objects.
+#[tokio::test]
+async fn profile_survives_threads_that_allocate_and_unwind() {
+    let _turn = TURN.lock().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let busy = |stop: Arc<AtomicBool>| {
+        let mut kept = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            kept.push(vec![1_u8; 100 + kept.len() * 7]);
+            if kept.len() == 200 {
+                kept.clear();
+                drop(black_box(std::backtrace::Backtrace::force_capture()));
+                // Unwinds without the panic hook, which would print.
+                black_box(std::panic::catch_unwind(|| {
+                    std::panic::resume_unwind(Box::new(1))
+                }))
+                .ok();
+            }
+        }
+    };
+    let threads: Vec<_> = (0..3)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            thread::Builder::new().spawn(move || busy(stop)).unwrap()
+        })
+        .collect();
+    let profile = cpu(DURATION_MIN).await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    // Samples inside the C library are there too, with the way up to our own function.
+    let name = b"profile_survives_threads_that_allocate_and_unwind";
+    assert!(
+        profile.windows(name.len()).any(|window| window == name),
+        "{} bytes",
+        profile.len()
+    );
+}
+
 #[tokio::test]
 async fn second_profile_is_refused_while_one_is_taken() {
     let _turn = TURN.lock().await;
