@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::serve::settings::{Home, ServeArgs, ServeConfig};
-use crate::serve::{self, OnExit, Start};
+use crate::serve::{self, Start};
+use nagi_local::OnShutdown;
 
 /// The command line of `nagi all`.
 #[derive(Debug, Args)]
@@ -16,25 +17,30 @@ pub(crate) struct AllArgs {
     workloads: PathBuf,
 
     /// What becomes of the replicas when nagi ends: `keep` leaves them running for the next start, `stop` ends them
-    #[arg(long, env = "NAGI_ON_EXIT", value_name = "WHAT", default_value = "keep")]
+    #[arg(
+        long,
+        env = "NAGI_ON_EXIT",
+        value_name = "WHAT",
+        default_value = "keep"
+    )]
     on_exit: OnExitArg,
 
     #[command(flatten)]
     serve: ServeArgs,
 }
 
-/// The spelling of [`OnExit`] on the command line.
+/// The spelling of [`OnShutdown`] on the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum OnExitArg {
     Keep,
     Stop,
 }
 
-impl From<OnExitArg> for OnExit {
+impl From<OnExitArg> for OnShutdown {
     fn from(arg: OnExitArg) -> Self {
         match arg {
             OnExitArg::Keep => Self::Keep,
-            OnExitArg::Stop => Self::Stop,
+            OnExitArg::Stop => Self::End,
         }
     }
 }
@@ -45,7 +51,11 @@ pub(crate) async fn run(args: AllArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return serve::fail(&error, Some("see `nagi all --help` for every setting")),
     };
-    let start = Start { config, workloads: args.workloads, on_exit: args.on_exit.into() };
+    let start = Start {
+        config,
+        workloads: args.workloads,
+        on_exit: args.on_exit.into(),
+    };
     match serve::run(start, async |_clock| std::future::pending().await).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => serve::fail(&error, error.hint()),

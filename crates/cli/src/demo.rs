@@ -18,7 +18,8 @@ use thiserror::Error;
 
 use crate::demo::tour::{Tour, TourError};
 use crate::serve::settings::{Home, ServeArgs, ServeConfig};
-use crate::serve::{self, OnExit, Start};
+use crate::serve::{self, Start};
+use nagi_local::OnShutdown;
 
 /// The workload file of the demo; `NAGI` stands for the path of this binary.
 const WORKLOADS: &str = include_str!("demo/workloads.yaml");
@@ -61,7 +62,10 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
     let workloads = match prepare(&config.state_dir) {
         Ok(path) => path,
         Err(error) => {
-            return serve::fail(&error, Some("choose a directory that you may write with --state-dir"));
+            return serve::fail(
+                &error,
+                Some("choose a directory that you may write with --state-dir"),
+            );
         }
     };
     let stay = std::io::stdout().is_terminal() && !args.once;
@@ -73,7 +77,11 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
     ));
     let mut outcome = None;
     let ended = serve::run(
-        Start { config, workloads, on_exit: OnExit::Stop },
+        Start {
+            config,
+            workloads,
+            on_exit: OnShutdown::End,
+        },
         async |clock: Arc<dyn Clock>| {
             let result = guide(api, gateway, &*clock).await;
             let failed = result.is_err();
@@ -104,7 +112,10 @@ fn prepare(state_dir: &Path) -> Result<PathBuf, DemoError> {
     // A JSON string is a YAML string, whatever the path holds.
     let quoted = serde_json::Value::from(binary.to_string_lossy().into_owned()).to_string();
     let path = state_dir.join("workloads.yaml");
-    let write = |source| DemoError::Write { path: path.clone(), source };
+    let write = |source| DemoError::Write {
+        path: path.clone(),
+        source,
+    };
     std::fs::create_dir_all(state_dir).map_err(write)?;
     let text = WORKLOADS.replace(&format!("[{PLACEHOLDER},"), &format!("[{quoted},"));
     std::fs::write(&path, text).map_err(write)?;
@@ -114,7 +125,13 @@ fn prepare(state_dir: &Path) -> Result<PathBuf, DemoError> {
 async fn guide(api: SocketAddr, gateway: SocketAddr, clock: &dyn Clock) -> Result<(), TourError> {
     let server = ServerAddress::from(api);
     let client = Client::new(server, None);
-    let mut tour = Tour { client, gateway, clock, out: std::io::stdout(), step: "start" };
+    let mut tour = Tour {
+        client,
+        gateway,
+        clock,
+        out: std::io::stdout(),
+        step: "start",
+    };
     tour.run().await
 }
 
@@ -145,7 +162,11 @@ mod tests {
         let file = nagi_local::file::WorkloadFile::read(&path).unwrap();
         assert_eq!(file.workloads.len(), 2);
         for workload in &file.workloads {
-            assert!(Path::new(&workload.command[0]).is_absolute(), "{:?}", workload.command);
+            assert!(
+                Path::new(&workload.command[0]).is_absolute(),
+                "{:?}",
+                workload.command
+            );
         }
     }
 }

@@ -7,7 +7,7 @@
 pub(crate) mod settings;
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +16,10 @@ use std::time::Duration;
 
 use nagi_control::Controller;
 use nagi_gateway::{Gateway, HoldSettings, Settings};
-use nagi_local::{EngineConfig, EngineError, LocalEngine};
+use nagi_local::store::StoreError;
+use nagi_local::{
+    LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError, inherited_environment,
+};
 use nagi_ports::{Clock, SystemClock, Traffic, Workloads};
 use nagi_runtime::{Reload, SignalError, Supervisor, SupervisorError, Termination};
 use nagi_server::{KeySources, Keyring, KeyringError, Listeners, Server, ServerConfig};
@@ -30,22 +33,13 @@ use crate::serve::settings::ServeConfig;
 /// What running requests get at the end.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// What becomes of the replicas of the local engine when this process ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum OnExit {
-    /// They go on; the next start takes them over.
-    #[default]
-    Keep,
-    /// They are ended.
-    Stop,
-}
-
 /// What to serve.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) config: ServeConfig,
     pub(crate) workloads: PathBuf,
-    pub(crate) on_exit: OnExit,
+    /// What becomes of the replicas when this process ends.
+    pub(crate) on_exit: OnShutdown,
 }
 
 /// Why serving could not begin, or ended by itself.
@@ -64,7 +58,9 @@ pub(crate) enum ServeError {
     #[error("API keys cannot be used")]
     Keys(#[from] KeyringError),
     #[error("the local engine could not start")]
-    Engine(#[from] EngineError),
+    Engine(#[from] StartError),
+    #[error("cannot tell where this binary is")]
+    OwnPath(#[source] io::Error),
     #[error("signals cannot be received")]
     Signals(#[from] SignalError),
     #[error("a part of the process ended")]
@@ -79,17 +75,36 @@ impl ServeError {
         match self {
             Self::Listen { flag, source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => Some(match *flag {
-                    "--listen" => "another program, perhaps another nagi, has this port: choose one with --listen",
-                    "--metrics-listen" => "another program has this port: choose one with --metrics-listen",
+                    "--listen" => {
+                        "another program, perhaps another nagi, has this port: choose one with --listen"
+                    }
+                    "--metrics-listen" => {
+                        "another program has this port: choose one with --metrics-listen"
+                    }
                     _ => "another program has this port: choose one with --gateway-listen",
                 }),
-                io::ErrorKind::PermissionDenied => Some("ports below 1024 need root: choose a higher one"),
+                io::ErrorKind::PermissionDenied => {
+                    Some("ports below 1024 need root: choose a higher one")
+                }
                 _ => Some("is this an address of this machine?"),
             },
-            Self::Engine(error) => error.hint(),
-            Self::Keys(_) => Some("see `nagi key --help`, API_KEY, API_KEY_FILE and NAGI_KEYS_FILE"),
+            Self::Engine(StartError::File(_)) => {
+                Some("mend the workload file; `nagi config check FILE` says the same")
+            }
+            Self::Engine(StartError::Store(StoreError::InUse { .. })) => {
+                Some("end the other nagi, or give this one a directory of its own with --state-dir")
+            }
+            Self::Engine(StartError::Store(_)) => {
+                Some("choose a directory that you may write with --state-dir")
+            }
+            Self::Keys(_) => {
+                Some("see `nagi key --help`, API_KEY, API_KEY_FILE and NAGI_KEYS_FILE")
+            }
             Self::Log(_) => Some("choose a file that you may write with --log-file"),
-            Self::Signals(_) | Self::Ended(_) => None,
+            Self::Engine(StartError::Blocking(_))
+            | Self::OwnPath(_)
+            | Self::Signals(_)
+            | Self::Ended(_) => None,
         }
     }
 }
@@ -102,7 +117,7 @@ pub(crate) fn fail(error: &(dyn Error + 'static), hint: Option<&str>) -> ExitCod
     }
     if io::IsTerminal::is_terminal(&io::stderr()) {
         if let Some(hint) = hint {
-            crate::failure::hint(hint);
+            drop(writeln!(io::stderr(), "hint: {hint}"));
         }
     }
     ExitCode::FAILURE
@@ -116,7 +131,11 @@ pub(crate) async fn run(
     start: Start,
     guest: impl AsyncFnOnce(Arc<dyn Clock>),
 ) -> Result<(), ServeError> {
-    let Start { config, workloads: file, on_exit } = start;
+    let Start {
+        config,
+        workloads: file,
+        on_exit,
+    } = start;
     let sink = config.log_file.clone().map_or(Sink::Stdout, Sink::File);
     let log = Log::start(config.log_level, sink)?;
     log.install()?;
@@ -128,30 +147,48 @@ pub(crate) async fn run(
     let api = bind("API", "--listen", config.listen).await?;
     let metrics_port = bind("metrics", "--metrics-listen", config.metrics_listen).await?;
     let door = bind("gateway", "--gateway-listen", config.gateway_listen).await?;
-    let keys = Keyring::load(
-        KeySources {
-            api_key: config.api_key.clone(),
-            api_key_file: config.api_key_file.clone(),
-            keys_file: config.keys_file.clone(),
-            require: config.require_auth,
-        },
-        Arc::clone(&clock),
-        metrics.clone(),
-    )?;
+    let sources = KeySources {
+        api_key: config.api_key.clone(),
+        api_key_file: config.api_key_file.clone(),
+        keys_file: config.keys_file.clone(),
+        required: config.require_auth,
+    };
+    let keys = Keyring::open(sources, metrics.clone())?;
 
     let mut supervisor = Supervisor::new();
     let shutdown = supervisor.shutdown();
-    let engine_config = EngineConfig { file, state_dir: config.state_dir.clone(), shim: shim_command()? };
-    let engine = LocalEngine::start(engine_config, Arc::clone(&clock), &mut supervisor).await?;
-    let workloads: Arc<dyn Workloads> = engine.clone();
-    let wakes = Wakes::new(Arc::clone(&workloads), Arc::clone(&clock), config.rails.clone(), metrics.clone());
+    let engine = LocalEngine::start(
+        LocalConfig {
+            file,
+            state_directory: config.state_dir.clone(),
+            shim: shim_command()?,
+            environment: environment(),
+            on_shutdown: on_exit,
+        },
+        Arc::clone(&clock),
+        &mut supervisor,
+    )
+    .await?;
+    let workloads: Arc<dyn Workloads> = Arc::new(engine.clone());
+    let wakes = Wakes::new(
+        Arc::clone(&workloads),
+        Arc::clone(&clock),
+        config.rails.clone(),
+        metrics.clone(),
+    );
     let defaults = Settings::default();
     let gateway = Gateway::new(
         Arc::clone(&workloads),
         wakes.clone(),
         Arc::clone(&clock),
         metrics.clone(),
-        Settings { hold: HoldSettings { budget: config.hold, ..defaults.hold }, ..defaults },
+        Settings {
+            hold: HoldSettings {
+                budget: config.hold,
+                ..defaults.hold
+            },
+            ..defaults
+        },
         shutdown.clone(),
     );
     let traffic: Arc<dyn Traffic> = Arc::new(gateway.clone());
@@ -172,9 +209,9 @@ pub(crate) async fn run(
         nagi_server::Ports {
             workloads,
             traffic,
-            journal: engine.clone(),
-            nodes: engine.clone(),
-            logs: engine.clone(),
+            journal: Arc::new(engine.clone()),
+            nodes: Arc::new(engine.clone()),
+            logs: Arc::new(engine.clone()),
             clock: Arc::clone(&clock),
             wakes,
             metrics,
@@ -190,14 +227,17 @@ pub(crate) async fn run(
     supervisor.spawn("gateway routes", async move { followed.follow().await });
     supervisor.spawn("gateway", async move { gateway.serve(door).await });
     supervisor.spawn("control", controller.run(shutdown.clone()));
-    let listeners = Listeners { api, metrics: Some(metrics_port) };
+    let listeners = Listeners {
+        api,
+        metrics: Some(metrics_port),
+    };
     supervisor.spawn("api", server.run(listeners, shutdown.clone()));
     let reloaded = engine.clone();
     supervisor.spawn("reload", async move {
         loop {
             tokio::select! {
                 // Cancel-safe: a signal that was not taken is kept.
-                () = reload.recv() => reloaded.reload().await,
+                () = reload.recv() => drop(reloaded.reload().await),
                 // Cancel-safe: waiting on a watch channel loses nothing.
                 () = shutdown.draining() => break,
             }
@@ -211,13 +251,36 @@ pub(crate) async fn run(
         }
     };
     supervisor.run_until(asked, GRACE).await?;
-    if on_exit == OnExit::Stop {
-        engine.stop_all().await;
-    }
     Ok(())
 }
 
-async fn bind(face: &'static str, flag: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
-    let listen = |source| ServeError::Listen { face, flag, address, source };
+/// How the engine starts the supervisor of a replica: this binary, again.
+fn shim_command() -> Result<ShimCommand, ServeError> {
+    let program = std::env::current_exe().map_err(ServeError::OwnPath)?;
+    Ok(ShimCommand {
+        program,
+        arguments: vec!["shim".into()],
+    })
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the composition root reads the environment"
+)]
+fn environment() -> std::collections::BTreeMap<String, String> {
+    inherited_environment(std::env::vars_os())
+}
+
+async fn bind(
+    face: &'static str,
+    flag: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, ServeError> {
+    let listen = |source| ServeError::Listen {
+        face,
+        flag,
+        address,
+        source,
+    };
     TcpListener::bind(address).await.map_err(listen)
 }

@@ -35,6 +35,21 @@ pub enum AddressError {
     Extra(&'static str),
 }
 
+impl From<std::net::SocketAddr> for ServerAddress {
+    /// A server on this machine, or on a network that resolves nothing.
+    fn from(address: std::net::SocketAddr) -> Self {
+        let host = match address {
+            std::net::SocketAddr::V4(v4) => v4.ip().to_string(),
+            std::net::SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+        };
+        Self {
+            host,
+            port: address.port(),
+            prefix: String::new(),
+        }
+    }
+}
+
 impl ServerAddress {
     /// The host, without brackets.
     pub(crate) fn host(&self) -> &str {

@@ -47,7 +47,11 @@ pub(crate) enum TourError {
     },
     /// Something else than expected was seen.
     #[error("step {step}: expected {expected}, saw {saw}")]
-    Unexpected { step: &'static str, expected: String, saw: String },
+    Unexpected {
+        step: &'static str,
+        expected: String,
+        saw: String,
+    },
     /// The narration could not be written.
     #[error("cannot write to standard output")]
     Output(#[source] std::io::Error),
@@ -68,7 +72,10 @@ impl<W: Write> Tour<'_, W> {
     /// # Errors
     /// The first step that did not go as expected.
     pub(crate) async fn run(&mut self) -> Result<(), TourError> {
-        let (web, model) = (app("project-a", "sample-app-a"), app("project-b", "sample-app-b"));
+        let (web, model) = (
+            app("project-a", "sample-app-a"),
+            app("project-b", "sample-app-b"),
+        );
         self.arrive(&web, &model).await?;
         self.fall_asleep(&web).await?;
         self.wake_by_request(&web).await?;
@@ -78,52 +85,102 @@ impl<W: Write> Tour<'_, W> {
     }
 
     async fn arrive(&mut self, web: &WorkloadId, model: &WorkloadId) -> Result<(), TourError> {
-        self.begin("start", "Two projects share this machine: a web page and an inference server.")?;
+        self.begin(
+            "start",
+            "Two projects share this machine: a web page and an inference server.",
+        )?;
         self.until(web, "active", |w| w.status == "active").await?;
-        self.until(model, "inactive", |w| w.status == "inactive").await?;
+        self.until(model, "inactive", |w| w.status == "inactive")
+            .await?;
         self.say("project-a/sample-app-a is awake on pool standard, which booted a node for it.")?;
         self.say("project-b/sample-app-b sleeps; pool gpu has no node and costs nothing.")
     }
 
     async fn fall_asleep(&mut self, web: &WorkloadId) -> Result<(), TourError> {
-        self.begin("idle sleep", "Nobody asks for the page. After 5 s it goes to sleep by itself.")?;
+        self.begin(
+            "idle sleep",
+            "Nobody asks for the page. After 5 s it goes to sleep by itself.",
+        )?;
         let began = Instant::now();
-        let asleep = self.until(web, "inactive", |w| w.status == "inactive").await?;
+        let asleep = self
+            .until(web, "inactive", |w| w.status == "inactive")
+            .await?;
         let by = asleep.asleep_by.unwrap_or_default();
         self.expect(by.starts_with("policy/"), "asleep by its idle policy", &by)?;
-        self.say(&format!("Asleep after {:.1} s, put to sleep by {by}.", began.elapsed().as_secs_f64()))?;
-        self.until_pool("standard", "no node", |pool| pool.nodes.is_empty()).await?;
+        self.say(&format!(
+            "Asleep after {:.1} s, put to sleep by {by}.",
+            began.elapsed().as_secs_f64()
+        ))?;
+        self.until_pool("standard", "no node", |pool| pool.nodes.is_empty())
+            .await?;
         self.say("Its node was empty and is released: pool standard is at zero.")
     }
 
     async fn wake_by_request(&mut self, web: &WorkloadId) -> Result<(), TourError> {
-        self.begin("wake by request", "Somebody opens the page while everything is asleep:")?;
-        self.say(&format!("$ curl http://sample-app-a.project-a.localhost:{}/", self.gateway.port()))?;
+        self.begin(
+            "wake by request",
+            "Somebody opens the page while everything is asleep:",
+        )?;
+        self.say(&format!(
+            "$ curl http://sample-app-a.project-a.localhost:{}/",
+            self.gateway.port()
+        ))?;
         let began = Instant::now();
         let answer = self.get("sample-app-a.project-a.localhost", "/").await?;
-        self.expect(answer.starts_with("HTTP/1.1 200"), "200 for the request that woke it", first_line(&answer))?;
+        self.expect(
+            answer.starts_with("HTTP/1.1 200"),
+            "200 for the request that woke it",
+            first_line(&answer),
+        )?;
         let took = began.elapsed().as_secs_f64();
-        self.say(&format!("{}, after {took:.1} s: a node booted (2 s), the app started.", first_line(&answer)))?;
+        self.say(&format!(
+            "{}, after {took:.1} s: a node booted (2 s), the app started.",
+            first_line(&answer)
+        ))?;
         let status = self.status(web).await?;
         let action = status.last_change.map(|c| c.action).unwrap_or_default();
-        self.expect(action == "wake-on-request", "the change wake-on-request", &action)?;
+        self.expect(
+            action == "wake-on-request",
+            "the change wake-on-request",
+            &action,
+        )?;
         let began = Instant::now();
         self.get("sample-app-a.project-a.localhost", "/").await?;
-        self.say(&format!("The next one took {:.1} ms.", began.elapsed().as_secs_f64() * 1000.0))
+        self.say(&format!(
+            "The next one took {:.1} ms.",
+            began.elapsed().as_secs_f64() * 1000.0
+        ))
     }
 
     async fn wake_by_call(&mut self, model: &WorkloadId) -> Result<(), TourError> {
-        self.begin("wake by call", "A member of project B wakes the inference server before the demo:")?;
+        self.begin(
+            "wake by call",
+            "A member of project B wakes the inference server before the demo:",
+        )?;
         self.say("$ nagi wake sample-app-b -n project-b --wait")?;
-        let request = WakeRequest { replicas: None, reason: Some("tour".to_owned()) };
+        let request = WakeRequest {
+            replicas: None,
+            reason: Some("tour".to_owned()),
+        };
         let answer = self.client.wake(model, &request, DryRun::No).await;
-        let answer = answer.map_err(|source| TourError::Api { step: self.step, source })?;
-        self.expect(answer.status == 202, "202 Wake started", &answer.status.to_string())?;
+        let answer = answer.map_err(|source| TourError::Api {
+            step: self.step,
+            source,
+        })?;
+        self.expect(
+            answer.status == 202,
+            "202 Wake started",
+            &answer.status.to_string(),
+        )?;
         let mut shown = 0;
         let deadline = Instant::now() + STEP_MAX;
         loop {
             let now = self.status(model).await?;
-            let stages = now.wake.as_ref().map(|wake| wake.stages.as_slice()).unwrap_or_default();
+            let stages = now
+                .wake
+                .as_ref()
+                .map(|wake| wake.stages.as_slice())
+                .unwrap_or_default();
             for stage in stages.iter().skip(shown) {
                 self.say(&format!("{:>6.2} s  {}", stage.after_seconds, stage.stage))?;
             }
@@ -135,33 +192,64 @@ impl<W: Write> Tour<'_, W> {
             sleep(LOOK_EVERY).await;
         }
         self.say("A node of pool gpu booted, the model is loaded, it serves.")?;
-        let ready = self.get("sample-app-b.project-b.localhost", "/v2/models/resnet50").await?;
-        self.expect(ready.contains("resnetv17_dense0_fwd"), "the metadata of model resnet50", first_line(&ready))
+        let ready = self
+            .get("sample-app-b.project-b.localhost", "/v2/models/resnet50")
+            .await?;
+        self.expect(
+            ready.contains("resnetv17_dense0_fwd"),
+            "the metadata of model resnet50",
+            first_line(&ready),
+        )
     }
 
     async fn wake_by_schedule(&mut self, web: &WorkloadId) -> Result<(), TourError> {
-        self.begin("scheduled wake", "The page sleeps now and is needed again in 4 s:")?;
+        self.begin(
+            "scheduled wake",
+            "The page sleeps now and is needed again in 4 s:",
+        )?;
         let at = self.clock.now() + SCHEDULE_AHEAD;
         let request = ScaleToZeroRequest {
             reason: "コスト最適化のため".to_owned(),
             scheduled_scale_up: Some(at.to_string()),
         };
         let sent = self.client.scale_to_zero(web, &request, DryRun::No).await;
-        let answer = sent.map_err(|source| TourError::Api { step: self.step, source })?;
+        let answer = sent.map_err(|source| TourError::Api {
+            step: self.step,
+            source,
+        })?;
         self.say(&format!("{}; wakes at {at}", answer.body.message))?;
-        let awake = self.until(web, "a wanted replica", |w| w.desired_replicas > 0).await?;
-        let fired = awake.last_scale_time.map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+        let awake = self
+            .until(web, "a wanted replica", |w| w.desired_replicas > 0)
+            .await?;
+        let fired = awake
+            .last_scale_time
+            .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
         let late = Duration::try_from(fired.duration_since(at)).unwrap_or(Duration::MAX);
-        self.expect(late <= SCHEDULE_LATE_MAX, "a wake within 1 s of its time", &format!("{fired} for {at}"))?;
-        self.say(&format!("It fired {:.0} ms after its time.", late.as_secs_f64() * 1000.0))?;
-        self.until(web, "active", |w| w.status == "active").await.map(drop)
+        self.expect(
+            late <= SCHEDULE_LATE_MAX,
+            "a wake within 1 s of its time",
+            &format!("{fired} for {at}"),
+        )?;
+        self.say(&format!(
+            "It fired {:.0} ms after its time.",
+            late.as_secs_f64() * 1000.0
+        ))?;
+        self.until(web, "active", |w| w.status == "active")
+            .await
+            .map(drop)
     }
 
     async fn count_the_money(&mut self) -> Result<(), TourError> {
-        self.begin("money", "What it cost, and what the same nodes would have cost on top had they stayed on:")?;
+        self.begin(
+            "money",
+            "What it cost, and what the same nodes would have cost on top had they stayed on:",
+        )?;
         let pools = self.pools().await?;
         for pool in &pools {
-            self.say(&format!("pool {:<9} spent {:.6}   saved {:.6}", pool.name, pool.spent, pool.saved))?;
+            self.say(&format!(
+                "pool {:<9} spent {:.6}   saved {:.6}",
+                pool.name, pool.spent, pool.saved
+            ))?;
         }
         let saved = pools.iter().map(|pool| pool.saved).fold(0.0, f64::max);
         self.expect(saved > 0.0, "some money saved", &saved.to_string())
@@ -175,24 +263,40 @@ impl<W: Write> Tour<'_, W> {
     }
 
     fn say(&mut self, text: &str) -> Result<(), TourError> {
-        writeln!(self.out, "  {text}").and_then(|()| self.out.flush()).map_err(TourError::Output)
+        writeln!(self.out, "  {text}")
+            .and_then(|()| self.out.flush())
+            .map_err(TourError::Output)
     }
 
     fn expect(&self, holds: bool, expected: &str, saw: &str) -> Result<(), TourError> {
         if holds {
             return Ok(());
         }
-        Err(TourError::Unexpected { step: self.step, expected: expected.to_owned(), saw: saw.to_owned() })
+        Err(TourError::Unexpected {
+            step: self.step,
+            expected: expected.to_owned(),
+            saw: saw.to_owned(),
+        })
     }
 
     async fn status(&self, id: &WorkloadId) -> Result<WorkloadItem, TourError> {
         let answer = self.client.status(id, None).await;
-        answer.map(|answer| answer.body.deployment).map_err(|source| TourError::Api { step: self.step, source })
+        answer
+            .map(|answer| answer.body.deployment)
+            .map_err(|source| TourError::Api {
+                step: self.step,
+                source,
+            })
     }
 
     async fn pools(&self) -> Result<Vec<PoolItem>, TourError> {
         let answer = self.client.pools().await;
-        answer.map(|answer| answer.body.items).map_err(|source| TourError::Api { step: self.step, source })
+        answer
+            .map(|answer| answer.body.items)
+            .map_err(|source| TourError::Api {
+                step: self.step,
+                source,
+            })
     }
 
     async fn until(
@@ -207,7 +311,11 @@ impl<W: Write> Tour<'_, W> {
             if holds(&now) {
                 return Ok(now);
             }
-            self.expect(Instant::now() < deadline, &format!("{id} to be {expected}"), &describe(&now))?;
+            self.expect(
+                Instant::now() < deadline,
+                &format!("{id} to be {expected}"),
+                &describe(&now),
+            )?;
             sleep(LOOK_EVERY).await;
         }
     }
@@ -224,7 +332,11 @@ impl<W: Write> Tour<'_, W> {
             if pools.iter().any(|pool| pool.name == name && holds(pool)) {
                 return Ok(());
             }
-            self.expect(Instant::now() < deadline, &format!("pool {name} to have {expected}"), "nodes")?;
+            self.expect(
+                Instant::now() < deadline,
+                &format!("pool {name} to have {expected}"),
+                "nodes",
+            )?;
             sleep(LOOK_EVERY).await;
         }
     }
@@ -232,20 +344,32 @@ impl<W: Write> Tour<'_, W> {
     async fn get(&self, host: &str, path: &str) -> Result<String, TourError> {
         let exchange = async {
             let mut stream = TcpStream::connect(self.gateway).await?;
-            let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await?;
             let mut answer = Vec::new();
-            stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+            stream
+                .take(ANSWER_BYTES_MAX)
+                .read_to_end(&mut answer)
+                .await?;
             Ok(String::from_utf8_lossy(&answer).into_owned())
         };
-        let answer = timeout(STEP_MAX, exchange).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-        answer.map_err(|source| TourError::Gateway { step: self.step, source })
+        let answer = timeout(STEP_MAX, exchange)
+            .await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        answer.map_err(|source| TourError::Gateway {
+            step: self.step,
+            source,
+        })
     }
 }
 
 fn app(namespace: &str, name: &str) -> WorkloadId {
     let namespace = Namespace::new(namespace).expect("a constant that is a DNS label");
-    WorkloadId::deployment(namespace, Name::new(name).expect("a constant that is a DNS label"))
+    WorkloadId::deployment(
+        namespace,
+        Name::new(name).expect("a constant that is a DNS label"),
+    )
 }
 
 fn first_line(answer: &str) -> &str {
@@ -254,5 +378,8 @@ fn first_line(answer: &str) -> &str {
 
 fn describe(w: &WorkloadItem) -> String {
     let why = w.reason.as_deref().unwrap_or("no reason given");
-    format!("{} ({} of {} serve: {why})", w.status, w.available_replicas, w.desired_replicas)
+    format!(
+        "{} ({} of {} serve: {why})",
+        w.status, w.available_replicas, w.desired_replicas
+    )
 }

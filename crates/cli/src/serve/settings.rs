@@ -4,7 +4,7 @@
 //! not by the argument parser, because a server's last words must be a JSON line of its log.
 //! The reference page `docs/configuration.md` is generated from these declarations.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use nagi_core::guardrail::{Guardrails, REPLICAS_MAX_DEFAULT};
 use nagi_core::id::Namespace;
 use nagi_core::quantity::Replicas;
 use nagi_core::rate::{RateLimit, WRITES_BURST_DEFAULT, WRITES_PER_SECOND_DEFAULT};
+use nagi_server::Network;
 use nagi_telemetry::LevelFilter;
 use thiserror::Error;
 
@@ -29,23 +30,74 @@ const HOLD_MAX: Duration = Duration::from_secs(60 * 60);
 
 // The settings as people name them: on the command line, and in the environment. What each means stands at its field
 // in `ServeArgs`.
-const LISTEN: Setting = Setting { flag: "--listen", env: "NAGI_LISTEN" };
-const PORT: Setting = Setting { flag: "--port", env: "PORT" };
-const METRICS_LISTEN: Setting = Setting { flag: "--metrics-listen", env: "NAGI_METRICS_LISTEN" };
-const GATEWAY_LISTEN: Setting = Setting { flag: "--gateway-listen", env: "NAGI_GATEWAY_LISTEN" };
-const STATE_DIR: Setting = Setting { flag: "--state-dir", env: "NAGI_STATE_DIR" };
-const LOG_LEVEL: Setting = Setting { flag: "--log-level", env: "LOG_LEVEL" };
-const LOG_FILE: Setting = Setting { flag: "--log-file", env: "NAGI_LOG_FILE" };
-const API_KEY: Setting = Setting { flag: "--api-key", env: "API_KEY" };
-const API_KEY_FILE: Setting = Setting { flag: "--api-key-file", env: "API_KEY_FILE" };
-const KEYS_FILE: Setting = Setting { flag: "--keys-file", env: "NAGI_KEYS_FILE" };
-const REQUIRE_AUTH: Setting = Setting { flag: "--require-auth", env: "NAGI_REQUIRE_AUTH" };
-const MAX_REPLICAS: Setting = Setting { flag: "--max-replicas", env: "NAGI_MAX_REPLICAS" };
-const ALLOWED_NAMESPACES: Setting = Setting { flag: "--allowed-namespaces", env: "NAGI_ALLOWED_NAMESPACES" };
-const RATE_LIMIT: Setting = Setting { flag: "--rate-limit", env: "NAGI_RATE_LIMIT" };
-const RATE_BURST: Setting = Setting { flag: "--rate-burst", env: "NAGI_RATE_BURST" };
-const TRUSTED_PROXIES: Setting = Setting { flag: "--trusted-proxies", env: "NAGI_TRUSTED_PROXIES" };
-const HOLD_SECONDS: Setting = Setting { flag: "--hold-seconds", env: "NAGI_HOLD_SECONDS" };
+const LISTEN: Setting = Setting {
+    flag: "--listen",
+    env: "NAGI_LISTEN",
+};
+const PORT: Setting = Setting {
+    flag: "--port",
+    env: "PORT",
+};
+const METRICS_LISTEN: Setting = Setting {
+    flag: "--metrics-listen",
+    env: "NAGI_METRICS_LISTEN",
+};
+const GATEWAY_LISTEN: Setting = Setting {
+    flag: "--gateway-listen",
+    env: "NAGI_GATEWAY_LISTEN",
+};
+const STATE_DIR: Setting = Setting {
+    flag: "--state-dir",
+    env: "NAGI_STATE_DIR",
+};
+const LOG_LEVEL: Setting = Setting {
+    flag: "--log-level",
+    env: "LOG_LEVEL",
+};
+const LOG_FILE: Setting = Setting {
+    flag: "--log-file",
+    env: "NAGI_LOG_FILE",
+};
+const API_KEY: Setting = Setting {
+    flag: "--api-key",
+    env: "API_KEY",
+};
+const API_KEY_FILE: Setting = Setting {
+    flag: "--api-key-file",
+    env: "API_KEY_FILE",
+};
+const KEYS_FILE: Setting = Setting {
+    flag: "--keys-file",
+    env: "NAGI_KEYS_FILE",
+};
+const REQUIRE_AUTH: Setting = Setting {
+    flag: "--require-auth",
+    env: "NAGI_REQUIRE_AUTH",
+};
+const MAX_REPLICAS: Setting = Setting {
+    flag: "--max-replicas",
+    env: "NAGI_MAX_REPLICAS",
+};
+const ALLOWED_NAMESPACES: Setting = Setting {
+    flag: "--allowed-namespaces",
+    env: "NAGI_ALLOWED_NAMESPACES",
+};
+const RATE_LIMIT: Setting = Setting {
+    flag: "--rate-limit",
+    env: "NAGI_RATE_LIMIT",
+};
+const RATE_BURST: Setting = Setting {
+    flag: "--rate-burst",
+    env: "NAGI_RATE_BURST",
+};
+const TRUSTED_PROXIES: Setting = Setting {
+    flag: "--trusted-proxies",
+    env: "NAGI_TRUSTED_PROXIES",
+};
+const HOLD_SECONDS: Setting = Setting {
+    flag: "--hold-seconds",
+    env: "NAGI_HOLD_SECONDS",
+};
 
 /// The settings of `nagi all` and `nagi demo`, as text.
 #[derive(Debug, Clone, Default, Args)]
@@ -112,7 +164,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = RATE_BURST.env, value_name = "COUNT")]
     pub(crate) rate_burst: Option<String>,
 
-    /// Addresses of proxies whose X-Forwarded-For is believed in the log, separated by commas [default: none]
+    /// Addresses or networks of proxies whose X-Forwarded-For is believed in the log, separated by commas [default: none]
     #[arg(long, env = TRUSTED_PROXIES.env, value_name = "ADDRESSES")]
     pub(crate) trusted_proxies: Option<String>,
 
@@ -136,7 +188,7 @@ pub(crate) struct ServeConfig {
     pub(crate) require_auth: bool,
     pub(crate) rails: Guardrails,
     pub(crate) rate_limit: RateLimit,
-    pub(crate) trusted_proxies: Vec<IpAddr>,
+    pub(crate) trusted_proxies: Vec<Network>,
     pub(crate) hold: Duration,
 }
 
@@ -159,7 +211,12 @@ struct Setting {
 
 impl Setting {
     fn refuse(self, rule: impl Into<String>, value: &str) -> ConfigError {
-        ConfigError { flag: self.flag, env: self.env, rule: rule.into(), value: value.to_owned() }
+        ConfigError {
+            flag: self.flag,
+            env: self.env,
+            rule: rule.into(),
+            value: value.to_owned(),
+        }
     }
 
     fn number<T>(self, text: Option<&str>, default: T, min: T, max: T) -> Result<T, ConfigError>
@@ -169,13 +226,20 @@ impl Setting {
         let Some(text) = text else { return Ok(default) };
         match text.trim().parse::<T>() {
             Ok(number) if number >= min && number <= max => Ok(number),
-            Ok(_) | Err(_) => Err(self.refuse(format!("must be a whole number from {min} to {max}"), text)),
+            Ok(_) | Err(_) => {
+                Err(self.refuse(format!("must be a whole number from {min} to {max}"), text))
+            }
         }
     }
 
     fn address(self, text: Option<&str>, default: SocketAddr) -> Result<SocketAddr, ConfigError> {
         let Some(text) = text else { return Ok(default) };
-        text.trim().parse().map_err(|_| self.refuse("must be ADDRESS:PORT, like 127.0.0.1:8080 or [::1]:8080", text))
+        text.trim().parse().map_err(|_| {
+            self.refuse(
+                "must be ADDRESS:PORT, like 127.0.0.1:8080 or [::1]:8080",
+                text,
+            )
+        })
     }
 
     fn flag(self, text: Option<&str>) -> Result<bool, ConfigError> {
@@ -199,13 +263,17 @@ impl ServeConfig {
         let port = PORT.number(args.port.as_deref(), API_PORT, 1, u16::MAX)?;
         let list = |text: &Option<String>| -> Vec<String> {
             let parts = text.iter().flat_map(|t| t.split(','));
-            parts.map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+            parts
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned)
+                .collect()
         };
         let log_level = match args.log_level.as_deref() {
             None => LevelFilter::default(),
-            Some(text) => text.parse().map_err(|_| {
-                LOG_LEVEL.refuse("must be debug, info, warn, error or fatal", text)
-            })?,
+            Some(text) => text
+                .parse()
+                .map_err(|_| LOG_LEVEL.refuse("must be debug, info, warn, error or fatal", text))?,
         };
         let allowed = match list(&args.allowed_namespaces) {
             names if names.is_empty() => None,
@@ -213,8 +281,11 @@ impl ServeConfig {
         };
         let mut trusted_proxies = Vec::new();
         for text in list(&args.trusted_proxies) {
-            let refuse = |_| {
-                TRUSTED_PROXIES.refuse("must be IP addresses separated by commas", &text)
+            let refuse = |_: nagi_server::NetworkError| {
+                TRUSTED_PROXIES.refuse(
+                    "must be IP addresses or networks separated by commas",
+                    &text,
+                )
             };
             trusted_proxies.push(text.parse().map_err(refuse)?);
         }
@@ -250,7 +321,8 @@ impl ServeConfig {
                 STATE_DIR.refuse("must be given, because no home directory is known", "")
             })?,
         };
-        let path = |text: &Option<String>| text.as_ref().filter(|t| !t.is_empty()).map(PathBuf::from);
+        let path =
+            |text: &Option<String>| text.as_ref().filter(|t| !t.is_empty()).map(PathBuf::from);
         Ok(Self {
             listen: LISTEN.address(args.listen.as_deref(), local(port))?,
             metrics_listen: METRICS_LISTEN
@@ -264,7 +336,10 @@ impl ServeConfig {
             api_key_file: path(&args.api_key_file),
             keys_file: path(&args.keys_file),
             require_auth: REQUIRE_AUTH.flag(args.require_auth.as_deref())?,
-            rails: Guardrails { replicas_max: Replicas(replicas), allowed },
+            rails: Guardrails {
+                replicas_max: Replicas(replicas),
+                allowed,
+            },
             rate_limit,
             trusted_proxies,
             hold: Duration::from_secs(hold_seconds),
@@ -275,31 +350,61 @@ impl ServeConfig {
 fn namespaces(setting: Setting, names: Vec<String>) -> Result<Vec<Namespace>, ConfigError> {
     names
         .into_iter()
-        .map(|name| Namespace::new(name.as_str()).map_err(|error| setting.refuse(error.to_string(), &name)))
+        .map(|name| {
+            Namespace::new(name.as_str()).map_err(|error| setting.refuse(error.to_string(), &name))
+        })
         .collect()
 }
 
 /// The directories of the user, read once.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Home {
     /// `$XDG_STATE_HOME`.
     pub(crate) xdg_state: Option<PathBuf>,
     /// `$HOME`.
     pub(crate) home: Option<PathBuf>,
+    /// Name of the state directory below them.
+    pub(crate) name: &'static str,
 }
 
 impl Home {
     /// Reads the environment.
-    #[expect(clippy::disallowed_methods, reason = "the composition root reads the environment")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the composition root reads the environment"
+    )]
     pub(crate) fn from_environment() -> Self {
         // The XDG rules: a relative path is ignored.
-        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        Self { xdg_state: absolute("XDG_STATE_HOME"), home: absolute("HOME") }
+        let absolute = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        Self {
+            xdg_state: absolute("XDG_STATE_HOME"),
+            home: absolute("HOME"),
+            name: "nagi",
+        }
+    }
+
+    /// The same user, with a state directory of the demo's own.
+    pub(crate) fn demo(self) -> Self {
+        Self {
+            name: "nagi-demo",
+            ..self
+        }
     }
 
     fn state_dir(&self) -> Option<PathBuf> {
-        let local = || self.home.as_ref().map(|home| home.join(".local").join("state"));
-        self.xdg_state.clone().or_else(local).map(|base| base.join("nagi"))
+        let local = || {
+            self.home
+                .as_ref()
+                .map(|home| home.join(".local").join("state"))
+        };
+        self.xdg_state
+            .clone()
+            .or_else(local)
+            .map(|base| base.join(self.name))
     }
 }
 
@@ -308,7 +413,11 @@ mod tests {
     use super::*;
 
     fn home() -> Home {
-        Home { xdg_state: None, home: Some("/home/member".into()) }
+        Home {
+            xdg_state: None,
+            home: Some("/home/member".into()),
+            name: "nagi",
+        }
     }
 
     fn resolve(change: impl FnOnce(&mut ServeArgs)) -> Result<ServeConfig, ConfigError> {
@@ -324,7 +433,10 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.metrics_listen.to_string(), "127.0.0.1:9090");
         assert_eq!(config.gateway_listen.to_string(), "127.0.0.1:8000");
-        assert_eq!(config.state_dir, PathBuf::from("/home/member/.local/state/nagi"));
+        assert_eq!(
+            config.state_dir,
+            PathBuf::from("/home/member/.local/state/nagi")
+        );
         assert_eq!(config.rails, Guardrails::default());
         assert_eq!(config.rate_limit, RateLimit::default());
     }
@@ -334,9 +446,18 @@ mod tests {
     fn bad_ports_and_levels_are_refused_with_their_rule() {
         for bad in ["0", "65536", "-1", "http", "80 80", ""] {
             let error = resolve(|a| a.port = Some(bad.into())).unwrap_err();
-            assert!(error.to_string().contains("PORT") && error.to_string().contains("1 to 65535"), "{error}");
+            assert!(
+                error.to_string().contains("PORT") && error.to_string().contains("1 to 65535"),
+                "{error}"
+            );
         }
-        assert_eq!(resolve(|a| a.port = Some("9000".into())).unwrap().listen.port(), 9000);
+        assert_eq!(
+            resolve(|a| a.port = Some("9000".into()))
+                .unwrap()
+                .listen
+                .port(),
+            9000
+        );
         let error = resolve(|a| a.log_level = Some("verbose".into())).unwrap_err();
         assert!(error.to_string().contains("LOG_LEVEL"), "{error}");
     }
@@ -357,6 +478,16 @@ mod tests {
         for change in bad {
             assert!(resolve(change).is_err());
         }
-        assert!(ServeConfig::resolve(&ServeArgs::default(), &Home::default()).is_err(), "no home directory");
+        assert!(
+            ServeConfig::resolve(
+                &ServeArgs::default(),
+                &Home {
+                    home: None,
+                    ..home()
+                }
+            )
+            .is_err(),
+            "no home directory"
+        );
     }
 }
