@@ -7,6 +7,7 @@
 
 mod heads;
 mod layers;
+mod layout;
 mod lengths;
 mod links;
 mod literals;
@@ -79,6 +80,10 @@ fn check(checkout: &Checkout) -> anyhow::Result<Vec<Finding>> {
     let tree = Tree::read(checkout)?;
     let mut findings = layers::check(&metadata(checkout)?, checkout.root());
     findings.extend(names::check(&tree.paths, &tree.sources));
+    findings.extend(layout::check(
+        &tree.paths,
+        &checkout.read(&tree.paths, layout::wants)?,
+    ));
     findings.extend(lengths::check(&tree.sources));
     findings.extend(tree.sources.iter().filter_map(heads::check));
     findings.extend(tree.manifests.iter().flat_map(manifests::check));
