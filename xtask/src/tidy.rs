@@ -101,7 +101,7 @@ fn check(checkout: &Checkout) -> anyhow::Result<Vec<Finding>> {
 
 /// The rules that look at pieces of Rust files, and the requirement ids everywhere.
 fn check_pieces(tree: &Tree) -> Vec<Finding> {
-    let ids = Ids::read(include_str!("../requirements.txt"));
+    let ids = Ids::read(crate::requirements::LIST);
     let mut findings = Vec::new();
     let pieces: Vec<(&str, Vec<tokens::Piece<'_>>)> = tree
         .sources
