@@ -21,6 +21,7 @@ mod docs;
 mod generate;
 mod junit;
 mod markdown;
+mod requirements;
 mod schemathesis;
 mod setup;
 mod steps;
@@ -81,6 +82,11 @@ const TASKS: &[Task] = &[
         name: "schemathesis",
         explanation: "call every operation of the REST API with input made from its document",
         run: schemathesis::run,
+    },
+    Task {
+        name: "requirements",
+        explanation: "which rows of a feature no test names",
+        run: requirements::run,
     },
     Task {
         name: "gen",

@@ -7,6 +7,7 @@
 
 mod heads;
 mod layers;
+mod layout;
 mod lengths;
 mod links;
 mod literals;
@@ -79,6 +80,10 @@ fn check(checkout: &Checkout) -> anyhow::Result<Vec<Finding>> {
     let tree = Tree::read(checkout)?;
     let mut findings = layers::check(&metadata(checkout)?, checkout.root());
     findings.extend(names::check(&tree.paths, &tree.sources));
+    findings.extend(layout::check(
+        &tree.paths,
+        &checkout.read(&tree.paths, layout::wants)?,
+    ));
     findings.extend(lengths::check(&tree.sources));
     findings.extend(tree.sources.iter().filter_map(heads::check));
     findings.extend(tree.manifests.iter().flat_map(manifests::check));
@@ -96,7 +101,7 @@ fn check(checkout: &Checkout) -> anyhow::Result<Vec<Finding>> {
 
 /// The rules that look at pieces of Rust files, and the requirement ids everywhere.
 fn check_pieces(tree: &Tree) -> Vec<Finding> {
-    let ids = Ids::read(include_str!("../requirements.txt"));
+    let ids = Ids::read(crate::requirements::LIST);
     let mut findings = Vec::new();
     let pieces: Vec<(&str, Vec<tokens::Piece<'_>>)> = tree
         .sources
