@@ -54,7 +54,9 @@ enum DemoError {
 pub(crate) async fn run(args: DemoArgs) -> ExitCode {
     let mut config = match ServeConfig::resolve(&args.serve, &Home::from_environment().demo()) {
         Ok(config) => config,
-        Err(error) => return serve::fail(&error, Some("see `nagi demo --help` for every setting")),
+        Err(error) => {
+            return serve::complain(&error, Some("see `nagi demo --help` for every setting"));
+        }
     };
     if config.log_file.is_none() {
         config.log_file = Some(config.state_dir.join("nagi.log"));
@@ -62,7 +64,7 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
     let workloads = match prepare(&config.state_dir) {
         Ok(path) => path,
         Err(error) => {
-            return serve::fail(
+            return serve::complain(
                 &error,
                 Some("choose a directory that you may write with --state-dir"),
             );
@@ -94,8 +96,10 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
     )
     .await;
     match (ended, outcome) {
-        (Err(error), _) => serve::fail(&error, error.hint()),
-        (Ok(()), Some(Err(error))) => serve::fail(&error, Some("the log of the demo says more")),
+        (Err(error), _) => serve::complain(&error, error.hint()),
+        (Ok(()), Some(Err(error))) => {
+            serve::complain(&error, Some("the log of the demo says more"))
+        }
         (Ok(()), Some(Ok(()))) => {
             println_now("\nThe tour is complete; the sample apps are stopped.");
             ExitCode::SUCCESS

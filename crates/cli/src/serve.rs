@@ -109,17 +109,34 @@ impl ServeError {
     }
 }
 
-/// Says as the last words of a server that could not start: a JSON line at level error on stdout, and for people
-/// the same with a hint on stderr when stdout is not what they look at.
+/// The last words of a server that could not start, or could not go on: a JSON line at level error on stdout, where
+/// its log is. People who look at a terminal get the next step beside it.
 pub(crate) fn fail(error: &(dyn Error + 'static), hint: Option<&str>) -> ExitCode {
-    if let Ok(log) = Log::start(LevelFilter::default(), Sink::Stdout) {
-        log.fatal("Nagi could not start", error);
+    match Log::start(LevelFilter::default(), Sink::Stdout) {
+        Ok(log) => log.fatal("Nagi could not start", error),
+        Err(_) => return complain(error, hint),
     }
-    if io::IsTerminal::is_terminal(&io::stderr()) {
-        if let Some(hint) = hint {
-            drop(writeln!(io::stderr(), "hint: {hint}"));
-        }
+    if let Some(hint) = hint
+        && io::IsTerminal::is_terminal(&io::stderr())
+    {
+        drop(writeln!(io::stderr(), "hint: {hint}"));
     }
+    ExitCode::FAILURE
+}
+
+/// The same for a person: text on stderr.
+pub(crate) fn complain(error: &(dyn Error + 'static), hint: Option<&str>) -> ExitCode {
+    let mut text = format!("error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!("\n  because: {cause}"));
+        source = cause.source();
+    }
+    if let Some(hint) = hint {
+        text.push_str(&format!("\nhint: {hint}"));
+    }
+    // Nobody reads stderr: the exit code still tells.
+    drop(writeln!(io::stderr(), "{text}"));
     ExitCode::FAILURE
 }
 
@@ -224,7 +241,7 @@ pub(crate) async fn run(
         metrics = %config.metrics_listen, state_dir = %config.state_dir.display(), "Server starting"
     );
     let followed = gateway.clone();
-    supervisor.spawn("gateway routes", async move { followed.follow().await });
+    supervisor.spawn_foundation("gateway routes", async move { followed.follow().await });
     supervisor.spawn("gateway", async move { gateway.serve(door).await });
     supervisor.spawn("control", controller.run(shutdown.clone()));
     let listeners = Listeners {
