@@ -149,7 +149,7 @@ impl LocalEngine {
         } = prepared;
         let shutdown = supervisor.shutdown();
         supervisor.spawn_foundation("local-runner", runner.run(shutdown.clone()));
-        supervisor.spawn_foundation("local-nodes", node_writer.run(shutdown.clone()));
+        supervisor.spawn_foundation("local-nodes", node_writer.run());
         let engine = Self {
             shared,
             file: path,

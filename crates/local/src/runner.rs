@@ -160,10 +160,14 @@ impl Runner {
                 self.take(message);
             }
         }
+        let now = self.shared.clock.monotonic();
+        self.nodes.pass(now.saturating_sub(self.accounted_at));
         match self.on_shutdown {
             OnShutdown::Keep => {}
             OnShutdown::End => self.end_all().await,
         }
+        self.to_write
+            .send_replace(Some(self.nodes.stored(self.shared.clock.now(), now)));
     }
 
     /// One round. Returns when time alone will cause the next one.
@@ -602,9 +606,8 @@ impl Runner {
                 break;
             }
         }
-        if let Some(group) = &self.group {
-            group.remove();
-        }
+        // Nobody is left on them; without Nagi nobody would release them.
+        self.nodes.nodes.clear();
     }
 }
 
@@ -638,28 +641,21 @@ pub(crate) fn workload_directory(shared: &Shared, id: &WorkloadId) -> PathBuf {
 // === impl NodeWriter ===
 
 impl NodeWriter {
-    /// Writes until the process has drained, and once more then.
-    pub(crate) async fn run(mut self, shutdown: Shutdown) {
+    /// Writes until the runner has ended and its last state is written.
+    pub(crate) async fn run(mut self) {
         let blocking = Blocking::new("nodes", 1);
-        loop {
-            // Cancel-safe: a value that was not seen stays unseen.
-            let last = tokio::select! {
-                () = shutdown.stopped() => true,
-                changed = self.to_write.changed() => changed.is_err(),
+        // An error says that the runner is gone and that everything it sent was seen.
+        while self.to_write.changed().await.is_ok() {
+            let Some(newest) = self.to_write.borrow_and_update().clone() else {
+                continue;
             };
-            let newest = self.to_write.borrow_and_update().clone();
-            if let Some(newest) = newest {
-                let shared = Arc::clone(&self.shared);
-                let written = blocking
-                    .run(move || shared.store.write(nodes::FILE, &newest))
-                    .await;
-                if let Ok(Err(error)) = written {
-                    // The next change is written again; a restart before it boots anew.
-                    warn_not_written(&error);
-                }
-            }
-            if last {
-                return;
+            let shared = Arc::clone(&self.shared);
+            let written = blocking
+                .run(move || shared.store.write(nodes::FILE, &newest))
+                .await;
+            if let Ok(Err(error)) = written {
+                // The next change is written again; a restart before it boots anew.
+                warn_not_written(&error);
             }
         }
     }

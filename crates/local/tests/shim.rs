@@ -72,7 +72,8 @@ impl Bench {
         };
         change(&mut launch);
         record::write(&Kind::Launch.path(directory.path(), "a1"), &launch).unwrap();
-        let supervisor = Command::new(env!("CARGO_BIN_EXE_nagi-shim"))
+        let supervisor = Command::new(env!("CARGO_BIN_EXE_nagi-local"))
+            .arg("shim")
             .arg(directory.path())
             .arg("a1")
             .stdin(Stdio::null())

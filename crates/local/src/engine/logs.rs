@@ -212,10 +212,13 @@ mod tests {
     }
 
     fn stored(texts: &[&str]) -> String {
-        texts
-            .iter()
-            .map(|text| format!("2026-01-01T00:00:00.000000Z stdout F {text}\n"))
-            .collect()
+        let mut stored = String::new();
+        for text in texts {
+            stored.push_str("2026-01-01T00:00:00.000000Z stdout F ");
+            stored.push_str(text);
+            stored.push('\n');
+        }
+        stored
     }
 
     #[test]

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::ShimCommand;
 use super::probe::Questions;
 use crate::disk;
+use crate::engine::explained;
 use crate::file::Readiness;
 use crate::process::cgroup::ControlGroup;
 use crate::process::{ProcessId, descendants, marked};
@@ -95,15 +96,19 @@ impl Attempt {
             .blocking
             .run(move || start(&shim, &directory, &launch))
             .await;
-        match started {
-            Ok(Ok(supervisor)) => self.live(supervisor).await,
-            Ok(Err(error)) => {
-                let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-                let why = format!("{error}{}", source.unwrap_or_default());
-                self.end_with(Ending::NotStarted(why)).await;
-            }
-            Err(error) => self.end_with(Ending::NotStarted(error.to_string())).await,
-        }
+        let why = match started {
+            Ok(Ok(supervisor)) => return self.live(supervisor).await,
+            Ok(Err(error)) => explained(&error),
+            Err(error) => explained(&error),
+        };
+        let (directory, launch) = (self.directory.clone(), self.launch.clone());
+        // What cannot be removed now is found by the next engine.
+        drop(
+            self.blocking
+                .run(move || remove_records(&directory, &launch))
+                .await,
+        );
+        self.end_with(Ending::NotStarted(why)).await;
     }
 
     /// Sees an attempt to its end whose supervisor was started by an earlier engine.
@@ -230,6 +235,8 @@ impl Attempt {
         let exit = Kind::Exit.path(&self.directory, &self.launch.attempt);
         let ending = record::read::<Exit>(&exit).map(|exit| exit.ending);
         if ending.is_none() {
+            // Before what takes time: nobody is to be sent there any more.
+            self.tell(Report::Serves(false)).await;
             self.sweep().await;
         }
         let (directory, launch) = (self.directory.clone(), self.launch.clone());
@@ -297,7 +304,7 @@ fn start(shim: &ShimCommand, directory: &std::path::Path, launch: &Launch) -> io
     disk::make_directory(directory).map_err(io::Error::other)?;
     let path = Kind::Launch.path(directory, &launch.attempt);
     record::write(&path, launch).map_err(io::Error::other)?;
-    let started = Command::new(&shim.program)
+    Command::new(&shim.program)
         .args(&shim.arguments)
         .arg(directory)
         .arg(&launch.attempt)
@@ -312,11 +319,7 @@ fn start(shim: &ShimCommand, directory: &std::path::Path, launch: &Launch) -> io
             process
                 .open()?
                 .ok_or_else(|| io::Error::other("no such process"))
-        });
-    if started.is_err() {
-        disk::remove_file(&path);
-    }
-    started
+        })
 }
 
 /// Kills every process that carries the mark of an attempt or is in its control group. How many there were.

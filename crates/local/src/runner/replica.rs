@@ -213,7 +213,7 @@ mod tests {
             Duration::from_secs(200),
         );
         assert_eq!(until(&replica), 202);
-        replica.rest(STABLE, "exit code 1".into(), Duration::from_secs(300));
+        replica.rest(STABLE, "exit code 1".into(), Duration::from_mins(5));
         assert_eq!(until(&replica), 301);
         assert_eq!(replica.restarts, 3);
         let why = replica.pending().unwrap().to_string();
