@@ -67,7 +67,7 @@ pub(crate) async fn execute(
         request_id: Some(call.exchange.id.clone()),
     };
     let action = action(&request.order);
-    note_order(&call.exchange, &request, action, mode);
+    note_order(&call.exchange, &request, mode);
     let outcome = attempts(app, call, &request, mode).await;
     let result = match &outcome {
         Ok(outcome) => {
@@ -144,8 +144,9 @@ pub(crate) async fn open_connections(app: &App, call: &Change, plan: &mut Plan) 
     }
 }
 
-fn note_order(exchange: &Exchange, request: &Request, action: &'static str, mode: Mode) {
-    exchange.note(field::ACTION, action);
+/// Says on the log line what was ordered, by whom and why.
+pub(crate) fn note_order(exchange: &Exchange, request: &Request, mode: Mode) {
+    exchange.note(field::ACTION, action(&request.order));
     exchange.note("actor", request.actor.to_string());
     let reason = match &request.order {
         Order::ToZero { reason, .. } | Order::Up { reason, .. } => Some(reason),

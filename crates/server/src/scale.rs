@@ -36,7 +36,7 @@ pub(crate) async fn to_zero(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let content = body::read(&headers, body, &app.config.limits).await?;
+    let content = body::read(&headers, body, &call.exchange, &app.config.limits).await?;
     let asked = field_by_field(&app, &call, content, |body| {
         ToZero::read(body, app.clock.now())
     });
@@ -69,7 +69,7 @@ pub(crate) async fn up(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let content = body::read(&headers, body, &app.config.limits).await?;
+    let content = body::read(&headers, body, &call.exchange, &app.config.limits).await?;
     let ceiling = app.config.rails.replicas_max;
     let Up { replicas, reason } =
         field_by_field(&app, &call, content, |body| Up::read(body, ceiling)).await?;
