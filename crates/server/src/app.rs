@@ -14,6 +14,7 @@ use nagi_wake::Wakes;
 
 use crate::call::Caller;
 use crate::config::ServerConfig;
+use crate::docs::Docs;
 use crate::events::Events;
 use crate::keys::Keyring;
 use crate::problem::Problem;
@@ -66,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) keys: Keyring,
     pub(crate) rates: Mutex<Buckets<Caller>>,
     pub(crate) events: Events,
+    pub(crate) docs: Docs,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -102,6 +104,7 @@ impl App {
                 keys,
                 rates,
                 events,
+                docs: Docs::default(),
                 shutdown,
             }),
         }

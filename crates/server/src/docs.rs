@@ -1,35 +1,38 @@
 //! `/openapi.json`, and `/docs`: the same document as a page for people, without anything from outside.
 
 use std::fmt::Write as _;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use axum::body::Body;
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use nagi_api::routes;
 use serde_json::{Map, Value};
+use utoipa::openapi::OpenApi;
 
-use crate::openapi::document;
+use crate::app::App;
 
 /// The page is plain HTML with its style inside; nothing else may be loaded or run.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
-static JSON: LazyLock<Bytes> =
-    LazyLock::new(|| Bytes::from(serde_json::to_vec(&document()).unwrap_or_default()));
-static PAGE: LazyLock<Bytes> = LazyLock::new(|| {
-    let document = serde_json::to_value(document()).unwrap_or_default();
-    Bytes::from(page(&document))
-});
+/// Both forms of the document, made when somebody first asks.
+#[derive(Debug, Default)]
+pub(crate) struct Docs {
+    json: OnceLock<Bytes>,
+    page: OnceLock<Bytes>,
+}
 
 /// This document: OpenAPI 3.1.
 #[utoipa::path(
     get, path = routes::OPENAPI, tag = "docs", operation_id = "openapi", security(()),
     responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = serde_json::Value))
 )]
-pub(crate) async fn openapi() -> Response {
-    served(&JSON, "application/json")
+pub(crate) async fn openapi(State(app): State<App>) -> Response {
+    let made = || serde_json::to_vec(&document(&app)).unwrap_or_default().into();
+    served(app.docs.json.get_or_init(made), "application/json")
 }
 
 /// The same as a page for people.
@@ -37,13 +40,19 @@ pub(crate) async fn openapi() -> Response {
     get, path = routes::DOCS, tag = "docs", operation_id = "docs", security(()),
     responses((status = 200, description = "A page", content_type = "text/html", body = String))
 )]
-pub(crate) async fn docs() -> Response {
-    let mut response = served(&PAGE, "text/html; charset=utf-8");
+pub(crate) async fn docs(State(app): State<App>) -> Response {
+    let made = || page(&serde_json::to_value(document(&app)).unwrap_or_default()).into();
+    let bytes = app.docs.page.get_or_init(made);
+    let mut response = served(bytes, "text/html; charset=utf-8");
     response.headers_mut().insert(
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static(POLICY),
     );
     response
+}
+
+fn document(app: &App) -> OpenApi {
+    crate::openapi::document(app.config.rails.replicas_max)
 }
 
 fn served(bytes: &Bytes, kind: &'static str) -> Response {
@@ -259,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_page_names_every_operation_and_loads_nothing() {
-        let value = serde_json::to_value(document()).unwrap();
+        let value = serde_json::to_value(crate::openapi()).unwrap();
         let page = page(&value);
         for (path, verb, _) in operations(&value) {
             let heading = format!("<code>{} {path}</code>", verb.to_uppercase());

@@ -108,9 +108,9 @@ impl Server {
     }
 }
 
-/// The OpenAPI document of this API, as `GET /openapi.json` serves it.
+/// The OpenAPI document of this API, as `GET /openapi.json` serves it under the default configuration.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    openapi::document()
+    openapi::document(ServerConfig::default().rails.replicas_max)
 }
 
 fn site(app: &App, routes: axum::Router, lines: Lines) -> Site {

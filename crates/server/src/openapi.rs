@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use nagi_api::ErrorBody;
+use nagi_core::quantity::Replicas;
 use serde::Deserialize;
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Schema};
 use utoipa::{IntoParams, IntoResponses, Modify};
 
 /// Names of a workload in a path.
@@ -18,13 +19,17 @@ use utoipa::{IntoParams, IntoResponses, Modify};
 #[expect(dead_code, reason = "describes parameters, is never made")]
 pub(crate) struct WorkloadPath {
     /// Plural of the kind: `deployments`, `statefulsets`, `replicasets`, or `plural.group`.
-    #[param(example = "deployments")]
+    #[param(
+        example = "deployments",
+        max_length = 253,
+        pattern = r"^(deployments|statefulsets|replicasets|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+)$"
+    )]
     resource: String,
     /// Namespace: a DNS label.
-    #[param(example = "project-a", max_length = 63)]
+    #[param(example = "project-a", max_length = 63, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     namespace: String,
     /// Name: a DNS subdomain.
-    #[param(example = "sample-app-a", max_length = 253)]
+    #[param(example = "sample-app-a", max_length = 253, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")]
     name: String,
 }
 
@@ -34,7 +39,11 @@ pub(crate) struct WorkloadPath {
 #[expect(dead_code, reason = "describes parameters, is never made")]
 pub(crate) struct ResourcePath {
     /// Plural of the kind: `deployments`, `statefulsets`, `replicasets`, or `plural.group`.
-    #[param(example = "deployments")]
+    #[param(
+        example = "deployments",
+        max_length = 253,
+        pattern = r"^(deployments|statefulsets|replicasets|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+)$"
+    )]
     resource: String,
 }
 
@@ -67,6 +76,7 @@ pub(crate) struct ListQuery {
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<u32>,
     /// `continue` of the previous page; the filters must be the same.
+    #[param(pattern = r"^1\.[0-9]+\.[0-9a-f]{16}\.([0-9a-f]{2})+$")]
     r#continue: Option<String>,
 }
 
@@ -76,7 +86,7 @@ pub(crate) struct ListQuery {
 #[expect(dead_code, reason = "describes parameters, is never made")]
 pub(crate) struct NamespaceFilter {
     /// Only of this namespace.
-    #[param(max_length = 63)]
+    #[param(max_length = 63, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     namespace: Option<String>,
 }
 
@@ -86,9 +96,10 @@ pub(crate) struct NamespaceFilter {
 #[expect(dead_code, reason = "describes parameters, is never made")]
 pub(crate) struct WorkloadFilters {
     /// Only of this namespace.
-    #[param(max_length = 63)]
+    #[param(max_length = 63, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     namespace: Option<String>,
-    /// Only with this status: `active`, `inactive`, `scaling`, `unknown`.
+    /// Only with this status.
+    #[param(pattern = "^(active|inactive|scaling|unknown)$")]
     status: Option<String>,
     /// Only with this label: `KEY` or `KEY=VALUE`; may stand more than once, all must hold.
     label: Option<Vec<String>>,
@@ -100,10 +111,10 @@ pub(crate) struct WorkloadFilters {
 #[expect(dead_code, reason = "describes parameters, is never made")]
 pub(crate) struct HistoryFilters {
     /// Only of this namespace.
-    #[param(max_length = 63)]
+    #[param(max_length = 63, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     namespace: Option<String>,
     /// Only of workloads of this name.
-    #[param(max_length = 253)]
+    #[param(max_length = 253, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")]
     name: Option<String>,
     /// Not older than this: RFC 3339 with a zone.
     #[param(format = DateTime)]
@@ -191,9 +202,18 @@ impl Modify for KeyScheme {
     }
 }
 
-/// The document, generated anew.
-pub(crate) fn document() -> OpenApi {
-    <Document as utoipa::OpenApi>::openapi()
+/// The document, generated anew, with the ceiling for replica counts that is in force.
+pub(crate) fn document(ceiling: Replicas) -> OpenApi {
+    let mut document = <Document as utoipa::OpenApi>::openapi();
+    let schemas = document.components.iter_mut().flat_map(|all| &mut all.schemas);
+    for (_, schema) in schemas.filter(|(name, _)| name.ends_with("Request")) {
+        if let RefOr::T(Schema::Object(body)) = schema
+            && let Some(RefOr::T(Schema::Object(replicas))) = body.properties.get_mut("replicas")
+        {
+            replicas.maximum = Some(utoipa::Number::UInt(usize::try_from(ceiling.0).unwrap_or(usize::MAX)));
+        }
+    }
+    document
 }
 
 /// Answers of a write that failed.

@@ -13,7 +13,9 @@ use crate::app::App;
 use crate::call::Reader;
 use crate::problem::{Doing, Problem};
 
-/// Every pool of nodes: how many run, what they cost, what sleeping saved.
+/// Every pool of nodes.
+///
+/// How many nodes run, what they cost, and what sleeping saved.
 #[utoipa::path(
     get, path = routes::POOLS, tag = "pools", operation_id = "list_pools",
     responses(

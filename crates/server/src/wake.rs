@@ -28,8 +28,9 @@ struct Shown {
     warnings: Vec<Warning>,
 }
 
-/// Wakes a sleeping workload to the count that is remembered for it, or to the one in the body.
-/// A pending scheduled wake stays. Awake already: nothing is changed.
+/// Wakes a sleeping workload.
+///
+/// To the count that is remembered for it, or to the one in the body. A pending scheduled wake stays. Awake already: nothing is changed.
 #[utoipa::path(
     post, path = routes::WAKE, tag = "scale", operation_id = "wake",
     params(crate::openapi::WorkloadPath, crate::openapi::WriteQuery),

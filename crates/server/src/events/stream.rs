@@ -36,8 +36,10 @@ const COMMENT: &[u8] = b": alive\n\n";
 /// Longest `Last-Event-ID` that can be one of ours, in bytes.
 const LAST_ID_BYTES_MAX: usize = 64;
 
-/// Everything that happens to workloads that the key may see, as server-sent events: `scale`, `status`, `wake`,
-/// `schedule`, and `reset` when events were missed, after which the current state follows.
+/// What happens, as it happens.
+///
+/// Server-sent events about workloads that the key may see: `scale`, `status`, `wake`, `schedule`, and `reset` when
+/// events were missed, after which the current state follows.
 #[utoipa::path(
     get, path = routes::EVENTS, tag = "history", operation_id = "events",
     params(

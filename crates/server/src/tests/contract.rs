@@ -8,7 +8,7 @@ use jsonschema::Validator;
 use nagi_api::routes;
 use serde_json::{Value, json};
 
-use crate::openapi::document;
+use crate::openapi as document;
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(document()).unwrap());
 static VALIDATORS: LazyLock<Mutex<HashMap<String, Validator>>> = LazyLock::new(Mutex::default);
