@@ -41,6 +41,29 @@ pub const SCHEDULED_SCALE_UP: &str = "/api/v1/{resource}/{namespace}/{name}/sche
 /// What its replicas printed.
 pub const LOGS: &str = "/api/v1/{resource}/{namespace}/{name}/logs";
 
+/// Every template.
+pub const ALL: [&str; 19] = [
+    HEALTH,
+    READY,
+    OPENAPI,
+    DOCS,
+    METRICS,
+    PROFILE,
+    GOROUTINE,
+    RESOURCE,
+    WORKLOADS,
+    SCHEDULED_SCALE_UPS,
+    POOLS,
+    EVENTS,
+    HISTORY,
+    SCALE_TO_ZERO,
+    SCALE_UP,
+    STATUS,
+    WAKE,
+    SCHEDULED_SCALE_UP,
+    LOGS,
+];
+
 /// Header with the id of a request, in both directions.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 

@@ -4,18 +4,24 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use nagi_api::routes;
 use nagi_core::rate::Buckets;
 use nagi_ports::{Clock, Journal, Logs, Nodes, Traffic, Workloads};
+use nagi_runtime::Shutdown;
 use nagi_telemetry::{Log, Metrics};
 use nagi_wake::Wakes;
 
 use crate::call::Caller;
 use crate::config::ServerConfig;
+use crate::docs::Docs;
+use crate::events::Events;
 use crate::keys::Keyring;
 use crate::problem::Problem;
-use crate::{exchange, health, lists, scale, status};
+use crate::{
+    debug, docs, events, exchange, health, history, lists, logs, metrics, pools, scale, schedule,
+    status, wake,
+};
 
 /// What the API works on.
 #[derive(Debug, Clone)]
@@ -60,6 +66,9 @@ pub(crate) struct Inner {
     pub(crate) log: Log,
     pub(crate) keys: Keyring,
     pub(crate) rates: Mutex<Buckets<Caller>>,
+    pub(crate) events: Events,
+    pub(crate) docs: Docs,
+    pub(crate) shutdown: Shutdown,
 }
 
 impl std::ops::Deref for App {
@@ -71,7 +80,14 @@ impl std::ops::Deref for App {
 }
 
 impl App {
-    pub(crate) fn new(config: ServerConfig, ports: Ports, keys: Keyring) -> Self {
+    pub(crate) fn new(
+        config: ServerConfig,
+        ports: Ports,
+        keys: Keyring,
+        shutdown: Shutdown,
+    ) -> Self {
+        let limits = &config.limits;
+        let events = Events::new(limits.streams_max, limits.streams_per_caller_max);
         let rates = Mutex::new(Buckets::new(config.rate));
         Self {
             inner: Arc::new(Inner {
@@ -87,39 +103,57 @@ impl App {
                 log: ports.log,
                 keys,
                 rates,
+                events,
+                docs: Docs::default(),
+                shutdown,
             }),
         }
     }
 
     /// The template as one of ours, for labels.
     pub(crate) fn template(&self, matched: &str) -> Option<&'static str> {
-        TEMPLATES.into_iter().find(|template| *template == matched)
+        routes::ALL
+            .into_iter()
+            .find(|template| *template == matched)
     }
 
-    /// The routes. Made once: it is as dear as it is cheap to clone.
-    pub(crate) fn router(&self) -> Router {
-        Router::new()
+    /// The routes of the API. Made once: it is as dear as it is cheap to clone.
+    pub(crate) fn api(&self) -> Router {
+        let router = Router::new()
             .route(routes::HEALTH, get(health::health))
             .route(routes::READY, get(health::ready))
+            .route(routes::OPENAPI, get(docs::openapi))
+            .route(routes::DOCS, get(docs::docs))
+            .route(routes::PROFILE, get(debug::cpu))
+            .route(routes::GOROUTINE, get(debug::threads))
             .route(routes::WORKLOADS, get(lists::workloads))
+            .route(routes::SCHEDULED_SCALE_UPS, get(lists::scheduled))
+            .route(routes::POOLS, get(pools::pools))
+            .route(routes::HISTORY, get(history::history))
+            .route(routes::EVENTS, get(events::events))
             .route(routes::RESOURCE, get(lists::resource))
             .route(routes::SCALE_TO_ZERO, post(scale::to_zero))
             .route(routes::SCALE_UP, post(scale::up))
+            .route(routes::WAKE, post(wake::post))
             .route(routes::STATUS, get(status::status))
+            .route(routes::LOGS, get(logs::logs))
+            .route(routes::SCHEDULED_SCALE_UP, delete(schedule::cancel));
+        self.completed(router)
+    }
+
+    /// The routes of the metrics listener.
+    pub(crate) fn metrics(&self) -> Router {
+        let router = Router::new()
+            .route(routes::METRICS, get(metrics::metrics))
+            .route(routes::HEALTH, get(health::health));
+        self.completed(router)
+    }
+
+    fn completed(&self, router: Router<Self>) -> Router {
+        router
             .fallback(async || Problem::no_route())
             .method_not_allowed_fallback(async || Problem::no_method())
             .layer(from_fn_with_state(self.clone(), exchange::note_route))
             .with_state(self.clone())
     }
 }
-
-/// Every template that there is.
-const TEMPLATES: [&str; 7] = [
-    routes::HEALTH,
-    routes::READY,
-    routes::WORKLOADS,
-    routes::RESOURCE,
-    routes::SCALE_TO_ZERO,
-    routes::SCALE_UP,
-    routes::STATUS,
-];

@@ -8,7 +8,9 @@ use nagi_api::body::is_blank;
 use tokio::time::{Duration, Instant};
 
 use crate::config::Limits;
+use crate::exchange::Exchange;
 use crate::problem::Problem;
+use crate::serve::crowd::Phase;
 
 /// What a body holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,9 +25,14 @@ pub(crate) enum Content {
 pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
+    exchange: &Exchange,
     limits: &Limits,
 ) -> Result<Content, Problem> {
-    let bytes = collect(headers, body, limits).await?;
+    // While it arrives, the connection waits for its client, and may have to give way.
+    exchange.pulse.begin(Phase::Body);
+    let bytes = collect(headers, body, limits).await;
+    exchange.pulse.begin(Phase::Busy);
+    let bytes = bytes?;
     if is_blank(&bytes) {
         return Ok(Content::Blank);
     }

@@ -161,10 +161,26 @@ impl Exchange {
     }
 }
 
+/// What stands behind a listener.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    pub(crate) app: App,
+    pub(crate) routes: TowerToHyperService<Router>,
+    pub(crate) lines: Lines,
+}
+
+/// Which requests leave a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lines {
+    /// All.
+    All,
+    /// Those that failed: a scraper calls four times a minute, for ever.
+    Failures,
+}
+
 /// Serves one request of one connection. The answer is complete: problems are rendered, panics became answers.
 pub(crate) async fn serve<B>(
-    app: App,
-    routes: TowerToHyperService<Router>,
+    site: Site,
     peer: IpAddr,
     pulse: Arc<Pulse>,
     request: hyper::Request<B>,
@@ -173,6 +189,7 @@ where
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
+    let Site { app, routes, lines } = site;
     let (mut parts, body) = request.into_parts();
     let values = || parts.headers.get_all(routes::REQUEST_ID_HEADER).iter();
     let exchange = Arc::new(Exchange {
@@ -194,6 +211,7 @@ where
         path: parts.uri.path().to_owned(),
         user_agent: user_agent.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
         status: CLIENT_GONE,
+        lines,
     };
     if let Some(uri) = path::normal(&parts.uri) {
         parts.uri = uri;
@@ -351,6 +369,7 @@ struct Line {
     path: String,
     user_agent: Option<String>,
     status: u16,
+    lines: Lines,
 }
 
 impl Drop for Line {
@@ -364,7 +383,11 @@ impl Drop for Line {
             .iter()
             .map(|(name, note)| (*name, FieldValue::from(note)))
             .collect();
-        self.app.log.emit(&RequestLine {
+        let wanted = match self.lines {
+            Lines::All => true,
+            Lines::Failures => self.status >= 400,
+        };
+        let line = RequestLine {
             method: &self.method,
             path: &self.path,
             status: self.status,
@@ -377,7 +400,10 @@ impl Drop for Line {
             key_id: notes.key.as_ref().map(KeyId::as_str),
             error: notes.error.as_deref(),
             fields: &fields,
-        });
+        };
+        if wanted {
+            self.app.log.emit(&line);
+        }
         let route = notes.route.unwrap_or(UNKNOWN_ROUTE);
         self.app
             .metrics

@@ -18,6 +18,9 @@ use crate::exchange::Exchange;
 /// The port promises an answer within 2 s; a quarter more is for a machine under load.
 const READY_TIME: Duration = Duration::from_millis(2500);
 
+/// Why a process that is ending is not ready: new connections must go elsewhere.
+const SHUTTING_DOWN: &str = "shutting down";
+
 /// The process lives. Says nothing about the engine: a restart would not mend that.
 #[utoipa::path(
     get, path = routes::HEALTH, tag = "health", operation_id = "health", security(()),
@@ -52,11 +55,15 @@ pub(crate) async fn ready(
         Ok(answer) => answer.err(),
         Err(_passed) => Some(PortError::Timeout("the engine does not answer".to_owned())),
     };
+    let draining = app.shutdown.is_draining();
     let engine = app.workloads.engine();
     let time = Time::in_millis(app.clock.now());
-    if let Some(failure) = failure {
-        exchange.note_port_error(&failure);
+    if let Some(failure) = &failure {
+        exchange.note_port_error(failure);
+    }
+    if failure.is_some() || draining {
         let error = match engine {
+            Engine::Kubernetes | Engine::Local if failure.is_none() => SHUTTING_DOWN,
             Engine::Kubernetes => KUBERNETES_UNREACHABLE,
             Engine::Local => LOCAL_UNREACHABLE,
         };

@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 pub use file::{KeyEntry, KeyFileError};
+pub(crate) use ring::KeysChanged;
 pub use ring::{KeySources, Keyring, KeyringError};
 
 /// The id under which the single key of `API_KEY` appears in log and history; no other key may have it.

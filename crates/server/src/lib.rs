@@ -13,23 +13,33 @@ mod app;
 mod body;
 mod call;
 mod config;
+mod debug;
+mod docs;
+mod events;
 mod exchange;
 mod health;
+mod history;
 pub mod keys;
 mod lists;
+mod logs;
+mod metrics;
 mod network;
 mod openapi;
 mod order;
 mod page;
 mod path;
+mod pools;
 mod problem;
 mod query;
 mod scale;
+mod schedule;
 mod serve;
 mod status;
 #[cfg(test)]
 mod tests;
+mod wake;
 
+use hyper_util::service::TowerToHyperService;
 use nagi_runtime::Shutdown;
 use tokio::net::TcpListener;
 
@@ -39,6 +49,7 @@ pub use keys::{KeySources, Keyring, KeyringError};
 pub use network::{Network, NetworkError};
 
 use app::App;
+use exchange::{Lines, Site};
 use serve::Door;
 
 /// The Scale API, ready to serve.
@@ -57,27 +68,72 @@ pub struct Listeners {
 }
 
 impl Server {
-    /// An API on these ports under this configuration.
-    pub fn new(config: ServerConfig, ports: Ports, keys: Keyring) -> Self {
+    /// An API on these ports under this configuration. Once the process drains it says so in `/ready`, ends event
+    /// streams and accepts nothing more.
+    pub fn new(config: ServerConfig, ports: Ports, keys: Keyring, shutdown: Shutdown) -> Self {
         Self {
-            app: App::new(config, ports, keys),
+            app: App::new(config, ports, keys, shutdown),
         }
     }
 
     /// Serves until the process drains and running requests have ended or their time is over
     /// ([`Limits::drain_time`]). To be owned by a supervisor: it never ends before.
-    pub async fn run(self, listeners: Listeners, shutdown: Shutdown) {
+    pub async fn run(self, listeners: Listeners) {
         let app = self.app;
-        let limits = app.config.limits.clone();
-        let api = Door::new(app.clone(), app.router(), limits, "api-connections");
-        let announced = async {
+        let shutdown = app.shutdown.clone();
+        let api = self::site(&app, app.api(), Lines::All);
+        let api = Door::new(api, app.config.limits.clone(), "api-connections");
+        let metrics = self::site(&app, app.metrics(), Lines::Failures);
+        let metrics = Door::new(metrics, scraping(&app.config.limits), "metrics-connections");
+        announce("Scale API listens", &listeners.api);
+        if let Some(listener) = &listeners.metrics {
+            announce("Metrics listen", listener);
+        }
+        let scraped = async {
+            if let Some(listener) = listeners.metrics {
+                metrics.serve(listener, shutdown.clone()).await;
+            }
+        };
+        let farewell = async {
             shutdown.draining().await;
             tracing::info!("Shutting down server...");
         };
         tokio::join!(
             api.serve(listeners.api, shutdown.clone()),
+            scraped,
+            events::feed(app.clone(), shutdown.clone()),
             app.keys.clone().follow(shutdown.clone()),
-            announced,
+            farewell,
         );
+    }
+}
+
+/// The OpenAPI document of this API, as `GET /openapi.json` serves it under the default configuration.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    openapi::document(ServerConfig::default().rails.replicas_max)
+}
+
+fn site(app: &App, routes: axum::Router, lines: Lines) -> Site {
+    Site {
+        app: app.clone(),
+        routes: TowerToHyperService::new(routes),
+        lines,
+    }
+}
+
+/// Scrapers are few: a small share of the connections is theirs.
+fn scraping(limits: &Limits) -> Limits {
+    let share = (limits.connections_max / 8).max(8);
+    Limits {
+        connections_max: share,
+        connections_per_peer_max: share,
+        ..limits.clone()
+    }
+}
+
+fn announce(message: &'static str, listener: &TcpListener) {
+    match listener.local_addr() {
+        Ok(address) => tracing::info!(address = %address, port = address.port(), "{message}"),
+        Err(error) => tracing::warn!(error = %error, "Listener has no address"),
     }
 }

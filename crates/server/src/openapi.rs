@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 
 use nagi_api::ErrorBody;
+use nagi_core::quantity::Replicas;
 use serde::Deserialize;
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr};
-use utoipa::{IntoParams, IntoResponses};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Schema};
+use utoipa::{IntoParams, IntoResponses, Modify};
 
 /// Names of a workload in a path.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -17,13 +19,17 @@ use utoipa::{IntoParams, IntoResponses};
 #[expect(dead_code, reason = "describes parameters, is never made")]
 pub(crate) struct WorkloadPath {
     /// Plural of the kind: `deployments`, `statefulsets`, `replicasets`, or `plural.group`.
-    #[param(example = "deployments")]
+    #[param(
+        example = "deployments",
+        max_length = 253,
+        pattern = r"^(deployments|statefulsets|replicasets|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+)$"
+    )]
     resource: String,
     /// Namespace: a DNS label.
-    #[param(example = "project-a", max_length = 63)]
+    #[param(example = "project-a", max_length = 63, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     namespace: String,
     /// Name: a DNS subdomain.
-    #[param(example = "sample-app-a", max_length = 253)]
+    #[param(example = "sample-app-a", max_length = 253, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")]
     name: String,
 }
 
@@ -33,7 +39,11 @@ pub(crate) struct WorkloadPath {
 #[expect(dead_code, reason = "describes parameters, is never made")]
 pub(crate) struct ResourcePath {
     /// Plural of the kind: `deployments`, `statefulsets`, `replicasets`, or `plural.group`.
-    #[param(example = "deployments")]
+    #[param(
+        example = "deployments",
+        max_length = 253,
+        pattern = r"^(deployments|statefulsets|replicasets|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+)$"
+    )]
     resource: String,
 }
 
@@ -66,6 +76,7 @@ pub(crate) struct ListQuery {
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<u32>,
     /// `continue` of the previous page; the filters must be the same.
+    #[param(pattern = r"^1\.[0-9]+\.[0-9a-f]{16}\.([0-9a-f]{2})+$")]
     r#continue: Option<String>,
 }
 
@@ -75,7 +86,7 @@ pub(crate) struct ListQuery {
 #[expect(dead_code, reason = "describes parameters, is never made")]
 pub(crate) struct NamespaceFilter {
     /// Only of this namespace.
-    #[param(max_length = 63)]
+    #[param(max_length = 63, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     namespace: Option<String>,
 }
 
@@ -85,12 +96,124 @@ pub(crate) struct NamespaceFilter {
 #[expect(dead_code, reason = "describes parameters, is never made")]
 pub(crate) struct WorkloadFilters {
     /// Only of this namespace.
-    #[param(max_length = 63)]
+    #[param(max_length = 63, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     namespace: Option<String>,
-    /// Only with this status: `active`, `inactive`, `scaling`, `unknown`.
+    /// Only with this status.
+    #[param(pattern = "^(active|inactive|scaling|unknown)$")]
     status: Option<String>,
     /// Only with this label: `KEY` or `KEY=VALUE`; may stand more than once, all must hold.
     label: Option<Vec<String>>,
+}
+
+/// Filters of the history.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes parameters, is never made")]
+pub(crate) struct HistoryFilters {
+    /// Only of this namespace.
+    #[param(max_length = 63, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    namespace: Option<String>,
+    /// Only of workloads of this name.
+    #[param(max_length = 253, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")]
+    name: Option<String>,
+    /// Not older than this: RFC 3339 with a zone.
+    #[param(format = DateTime)]
+    since: Option<String>,
+}
+
+/// Which lines are wanted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes parameters, is never made")]
+pub(crate) struct LogsQuery {
+    /// The last so many lines of each replica; ignored when `after` is given.
+    #[param(minimum = 0, maximum = 10000, default = 100)]
+    tail: Option<u32>,
+    /// Everything since this: the `cursor` of an earlier page.
+    #[param(min_length = 1)]
+    after: Option<String>,
+}
+
+/// How long a profile takes.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes parameters, is never made")]
+pub(crate) struct ProfileQuery {
+    /// Seconds to sample.
+    #[param(minimum = 1, maximum = 60, default = 30)]
+    seconds: Option<u32>,
+}
+
+/// How detailed a dump is.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes parameters, is never made")]
+pub(crate) struct DumpQuery {
+    /// As Go has it; every level is the same text here.
+    #[param(minimum = 0, maximum = 2)]
+    debug: Option<u32>,
+}
+
+/// The whole API.
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Nagi Scale API",
+        description = "Puts idle workloads to sleep and wakes them: by call, by schedule, or by the first request.",
+        license(name = "MIT", identifier = "MIT")
+    ),
+    paths(
+        crate::health::health,
+        crate::health::ready,
+        crate::scale::to_zero,
+        crate::scale::up,
+        crate::wake::post,
+        crate::status::status,
+        crate::logs::logs,
+        crate::lists::workloads,
+        crate::lists::resource,
+        crate::lists::scheduled,
+        crate::schedule::cancel,
+        crate::pools::pools,
+        crate::history::history,
+        crate::events::events,
+        crate::docs::openapi,
+        crate::docs::docs,
+        crate::debug::cpu,
+        crate::debug::threads,
+    ),
+    components(schemas(ErrorBody)),
+    security(("key" = [])),
+    modifiers(&KeyScheme),
+)]
+struct Document;
+
+/// The bearer key.
+struct KeyScheme;
+
+impl Modify for KeyScheme {
+    fn modify(&self, document: &mut OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A key of this API; needed when any is configured"))
+            .build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The document, generated anew, with the ceiling for replica counts that is in force.
+pub(crate) fn document(ceiling: Replicas) -> OpenApi {
+    let mut document = <Document as utoipa::OpenApi>::openapi();
+    let schemas = document.components.iter_mut().flat_map(|all| &mut all.schemas);
+    for (_, schema) in schemas.filter(|(name, _)| name.ends_with("Request")) {
+        if let RefOr::T(Schema::Object(body)) = schema
+            && let Some(RefOr::T(Schema::Object(replicas))) = body.properties.get_mut("replicas")
+        {
+            replicas.maximum = Some(utoipa::Number::UInt(usize::try_from(ceiling.0).unwrap_or(usize::MAX)));
+        }
+    }
+    document
 }
 
 /// Answers of a write that failed.
@@ -99,6 +222,8 @@ pub(crate) struct WriteErrors;
 pub(crate) struct ReadErrors;
 /// Answers of a list that failed.
 pub(crate) struct ListErrors;
+/// Answers of a read without a place to go on that failed.
+pub(crate) struct PlainErrors;
 
 type Responses = BTreeMap<String, RefOr<Response>>;
 
@@ -117,6 +242,12 @@ impl IntoResponses for ReadErrors {
 impl IntoResponses for ListErrors {
     fn responses() -> Responses {
         errors(&[400, 401, 403, 404, 410, 500, 503])
+    }
+}
+
+impl IntoResponses for PlainErrors {
+    fn responses() -> Responses {
+        errors(&[400, 401, 403, 500, 503])
     }
 }
 

@@ -4,6 +4,7 @@
 //! says on the log line what came of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use nagi_core::id::Version;
@@ -19,6 +20,9 @@ use crate::problem::{Doing, Problem};
 
 /// How often an order is decided anew when the object changes between read and write (DESIGN §5).
 const ATTEMPTS_MAX: u32 = 5;
+
+/// How long an order waits for the gateways' counts, which it only needs for a warning.
+const ACTIVITY_TIME: Duration = Duration::from_millis(500);
 
 /// Is the order carried out?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +71,7 @@ pub(crate) async fn execute(
         request_id: Some(call.exchange.id.clone()),
     };
     let action = action(&request.order);
-    note_order(&call.exchange, &request, action, mode);
+    note_order(&call.exchange, &request, mode);
     let outcome = attempts(app, call, &request, mode).await;
     let result = match &outcome {
         Ok(outcome) => {
@@ -128,24 +132,28 @@ async fn attempts(
     }
 }
 
-/// Adds what only the gateways know: connections that a sleep cuts (R24).
-pub(crate) async fn open_connections(app: &App, call: &Change, plan: &mut Plan) {
-    if !plan.to.is_zero() || plan.from.is_zero() {
-        return;
-    }
-    let asked = async { Ok(app.traffic.activity(&call.id).await) };
-    // Without an answer there is nothing to warn of; the order itself succeeded.
-    if let Ok(Some(activity)) = call.exchange.upstream(asked).await
-        && activity.in_flight > 0
+/// Open connections through the gateways now; `None` when nobody counts them.
+pub(crate) async fn open_connections(app: &App, call: &Change) -> Option<u64> {
+    let asked = tokio::time::timeout(ACTIVITY_TIME, app.traffic.activity(&call.id));
+    let asked = call.exchange.upstream(async { Ok(asked.await) }).await;
+    // Without an answer there is nothing to warn of, and no reason to refuse the order.
+    let activity = asked.ok()?.ok()??;
+    Some(activity.in_flight)
+}
+
+/// Adds the warning that a sleep cuts connections (R24).
+pub(crate) fn warn_of_cut(plan: &mut Plan, open: Option<u64>) {
+    if let Some(open) = open.filter(|open| *open > 0)
+        && plan.to.is_zero()
+        && !plan.from.is_zero()
     {
-        plan.warnings.push(Warning::ConnectionsCut {
-            open: activity.in_flight,
-        });
+        plan.warnings.push(Warning::ConnectionsCut { open });
     }
 }
 
-fn note_order(exchange: &Exchange, request: &Request, action: &'static str, mode: Mode) {
-    exchange.note(field::ACTION, action);
+/// Says on the log line what was ordered, by whom and why.
+pub(crate) fn note_order(exchange: &Exchange, request: &Request, mode: Mode) {
+    exchange.note(field::ACTION, action(&request.order));
     exchange.note("actor", request.actor.to_string());
     let reason = match &request.order {
         Order::ToZero { reason, .. } | Order::Up { reason, .. } => Some(reason),

@@ -19,8 +19,9 @@ use crate::call::Change;
 use crate::order::{self, Mode, Outcome};
 use crate::problem::{Doing, Problem};
 
-/// Puts a workload to sleep: no replicas. The count is remembered and restored by the next wake.
-/// Repeating it is a success and changes nothing.
+/// Puts a workload to sleep.
+///
+/// It then has no replicas. The count is remembered and restored by the next wake. Repeating it is a success and changes nothing.
 #[utoipa::path(
     post, path = routes::SCALE_TO_ZERO, tag = "scale", operation_id = "scale_to_zero",
     params(crate::openapi::WorkloadPath, crate::openapi::WriteQuery),
@@ -36,7 +37,7 @@ pub(crate) async fn to_zero(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let content = body::read(&headers, body, &app.config.limits).await?;
+    let content = body::read(&headers, body, &call.exchange, &app.config.limits).await?;
     let asked = field_by_field(&app, &call, content, |body| {
         ToZero::read(body, app.clock.now())
     });
@@ -46,14 +47,16 @@ pub(crate) async fn to_zero(
         reason: reason.clone(),
         wake_at,
     };
+    let open = order::open_connections(&app, &call).await;
     let mut outcome = order::execute(&app, &call, order, mode).await?;
-    order::open_connections(&app, &call, &mut outcome.plan).await;
+    order::warn_of_cut(&mut outcome.plan, open);
     let message = format!("{} scaled to zero", call.id.resource.kind());
     Ok(answer(&app, message, &outcome, &reason, mode))
 }
 
-/// Sets the number of replicas, upwards or downwards, and cancels a pending wake.
-/// Success means that the count is wanted, not that the replicas serve: see the status.
+/// Sets the number of replicas.
+///
+/// Upwards or downwards; a pending scheduled wake is cancelled. Success means that the count is wanted, not that the replicas serve: see the status.
 #[utoipa::path(
     post, path = routes::SCALE_UP, tag = "scale", operation_id = "scale_up",
     params(crate::openapi::WorkloadPath, crate::openapi::WriteQuery),
@@ -69,7 +72,7 @@ pub(crate) async fn up(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let content = body::read(&headers, body, &app.config.limits).await?;
+    let content = body::read(&headers, body, &call.exchange, &app.config.limits).await?;
     let ceiling = app.config.rails.replicas_max;
     let Up { replicas, reason } =
         field_by_field(&app, &call, content, |body| Up::read(body, ceiling)).await?;

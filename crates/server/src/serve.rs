@@ -12,13 +12,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
-use hyper_util::service::TowerToHyperService;
 use nagi_runtime::{Deadline, Shutdown, TaskSet};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::app::App;
 use crate::config::Limits;
+use crate::exchange::Site;
 use crowd::Crowd;
 
 /// Tasks beyond the limit of connections: those that were told to go and are still closing.
@@ -32,20 +30,18 @@ const FULL: &[u8] =
 /// One listener and what stands behind it.
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
-    pub(crate) app: App,
-    pub(crate) routes: TowerToHyperService<Router>,
-    pub(crate) limits: Limits,
+    site: Site,
+    limits: Limits,
     crowd: Crowd,
     tasks: TaskSet,
 }
 
 impl Door {
-    pub(crate) fn new(app: App, routes: Router, limits: Limits, name: &'static str) -> Self {
+    pub(crate) fn new(site: Site, limits: Limits, name: &'static str) -> Self {
         let crowd = Crowd::new(limits.connections_max, limits.connections_per_peer_max);
         let tasks = TaskSet::new(name, limits.connections_max + CLOSING_MAX);
         Self {
-            app,
-            routes: TowerToHyperService::new(routes),
+            site,
             limits,
             crowd,
             tasks,

@@ -21,7 +21,9 @@ use crate::call::Target;
 use crate::problem::{Doing, Problem};
 use crate::query::Query;
 
-/// Where a workload stands: wanted, existing and serving replicas, and why they differ.
+/// Where a workload stands.
+///
+/// Wanted, existing and serving replicas, why they differ, and what is remembered.
 #[utoipa::path(
     get, path = routes::STATUS, tag = "workloads", operation_id = "status",
     params(crate::openapi::WorkloadPath, crate::openapi::VersionQuery),

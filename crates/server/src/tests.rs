@@ -3,5 +3,6 @@
 //! [`world`] builds an API in this process and speaks to it without sockets; every answer it returns was checked against the
 //! OpenAPI document. The other files hold the rules, one theme each.
 
+mod contract;
 mod scaling;
 mod world;

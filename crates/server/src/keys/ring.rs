@@ -100,6 +100,22 @@ pub struct Keyring {
     metrics: Metrics,
 }
 
+/// Waits until other keys count than when it was made.
+#[derive(Debug)]
+pub(crate) struct KeysChanged {
+    keys: watch::Receiver<Arc<Keys>>,
+}
+
+impl KeysChanged {
+    /// Waits. Cancel-safe.
+    pub(crate) async fn changed(&mut self) {
+        if self.keys.changed().await.is_err() {
+            // The ring is gone, and with it whatever could change.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// The state of the files at the last look.
 #[derive(Debug, Default, PartialEq, Eq, Clone)]
 struct Seen {
@@ -158,6 +174,13 @@ impl Keyring {
     /// What counts now.
     pub(crate) fn current(&self) -> Arc<Keys> {
         Arc::clone(&self.keys.borrow())
+    }
+
+    /// Tells when other keys count.
+    pub(crate) fn changes(&self) -> KeysChanged {
+        KeysChanged {
+            keys: self.keys.subscribe(),
+        }
     }
 
     /// Follows the files until the process drains.

@@ -1,1 +1,1 @@
-
+//! Keys: files, digests, reload.

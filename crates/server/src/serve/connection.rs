@@ -52,13 +52,7 @@ pub(super) async fn serve<S>(
         place.pulse.begin(Phase::Busy);
         let pulse = Arc::clone(&place.pulse);
         // hyper asks for a future that may move.
-        Box::pin(exchange::serve(
-            door.app.clone(),
-            door.routes.clone(),
-            peer,
-            pulse,
-            request,
-        ))
+        Box::pin(exchange::serve(door.site.clone(), peer, pulse, request))
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -107,7 +101,7 @@ pub(super) async fn serve<S>(
         End::Refused(status) => status,
     };
     if let Some(status) = status {
-        exchange::bare(&door.app, peer, status, begun.elapsed());
+        exchange::bare(&door.site.app, peer, status, begun.elapsed());
     }
     linger(stream).await;
 }

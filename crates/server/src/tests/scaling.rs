@@ -5,7 +5,7 @@ use serde_json::json;
 use super::world::{BASE, world};
 
 // K-23, W-A12, W-A13, W-A14
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn scale_to_zero_answers_as_documented() {
     let w = world();
     let path = format!("{BASE}/scale-to-zero");

@@ -16,6 +16,7 @@ use nagi_ports::{
     Clock, Engine, HistoryEntry, HistoryPage, HistoryQuery, Journal, LogLine, LogPage, LogQuery,
     Logs, Nodes, PortError,
 };
+use nagi_runtime::Shutdown;
 use nagi_telemetry::{LevelFilter, Log, Metrics, Sink};
 use nagi_testkit::{MemoryTraffic, MemoryWorkloads, TestClock, workload};
 use nagi_wake::Wakes;
@@ -23,7 +24,7 @@ use serde_json::Value;
 
 use crate::app::{App, Ports};
 use crate::config::ServerConfig;
-use crate::exchange;
+use crate::exchange::{self, Site};
 use crate::keys::{KeySources, Keyring};
 use crate::serve::crowd::Pulse;
 
@@ -45,7 +46,8 @@ pub(super) struct World {
     pub(super) metrics: Metrics,
     log: Log,
     lines: Arc<Mutex<Vec<u8>>>,
-    routes: TowerToHyperService<axum::Router>,
+    api: Site,
+    scraping: Site,
 }
 
 /// How a world is built.
@@ -89,8 +91,13 @@ impl Setup {
             log: log.clone(),
         };
         let keys = Keyring::open(self.keys, metrics.clone()).unwrap();
-        let app = App::new(self.config, ports, keys);
-        let routes = TowerToHyperService::new(app.router());
+        let app = App::new(self.config, ports, keys, Shutdown::never());
+        let site = |routes| Site {
+            app: app.clone(),
+            routes: TowerToHyperService::new(routes),
+            lines: crate::exchange::Lines::All,
+        };
+        let (api, scraping) = (site(app.api()), site(app.metrics()));
         World {
             app,
             workloads,
@@ -102,7 +109,8 @@ impl Setup {
             metrics,
             log,
             lines,
-            routes,
+            api,
+            scraping,
         }
     }
 }
@@ -195,16 +203,17 @@ impl Asking<'_> {
             .unwrap();
         *request.headers_mut() = self.headers;
         let pulse = Arc::new(Pulse::new());
-        let served = exchange::serve(
-            self.world.app.clone(),
-            self.world.routes.clone(),
-            self.peer,
-            pulse,
-            request,
-        );
+        let site = if self.path == nagi_api::routes::METRICS {
+            &self.world.scraping
+        } else {
+            &self.world.api
+        };
+        let served = exchange::serve(site.clone(), self.peer, pulse, request);
         let Ok(response) = served.await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
+        let (status, headers) = (parts.status, &parts.headers);
+        super::contract::check(&self.method, &self.path, status, headers, &bytes);
         Answer {
             status: parts.status,
             headers: parts.headers,

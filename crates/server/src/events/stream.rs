@@ -1,0 +1,205 @@
+//! One client's stream of events.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use nagi_api::events::RESET;
+use nagi_api::{Event, EventKind, EventValue, routes};
+use nagi_core::access::Grant;
+use nagi_core::id::Namespace;
+use nagi_telemetry::CountGuard;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::feed::blank;
+use super::{Entry, Listener, Resumed, frame};
+use crate::app::App;
+use crate::call::{Caller, Reader};
+use crate::keys::KeysChanged;
+use crate::lists::namespace_filter;
+use crate::problem::Problem;
+
+/// How often a silent stream shows that it lives (R19).
+const COMMENT_EVERY: Duration = Duration::from_secs(15);
+/// Time for the current state after a reset; without it the stream ends and the client comes again.
+const STATE_TIME: Duration = Duration::from_secs(5);
+const COMMENT: &[u8] = b": alive\n\n";
+/// Longest `Last-Event-ID` that can be one of ours, in bytes.
+const LAST_ID_BYTES_MAX: usize = 64;
+
+/// What happens, as it happens.
+///
+/// Server-sent events about workloads that the key may see: `scale`, `status`, `wake`, `schedule`, and `reset` when
+/// events were missed, after which the current state follows.
+#[utoipa::path(
+    get, path = routes::EVENTS, tag = "history", operation_id = "events",
+    params(
+        crate::openapi::NamespaceFilter,
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen"),
+    ),
+    responses(
+        (status = 200, description = "The stream", content_type = "text/event-stream", body = Event),
+        crate::openapi::PlainErrors,
+    )
+)]
+pub(crate) async fn events(
+    State(app): State<App>,
+    call: Reader,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let namespace = namespace_filter(&call)?;
+    let caller = match &call.grant.key {
+        Some(key) => Caller::Key(key.clone()),
+        None => Caller::Address(call.exchange.client()),
+    };
+    let listener = app.events.enter(&caller).ok_or_else(|| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Too many event streams")
+            .error("the limit of open event streams is reached")
+            .retry_after(5)
+            .failure(nagi_telemetry::Failure::Overloaded)
+    })?;
+    let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let last_seen = last_seen.filter(|id| !id.is_empty());
+    let known = last_seen.filter(|id| id.len() <= LAST_ID_BYTES_MAX);
+    let (receiver, resumed) = app.events.listen(last_seen.map(|_| known.unwrap_or("-")));
+    let mut comments = tokio::time::interval(COMMENT_EVERY);
+    comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let keys = app.keys.changes();
+    let depth = app.metrics.queue("event-streams").enter();
+    let mut client = Client {
+        app,
+        grant: call.grant,
+        namespace,
+        receiver,
+        comments,
+        keys,
+        waiting: VecDeque::new(),
+        _listener: listener,
+        _depth: depth,
+    };
+    match resumed {
+        Resumed::After(missed) => client.queue(&missed),
+        Resumed::Gone => {
+            if !client.reset().await {
+                return Err(Problem::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "Failed to read workloads",
+                )
+                .error("the current state cannot be read now")
+                .retry_after(2));
+            }
+        }
+    }
+    let body = Body::from_stream(stream::unfold(client, Client::next));
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
+    // Some proxies collect an answer before they pass it on, unless told.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// One client and what it may see.
+#[derive(Debug)]
+struct Client {
+    app: App,
+    grant: Grant,
+    namespace: Option<Namespace>,
+    receiver: Receiver<Arc<Entry>>,
+    comments: Interval,
+    keys: KeysChanged,
+    /// Frames that go out before anything new; at most the ring, or one for each workload.
+    waiting: VecDeque<Bytes>,
+    _listener: Listener,
+    _depth: CountGuard,
+}
+
+impl Client {
+    /// The next bytes of the stream; `None` ends it.
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        loop {
+            if let Some(frame) = self.waiting.pop_front() {
+                return Some((Ok(frame), self));
+            }
+            let shutdown = self.app.shutdown.clone();
+            tokio::select! {
+                // Cancel-safe: watches, an interval, and a broadcast receiver that keeps its place.
+                () = shutdown.draining() => return None,
+                // What this client may see is judged anew: it comes back with its key and the last id.
+                () = self.keys.changed() => return None,
+                _ = self.comments.tick() => {
+                    if !self.grant.is_valid(self.app.clock.now()) {
+                        return None;
+                    }
+                    self.waiting.push_back(Bytes::from_static(COMMENT));
+                }
+                entry = self.receiver.recv() => match entry {
+                    Ok(entry) => self.queue(&[entry]),
+                    Err(RecvError::Lagged(_)) => {
+                        if !self.reset().await {
+                            return None;
+                        }
+                    }
+                    Err(RecvError::Closed) => return None,
+                },
+            }
+        }
+    }
+
+    fn queue(&mut self, entries: &[Arc<Entry>]) {
+        for entry in entries {
+            if self.sees(&entry.namespace) {
+                self.waiting.push_back(entry.frame.clone());
+            }
+        }
+    }
+
+    fn sees(&self, namespace: &Namespace) -> bool {
+        self.grant.reach.covers(namespace)
+            && self
+                .namespace
+                .as_ref()
+                .is_none_or(|wanted| wanted == namespace)
+    }
+
+    /// Says that events were missed, and shows the current state instead. False when it cannot be read.
+    async fn reset(&mut self) -> bool {
+        // Listen first: what happens meanwhile comes after the state, at worst twice.
+        let (receiver, _) = self.app.events.listen(None);
+        self.receiver = receiver;
+        let last = self.app.events.last_id();
+        let listed = tokio::time::timeout(STATE_TIME, self.app.workloads.list()).await;
+        let Ok(Ok(listing)) = listed else {
+            return false;
+        };
+        self.waiting.clear();
+        let reset = serde_json::json!({ "id": last });
+        self.waiting.push_back(frame(RESET, Some(&last), &reset));
+        for workload in &listing.items {
+            if !self.sees(&workload.id.namespace) {
+                continue;
+            }
+            let event = Event {
+                id: last.clone(),
+                reason: workload.pending.as_ref().map(ToString::to_string),
+                to: Some(EventValue::Text(workload.status().as_str().to_owned())),
+                ..blank(EventKind::Status, &workload.id, listing.observed_at)
+            };
+            let kind = event.kind.as_str();
+            self.waiting.push_back(frame(kind, Some(&last), &event));
+        }
+        true
+    }
+}

@@ -1,0 +1,1 @@
+//! Events: differences, the ring, who may listen.

@@ -1,0 +1,59 @@
+//! `/metrics`, on its own listener (A-050, R22).
+//!
+//! Counters are counted where things happen; what is only known by looking (workloads by status, pending wakes) is looked at
+//! for each scrape. A look that fails leaves the last values: no data is not zero.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use nagi_core::status::Status;
+use nagi_ports::Listing;
+use nagi_telemetry::CONTENT_TYPE;
+
+use crate::app::App;
+use crate::exchange::Exchange;
+use crate::problem::Problem;
+
+/// A scrape waits this long for the engine: a tenth of the usual limit of scrapers.
+const LOOK_TIME: Duration = Duration::from_secs(1);
+
+/// Everything that is counted, as Prometheus text.
+pub(crate) async fn metrics(
+    State(app): State<App>,
+    Extension(exchange): Extension<Arc<Exchange>>,
+) -> Result<Response, Problem> {
+    let listing = tokio::time::timeout(LOOK_TIME, exchange.upstream(app.workloads.list())).await;
+    match listing {
+        Ok(Ok(listing)) => count(&app, &listing),
+        Ok(Err(error)) => tracing::debug!(error = %error, "Workloads could not be counted"),
+        Err(_elapsed) => tracing::debug!("Workloads could not be counted in time"),
+    }
+    let text = app.metrics.encode().map_err(|error| {
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "Failed to render metrics",
+        )
+        .error(error)
+    })?;
+    let mut response = Response::new(Body::from(text));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    Ok(response)
+}
+
+fn count(app: &App, listing: &Listing) {
+    for status in Status::ALL {
+        let with = listing.items.iter().filter(|w| w.status() == status);
+        app.metrics.set_workloads(status.as_str(), with.count());
+    }
+    let scheduled = listing
+        .items
+        .iter()
+        .filter(|w| w.intent.scheduled.is_some());
+    app.metrics.set_scheduled_scale_ups(scheduled.count());
+}

@@ -1,0 +1,207 @@
+//! `POST …/wake`: wake to the remembered count, and say how far it is (R14).
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use nagi_api::problem::Succeeded;
+use nagi_api::scale::{ToWake, warning};
+use nagi_api::{Time, WakeAnswer, WakeRequest, WakeResult, routes};
+use nagi_core::scale::{Order, Request, Warning};
+use nagi_core::wake::{Progress, Stage};
+use nagi_core::workload::Workload;
+use nagi_ports::PortError;
+use nagi_wake::{FlightView, WakeError};
+
+use crate::answer::json;
+use crate::app::App;
+use crate::body::{self, Content};
+use crate::call::Change;
+use crate::order::{self, Mode};
+use crate::problem::{Doing, Problem};
+use crate::status::wake;
+
+/// What is shown of a wake, whether it is real or not.
+struct Shown {
+    awake_already: bool,
+    result: WakeResult,
+    warnings: Vec<Warning>,
+}
+
+/// Wakes a sleeping workload.
+///
+/// To the count that is remembered for it, or to the one in the body. A pending scheduled wake stays. Awake already: nothing is changed.
+#[utoipa::path(
+    post, path = routes::WAKE, tag = "scale", operation_id = "wake",
+    params(crate::openapi::WorkloadPath, crate::openapi::WriteQuery),
+    request_body(content = Option<WakeRequest>, description = "May be left out"),
+    responses(
+        (status = 200, description = "Awake already", body = WakeAnswer),
+        (status = 202, description = "It is waking", body = WakeAnswer,
+            headers(("Location" = String, description = "The status of the workload"))),
+        crate::openapi::WriteErrors,
+    )
+)]
+pub(crate) async fn post(
+    State(app): State<App>,
+    call: Change,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let asked = match body::read(&headers, body, &call.exchange, &app.config.limits).await? {
+        Content::Blank => ToWake::default(),
+        Content::Object(body) => ToWake::read(&body, app.config.rails.replicas_max)
+            .map_err(|error| Problem::body_field(&error))?,
+    };
+    let mode = Mode::of(&call)?;
+    let order = Order::Wake {
+        replicas: asked.replicas,
+        reason: asked.reason,
+        default_allowed: false,
+    };
+    let shown = match mode {
+        Mode::DryRun => rehearsed(&app, &call, order).await?,
+        Mode::Real => woken(&app, &call, order).await?,
+    };
+    Ok(answer(&app, &call, shown, mode))
+}
+
+/// The plan alone.
+async fn rehearsed(app: &App, call: &Change, order: Order) -> Result<Shown, Problem> {
+    let outcome = order::execute(app, call, order, Mode::DryRun).await?;
+    let stage = if outcome.plan.update.is_some() {
+        Stage::Accepted
+    } else {
+        furthest(&outcome.after)
+    };
+    let result = WakeResult {
+        previous_replicas: outcome.plan.from.0,
+        target_replicas: outcome.plan.to.0,
+        stage: stage.as_str().to_owned(),
+        eta_seconds: None,
+        ..described(call, &outcome.after)
+    };
+    Ok(Shown {
+        awake_already: outcome.plan.update.is_none(),
+        result,
+        warnings: outcome.plan.warnings,
+    })
+}
+
+/// The flight, as soon as its count is durable.
+async fn woken(app: &App, call: &Change, order: Order) -> Result<Shown, Problem> {
+    let request = Request {
+        order,
+        actor: call.actor.clone(),
+        request_id: Some(call.exchange.id.clone()),
+    };
+    order::note_order(&call.exchange, &request, Mode::Real);
+    let asked = async { Ok(app.wakes.wake(&call.id, request).await) };
+    let begun = call.exchange.upstream(asked).await;
+    let begun = begun.unwrap_or_else(|late| Err(WakeError::Port(late)));
+    let result = match &begun {
+        Ok(ticket) if ticket.view().already_awake => "unchanged",
+        Ok(_) => "changed",
+        Err(WakeError::Refused(_) | WakeError::Port(PortError::NotFound)) => "refused",
+        Err(WakeError::Port(_) | WakeError::Busy) => "failed",
+    };
+    app.metrics.scale_operation("wake", result);
+    let ticket = begun.map_err(|error| failed(&error, call))?;
+    let view = ticket.view();
+    call.exchange.note("from", view.from.0);
+    call.exchange.note("to", view.to.0);
+    Ok(shown(call, &view))
+}
+
+fn shown(call: &Change, view: &FlightView) -> Shown {
+    let item = wake(view);
+    let facts = view.workload.as_deref();
+    let known = facts.map(|workload| described(call, workload));
+    let result = WakeResult {
+        previous_replicas: view.from.0,
+        target_replicas: view.to.0,
+        stage: match (&view.progress, facts) {
+            (Progress::Under(_), Some(workload)) if view.already_awake => {
+                furthest(workload).as_str().to_owned()
+            }
+            (Progress::Under(_) | Progress::Ready | Progress::Failed(_), _) => item.stage,
+        },
+        eta_seconds: item.eta_seconds,
+        ..known.unwrap_or_else(|| named(call))
+    };
+    Shown {
+        awake_already: view.already_awake,
+        result,
+        warnings: vec![],
+    }
+}
+
+/// How far the replicas of a workload that is wanted have come.
+fn furthest(workload: &Workload) -> Stage {
+    if !workload.available.is_zero() {
+        return Stage::Ready;
+    }
+    let living = workload.replicas.iter().filter(|replica| !replica.stopping);
+    let furthest = living.map(|replica| replica.stage).max();
+    furthest.map_or(Stage::Scaling, |stage| stage.min(Stage::Starting))
+}
+
+fn named(call: &Change) -> WakeResult {
+    WakeResult {
+        name: call.id.name.to_string(),
+        namespace: call.id.namespace.to_string(),
+        resource: call.id.resource.to_string(),
+        previous_replicas: 0,
+        current_replicas: 0,
+        target_replicas: 0,
+        stage: Stage::Accepted.as_str().to_owned(),
+        eta_seconds: None,
+        scheduled_scale_up: None,
+        resource_version: "0".to_owned(),
+    }
+}
+
+fn described(call: &Change, workload: &Workload) -> WakeResult {
+    let scheduled = workload.intent.scheduled.as_ref();
+    WakeResult {
+        current_replicas: workload.current.0,
+        scheduled_scale_up: scheduled.map(|scheduled| Time(scheduled.at)),
+        resource_version: workload.version.to_string(),
+        ..named(call)
+    }
+}
+
+fn failed(error: &WakeError, call: &Change) -> Problem {
+    match error {
+        WakeError::Refused(refusal) => order::refused(refusal),
+        WakeError::Port(error) => Problem::port(error, Doing::Scale, Some(&call.id)),
+        WakeError::Busy => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Wake not possible now")
+            .error(error)
+            .retry_after(1)
+            .failure(nagi_telemetry::Failure::Overloaded),
+    }
+}
+
+fn answer(app: &App, call: &Change, shown: Shown, mode: Mode) -> Response {
+    let (status, message) = if shown.awake_already {
+        (StatusCode::OK, "Already awake")
+    } else {
+        (StatusCode::ACCEPTED, "Wake started")
+    };
+    let body = WakeAnswer {
+        status: Succeeded::Success,
+        message: message.to_owned(),
+        deployment: shown.result,
+        warnings: shown.warnings.iter().map(warning).collect(),
+        dry_run: mode.shown(),
+        timestamp: Time::in_millis(app.clock.now()),
+    };
+    let mut response = json(status, &body);
+    let location = routes::of_workload(routes::STATUS, &call.id);
+    if !shown.awake_already
+        && let Ok(location) = HeaderValue::from_str(&location)
+    {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
