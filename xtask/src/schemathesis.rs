@@ -42,8 +42,8 @@ pub(crate) fn run_binary(checkout: &Checkout, binaries: &Path) -> anyhow::Result
     )?;
     // Limits on the rate of writes would answer most calls with 429; they have tests of their own.
     let server = format!(
-        "nagi all --file xtask/schemathesis/workloads.yaml --state-dir ../state --log-file ../nagi.log \
-         --api-key {KEY} --rate-limit 0"
+        "nagi all --workloads xtask/schemathesis/workloads.yaml --state-dir ../state --log-file ../nagi.log \
+         --api-key {KEY} --rate-limit 0 --on-exit stop"
     );
     let calls = format!(
         "'{}' --config-file xtask/schemathesis/schemathesis.toml run http://127.0.0.1:8080/openapi.json \
