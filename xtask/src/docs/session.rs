@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::plan::{Plan, Shell, Step};
-use crate::checkout::Checkout;
+use crate::checkout::{Checkout, remove_directory};
 use crate::command::{Network, Run};
 
 /// A prepared directory to run a page in.
@@ -40,7 +40,7 @@ impl Session {
         binaries: &Path,
         limit: Duration,
     ) -> anyhow::Result<Self> {
-        remove(&directory)?;
+        remove_directory(&directory)?;
         for path in paths {
             let from = checkout.root().join(path);
             let to = directory.join("tree").join(path);
@@ -223,19 +223,6 @@ fn quoted(path: &Path) -> String {
 fn search_path(binaries: &Path) -> anyhow::Result<String> {
     let path = std::env::var("PATH").context("read PATH")?;
     Ok(format!("{}:{path}", binaries.display()))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "removes what a run before left below target/"
-)]
-fn remove(directory: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", directory.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 #[cfg(test)]
