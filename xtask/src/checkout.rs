@@ -3,7 +3,7 @@
 //! "Belongs" is what git says: tracked, or new and not ignored. So build output and editors' droppings never
 //! reach a check, and a new file is checked before it is added.
 //!
-//! It reads; it never writes into the working copy.
+//! It reads the working copy and never writes to it; what tasks write lies below `target/`.
 
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,20 @@ pub(crate) struct TextFile {
 /// The extension of a path, without the dot.
 pub(crate) fn extension(path: &str) -> Option<&str> {
     Path::new(path).extension()?.to_str()
+}
+
+/// Removes a directory that a task made below `target/`; one that is not there is removed already.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "removes what a task wrote itself"
+)]
+pub(crate) fn remove_directory(directory: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", directory.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 // === impl Checkout ===

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -22,11 +23,31 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// How a program meets the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// As everything else on this machine.
+    OfThisMachine,
+    /// With nothing but a loopback of its own, so that no port of this machine is in its way and nothing outside can
+    /// be reached; where the machine does not allow that, as everything else.
+    Own,
+}
+
 /// A program to run.
 #[derive(Debug)]
 pub(crate) struct Run {
     command: Command,
     line: String,
+}
+
+fn can_isolate() -> bool {
+    on_path("ip").is_some()
+        && on_path("unshare").is_some()
+        && Run::new("unshare")
+            .arguments(["--net", "--", "ip", "link", "set", "lo", "up"])
+            .quiet()
+            .finish()
+            .is_ok()
 }
 
 // === impl Run ===
@@ -49,15 +70,21 @@ impl Run {
         Self::new("cargo")
     }
 
-    /// A program that is ended, with all that it started, when it takes longer than `minutes_max`: a hanging test
-    /// must not keep the other steps, and their table, from the person who waits.
-    pub(crate) fn limited(program: impl AsRef<OsStr>, minutes_max: u32) -> Self {
+    /// A program that is ended, with all that it started, when it takes longer than `limit`: a hanging test must not
+    /// keep the other steps, and their table, from the person who waits.
+    pub(crate) fn limited(program: impl AsRef<OsStr>, limit: Duration, network: Network) -> Self {
         // At a terminal Ctrl-C must reach the tests too, so they stay in the foreground.
         let foreground = std::io::stdin().is_terminal().then_some("--foreground");
-        Self::new("timeout")
+        let run = Self::new("timeout")
             .arguments(foreground)
-            .arguments(["--kill-after=10s".to_owned(), format!("{minutes_max}m")])
-            .argument(program)
+            .arguments(["--kill-after=10".to_owned(), limit.as_secs().to_string()]);
+        let run = match network {
+            Network::Own if can_isolate() => run
+                .arguments(["unshare", "--net", "--", "sh", "-c"])
+                .argument("ip link set lo up && exec \"$0\" \"$@\""),
+            Network::Own | Network::OfThisMachine => run,
+        };
+        run.argument(program)
     }
 
     /// Adds one argument.

@@ -7,11 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
 use crate::checkout::{Checkout, TextFile};
-use crate::command::Run;
+use crate::command::{Network, Run};
 use crate::setup::{CARGO_LLVM_COV, CoverageTools};
 use crate::steps::Outcome;
 use crate::test::counted;
@@ -34,7 +35,7 @@ const FLOORS: &[Floor] = &[
 pub(crate) const REPORT: &str = "target/coverage/lcov.info";
 
 /// A cold build on two cores takes a few minutes, the tests another few.
-const MINUTES_MAX: u32 = 40;
+const LIMIT: Duration = Duration::from_mins(40);
 
 /// A crate and the share of its lines that tests must reach.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +65,7 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
         bail!("{} tests failed", counts.failed);
     }
     if html {
-        llvm_cov(checkout)?
+        llvm_cov(checkout, Network::OfThisMachine)?
             .arguments(["report", "--html", "--output-dir", "target/coverage"])
             .finish()?;
         println!("open target/coverage/html/index.html");
@@ -72,18 +73,22 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
     judge(checkout)
 }
 
-/// Runs all tests of the workspace instrumented.
+/// Runs all tests of the workspace instrumented, without a network where the machine allows that.
 pub(crate) fn run_tests(checkout: &Checkout) -> anyhow::Result<Outcome> {
-    llvm_cov(checkout)?
+    llvm_cov(checkout, Network::OfThisMachine)?
         .arguments(["clean", "--profraw-only"])
         .finish()?;
-    counted(llvm_cov(checkout)?.arguments([
-        "test",
-        "--no-report",
-        "--workspace",
-        "--locked",
-        "--no-fail-fast",
-    ]))
+    counted(
+        llvm_cov(checkout, Network::Own)?
+            .environment("CARGO_NET_OFFLINE", "true")
+            .arguments([
+                "test",
+                "--no-report",
+                "--workspace",
+                "--locked",
+                "--no-fail-fast",
+            ]),
+    )
 }
 
 /// Reads what the last run of [`run_tests`] left and compares it with the floors.
@@ -92,7 +97,7 @@ pub(crate) fn judge(checkout: &Checkout) -> anyhow::Result<()> {
     let directory = report.parent().context("the report lies in a directory")?;
     std::fs::create_dir_all(directory)
         .with_context(|| format!("create {}", directory.display()))?;
-    llvm_cov(checkout)?
+    llvm_cov(checkout, Network::OfThisMachine)?
         .arguments(["report", "--lcov", "--output-path"])
         .argument(&report)
         .quiet()
@@ -117,9 +122,9 @@ pub(crate) fn judge(checkout: &Checkout) -> anyhow::Result<()> {
     }
 }
 
-fn llvm_cov(checkout: &Checkout) -> anyhow::Result<Run> {
+fn llvm_cov(checkout: &Checkout, network: Network) -> anyhow::Result<Run> {
     let tools = CoverageTools::find_or_install()?;
-    Ok(Run::limited(CARGO_LLVM_COV.program()?, MINUTES_MAX)
+    Ok(Run::limited(CARGO_LLVM_COV.program()?, LIMIT, network)
         .argument("llvm-cov")
         .environment("LLVM_COV", tools.llvm_cov)
         .environment("LLVM_PROFDATA", tools.llvm_profdata)

@@ -11,6 +11,7 @@ mod plan;
 mod session;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -24,7 +25,7 @@ pub(crate) use plan::{Plan, commands};
 pub(crate) use session::Session;
 
 /// A page's blocks take seconds; a hanging one must not hang the whole run.
-const PAGE_SECONDS_MAX: u32 = 300;
+const PAGE_LIMIT: Duration = Duration::from_mins(5);
 
 /// Runs the pages that are named, or all of them, with a debug build of `nagi`.
 pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<()> {
@@ -64,7 +65,7 @@ pub(crate) fn run_pages(
                 &paths,
                 scratch.join(slug(&page.path)),
                 binaries,
-                PAGE_SECONDS_MAX,
+                PAGE_LIMIT,
             )?;
             let page_counts = run_page(page, &plan, &session)?;
             counts.passed += page_counts.passed;

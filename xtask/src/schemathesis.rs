@@ -5,6 +5,7 @@
 //! describe, malformed requests that are accepted, good ones that are refused. The stream of events is left out.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -14,7 +15,7 @@ use crate::docs::{Plan, Session};
 use crate::setup;
 
 /// A run takes a minute or two; ten mean that something hangs.
-const SECONDS_MAX: u32 = 600;
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// Known to this run only.
 const KEY: &str = "schemathesis-key";
@@ -37,12 +38,12 @@ pub(crate) fn run_binary(checkout: &Checkout, binaries: &Path) -> anyhow::Result
         &checkout.paths()?,
         scratch.clone(),
         binaries,
-        SECONDS_MAX,
+        LIMIT,
     )?;
     // Limits on the rate of writes would answer most calls with 429; they have tests of their own.
     let server = format!(
-        "nagi all --file xtask/schemathesis/workloads.yaml --state-dir ../state --log-file ../nagi.log \
-         --api-key {KEY} --rate-limit 0"
+        "nagi all --workloads xtask/schemathesis/workloads.yaml --state-dir ../state --log-file ../nagi.log \
+         --api-key {KEY} --rate-limit 0 --on-exit stop"
     );
     let calls = format!(
         "'{}' --config-file xtask/schemathesis/schemathesis.toml run http://127.0.0.1:8080/openapi.json \

@@ -3,19 +3,24 @@
 //! The order is from cheap to dear, and a failed step does not stop the next one: one run names all that is wrong.
 //! The tests run once, instrumented, so that coverage costs no second run.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 
-use crate::checkout::Checkout;
-use crate::command::Run;
+use crate::checkout::{Checkout, remove_directory};
+use crate::command::{Network, Run};
 use crate::setup::{self, CARGO_DENY};
 use crate::steps::{Counts, Outcome, Steps, counts_in_line};
-use crate::{coverage, docs, generate, tidy};
+use crate::{coverage, docs, generate, schemathesis, tidy};
 
 /// The release binary, below the root of the working copy.
-pub(crate) const RELEASE_BINARY: &str = "target/release/nagi";
+const RELEASE_BINARY: &str = "target/release/nagi";
 
 /// The release binary may be this large: 25 MB, as goal and as promise in the README.
 const BINARY_BYTES_MAX: u64 = 25_000_000;
+
+/// The tour takes less than a minute; a build may come before it.
+const DEMO_LIMIT: Duration = Duration::from_mins(10);
 
 /// Runs every check.
 pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::Result<()> {
@@ -60,12 +65,17 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
         release_build(checkout)?;
         Ok(Outcome::Held)
     });
+    let binaries = checkout.root().join("target/release");
+    steps.run("demo", || {
+        demo(checkout)?;
+        Ok(Outcome::Held)
+    });
+    steps.run("REST API against its document", || {
+        schemathesis::run_binary(checkout, &binaries)?;
+        Ok(Outcome::Held)
+    });
     steps.run("shell blocks of the documents", || {
-        let binaries = checkout.root().join(RELEASE_BINARY);
-        let binaries = binaries
-            .parent()
-            .context("the binary lies in a directory")?;
-        docs::run_pages(checkout, binaries, &[])
+        docs::run_pages(checkout, &binaries, &[])
     });
     steps.finish()
 }
@@ -137,6 +147,18 @@ fn release_build(checkout: &Checkout) -> anyhow::Result<()> {
         bail!("the release binary has {size} bytes, and {BINARY_BYTES_MAX} are allowed");
     }
     Ok(())
+}
+
+/// `make demo` as a newcomer runs it, but without a terminal: it takes the tour, checks each step and ends.
+fn demo(checkout: &Checkout) -> anyhow::Result<()> {
+    let state = checkout.root().join("target/demo");
+    remove_directory(&state)?;
+    Run::limited("make", DEMO_LIMIT, Network::Own)
+        .argument("demo")
+        .argument(format!("ARGUMENTS=--state-dir {}", state.display()))
+        .environment("CARGO_NET_OFFLINE", "true")
+        .within(checkout.root())
+        .finish()
 }
 
 /// Runs a `cargo test` and adds up what its test programs report.

@@ -5,19 +5,20 @@
 //! The session sees no variable of the person who runs it but those named in [`Session::run`].
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 
 use super::plan::{Plan, Shell, Step};
-use crate::checkout::Checkout;
-use crate::command::{Run, on_path};
+use crate::checkout::{Checkout, remove_directory};
+use crate::command::{Network, Run};
 
 /// A prepared directory to run a page in.
 #[derive(Debug)]
 pub(crate) struct Session {
     directory: PathBuf,
     path: String,
-    seconds_max: u32,
+    limit: Duration,
 }
 
 /// How a block ended.
@@ -37,9 +38,9 @@ impl Session {
         paths: &[String],
         directory: PathBuf,
         binaries: &Path,
-        seconds_max: u32,
+        limit: Duration,
     ) -> anyhow::Result<Self> {
-        remove(&directory)?;
+        remove_directory(&directory)?;
         for path in paths {
             let from = checkout.root().join(path);
             let to = directory.join("tree").join(path);
@@ -56,7 +57,7 @@ impl Session {
         Ok(Self {
             directory,
             path: search_path(binaries)?,
-            seconds_max,
+            limit,
         })
     }
 
@@ -64,15 +65,9 @@ impl Session {
     pub(crate) fn run(&self, plan: &Plan) -> anyhow::Result<Vec<Ended>> {
         let blocks = self.directory.join("blocks");
         let driver = self.write_driver(plan, &blocks)?;
-        let isolated = can_isolate();
-        let mut run = Run::new("timeout")
-            .arguments(["--kill-after=10".to_owned(), self.seconds_max.to_string()]);
-        if isolated {
-            run = run.arguments(["unshare", "--net", "--"]);
-        }
         // How it ended is read from the files of the blocks.
-        let session = run
-            .arguments(["bash", "--noprofile", "--norc"])
+        let session = Run::limited("bash", self.limit, Network::Own)
+            .arguments(["--noprofile", "--norc"])
             .argument(&driver)
             .within(&self.directory.join("tree"))
             .bare_environment()
@@ -80,7 +75,6 @@ impl Session {
             .environment("HOME", self.directory.join("home"))
             .environment("LANG", "C.UTF-8")
             .environment("TERM", "dumb")
-            .environment("NAGI_DOCS_ISOLATED", if isolated { "1" } else { "" })
             .finish();
         let shells = plan.steps.iter().filter_map(|step| match step {
             Step::Shell(shell) => Some(shell),
@@ -150,8 +144,6 @@ stop() {
     for process in "${started[@]}"; do wait "$process" 2>/dev/null || true; done
 }
 trap stop EXIT
-if [ -n "$NAGI_DOCS_ISOLATED" ]; then ip link set lo up; fi
-unset NAGI_DOCS_ISOLATED
 background() {
     bash -c "exec $1" >"$blocks/background.out" 2>&1 </dev/null &
     started+=("$!")
@@ -233,30 +225,6 @@ fn search_path(binaries: &Path) -> anyhow::Result<String> {
     Ok(format!("{}:{path}", binaries.display()))
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "removes what a run before left below target/"
-)]
-fn remove(directory: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", directory.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Whether blocks can have a network of their own, so that no port of this machine is in their way.
-fn can_isolate() -> bool {
-    on_path("ip").is_some()
-        && on_path("unshare").is_some()
-        && Run::new("unshare")
-            .arguments(["--net", "--", "ip", "link", "set", "lo", "up"])
-            .quiet()
-            .finish()
-            .is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,7 +240,7 @@ mod tests {
         let session = Session {
             directory: scratch.path().to_owned(),
             path,
-            seconds_max: 60,
+            limit: Duration::from_mins(1),
         };
         let plan = Plan::of("docs/a.md", &Page::read(page)).expect("the page is sound");
         let ended = session.run(&plan).expect("the session starts");

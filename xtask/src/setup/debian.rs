@@ -34,6 +34,11 @@ pub(super) const FOR_TESTS: &[Package<'static>] = &[
         program: "jq",
         name: "jq",
     },
+    // Tests and the blocks of pages run in a network of their own.
+    Package {
+        program: "ip",
+        name: "iproute2",
+    },
     // schemathesis is a Python program in an environment of its own.
     Package {
         program: "python3",

@@ -21,8 +21,9 @@ pub(super) fn check(files: &[(&str, Vec<Piece<'_>>)]) -> Vec<Finding> {
             .filter(|piece| piece.kind == PieceKind::Text && !piece.in_tests)
             .filter(|piece| is_outside_name(piece.text));
         for piece in names {
-            let Some((elsewhere, line)) = first.get(&piece.text.to_ascii_lowercase()) else {
-                first.insert(piece.text.to_ascii_lowercase(), (path, piece.line));
+            let name = comparable(piece.text);
+            let Some((elsewhere, line)) = first.get(&name) else {
+                first.insert(name, (path, piece.line));
                 continue;
             };
             let advice = format!(
@@ -38,6 +39,15 @@ pub(super) fn check(files: &[(&str, Vec<Piece<'_>>)]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Header names are the same in any case; the others are not.
+fn comparable(name: &str) -> String {
+    if name.starts_with("Nagi-") {
+        name.to_ascii_lowercase()
+    } else {
+        name.to_owned()
+    }
 }
 
 /// Whether a string literal is such a name, and nothing but the name.
@@ -115,7 +125,8 @@ mod tests {
             "#[cfg(test)]\nmod tests { const B: &str = \"NAGI_KEY\"; }",
         );
         let file = ("crates/cli/tests/keys.rs", "f(\"NAGI_KEY\")");
+        let metric = ("d.rs", "\"nagi_key\"");
         let prose = ("c.rs", "// \"NAGI_KEY\"\nf(\"set NAGI_KEY first\")");
-        assert_eq!(places_found(&[once, test, file, prose]), [""; 0]);
+        assert_eq!(places_found(&[once, test, file, metric, prose]), [""; 0]);
     }
 }
