@@ -14,6 +14,7 @@
     reason = "a developer tool talks to the terminal it was started from"
 )]
 
+mod bench;
 mod checkout;
 mod command;
 mod coverage;
@@ -87,6 +88,11 @@ const TASKS: &[Task] = &[
         name: "requirements",
         explanation: "which rows of a feature no test names",
         run: requirements::run,
+    },
+    Task {
+        name: "bench",
+        explanation: "speed and size against the goals and peers; --quick, --json FILE",
+        run: bench::run,
     },
     Task {
         name: "gen",

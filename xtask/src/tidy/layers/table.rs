@@ -172,6 +172,13 @@ pub(super) const LAYERS: &[Layer] = &[
         tests_use: &[],
         outside: Outside::Never(&[]),
     },
+    // Measures the binary from outside; of ours it knows only the types of the wire, for its peer.
+    Layer {
+        name: "bench",
+        uses: &["api"],
+        tests_use: &[],
+        outside: Outside::Never(&[KUBERNETES, COMMAND_LINE]),
+    },
     Layer {
         name: "xtask",
         uses: &[],

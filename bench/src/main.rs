@@ -1,0 +1,174 @@
+//! Measures the shipped release binary, with its default configuration, against the goals and against peers.
+//!
+//! `cargo xtask bench` builds both and starts this. It runs `nagi all` as a user does, talks to it over sockets only, and
+//! prints a table of goal, seen and peer. What is compared is measured in turns within one run, so that a busy machine
+//! slows both sides. The exit code says whether the gated goals hold.
+//!
+//! The same program plays the other parts: `child` is a sample app that knows when it opened its port, `peer` is a bare
+//! axum server, `pin` starts a program on one core. It shares nothing with the product but the types of the wire.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a developer tool talks to the terminal it was started from"
+)]
+
+mod child;
+mod clock;
+mod durable;
+mod footprint;
+mod http;
+mod load;
+mod nagi;
+mod peer;
+mod pin;
+mod report;
+mod rest;
+mod statistics;
+mod wake;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+use report::Report;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// Enough rounds to decide whether the goals are met; about five minutes.
+    Full,
+    /// Enough to notice a collapse, with wide margins; below a minute.
+    Quick,
+}
+
+/// The command line.
+#[derive(Debug)]
+struct Options {
+    nagi: PathBuf,
+    extent: Extent,
+    json: Option<PathBuf>,
+    only: Option<String>,
+}
+
+/// One group of measurements.
+struct Section {
+    name: &'static str,
+    measure: fn(&Options, &mut Report) -> anyhow::Result<()>,
+}
+
+/// From those that need a quiet machine to those that make noise.
+const SECTIONS: &[Section] = &[
+    Section {
+        name: "footprint",
+        measure: footprint::measure,
+    },
+    Section {
+        name: "durable",
+        measure: durable::measure,
+    },
+    Section {
+        name: "wake",
+        measure: wake::measure,
+    },
+    Section {
+        name: "rest",
+        measure: rest::measure,
+    },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (role, rest) = arguments
+        .split_first()
+        .map_or(("", &arguments[..]), |(first, rest)| (first.as_str(), rest));
+    let ended = match role {
+        "child" => child::run(rest),
+        "peer" => peer::run(rest),
+        "pin" => pin::run(rest),
+        _ => measure(&arguments),
+    };
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let options = Options::read(arguments)?;
+    let mut report = Report::begin(options.extent);
+    for section in SECTIONS {
+        if options
+            .only
+            .as_deref()
+            .is_some_and(|only| only != section.name)
+        {
+            continue;
+        }
+        eprintln!("bench: {}", section.name);
+        (section.measure)(&options, &mut report)
+            .with_context(|| format!("measure {}", section.name))?;
+    }
+    println!("{}", report.table());
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(&report.json()).context("encode the report")?;
+        std::fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(if report.holds() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+// === impl Options ===
+
+impl Options {
+    fn read(arguments: &[String]) -> anyhow::Result<Self> {
+        let mut options = Self {
+            nagi: PathBuf::new(),
+            extent: Extent::Full,
+            json: None,
+            only: None,
+        };
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            let mut value = || {
+                arguments
+                    .next()
+                    .with_context(|| format!("{argument} needs a value"))
+            };
+            match argument.as_str() {
+                "--nagi" => options.nagi = PathBuf::from(value()?),
+                "--quick" => options.extent = Extent::Quick,
+                "--json" => options.json = Some(PathBuf::from(value()?)),
+                "--only" => options.only = Some(value()?.clone()),
+                other => {
+                    bail!("bench knows no '{other}'\nhint: --quick, --json FILE, --only SECTION")
+                }
+            }
+        }
+        if let Some(only) = &options.only
+            && SECTIONS.iter().all(|section| section.name != only)
+        {
+            bail!("there is no section '{only}'");
+        }
+        options.nagi = options
+            .nagi
+            .canonicalize()
+            .with_context(|| format!("find {}", options.nagi.display()))?;
+        Ok(options)
+    }
+
+    /// One number for each extent.
+    const fn pick<T: Copy>(&self, full: T, quick: T) -> T {
+        match self.extent {
+            Extent::Full => full,
+            Extent::Quick => quick,
+        }
+    }
+}
