@@ -3,12 +3,14 @@
 //! What is measured, and how, is in `bench/`: a package of its own, because a load generator must be compiled for speed
 //! and developer tasks need not be.
 
+use std::time::Duration;
+
 use crate::checkout::Checkout;
-use crate::command::Run;
+use crate::command::{Network, Run};
 use crate::test::RELEASE_BINARY;
 
 /// A whole run takes about six minutes; longer means that something hangs.
-const MINUTES_MAX: u32 = 20;
+const LIMIT: Duration = Duration::from_mins(20);
 
 /// Measures; `--quick` makes it short, `--json FILE` keeps the raw rounds.
 pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<()> {
@@ -23,7 +25,8 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
     let binary = checkout.root().join(RELEASE_BINARY);
     Run::limited(
         checkout.root().join("target/release/nagi-bench"),
-        MINUTES_MAX,
+        LIMIT,
+        Network::Own,
     )
     .argument("--nagi")
     .argument(binary)

@@ -14,7 +14,7 @@ use crate::steps::{Counts, Outcome, Steps, counts_in_line};
 use crate::{coverage, docs, generate, schemathesis, tidy};
 
 /// The release binary, below the root of the working copy.
-const RELEASE_BINARY: &str = "target/release/nagi";
+pub(crate) const RELEASE_BINARY: &str = "target/release/nagi";
 
 /// The release binary may be this large: 25 MB, as goal and as promise in the README.
 const BINARY_BYTES_MAX: u64 = 25_000_000;

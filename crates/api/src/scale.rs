@@ -17,7 +17,12 @@ use crate::time::Time;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ScaleToZeroRequest {
     /// Why: 1 to 500 characters.
-    #[schema(min_length = 1, max_length = 500, pattern = r"[^\s\x00]", example = "コスト最適化のため")]
+    #[schema(
+        min_length = 1,
+        max_length = 500,
+        pattern = r"[^\s\x00]",
+        example = "コスト最適化のため"
+    )]
     pub reason: String,
     /// When to wake by itself: RFC 3339 with a zone, in the future, at most a year ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,7 +37,12 @@ pub struct ScaleUpRequest {
     #[schema(minimum = 1, example = 2)]
     pub replicas: u32,
     /// Why: 1 to 500 characters.
-    #[schema(min_length = 1, max_length = 500, pattern = r"[^\s\x00]", example = "サンプルアプリ開始のため")]
+    #[schema(
+        min_length = 1,
+        max_length = 500,
+        pattern = r"[^\s\x00]",
+        example = "サンプルアプリ開始のため"
+    )]
     pub reason: String,
 }
 

@@ -235,6 +235,7 @@ pub(crate) async fn run(
             log: log.clone(),
         },
         keys,
+        shutdown.clone(),
     );
     tracing::info!(
         port = config.listen.port(), address = %config.listen, gateway = %config.gateway_listen,
@@ -248,7 +249,7 @@ pub(crate) async fn run(
         api,
         metrics: Some(metrics_port),
     };
-    supervisor.spawn("api", server.run(listeners, shutdown.clone()));
+    supervisor.spawn("api", server.run(listeners));
     let reloaded = engine.clone();
     supervisor.spawn("reload", async move {
         loop {

@@ -31,7 +31,11 @@ pub(crate) struct Docs {
     responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = serde_json::Value))
 )]
 pub(crate) async fn openapi(State(app): State<App>) -> Response {
-    let made = || serde_json::to_vec(&document(&app)).unwrap_or_default().into();
+    let made = || {
+        serde_json::to_vec(&document(&app))
+            .unwrap_or_default()
+            .into()
+    };
     served(app.docs.json.get_or_init(made), "application/json")
 }
 

@@ -26,10 +26,18 @@ pub(crate) struct WorkloadPath {
     )]
     resource: String,
     /// Namespace: a DNS label.
-    #[param(example = "project-a", max_length = 63, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    #[param(
+        example = "project-a",
+        max_length = 63,
+        pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+    )]
     namespace: String,
     /// Name: a DNS subdomain.
-    #[param(example = "sample-app-a", max_length = 253, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")]
+    #[param(
+        example = "sample-app-a",
+        max_length = 253,
+        pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+    )]
     name: String,
 }
 
@@ -114,7 +122,10 @@ pub(crate) struct HistoryFilters {
     #[param(max_length = 63, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     namespace: Option<String>,
     /// Only of workloads of this name.
-    #[param(max_length = 253, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")]
+    #[param(
+        max_length = 253,
+        pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+    )]
     name: Option<String>,
     /// Not older than this: RFC 3339 with a zone.
     #[param(format = DateTime)]
@@ -205,12 +216,17 @@ impl Modify for KeyScheme {
 /// The document, generated anew, with the ceiling for replica counts that is in force.
 pub(crate) fn document(ceiling: Replicas) -> OpenApi {
     let mut document = <Document as utoipa::OpenApi>::openapi();
-    let schemas = document.components.iter_mut().flat_map(|all| &mut all.schemas);
+    let schemas = document
+        .components
+        .iter_mut()
+        .flat_map(|all| &mut all.schemas);
     for (_, schema) in schemas.filter(|(name, _)| name.ends_with("Request")) {
         if let RefOr::T(Schema::Object(body)) = schema
             && let Some(RefOr::T(Schema::Object(replicas))) = body.properties.get_mut("replicas")
         {
-            replicas.maximum = Some(utoipa::Number::UInt(usize::try_from(ceiling.0).unwrap_or(usize::MAX)));
+            replicas.maximum = Some(utoipa::Number::UInt(
+                usize::try_from(ceiling.0).unwrap_or(usize::MAX),
+            ));
         }
     }
     document
