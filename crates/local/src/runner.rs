@@ -174,6 +174,7 @@ impl Runner {
     fn round(&mut self) -> Duration {
         let now = self.shared.clock.monotonic();
         let (pools, descriptions) = self.shared.descriptions();
+        self.nodes.open_accounts(pools.keys());
         let plan = world::decide(&self.world(pools, &descriptions), now);
         let descriptions: BTreeMap<&WorkloadId, &Description> =
             descriptions.iter().map(|one| (&one.spec.id, one)).collect();

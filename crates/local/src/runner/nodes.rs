@@ -45,11 +45,15 @@ pub(super) struct Nodes {
 // === impl Nodes ===
 
 impl Nodes {
-    /// Counts a stretch of time for the pools that have nodes, or had some.
-    pub(super) fn pass(&mut self, time: Duration) {
-        for node in &self.nodes {
-            self.accounts.entry(node.pool.clone()).or_default();
+    /// Every pool has an account from the moment it is described: what it saves while it sleeps counts too.
+    pub(super) fn open_accounts<'a>(&mut self, pools: impl IntoIterator<Item = &'a PoolName>) {
+        for pool in pools {
+            self.accounts.entry(pool.clone()).or_default();
         }
+    }
+
+    /// Counts a stretch of time for every pool.
+    pub(super) fn pass(&mut self, time: Duration) {
         for (pool, account) in &mut self.accounts {
             let nodes = self.nodes.iter().filter(|node| node.pool == *pool).count();
             account.pass(time, u32::try_from(nodes).unwrap_or(u32::MAX));
