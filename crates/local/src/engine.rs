@@ -4,6 +4,7 @@
 //! the runner (processes and nodes), the writer of the nodes' state, and the watcher of the workload file. Everything that
 //! is wrong at the start is an error with its place; nothing is left running then that was not running before.
 
+pub(crate) mod facts;
 pub(crate) mod shared;
 
 mod logs;

@@ -7,33 +7,34 @@
 
 mod adopt;
 mod attempt;
+mod launch;
 mod nodes;
 mod port;
 mod probe;
+mod publish;
 mod replica;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nagi_core::id::{NodeName, PoolName, WorkloadId};
-use nagi_core::workload::Pending;
 use nagi_runtime::{Blocking, Shutdown, TaskSet};
 use tokio::sync::{mpsc, watch};
 
 use self::attempt::{Attempt, Message, Report};
+pub(crate) use self::nodes::NodeWriter;
 use self::nodes::{Nodes, StoredNodes};
 use self::replica::{Life, Replica, Running};
-use crate::disk::{self, WriteError};
-use crate::engine::shared::{Description, Facts, NodeFacts, Shared};
-use crate::engine::{OnShutdown, explained};
-use crate::file::{PoolSpec, Resources};
+use crate::disk;
+use crate::engine::OnShutdown;
+use crate::engine::shared::{Description, Shared};
+use crate::file::PoolSpec;
 use crate::process::cgroup::ControlGroup;
-use crate::shim::record::{Launch, REPLICA_VARIABLE};
-use crate::store::{StoreError, random_id};
-use crate::world::{self, NodeState, Phase, Place, Plan, ReplicaId, World};
+use crate::store::StoreError;
+use crate::world::{self, Place, Plan, ReplicaId, World};
 
 /// Attempts at once, those that are ending included. A thousand workloads of one replica, and as many again on their
 /// way out; what does not fit waits for the next round.
@@ -89,13 +90,6 @@ pub(crate) struct Runner {
     adopted: Vec<(Attempt, std::os::fd::OwnedFd)>,
 }
 
-/// Writes the state of the nodes, the newest when several came meanwhile.
-#[derive(Debug)]
-pub(crate) struct NodeWriter {
-    shared: Arc<Shared>,
-    to_write: watch::Receiver<Option<StoredNodes>>,
-}
-
 // === impl Runner ===
 
 impl Runner {
@@ -133,6 +127,8 @@ impl Runner {
         for found in adopt::find(&shared.store.replicas(), in_charge)? {
             runner.adopt(found, now);
         }
+        // Before anybody can ask: what runs already is not to be taken for absent until the first round.
+        runner.publish(&Plan::default());
         let node_writer = NodeWriter {
             shared,
             to_write: written,
@@ -168,6 +164,10 @@ impl Runner {
         }
         self.to_write
             .send_replace(Some(self.nodes.stored(self.shared.clock.now(), now)));
+        if let Some(group) = &self.group {
+            // Only when no replica is in it.
+            group.remove();
+        }
     }
 
     /// One round. Returns when time alone will cause the next one.
@@ -338,52 +338,6 @@ impl Runner {
         }
     }
 
-    fn launch(&self, id: &ReplicaId, node: &NodeName, of: &Description) -> Result<Launch, String> {
-        let spec = &of.spec;
-        let attempt = random_id().map_err(|error| error.to_string())?;
-        let in_charge = self.shared.store.in_charge();
-        let (namespace, name) = (&id.workload.namespace, &id.workload.name);
-        let mark = format!(
-            "{}/{namespace}/{name}/{}/{attempt}",
-            in_charge.instance, id.number
-        );
-        let mut environment = self.environment.clone();
-        environment.extend(spec.env.clone());
-        environment.insert(REPLICA_VARIABLE.to_owned(), mark.clone());
-        let port = if spec.port.is_some() {
-            let promised: BTreeSet<u16> =
-                self.replicas.values().filter_map(Replica::port).collect();
-            let random = u64::from_str_radix(&attempt, 16).unwrap_or(0);
-            let port = port::free(&promised, random).ok_or("no free port on 127.0.0.1")?;
-            environment.insert("PORT".to_owned(), port.to_string());
-            Some(port)
-        } else {
-            None
-        };
-        let group = self
-            .group
-            .as_ref()
-            .and_then(|group| group.make_inside(&attempt));
-        Ok(Launch {
-            mark,
-            digest: of.digest.to_string(),
-            command: spec.command.clone(),
-            environment,
-            working_directory: spec.working_directory.clone(),
-            port,
-            node: node.to_string(),
-            cpu_milli: spec.resources.cpu_milli,
-            memory_bytes: spec.resources.memory_bytes,
-            gpu: spec.resources.gpu,
-            stop_grace_ms: u64::try_from(spec.stop_grace.as_millis()).unwrap_or(u64::MAX),
-            control_group: group.map(|group| group.directory().to_path_buf()),
-            engine_file: self.shared.store.engine_file(),
-            generation: in_charge.generation,
-            restarts: self.replicas.get(id).map_or(0, |replica| replica.restarts),
-            attempt,
-        })
-    }
-
     /// Takes in what an attempt reports.
     fn take(&mut self, message: Message) {
         let Message {
@@ -461,128 +415,6 @@ impl Runner {
         }
     }
 
-    /// Tells the ports what there is now.
-    fn publish(&self, plan: &Plan) {
-        let mut facts: BTreeMap<WorkloadId, Facts> = BTreeMap::new();
-        for (id, replica) in &self.replicas {
-            let waiting = plan.waiting.get(id);
-            let of_workload = facts.entry(id.workload.clone()).or_default();
-            of_workload.replicas.push(replica.facts(id, waiting));
-            let (reason, node_ready_at) = self.reason(replica, waiting);
-            let Some(reason) = reason else { continue };
-            let urgent = |pending: &Pending| urgency(pending);
-            if of_workload
-                .pending
-                .as_ref()
-                .is_none_or(|known| urgent(known) < urgent(&reason))
-            {
-                of_workload.pending = Some(reason);
-                of_workload.node_ready_at = node_ready_at;
-            }
-        }
-        let replicas_on = |node: &NodeState| {
-            let on = |replica: &&Replica| matches!(&replica.place, Place::On { node: on, .. } if *on == node.name);
-            u32::try_from(self.replicas.values().filter(on).count()).unwrap_or(u32::MAX)
-        };
-        let nodes = NodeFacts {
-            nodes: self.nodes.nodes.clone(),
-            replicas: self.nodes.nodes.iter().map(replicas_on).collect(),
-            accounts: self.nodes.accounts.clone(),
-            accounted_at: self.accounted_at,
-        };
-        self.shared.publish(facts, nodes);
-    }
-
-    /// Why a replica does not serve. The instant a node is expected at is kept apart, so that the passing of time alone is
-    /// no change.
-    fn reason(
-        &self,
-        replica: &Replica,
-        waiting: Option<&Pending>,
-    ) -> (Option<Pending>, Option<Duration>) {
-        let now = self.shared.clock.monotonic();
-        match waiting {
-            Some(Pending::NodeBooting { pool, ready_in }) => {
-                let soonest = self.nodes.nodes.iter().filter_map(|node| match node.phase {
-                    Phase::Booting { ready_at } if node.pool == *pool => Some(ready_at),
-                    Phase::Booting { .. } | Phase::Ready { .. } => None,
-                });
-                let ready_at = soonest.min().or(ready_in.map(|left| now + left));
-                (
-                    Some(Pending::NodeBooting {
-                        pool: pool.clone(),
-                        ready_in: None,
-                    }),
-                    ready_at,
-                )
-            }
-            Some(other) => (Some(other.clone()), None),
-            None if replica.is_stopping() => (Some(Pending::Stopping), None),
-            None => (replica.pending(), None),
-        }
-    }
-
-    /// Takes over a replica of an earlier engine.
-    fn adopt(&mut self, found: adopt::Found, now: Duration) {
-        let adopt::Found {
-            id,
-            directory,
-            launch,
-            supervisor,
-        } = found;
-        let Ok(node) = NodeName::new(launch.node.clone()) else {
-            return;
-        };
-        let (_, descriptions) = self.shared.descriptions();
-        let description = descriptions
-            .into_iter()
-            .find(|one| one.spec.id == id.workload);
-        if self.nodes.nodes.iter().all(|known| known.name != node)
-            && let Some((pool, _)) = launch.node.rsplit_once('-')
-            && let Ok(pool) = PoolName::new(pool)
-        {
-            // The file of the nodes was lost: where somebody runs, there is a node.
-            let phase = Phase::Ready { release_at: None };
-            self.nodes.nodes.push(NodeState {
-                name: node.clone(),
-                pool,
-                phase,
-            });
-        }
-        tracing::info!(
-            namespace = %id.workload.namespace, workload = %id.workload.name, replica = %id.name(),
-            "Replica adopted"
-        );
-        let (stop, stopped) = watch::channel(None);
-        let attempt = Attempt {
-            id: id.clone(),
-            directory,
-            launch: launch.clone(),
-            readiness: description.map_or(crate::file::Readiness::Running, |one| {
-                one.spec.readiness.clone()
-            }),
-            shim: Arc::clone(&self.shim),
-            blocking: self.blocking.clone(),
-            stop: stopped,
-            reports: self.report.clone(),
-        };
-        let resources = Resources {
-            cpu_milli: launch.cpu_milli,
-            memory_bytes: launch.memory_bytes,
-            gpu: launch.gpu,
-        };
-        let running = Running {
-            launch,
-            since: now,
-            started: true,
-            ready: false,
-            stop,
-        };
-        self.replicas
-            .insert(id, Replica::adopted(Place::On { node, resources }, running));
-        self.adopted.push((attempt, supervisor));
-    }
-
     /// Ends every replica, politely for a moment, then not.
     async fn end_all(&mut self) {
         for grace in [END_GRACE, Duration::ZERO] {
@@ -612,19 +444,6 @@ impl Runner {
     }
 }
 
-/// Which reason says most about a workload of which several replicas do not serve: the one that waiting will not mend.
-const fn urgency(pending: &Pending) -> u8 {
-    match pending {
-        Pending::DoesNotFit { .. } => 6,
-        Pending::PoolAtMaximum { .. } => 5,
-        Pending::CrashLoop { .. } => 4,
-        Pending::NodeBooting { .. } => 3,
-        Pending::Starting => 2,
-        Pending::Engine(_) => 1,
-        Pending::Stopping => 0,
-    }
-}
-
 /// The directory of a replica's records and output.
 pub(crate) fn directory(shared: &Shared, id: &ReplicaId) -> PathBuf {
     workload_directory(shared, &id.workload).join(id.number.to_string())
@@ -637,34 +456,4 @@ pub(crate) fn workload_directory(shared: &Shared, id: &WorkloadId) -> PathBuf {
         .replicas()
         .join(id.namespace.as_str())
         .join(id.name.as_str())
-}
-
-// === impl NodeWriter ===
-
-impl NodeWriter {
-    /// Writes until the runner has ended and its last state is written.
-    pub(crate) async fn run(mut self) {
-        let blocking = Blocking::new("nodes", 1);
-        // An error says that the runner is gone and that everything it sent was seen.
-        while self.to_write.changed().await.is_ok() {
-            let Some(newest) = self.to_write.borrow_and_update().clone() else {
-                continue;
-            };
-            let shared = Arc::clone(&self.shared);
-            let written = blocking
-                .run(move || shared.store.write(nodes::FILE, &newest))
-                .await;
-            if let Ok(Err(error)) = written {
-                // The next change is written again; a restart before it boots anew.
-                warn_not_written(&error);
-            }
-        }
-    }
-}
-
-fn warn_not_written(error: &WriteError) {
-    tracing::warn!(
-        error = explained(error),
-        "State of the nodes could not be written"
-    );
 }

@@ -9,16 +9,21 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use nagi_core::id::{Name, Namespace, WorkloadId};
+use nagi_core::id::{Name, Namespace, NodeName, PoolName, WorkloadId};
 use rustix::process::Signal;
+use tokio::sync::watch;
 
-use super::attempt::{kill_marked, remove_records};
+use super::Runner;
+use super::attempt::{Attempt, kill_marked, remove_records};
+use super::replica::{Replica, Running as RunningReplica};
+use crate::file::Resources;
 use crate::process::{boot_id, marked_with_prefix};
 use crate::shim::record::{self, EngineInCharge, Kind, Launch, REPLICA_VARIABLE, Running};
 use crate::store::StoreError;
-use crate::world::ReplicaId;
+use crate::world::{NodeState, Phase, Place, ReplicaId};
 
 /// Between two looks for left-over processes.
 const SWEEP_PAUSE: Duration = Duration::from_millis(10);
@@ -32,6 +37,69 @@ pub(super) struct Found {
     pub(super) directory: PathBuf,
     pub(super) launch: Launch,
     pub(super) supervisor: OwnedFd,
+}
+
+impl Runner {
+    /// Takes over a replica of an earlier engine.
+    pub(super) fn adopt(&mut self, found: Found, now: Duration) {
+        let Found {
+            id,
+            directory,
+            launch,
+            supervisor,
+        } = found;
+        let Ok(node) = NodeName::new(launch.node.clone()) else {
+            return;
+        };
+        let (_, descriptions) = self.shared.descriptions();
+        let description = descriptions
+            .into_iter()
+            .find(|one| one.spec.id == id.workload);
+        if self.nodes.nodes.iter().all(|known| known.name != node)
+            && let Some((pool, _)) = launch.node.rsplit_once('-')
+            && let Ok(pool) = PoolName::new(pool)
+        {
+            // The file of the nodes was lost: where somebody runs, there is a node.
+            let phase = Phase::Ready { release_at: None };
+            self.nodes.nodes.push(NodeState {
+                name: node.clone(),
+                pool,
+                phase,
+            });
+        }
+        tracing::info!(
+            namespace = %id.workload.namespace, workload = %id.workload.name, replica = %id.name(),
+            "Replica adopted"
+        );
+        let (stop, stopped) = watch::channel(None);
+        let attempt = Attempt {
+            id: id.clone(),
+            directory,
+            launch: launch.clone(),
+            readiness: description.map_or(crate::file::Readiness::Running, |one| {
+                one.spec.readiness.clone()
+            }),
+            shim: Arc::clone(&self.shim),
+            blocking: self.blocking.clone(),
+            stop: stopped,
+            reports: self.report.clone(),
+        };
+        let resources = Resources {
+            cpu_milli: launch.cpu_milli,
+            memory_bytes: launch.memory_bytes,
+            gpu: launch.gpu,
+        };
+        let running = RunningReplica {
+            launch,
+            since: now,
+            started: true,
+            ready: false,
+            stop,
+        };
+        self.replicas
+            .insert(id, Replica::adopted(Place::On { node, resources }, running));
+        self.adopted.push((attempt, supervisor));
+    }
 }
 
 /// Finds what still runs below `replicas` and ends the rest. Blocks for some milliseconds.

@@ -4,12 +4,18 @@
 //! passed since. A wall clock that went back has let no time pass. Losing the file means to boot again, nothing worse.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use nagi_core::id::{NodeName, PoolName};
+use nagi_runtime::Blocking;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
+use crate::disk::WriteError;
+use crate::engine::explained;
+use crate::engine::shared::Shared;
 use crate::world::account::Account;
 use crate::world::{NodeState, Phase};
 
@@ -18,7 +24,7 @@ pub(super) const FILE: &str = "nodes.json";
 
 /// What lies on the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StoredNodes {
+pub(crate) struct StoredNodes {
     #[serde(with = "crate::stamp")]
     at: Timestamp,
     nodes: Vec<StoredNode>,
@@ -33,6 +39,13 @@ struct StoredNode {
     ready_in: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none")]
     release_in: Option<Duration>,
+}
+
+/// Writes the state of the nodes, the newest when several came meanwhile.
+#[derive(Debug)]
+pub(crate) struct NodeWriter {
+    pub(super) shared: Arc<Shared>,
+    pub(super) to_write: watch::Receiver<Option<StoredNodes>>,
 }
 
 /// Nodes and accounts in monotonic time.
@@ -116,6 +129,36 @@ impl Nodes {
         restored.pass(passed);
         restored
     }
+}
+
+// === impl NodeWriter ===
+
+impl NodeWriter {
+    /// Writes until the runner has ended and its last state is written.
+    pub(crate) async fn run(mut self) {
+        let blocking = Blocking::new("nodes", 1);
+        // An error says that the runner is gone and that everything it sent was seen.
+        while self.to_write.changed().await.is_ok() {
+            let Some(newest) = self.to_write.borrow_and_update().clone() else {
+                continue;
+            };
+            let shared = Arc::clone(&self.shared);
+            let written = blocking
+                .run(move || shared.store.write(FILE, &newest))
+                .await;
+            if let Ok(Err(error)) = written {
+                // The next change is written again; a restart before it boots anew.
+                warn_not_written(&error);
+            }
+        }
+    }
+}
+
+fn warn_not_written(error: &WriteError) {
+    tracing::warn!(
+        error = explained(error),
+        "State of the nodes could not be written"
+    );
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use nagi_core::workload::Pending;
 use tokio::sync::watch;
 
 use super::attempt::Attempt;
-use crate::engine::shared::ReplicaFacts;
+use crate::engine::facts::ReplicaFacts;
 use crate::shim::record::Launch;
 use crate::world::{Occupant, Place, ReplicaId};
 

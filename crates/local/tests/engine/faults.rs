@@ -127,6 +127,7 @@ fn leftovers_of_a_killed_engine_and_a_killed_supervisor_end_before_anything_star
     for pid in supervisors(&place.state()) {
         ProcessId::of(pid).unwrap().signal(Signal::KILL).unwrap();
     }
+    wait_until(|| supervisors(&place.state()).is_empty());
     assert!(orphan.is_alive());
     let mut engine = Process::start(&place, "end");
     assert!(

@@ -12,6 +12,7 @@ use nagi_core::id::{Name, Namespace, WorkloadId};
 use nagi_core::intent::IntentUpdate;
 use nagi_core::quantity::Replicas;
 use nagi_core::workload::Workload;
+use nagi_local::process::cgroup::ControlGroup;
 use nagi_local::process::{ProcessId, marked_with_prefix};
 use nagi_local::shim::record::{EngineInCharge, REPLICA_VARIABLE, read};
 use nagi_local::{LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError};
@@ -77,12 +78,27 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Twice: a supervisor may be between its record and its command.
-        for _ in 0..2 {
+        // Again and again: a supervisor may be between its record and its command.
+        for _ in 0..200 {
             for (process, _) in self.processes() {
                 drop(process.signal(Signal::KILL));
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(10));
+            if supervisors(&self.state()).is_empty() {
+                break;
+            }
+        }
+        if let Some(engine) = read::<EngineInCharge>(&self.state().join("engine.json"))
+            && let Some(group) = ControlGroup::make(&format!("nagi-{}", engine.instance))
+        {
+            for entry in std::fs::read_dir(group.directory())
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                ControlGroup::at(entry.path()).remove();
+            }
+            group.remove();
         }
     }
 }
