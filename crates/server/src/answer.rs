@@ -20,7 +20,7 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
             response
         }
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error")
-            .error(error)
+            .error(&error)
             .into_response(),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::from_fn;
 use axum::routing::{delete, get, post};
 use nagi_api::routes;
 use nagi_core::rate::Buckets;
@@ -110,13 +110,6 @@ impl App {
         }
     }
 
-    /// The template as one of ours, for labels.
-    pub(crate) fn template(&self, matched: &str) -> Option<&'static str> {
-        routes::ALL
-            .into_iter()
-            .find(|template| *template == matched)
-    }
-
     /// The routes of the API. Made once: it is as dear as it is cheap to clone.
     pub(crate) fn api(&self) -> Router {
         let router = Router::new()
@@ -153,7 +146,7 @@ impl App {
         router
             .fallback(async || Problem::no_route())
             .method_not_allowed_fallback(async || Problem::no_method())
-            .layer(from_fn_with_state(self.clone(), exchange::note_route))
+            .layer(from_fn(exchange::note_route))
             .with_state(self.clone())
     }
 }

@@ -81,7 +81,7 @@ fn time_for(bytes: usize, limits: &Limits) -> Duration {
 fn too_large(limits: &Limits) -> Problem {
     let limit = format!("at most {} bytes", limits.body_bytes_max);
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Request body too large")
-        .error(format!("the body must be {limit}"))
+        .error(&format!("the body must be {limit}"))
         .field("body", &limit)
         .closing()
 }

@@ -177,7 +177,7 @@ fn invalid_name(field: &str, error: &NameError) -> Problem {
         _ => "a DNS subdomain of at most 253 characters",
     };
     Problem::new(StatusCode::BAD_REQUEST, "Invalid name")
-        .error(format!("{field} {error}"))
+        .error(&format!("{field} {error}"))
         .field(field, limit)
 }
 
@@ -204,7 +204,7 @@ fn take_token(app: &App, caller: &Caller) -> Result<(), Problem> {
     taken.map_err(|wait| {
         let rate = app.config.rate;
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests")
-            .error(format!(
+            .error(&format!(
                 "at most {} writes per second and {} at once for one caller",
                 rate.per_second, rate.burst
             ))

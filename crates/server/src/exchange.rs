@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::middleware::Next;
 use bytes::Bytes;
@@ -232,9 +232,8 @@ where
     Ok(response.map(|inner| AnswerBody { inner, _line: line }))
 }
 
-/// Middleware inside the router: notes the template of the route, and refuses kinds that cannot be.
+/// Middleware inside the router: notes the template of the route, and refuses paths that only look like it.
 pub(crate) async fn note_route(
-    State(app): State<App>,
     matched: Option<MatchedPath>,
     request: Request,
     next: Next,
@@ -242,11 +241,13 @@ pub(crate) async fn note_route(
     let Some(matched) = matched else {
         return next.run(request).await;
     };
-    if !path::resource_can_be(matched.as_str(), request.uri().path()) {
+    if !path::fits(matched.as_str(), request.uri().path()) {
         return axum::response::IntoResponse::into_response(Problem::no_route());
     }
     if let Some(exchange) = request.extensions().get::<Arc<Exchange>>() {
-        exchange.notes().route = app.template(matched.as_str());
+        // One of ours, so that it can be a label.
+        let mut ours = routes::ALL.into_iter();
+        exchange.notes().route = ours.find(|template| *template == matched.as_str());
     }
     next.run(request).await
 }

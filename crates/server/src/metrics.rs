@@ -37,7 +37,7 @@ pub(crate) async fn metrics(
             StatusCode::INTERNAL_SERVER_ERROR,
             "Failed to render metrics",
         )
-        .error(error)
+        .error(&error)
     })?;
     let mut response = Response::new(Body::from(text));
     response

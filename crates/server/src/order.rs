@@ -190,7 +190,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Problem {
     match refusal {
         Refusal::TooMany { max, .. } => {
             Problem::new(StatusCode::BAD_REQUEST, "Invalid request body")
-                .error(format!("replicas {refusal}"))
+                .error(&format!("replicas {refusal}"))
                 .field("replicas", &format!("an integer from 1 to {max}"))
         }
         Refusal::NoWakeCount => Problem::new(StatusCode::BAD_REQUEST, "No replica count known")

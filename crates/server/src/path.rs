@@ -86,9 +86,11 @@ pub(crate) fn resource(path: &str) -> Option<Resource> {
     Resource::new(text).ok().filter(|_| known)
 }
 
-/// False when the template has a kind and the path has something there that can be none: no such path, then.
-pub(crate) fn resource_can_be(template: &str, path: &str) -> bool {
-    !template.contains(RESOURCE_IN_TEMPLATE) || resource(path).is_some()
+/// False when the path only looks like its template: an empty segment, or something where the kind stands that can be none.
+/// No such path, then.
+pub(crate) fn fits(template: &str, path: &str) -> bool {
+    let no_kind = !template.contains(RESOURCE_IN_TEMPLATE);
+    !path.contains("//") && (no_kind || resource(path).is_some())
 }
 
 /// The namespace in the path of a workload, decoded.

@@ -3,6 +3,8 @@
 //! Handlers return a [`Problem`]; nothing is rendered before it reaches [`exchange`](crate::exchange), which knows
 //! the time and writes the log line from the same value.
 
+use std::fmt;
+
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use nagi_api::body::{BodyError, FieldError};
@@ -12,9 +14,13 @@ use nagi_core::id::WorkloadId;
 use nagi_ports::PortError;
 use nagi_telemetry::Failure;
 
-/// A failed request.
+/// A failed request. Boxed, because every handler returns one in place of its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problem {
+pub(crate) struct Problem(Box<Details>);
+
+/// What is known about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Details {
     /// The HTTP status.
     pub(crate) status: StatusCode,
     /// What failed, in words that stay the same.
@@ -48,7 +54,7 @@ pub(crate) enum Doing {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Details {
             status,
             message: message.into(),
             error: None,
@@ -58,37 +64,37 @@ impl Problem {
             retry_after_seconds: None,
             failure: None,
             close: false,
-        }
+        }))
     }
 
-    pub(crate) fn error(mut self, error: impl ToString) -> Self {
-        self.error = Some(error.to_string());
+    pub(crate) fn error(mut self, error: &(impl fmt::Display + ?Sized)) -> Self {
+        self.0.error = Some(error.to_string());
         self
     }
 
     pub(crate) fn field(mut self, field: &str, limit: &str) -> Self {
-        self.field = Some(field.to_owned());
-        self.limit = Some(limit.to_owned());
+        self.0.field = Some(field.to_owned());
+        self.0.limit = Some(limit.to_owned());
         self
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     pub(crate) fn failure(mut self, failure: Failure) -> Self {
-        self.failure = Some(failure);
+        self.0.failure = Some(failure);
         self
     }
 
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after_seconds = Some(seconds);
+        self.0.retry_after_seconds = Some(seconds);
         self
     }
 
     pub(crate) fn closing(mut self) -> Self {
-        self.close = true;
+        self.0.close = true;
         self
     }
 
@@ -112,7 +118,7 @@ impl Problem {
             StatusCode::NOT_FOUND,
             format!("{} {id} not found", id.resource.kind()),
         )
-        .error(format!("no such workload: {} {id}", id.resource))
+        .error(&format!("no such workload: {} {id}", id.resource))
         .hint(format!(
             "GET /api/v1/workloads?namespace={} lists what is there",
             id.namespace
@@ -122,7 +128,7 @@ impl Problem {
     /// A body that cannot be read as a JSON object.
     pub(crate) fn body(error: &BodyError) -> Self {
         Self::new(StatusCode::BAD_REQUEST, INVALID_BODY)
-            .error(format!("the body {error}"))
+            .error(&format!("the body {error}"))
             .field("body", "one JSON object in UTF-8")
     }
 
@@ -134,9 +140,9 @@ impl Problem {
     }
 
     /// A query parameter that breaks its rule.
-    pub(crate) fn parameter(name: &str, why: impl std::fmt::Display, limit: &str) -> Self {
+    pub(crate) fn parameter(name: &str, why: impl fmt::Display, limit: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "Invalid query parameter")
-            .error(format!("{name} {why}"))
+            .error(&format!("{name} {why}"))
             .field(name, limit)
     }
 
@@ -150,7 +156,7 @@ impl Problem {
         };
         let failed = |status| {
             let mut problem = Self::new(status, message).error(error);
-            problem.failure = failure_of(error);
+            problem.0.failure = failure_of(error);
             problem
         };
         match error {
@@ -206,6 +212,14 @@ const RETRY_SECONDS: u64 = 2;
 /// The founding documents write `Failed to scale deployment`: the kind in lower case.
 fn kind_in_message(kind: &str) -> String {
     kind.to_lowercase()
+}
+
+impl std::ops::Deref for Problem {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
+    }
 }
 
 impl IntoResponse for Problem {

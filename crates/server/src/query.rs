@@ -84,7 +84,7 @@ impl Query {
     /// A whole number within bounds.
     pub(crate) fn number<T>(&self, name: &str, least: T, most: T) -> Result<Option<T>, Problem>
     where
-        T: FromStr + PartialOrd + fmt::Display,
+        T: FromStr + PartialOrd + fmt::Display + Copy,
     {
         let Some(text) = self.text(name)? else {
             return Ok(None);

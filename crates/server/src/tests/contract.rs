@@ -48,7 +48,9 @@ pub(super) fn check(
 
 /// Where the document describes this answer.
 fn described(method: &Method, path: &str, status: StatusCode, media: &str) -> Option<String> {
-    let template = template(path.split('?').next().unwrap_or_default())?;
+    let uri: axum::http::Uri = path.parse().unwrap();
+    let uri = crate::path::normal(&uri).unwrap_or(uri);
+    let template = template(uri.path())?;
     let escape = |text: &str| text.replace('~', "~0").replace('/', "~1");
     let operation = format!(
         "/paths/{}/{}",

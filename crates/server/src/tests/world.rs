@@ -61,6 +61,11 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn world(self) -> World {
+        self.world_with(|_ports| {})
+    }
+
+    /// A world in which some ports are others.
+    pub(super) fn world_with(self, change: impl FnOnce(&mut Ports)) -> World {
         let engine = if self.kubernetes {
             Engine::Kubernetes
         } else {
@@ -79,7 +84,7 @@ impl Setup {
         let (journal, nodes, logs) = (Arc::default(), Arc::default(), Arc::default());
         let rails = self.config.rails.clone();
         let wakes = Wakes::new(workloads.clone(), clock.clone(), rails, metrics.clone());
-        let ports = Ports {
+        let mut ports = Ports {
             workloads: workloads.clone(),
             traffic: traffic.clone(),
             journal: Arc::<MemoryJournal>::clone(&journal),
@@ -90,6 +95,7 @@ impl Setup {
             metrics: metrics.clone(),
             log: log.clone(),
         };
+        change(&mut ports);
         let keys = Keyring::open(self.keys, metrics.clone()).unwrap();
         let app = App::new(self.config, ports, keys, Shutdown::never());
         let site = |routes| Site {
