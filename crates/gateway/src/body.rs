@@ -12,6 +12,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::backend::Visit;
+use crate::pulse::Pulse;
 use crate::upstream::{Place, Sender};
 
 /// The body of a request towards a replica: the client's, or none.
@@ -19,6 +20,8 @@ use crate::upstream::{Place, Sender};
 pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
     sent: Sent,
+    /// Notes when the client leaves the replica waiting for more.
+    pulse: Option<Arc<Pulse>>,
 }
 
 /// Tells whether a request body was sent to its end.
@@ -31,6 +34,8 @@ pub(crate) struct ResponseBody {
     kind: Kind,
     /// Counts the request until its answer has ended.
     visit: Option<Visit>,
+    /// The client connection that is free for its next request afterwards.
+    pulse: Option<Arc<Pulse>>,
 }
 
 #[derive(Debug)]
@@ -60,18 +65,20 @@ impl RequestBody {
             Self {
                 incoming: None,
                 sent: Sent(None),
+                pulse: None,
             },
             Sent(None),
         )
     }
 
     /// The client's body.
-    pub(crate) fn streamed(incoming: Incoming) -> (Self, Sent) {
+    pub(crate) fn streamed(incoming: Incoming, pulse: Arc<Pulse>) -> (Self, Sent) {
         let sent = Sent(Some(Arc::default()));
         (
             Self {
                 incoming: Some(incoming),
                 sent: sent.clone(),
+                pulse: Some(pulse),
             },
             sent,
         )
@@ -91,12 +98,21 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(incoming) = &mut self.incoming else {
+        let Self {
+            incoming,
+            sent,
+            pulse,
+        } = &mut *self;
+        let Some(incoming) = incoming else {
             return Poll::Ready(None);
         };
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let poll = Pin::new(&mut *incoming).poll_frame(cx);
+        if let Some(pulse) = pulse {
+            pulse.set_body_awaited(poll.is_pending());
+        }
+        let frame = ready!(poll);
         if frame.is_none() || incoming.is_end_stream() {
-            self.sent.mark();
+            sent.mark();
         }
         Poll::Ready(frame)
     }
@@ -134,6 +150,7 @@ impl ResponseBody {
         Self {
             kind: Kind::Own(Some(bytes.into())),
             visit: None,
+            pulse: None,
         }
     }
 
@@ -142,6 +159,7 @@ impl ResponseBody {
         Self {
             kind: Kind::Own(None),
             visit: None,
+            pulse: None,
         }
     }
 
@@ -153,12 +171,18 @@ impl ResponseBody {
                 lease: Some(lease),
             },
             visit,
+            pulse: None,
         };
         if body.is_end_stream() {
             // The count stays until the head is on its way.
             body.free_connection();
         }
         body
+    }
+
+    /// Marks the client connection as idle once this answer has ended.
+    pub(crate) fn then_idle(&mut self, pulse: Arc<Pulse>) {
+        self.pulse = Some(pulse);
     }
 
     /// Both messages have ended: the connection is free and the request no longer counts.
@@ -178,6 +202,14 @@ impl ResponseBody {
             && sent.is_whole()
         {
             place.upstream().give_back(sender, idle_max);
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Some(pulse) = &self.pulse {
+            pulse.idle();
         }
     }
 }

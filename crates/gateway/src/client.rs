@@ -7,32 +7,42 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use nagi_runtime::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::framing::HeadScan;
 use crate::gateway::Gateway;
+use crate::pulse::Pulse;
 
 /// The socket of one client.
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
-    stream: Arc<TcpStream>,
+    inner: Arc<WireInner>,
+}
+
+#[derive(Debug)]
+struct WireInner {
+    stream: TcpStream,
+    pulse: Arc<Pulse>,
+    scan: Mutex<HeadScan>,
 }
 
 /// One client: where it is, and whether it is still there.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
+    pub(crate) pulse: Arc<Pulse>,
     wire: Wire,
 }
 
-/// Serves one connection until it ends or the process drains.
+/// Serves one connection until it ends, stands still for too long, or the process drains.
 pub(crate) async fn serve(
     gateway: Gateway,
     stream: TcpStream,
@@ -46,18 +56,21 @@ pub(crate) async fn serve(
     let settings = &gateway.shared().settings.client;
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.head_timeout)
         .max_headers(settings.headers)
         .max_header_size(settings.head_bytes)
-        // A message that hyper parses must fit its buffer with room for the body's first part.
-        .max_buf_size(settings.head_bytes.max(MINIMUM_BUFFER))
-        .auto_date_header(true);
+        .max_buf_size(settings.head_bytes.max(MINIMUM_BUFFER));
+    let pulse = gateway.shared().pulses.enter();
+    let scan = Mutex::new(HeadScan::new());
     let wire = Wire {
-        stream: Arc::new(stream),
+        inner: Arc::new(WireInner {
+            stream,
+            pulse: Arc::clone(&pulse),
+            scan,
+        }),
     };
     let client = Client {
         peer,
+        pulse: Arc::clone(&pulse),
         wire: wire.clone(),
     };
     let service = service_fn(move |request| {
@@ -68,17 +81,27 @@ pub(crate) async fn serve(
         .serve_connection(TokioIo::new(wire), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        // Cancel-safe: the connection is polled on below.
-        ended = connection.as_mut() => ended,
-        // Cancel-safe: waiting on a watch channel loses nothing.
-        () = shutdown.draining() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            // Cancel-safe: the connection is polled on in the next round.
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(remote_ip = %peer.ip(), error = %error, "Client connection ended with an error");
+                }
+                return;
+            }
+            // Cancel-safe: waiting on a watch channel loses nothing.
+            () = shutdown.draining(), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            // Cancel-safe: says so itself.
+            () = pulse.cut() => {
+                tracing::debug!(remote_ip = %peer.ip(), "Client connection stood still and was cut");
+                return;
+            }
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(remote_ip = %peer.ip(), error = %error, "Client connection ended with an error");
     }
 }
 
@@ -88,11 +111,16 @@ const MINIMUM_BUFFER: usize = 8192;
 // === impl Client ===
 
 impl Client {
+    /// The head that was just parsed named its length in two ways.
+    pub(crate) fn take_framing_conflict(&self) -> bool {
+        self.wire.inner.scan().take_conflict()
+    }
+
     /// Waits until the client has closed its sending side or the connection broke. Cancel-safe.
     pub(crate) async fn gone(&self) {
         // tokio counts "the peer has closed" to this interest too, and urgent data is never sent to HTTP servers;
         // unlike readability, unread body bytes do not fulfil it.
-        let ended = self.wire.stream.ready(Interest::PRIORITY).await;
+        let ended = self.wire.inner.stream.ready(Interest::PRIORITY).await;
         if let Err(error) = ended {
             tracing::debug!(error = %error, "Client connection broke");
         }
@@ -101,16 +129,40 @@ impl Client {
 
 // === impl Wire ===
 
+impl WireInner {
+    fn scan(&self) -> MutexGuard<'_, HeadScan> {
+        // Feeding cannot panic half-way; were it to, the scan is only a second look.
+        self.scan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What to do with the result of a write that did not block, or that did.
+    fn wrote(&self, result: &io::Result<usize>) -> bool {
+        let blocked = matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        self.pulse.set_write_blocked(blocked);
+        !blocked
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let WireInner { stream, pulse, .. } = &*self.inner;
         loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read_buf(buf) {
-                Ok(_) => return Poll::Ready(Ok(())),
+            ready!(stream.poll_read_ready(cx))?;
+            let before = buf.filled().len();
+            match stream.try_read_buf(buf) {
+                Ok(count) => {
+                    if count > 0 && pulse.reads_head() {
+                        self.inner
+                            .scan()
+                            .feed(buf.filled().get(before..).unwrap_or_default());
+                        pulse.received();
+                    }
+                    return Poll::Ready(Ok(()));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -125,10 +177,10 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
+            ready!(self.inner.stream.poll_write_ready(cx))?;
+            let result = self.inner.stream.try_write(bytes);
+            if self.inner.wrote(&result) {
+                return Poll::Ready(result);
             }
         }
     }
@@ -139,10 +191,10 @@ impl AsyncWrite for Wire {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write_vectored(slices) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
+            ready!(self.inner.stream.poll_write_ready(cx))?;
+            let result = self.inner.stream.try_write_vectored(slices);
+            if self.inner.wrote(&result) {
+                return Poll::Ready(result);
             }
         }
     }
@@ -156,7 +208,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match rustix::net::shutdown(&*self.stream, rustix::net::Shutdown::Write) {
+        match rustix::net::shutdown(&self.inner.stream, rustix::net::Shutdown::Write) {
             // The client was faster.
             Ok(()) | Err(rustix::io::Errno::NOTCONN) => Poll::Ready(Ok(())),
             Err(errno) => Poll::Ready(Err(errno.into())),

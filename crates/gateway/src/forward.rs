@@ -12,7 +12,12 @@ use hyper::body::{Body, Incoming};
 
 use crate::backend::Visit;
 use crate::body::{Lease, RequestBody, ResponseBody, Sent};
-use crate::headers::{UpgradeTo, add_via, ask_upgrade, strip_hop_by_hop, upgrade_of};
+use crate::client::Client;
+use crate::headers::{
+    UpgradeTo, add_forwarding, add_via, ask_upgrade, strip_hop_by_hop, upgrade_of,
+};
+use crate::pulse::Pulse;
+use crate::settings::Forwarded;
 use crate::shared::Shared;
 use crate::tunnel;
 use crate::upstream::{Checkout, ConnectError, Place};
@@ -28,6 +33,7 @@ pub(crate) struct Outgoing {
     body: Option<Incoming>,
     upgrade: Option<(UpgradeTo, hyper::upgrade::OnUpgrade)>,
     resends: u32,
+    pulse: Arc<Pulse>,
 }
 
 /// How one attempt ended.
@@ -48,14 +54,21 @@ pub(crate) enum Attempt {
 // === impl Outgoing ===
 
 impl Outgoing {
-    /// Takes a client's request. The head's fields for the replica are set already.
-    pub(crate) fn new(mut request: Request<Incoming>) -> Self {
+    /// Takes the request that a client sent for this host.
+    pub(crate) fn new(
+        mut request: Request<Incoming>,
+        client: &Client,
+        host: &HeaderValue,
+        trust: Forwarded,
+    ) -> Self {
         let upgrade = upgrade_of(request.headers())
             .filter(|_| request.version() == Version::HTTP_11 && request.body().is_end_stream())
             .map(|to| (to, hyper::upgrade::on(&mut request)));
         let (mut head, body) = request.into_parts();
         let body = Some(body).filter(|body| !body.is_end_stream());
         strip_hop_by_hop(&mut head.headers);
+        // After the stripping, so that `Connection` cannot name what is added here.
+        add_forwarding(&mut head.headers, client.peer.ip(), host, trust);
         if let Some((to, _)) = &upgrade {
             ask_upgrade(&mut head.headers, to);
         }
@@ -74,6 +87,7 @@ impl Outgoing {
             body,
             upgrade,
             resends: 0,
+            pulse: Arc::clone(&client.pulse),
         }
     }
 
@@ -95,7 +109,7 @@ impl Outgoing {
     /// Makes the message; what is needed to send it once more stays here.
     fn message(&mut self) -> (Request<RequestBody>, Sent) {
         let (body, sent) = match self.body.take() {
-            Some(incoming) => RequestBody::streamed(incoming),
+            Some(incoming) => RequestBody::streamed(incoming, Arc::clone(&self.pulse)),
             None => RequestBody::empty(),
         };
         (Request::from_parts(self.head.clone(), body), sent)
@@ -128,11 +142,16 @@ pub(crate) async fn send(
             Err(error) => return Attempt::Unsent(outgoing, visit, error),
         };
         let (message, sent) = outgoing.message();
-        let answer =
-            tokio::time::timeout(limits.answer_timeout, sender.try_send_request(message)).await;
+        let due = outgoing.pulse.expect_answer();
+        let answer = tokio::select! {
+            // Cancel-safe in the sense of this function: what is dropped was not wanted any more.
+            answer = sender.try_send_request(message) => answer,
+            // Cancel-safe: says so itself.
+            () = due.overdue() => return Attempt::TimedOut,
+        };
+        drop(due);
         match answer {
-            Err(_elapsed) => return Attempt::TimedOut,
-            Ok(Ok(response)) => {
+            Ok(response) => {
                 let lease = Lease {
                     sender,
                     place,
@@ -141,7 +160,7 @@ pub(crate) async fn send(
                 };
                 return answered(shared, response, lease, *outgoing, visit);
             }
-            Ok(Err(mut error)) => {
+            Err(mut error) => {
                 if let Some(message) = error.take_message() {
                     // Not written. A connection that was open before may have died of age; a new one tells more.
                     outgoing.body = message.into_body().into_incoming();

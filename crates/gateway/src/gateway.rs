@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::EXPECT;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use nagi_ports::{Clock, Workloads};
 use nagi_runtime::{Deadline, Shutdown, TaskSet};
@@ -22,7 +22,7 @@ use crate::body::ResponseBody;
 use crate::client::{self, Client};
 use crate::exclusion::excludes;
 use crate::forward::{Attempt, Outgoing, send};
-use crate::headers::{add_forwarding, hops};
+use crate::headers::hops;
 use crate::host::host_of;
 use crate::names::{STATUS_PATH, status};
 use crate::page;
@@ -102,6 +102,15 @@ impl Gateway {
     /// The listener is unusable.
     pub async fn serve(&self, listener: TcpListener) -> Result<(), GatewayError> {
         listener.local_addr().map_err(GatewayError::Listener)?;
+        tokio::select! {
+            // Not cancelled here: the other branch never ends.
+            () = self.serve_until_drained(listener) => Ok(()),
+            // Cancel-safe: it only ticks.
+            () = self.shared().pulses.run() => Ok(()),
+        }
+    }
+
+    async fn serve_until_drained(&self, listener: TcpListener) {
         let shutdown = &self.inner.shutdown;
         tokio::select! {
             // Cancel-safe: a connection that was not accepted stays in the backlog and is reset with the listener.
@@ -128,7 +137,6 @@ impl Gateway {
             .links
             .drain(Deadline::in_(Duration::ZERO))
             .await;
-        Ok(())
     }
 
     async fn accept(&self, listener: &TcpListener) {
@@ -168,27 +176,39 @@ impl Gateway {
         request: Request<Incoming>,
         client: Client,
     ) -> Response<ResponseBody> {
-        let route = match self.route(&request) {
-            Ok(route) => route,
-            Err(answer) => return self.refuse(&answer),
+        let pulse = Arc::clone(&client.pulse);
+        pulse.busy();
+        let mut response = match self.route(&request, &client) {
+            Ok((backend, host)) => self.pass(request, client, backend, &host).await,
+            Err(answer) => self.refuse(&answer),
         };
-        let (backend, host) = route;
+        response.body_mut().then_idle(pulse);
+        response
+    }
+
+    /// Passes a request on to its workload.
+    async fn pass(
+        &self,
+        request: Request<Incoming>,
+        client: Client,
+        backend: Arc<Backend>,
+        host: &HeaderValue,
+    ) -> Response<ResponseBody> {
         if request.uri().path() == STATUS_PATH {
             let view = self.shared().wakes.flight(&backend.id);
             return answer::status_of(&backend, view.as_ref(), self.shared().clock.now());
         }
-        let excluded = excludes(&self.shared().settings.excluded, request.headers());
-        let visit = (!excluded).then(|| backend.enter());
-        let manner = Manner::of(request.method(), request.headers());
-        let head_bytes = head_bytes(&request);
         tracing::debug!(
             namespace = %backend.id.namespace, workload = %backend.id.name, method = %request.method(),
             "Request arrived"
         );
-        let mut request = request;
-        let trust = self.shared().settings.client.forwarded;
-        add_forwarding(request.headers_mut(), client.peer.ip(), &host, trust);
-        let outgoing = Box::new(Outgoing::new(request));
+        let settings = &self.shared().settings;
+        let excluded = excludes(&settings.excluded, request.headers());
+        let visit = (!excluded).then(|| backend.enter());
+        let manner = Manner::of(request.method(), request.headers());
+        let head_bytes = head_bytes(&request);
+        let outgoing = Outgoing::new(request, &client, host, settings.client.forwarded);
+        let outgoing = Box::new(outgoing);
         let journey = Journey {
             gateway: self,
             backend,
@@ -206,10 +226,16 @@ impl Gateway {
     fn route(
         &self,
         request: &Request<Incoming>,
-    ) -> Result<(Arc<Backend>, http::HeaderValue), Answer> {
+        client: &Client,
+    ) -> Result<(Arc<Backend>, HeaderValue), Answer> {
         let bad = |message: &str| {
             Answer::new(StatusCode::BAD_REQUEST, status::BAD_REQUEST, message).closing()
         };
+        if client.take_framing_conflict() {
+            return Err(bad(
+                "the request names its length twice, by Content-Length and Transfer-Encoding",
+            ));
+        }
         if *request.method() == Method::CONNECT {
             let message = "CONNECT is not served: the gateway is no forward proxy";
             return Err(

@@ -31,6 +31,9 @@ pub(crate) async fn drive(backend: Arc<Backend>) {
         ended: false,
     };
     let mut ticket = None;
+    // A flight that was under way when the workload went to sleep fails for it, but whoever came after that sleep may
+    // have joined it. One more wake settles that; a second order to sleep meanwhile is meant.
+    let mut second_chance = true;
     loop {
         match backend.look() {
             Look::Nobody => {
@@ -61,7 +64,7 @@ pub(crate) async fn drive(backend: Arc<Backend>) {
                 }
                 ticket = match ticket {
                     None => begin(&backend).await,
-                    Some(ticket) => follow(&backend, ticket).await,
+                    Some(ticket) => follow(&backend, ticket, &mut second_chance).await,
                 };
             }
         }
@@ -96,9 +99,10 @@ async fn begin(backend: &Backend) -> Option<Ticket> {
 }
 
 /// Looks at the wake once, then waits for news of it or of the workload.
-async fn follow(backend: &Backend, mut ticket: Ticket) -> Option<Ticket> {
+async fn follow(backend: &Backend, mut ticket: Ticket, second_chance: &mut bool) -> Option<Ticket> {
     let view = ticket.view();
     match view.progress {
+        Progress::Failed(Failure::SleptAgain) if std::mem::take(second_chance) => None,
         Progress::Failed(failure) => {
             let turned = match failure {
                 Failure::Deleted => Turned::Gone,

@@ -15,6 +15,7 @@ mod body;
 mod client;
 mod exclusion;
 mod forward;
+mod framing;
 mod gateway;
 mod headers;
 mod hold;
@@ -22,6 +23,7 @@ mod host;
 pub mod names;
 mod page;
 mod probe;
+mod pulse;
 mod route;
 mod settings;
 mod shared;
@@ -32,3 +34,6 @@ mod upstream;
 pub use exclusion::Exclusion;
 pub use gateway::{Gateway, GatewayError};
 pub use settings::{ClientSettings, Forwarded, HoldSettings, Settings, UpstreamSettings};
+
+#[cfg(test)]
+mod tests;

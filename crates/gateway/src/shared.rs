@@ -8,6 +8,7 @@ use nagi_runtime::TaskSet;
 use nagi_telemetry::{CountGuard, Metrics};
 use nagi_wake::Wakes;
 
+use crate::pulse::Pulses;
 use crate::settings::Settings;
 
 /// Tasks that drive held workloads and probe replicas, at most: every workload and two replicas of a large cluster.
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) links: TaskSet,
     /// Upgraded connections.
     pub(crate) tunnels: TaskSet,
+    /// Client connections and what they wait for.
+    pub(crate) pulses: Arc<Pulses>,
     held: AtomicUsize,
     held_bytes: AtomicUsize,
     tokens: AtomicU64,
@@ -52,6 +55,7 @@ impl Shared {
             links: TaskSet::new("gateway links", connections.saturating_mul(2)),
             tunnels: TaskSet::new("gateway tunnels", connections),
             drivers: TaskSet::new("gateway drivers", DRIVERS_MAX),
+            pulses: Pulses::new(&settings),
             settings,
             wakes,
             clock,

@@ -154,6 +154,15 @@ impl Upstream {
         drop(all);
     }
 
+    /// Connections without a request that the replica has not closed.
+    #[cfg(test)]
+    pub(crate) fn idle_open(&self) -> usize {
+        self.lock()
+            .iter()
+            .filter(|idle| !idle.sender.is_closed())
+            .count()
+    }
+
     /// Opens a new connection.
     pub(crate) async fn connect(
         &self,

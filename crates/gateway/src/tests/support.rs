@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::{Gateway, Settings};
 use nagi_core::guardrail::Guardrails;
 use nagi_core::id::{Host, ReplicaName, WorkloadId};
 use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::wake::Stage;
 use nagi_core::workload::{Readiness, Replica, Workload};
-use nagi_gateway::{Gateway, Settings};
 use nagi_ports::{Engine, SystemClock};
 use nagi_runtime::Shutdown;
 use nagi_telemetry::{LinesDropped, Metrics};
-use nagi_testkit::{MemoryWorkloads, id, workload};
+use nagi_testkit::{MemoryWorkloads, workload};
 use nagi_wake::Wakes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -165,7 +165,7 @@ impl World {
 
     /// The word of the status path.
     pub(crate) async fn status_word(&self) -> String {
-        let reply = get(self.address, HOST, nagi_gateway::names::STATUS_PATH).await;
+        let reply = get(self.address, HOST, crate::names::STATUS_PATH).await;
         reply.header("nagi-status").unwrap_or_default().to_owned()
     }
 }

@@ -1,4 +1,10 @@
 //! The gateway from outside: real clients and real replicas over loopback, workloads in memory.
 
 mod holding;
+mod limits;
+mod probing;
+mod proxying;
+mod sleeping;
+mod smuggling;
 mod support;
+mod tunnels;

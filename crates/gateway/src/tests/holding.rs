@@ -1,0 +1,402 @@
+//! Holding and waking: one wake however many wait, deadlines, refusals, clients that go away.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nagi_core::quantity::{Replicas, WakeCount};
+use nagi_core::wake::{Learned, Stage};
+use nagi_core::workload::{Pending, Readiness};
+use nagi_ports::PortError;
+use nagi_runtime::Shutdown;
+use nagi_testkit::Fault;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::support::{
+    ClosedPort, Echo, HOST, World, asleep_workload, eventually, get, read_to_close, request,
+};
+use crate::Settings;
+
+fn settings(budget: Duration) -> Settings {
+    let mut settings = Settings::default();
+    settings.hold.budget = budget;
+    settings
+}
+
+#[tokio::test]
+async fn a_request_wakes_the_workload_and_is_answered_over_the_probing_connection() {
+    let mut world = World::asleep().await;
+    let port = ClosedPort::reserve();
+    let mut clients = JoinSet::new();
+    let address = world.address;
+    clients.spawn(async move { get(address, HOST, "/hello?a=1").await });
+    world.until_woken().await;
+    world.start_replica(port.address, Readiness::Tcp);
+    world.until_held(1).await;
+    let echo = Echo::default();
+    echo.serve(port.listen(), &mut world.tasks);
+    let reply = clients.join_next().await.unwrap().unwrap();
+    assert_eq!(reply.code, 200, "{}", reply.text());
+    assert!(
+        reply.text().starts_with("GET /hello?a=1 HTTP/1.1\r\n"),
+        "{}",
+        reply.text()
+    );
+    assert_eq!(
+        echo.connections.load(Ordering::SeqCst),
+        1,
+        "the probe's connection carried the request"
+    );
+    assert_eq!(world.wakes(), 1);
+    let activity = world.activity().await;
+    assert_eq!((activity.in_flight, activity.held), (0, 0));
+}
+
+// W: thundering herds; DESIGN §6 "one flight per workload however many requests wait"
+#[tokio::test]
+async fn a_thousand_held_requests_are_one_wake_and_all_are_answered() {
+    let mut world = World::asleep().await;
+    let port = ClosedPort::reserve();
+    let mut clients = JoinSet::new();
+    let address = world.address;
+    for n in 0..1000 {
+        clients.spawn(async move { get(address, HOST, &format!("/{n}")).await });
+    }
+    world.until_held(1000).await;
+    let turned = get(address, HOST, "/one-more").await;
+    assert_eq!(turned.code, 503);
+    assert_eq!(turned.header("nagi-status"), Some("hold-full"));
+    assert!(turned.header("retry-after").is_some());
+    world.start_replica(port.address, Readiness::Tcp);
+    let echo = Echo::default();
+    echo.serve(port.listen(), &mut world.tasks);
+    while let Some(reply) = clients.join_next().await {
+        let reply = reply.unwrap();
+        assert_eq!(reply.code, 200, "{}", reply.text());
+    }
+    assert_eq!(
+        echo.requests.load(Ordering::SeqCst),
+        1000,
+        "each was executed once"
+    );
+    assert_eq!(world.wakes(), 1);
+    let activity = world.activity().await;
+    assert_eq!((activity.in_flight, activity.held), (0, 0));
+}
+
+#[tokio::test]
+async fn the_limits_of_all_held_requests_and_of_their_heads_are_kept() {
+    let mut limited = Settings::default();
+    limited.hold.total = 2;
+    limited.hold.bytes = 2000;
+    let world = World::asleep_with(limited).await;
+    let address = world.address;
+    let big = format!(
+        "GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {}\r\nConnection: close\r\n\r\n",
+        "x".repeat(3000)
+    );
+    let reply = request(address, &big).await;
+    assert_eq!(reply.header("nagi-status"), Some("hold-full"), "bytes");
+    let mut clients = JoinSet::new();
+    for _ in 0..2 {
+        clients.spawn(async move { get(address, HOST, "/").await });
+    }
+    world.until_held(2).await;
+    let reply = get(address, HOST, "/").await;
+    assert_eq!(reply.header("nagi-status"), Some("hold-full"), "count");
+    drop(clients);
+    world.until_held(0).await;
+}
+
+// Invariant 3; Knative #13583 is the bug that this forbids.
+#[tokio::test]
+async fn a_client_that_goes_away_frees_its_place_at_once_also_with_an_unread_body() {
+    let world = World::asleep().await;
+    let heads = [
+        format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"),
+        format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\nhello"),
+        format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 500000\r\n\r\nhello"),
+        format!(
+            "POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        ),
+        // A second request behind the first.
+        format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\nGET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"),
+    ];
+    for head in heads {
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        world.until_held(1).await;
+        drop(stream);
+        world.until_held(0).await;
+        let activity = world.activity().await;
+        assert_eq!(activity.in_flight, 0, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn past_the_budget_everybody_is_told_in_his_own_manner() {
+    let world = World::asleep_with(settings(Duration::from_millis(50))).await;
+    let plain = get(world.address, HOST, "/").await;
+    assert_eq!(plain.code, 503);
+    assert_eq!(plain.header("nagi-status"), Some("waking"));
+    assert_eq!(plain.header("retry-after"), Some("2"));
+    assert_eq!(plain.header("content-type"), Some("application/json"));
+    assert!(
+        plain.text().contains("the request was not executed"),
+        "{}",
+        plain.text()
+    );
+
+    let browser = format!(
+        "GET / HTTP/1.1\r\nHost: {HOST}\r\nAccept: text/html,*/*\r\nConnection: close\r\n\r\n"
+    );
+    let page = request(world.address, &browser).await;
+    assert_eq!(page.code, 503);
+    assert_eq!(page.header("cache-control"), Some("no-store"));
+    assert!(page.header("retry-after").is_some());
+    assert!(
+        page.text().contains("http-equiv=\"refresh\""),
+        "{}",
+        page.text()
+    );
+    assert!(
+        page.text().contains("project-a/app is waking"),
+        "{}",
+        page.text()
+    );
+    assert!(
+        !page.text().contains("http://") && !page.text().contains("src="),
+        "no outside assets"
+    );
+
+    // A form that a browser sends is no navigation that may be repeated by itself.
+    let form = format!(
+        "POST / HTTP/1.1\r\nHost: {HOST}\r\nAccept: text/html\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    assert_eq!(
+        request(world.address, &form).await.header("content-type"),
+        Some("application/json")
+    );
+
+    let patient = format!(
+        "GET / HTTP/1.1\r\nHost: {HOST}\r\nPrefer: respond-async\r\nConnection: close\r\n\r\n"
+    );
+    let accepted = request(world.address, &patient).await;
+    assert_eq!(accepted.code, 202);
+    let location = accepted.header("location").unwrap();
+    assert!(
+        accepted.text().contains("NOT executed"),
+        "{}",
+        accepted.text()
+    );
+    let status = get(world.address, HOST, location).await;
+    assert_eq!(status.code, 200);
+    assert!(
+        status.text().contains("\"status\":\"waking\""),
+        "{}",
+        status.text()
+    );
+    assert_eq!(world.wakes(), 1);
+}
+
+#[tokio::test]
+async fn a_wake_that_is_known_to_take_longer_is_answered_at_once() {
+    let mut workload = asleep_workload();
+    workload.intent.learned = Learned::from_stored([
+        (Stage::Accepted, Duration::from_mins(5)),
+        (Stage::Scaling, Duration::from_mins(5)),
+    ]);
+    let world = World::with(Settings::default(), vec![workload], Shutdown::never()).await;
+    let reply = get(world.address, HOST, "/").await;
+    assert_eq!(reply.code, 503);
+    assert_eq!(reply.header("nagi-status"), Some("waking"));
+    let after: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+    assert!((290..=300).contains(&after), "{after}");
+    assert_eq!(world.wakes(), 1, "it wakes all the same");
+}
+
+// DESIGN §5: nobody knows the count and no policy allows 1.
+#[tokio::test]
+async fn a_wake_to_an_unknown_count_is_refused_and_names_the_annotation() {
+    let mut workload = asleep_workload();
+    workload.intent.remembered = None;
+    workload.idle_after = None;
+    let world = World::with(Settings::default(), vec![workload], Shutdown::never()).await;
+    let reply = get(world.address, HOST, "/").await;
+    assert_eq!(reply.code, 503);
+    assert_eq!(reply.header("nagi-status"), Some("wake-failed"));
+    assert!(
+        reply.text().contains("nagi.dev/awake-replicas"),
+        "{}",
+        reply.text()
+    );
+    assert_eq!(
+        reply.header("retry-after"),
+        None,
+        "coming again does not help"
+    );
+    assert_eq!(world.wakes(), 0);
+}
+
+#[tokio::test]
+async fn a_workload_that_may_sleep_by_itself_wakes_to_one_when_nobody_knows_better() {
+    let mut workload = asleep_workload();
+    workload.intent.remembered = None;
+    let world = World::with(Settings::default(), vec![workload], Shutdown::never()).await;
+    let _client = held_client(&world).await;
+    world.until_woken().await;
+    assert_eq!(world.workloads.peek(&world.id).desired, Replicas(1));
+}
+
+#[tokio::test]
+async fn a_wake_that_cannot_be_written_or_that_fails_ends_the_wait_with_the_reason() {
+    let world = World::asleep().await;
+    world
+        .workloads
+        .fail_write(Fault::Error(PortError::StorageFull(
+            "no space left".to_owned(),
+        )));
+    let reply = get(world.address, HOST, "/").await;
+    assert_eq!(reply.code, 503);
+    assert!(reply.text().contains("no space left"), "{}", reply.text());
+    assert!(reply.header("retry-after").is_some());
+
+    let address = world.address;
+    let mut clients = JoinSet::new();
+    clients.spawn(async move { get(address, HOST, "/").await });
+    world.until_woken().await;
+    world.workloads.change(&world.id, |w| {
+        w.pending = Some(Pending::CrashLoop {
+            restarts: 3,
+            last_exit: "exit code 1".to_owned(),
+        });
+    });
+    let reply = clients.join_next().await.unwrap().unwrap();
+    assert_eq!(reply.code, 503);
+    assert_eq!(reply.header("nagi-status"), Some("wake-failed"));
+    assert!(reply.text().contains("exit code 1"), "{}", reply.text());
+}
+
+#[tokio::test]
+async fn a_workload_that_is_deleted_while_somebody_waits_is_gone_for_him_too() {
+    let world = World::asleep().await;
+    let mut client = held_client(&world).await;
+    world.workloads.delete(&world.id);
+    let reply = read_to_close(&mut client).await;
+    assert_eq!(reply.code, 404);
+    assert_eq!(get(world.address, HOST, "/").await.code, 404);
+}
+
+#[tokio::test]
+async fn a_replica_that_dies_while_somebody_waits_is_replaced_without_the_client_noticing() {
+    let mut world = World::asleep().await;
+    let mut client = held_client(&world).await;
+    world.until_woken().await;
+    let first = ClosedPort::reserve();
+    world.start_replica(first.address, Readiness::Tcp);
+    world.workloads.change(&world.id, |w| w.replicas.clear());
+    drop(first);
+    let second = ClosedPort::reserve();
+    world.start_replica(second.address, Readiness::Tcp);
+    let echo = Echo::default();
+    echo.serve(second.listen(), &mut world.tasks);
+    assert_eq!(read_to_close(&mut client).await.code, 200);
+    assert_eq!(world.wakes(), 1);
+}
+
+/// A replica that the engine still calls ready, whose port is closed: the request waits for it or its successor.
+#[tokio::test]
+async fn a_request_to_a_replica_that_refuses_is_held_until_one_serves() {
+    let port = ClosedPort::reserve();
+    let mut world = World::awake(&[port.address]).await;
+    let mut client = held_client(&world).await;
+    let echo = Echo::default();
+    echo.serve(port.listen(), &mut world.tasks);
+    let reply = read_to_close(&mut client).await;
+    assert_eq!(reply.code, 200, "{}", reply.text());
+    assert_eq!(world.wakes(), 0);
+}
+
+#[tokio::test]
+async fn an_order_to_sleep_during_the_wake_ends_the_wait() {
+    let world = World::asleep().await;
+    let mut client = held_client(&world).await;
+    world.until_woken().await;
+    for round in 1..=2 {
+        eventually("awake", async || {
+            world.wakes() == round && !world.workloads.peek(&world.id).desired.is_zero()
+        })
+        .await;
+        let before = world.workloads.peek(&world.id);
+        let update = nagi_core::intent::IntentUpdate {
+            desired: Replicas::ZERO,
+            intent: before.intent.clone(),
+        };
+        nagi_ports::Workloads::write(&*world.workloads, &before, update)
+            .await
+            .unwrap();
+    }
+    let reply = read_to_close(&mut client).await;
+    assert_eq!(reply.code, 503);
+    assert!(
+        reply.text().contains("put to sleep again"),
+        "{}",
+        reply.text()
+    );
+    assert_eq!(
+        world.wakes(),
+        2,
+        "the first order may be older than the request; the second is meant"
+    );
+}
+
+// DESIGN §6 "who may wake"
+#[tokio::test]
+async fn probes_and_scrapers_neither_wake_nor_keep_awake() {
+    let mut world = World::asleep().await;
+    let probe = format!(
+        "GET / HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: kube-probe/1.36\r\nConnection: close\r\n\r\n"
+    );
+    let quiet_before = world.activity().await.quiet_for;
+    let reply = request(world.address, &probe).await;
+    assert_eq!(reply.code, 503);
+    assert_eq!(reply.header("nagi-status"), Some("asleep"));
+    assert_eq!(world.workloads.writes().len(), 0);
+
+    let echo = Echo::default();
+    let address = echo.start(&mut world.tasks).await;
+    world.workloads.change(&world.id, |w| {
+        w.desired = Replicas(1);
+        w.current = Replicas(1);
+        w.available = Replicas(1);
+        w.replicas = vec![super::support::replica(0, address, Readiness::Tcp, true)];
+    });
+    world.until_status("ready").await;
+    assert_eq!(request(world.address, &probe).await.code, 200);
+    assert_eq!(echo.requests.load(Ordering::SeqCst), 1);
+    assert!(
+        world.activity().await.quiet_for > quiet_before,
+        "it was not counted"
+    );
+}
+
+#[tokio::test]
+async fn a_count_that_is_known_wakes_without_a_policy() {
+    let mut workload = asleep_workload();
+    workload.idle_after = None;
+    workload.intent.remembered = WakeCount::new(3);
+    let world = World::with(Settings::default(), vec![workload], Shutdown::never()).await;
+    let _client = held_client(&world).await;
+    world.until_woken().await;
+    assert_eq!(world.workloads.peek(&world.id).desired, Replicas(3));
+}
+
+/// A client whose request is held.
+async fn held_client(world: &World) -> TcpStream {
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let text = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    stream.write_all(text.as_bytes()).await.unwrap();
+    world.until_held(1).await;
+    stream
+}
