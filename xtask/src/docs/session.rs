@@ -144,11 +144,16 @@ stop() {
     for process in "${started[@]}"; do wait "$process" 2>/dev/null || true; done
 }
 trap stop EXIT
+answers() { curl --silent --fail --max-time 1 --output /dev/null http://127.0.0.1:8080/health; }
 background() {
+    if answers; then
+        echo "something else answers on 127.0.0.1:8080: end it first" >&2
+        exit 1
+    fi
     bash -c "exec $1" >"$blocks/background.out" 2>&1 </dev/null &
     started+=("$!")
     for _ in $(seq 300); do
-        if curl --silent --fail --max-time 1 --output /dev/null http://127.0.0.1:8080/health; then return 0; fi
+        if answers; then return 0; fi
         if ! kill -0 "${started[-1]}" 2>/dev/null; then break; fi
         sleep 0.1
     done
