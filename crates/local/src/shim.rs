@@ -40,8 +40,9 @@ use self::record::{Ending, EngineInCharge, Exit, Kind, Launch, Running};
 use crate::disk::WriteError;
 use crate::process::{ProcessId, boot_id};
 
-/// Read at once from a pipe: its default capacity on Linux.
-const READ_BYTES: usize = 64 << 10;
+/// Read at once from a pipe. Stored, each line has some 45 bytes more: of the shortest lines this becomes 360 KiB, by which a
+/// file may exceed its size.
+const READ_BYTES: usize = 16 << 10;
 /// Output stored in the long run, each second. A replica that prints more waits in its `write`. At this rate the
 /// supervisor needs a few hundredths of a core.
 const OUTPUT_BYTES_PER_SECOND: u64 = 8 << 20;

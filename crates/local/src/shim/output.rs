@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::disk;
 
-/// Size at which a new file is begun. Together with [`FILES_MAX`] a replica keeps at most about 4 MiB.
+/// Size at which a new file is begun. Together with [`FILES_MAX`] a replica keeps 4 MiB, at most 5.5 MiB of the shortest lines.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Files kept for each replica.
 pub const FILES_MAX: usize = 4;

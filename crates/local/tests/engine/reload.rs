@@ -8,7 +8,7 @@ use crate::lab::{Lab, Place, eventually, id};
 
 fn file(command: &str, replicas: u32) -> String {
     format!(
-        "workloads:\n- {{namespace: project-a, name: a, command: [sh, -c, '{command}'], replicas: {replicas}}}\n"
+        "workloads:\n- {{namespace: project-a, name: a, command: [sh, -c, 'exec {command}'], replicas: {replicas}}}\n"
     )
 }
 
