@@ -335,3 +335,29 @@ impl Pipe {
         self.receiver = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_of_output_is_free_and_the_rest_waits_for_its_time() {
+        let begin = Instant::now();
+        let mut pace = Pace { paid_at: begin };
+        pace.spend(OUTPUT_BYTES_PER_SECOND);
+        assert!(pace.resume_at() <= begin, "the burst");
+        pace.spend(OUTPUT_BYTES_PER_SECOND / 2);
+        let wait = pace.resume_at() - begin;
+        assert!(
+            wait > Duration::from_millis(450) && wait <= Duration::from_millis(500),
+            "{wait:?}"
+        );
+        // Silence pays for a new burst, but never for more than one.
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let later = Instant::now();
+        pace.spend(OUTPUT_BYTES_PER_SECOND);
+        assert!(pace.resume_at() <= later);
+        pace.spend(OUTPUT_BYTES_PER_SECOND);
+        assert!(pace.resume_at() > later + Duration::from_millis(900));
+    }
+}

@@ -244,17 +244,10 @@ fn grandchildren_in_sessions_of_their_own_end_with_the_command() {
 }
 
 #[test]
-fn a_flood_of_output_is_slowed_down_and_takes_bounded_space() {
+fn a_flood_of_output_takes_bounded_space() {
     // `yes` prints gigabytes a second where nobody slows it down.
     let mut bench = Bench::start_with("yes 0123456789", |launch| launch.stop_grace_ms = 100);
-    let begin = Instant::now();
-    wait_until(|| numbers(bench.path()).last().copied().unwrap_or(0) > 24);
-    // 24 MiB: 8 of them at once, the rest at 8 MiB a second. A slow machine takes longer, never less.
-    assert!(
-        begin.elapsed() >= Duration::from_millis(1_500),
-        "{:?}",
-        begin.elapsed()
-    );
+    wait_until(|| numbers(bench.path()).last().copied().unwrap_or(0) > 12);
     let bytes: u64 = numbers(bench.path())
         .iter()
         .map(|number| {
