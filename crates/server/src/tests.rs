@@ -11,4 +11,4 @@ mod lists;
 mod logging;
 mod parsing;
 mod scaling;
-mod world;
+pub(crate) mod world;
