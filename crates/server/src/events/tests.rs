@@ -337,7 +337,7 @@ async fn a_key_sees_the_events_of_its_namespaces_only() {
         flip(&w);
         w.workloads
             .change(&nagi_testkit::id("project-b/b"), |facts| {
-                facts.available = Replicas::ZERO
+                facts.available = Replicas::ZERO;
             });
         let seen = watching.take(1).await;
         assert_eq!(seen[0].data["namespace"], "project-b");

@@ -116,7 +116,7 @@ async fn an_idle_connection_is_closed_in_silence_later() {
         client.write_all(GET).await.unwrap();
         let (head, _) = answer(&mut client).await;
         assert!(head.starts_with("HTTP/1.1 200 OK"));
-        sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_mins(1)).await;
     }
     let begun = Instant::now();
     assert_eq!(rest(&mut client).await, "");
@@ -133,7 +133,7 @@ async fn a_second_head_is_timed_from_its_first_byte() {
     let (mut client, _door) = client(&w).await;
     client.write_all(GET).await.unwrap();
     answer(&mut client).await;
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     client.write_all(b"GET /hea").await.unwrap();
     let begun = Instant::now();
     assert!(rest(&mut client).await.starts_with("HTTP/1.1 408"));
@@ -353,10 +353,10 @@ async fn with_shutdown<F: Future>(
 ) -> F::Output {
     let supervisor = Supervisor::new();
     let token = supervisor.shutdown();
-    let (begin, begun) = tokio::sync::oneshot::channel();
+    let (begin, beginning) = tokio::sync::oneshot::channel();
     let (output, report) = tokio::join!(
         work(token, begin),
-        supervisor.run_until(async { drop(begun.await) }, Duration::from_secs(30))
+        supervisor.run_until(async { drop(beginning.await) }, Duration::from_secs(30))
     );
     report.unwrap();
     output
