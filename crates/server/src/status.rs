@@ -57,9 +57,12 @@ pub(crate) async fn read(app: &App, call: &Target) -> Result<Arc<Workload>, Prob
     found.map_err(|error| Problem::port(&error, Doing::Status, Some(&call.id)))
 }
 
+/// The largest version that may be asked for: what `int64`, its format in the OpenAPI document, can hold.
+const VERSION_MAX: u64 = u64::MAX >> 1;
+
 /// `min_resource_version`: no replica of the API contradicts another to somebody who passes it (DESIGN §5).
 fn freshness(query: &Query) -> Result<Read, Problem> {
-    let version = query.number("min_resource_version", 0, u64::MAX)?;
+    let version = query.number("min_resource_version", 0, VERSION_MAX)?;
     Ok(version.map_or(Read::Cached, |version| Read::AtLeast(Version(version))))
 }
 

@@ -34,7 +34,7 @@ struct Shown {
 #[utoipa::path(
     post, path = routes::WAKE, tag = "scale", operation_id = "wake",
     params(crate::openapi::WorkloadPath, crate::openapi::WriteQuery),
-    request_body(content = Option<WakeRequest>, description = "May be left out"),
+    request_body(content = WakeRequest, description = "May be left out"),
     responses(
         (status = 200, description = "Awake already", body = WakeAnswer),
         (status = 202, description = "It is waking", body = WakeAnswer,
