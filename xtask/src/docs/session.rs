@@ -150,7 +150,7 @@ stop() {
     for process in "${started[@]}"; do wait "$process" 2>/dev/null || true; done
 }
 trap stop EXIT
-answers() { curl --silent --fail --max-time 1 --output /dev/null http://127.0.0.1:8080/health; }
+answers() { curl --disable --silent --fail --max-time 1 --output /dev/null http://127.0.0.1:8080/health; }
 background() {
     if answers; then
         echo "something else answers on 127.0.0.1:8080: end it first" >&2
