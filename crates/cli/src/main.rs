@@ -43,8 +43,8 @@ fn main() -> ExitCode {
     };
     runtime.block_on(async {
         match command {
-            Command::All(arguments) => all::run(*arguments).await,
-            Command::Demo(arguments) => demo::run(*arguments).await,
+            Command::All(arguments) => Box::pin(all::run(*arguments)).await,
+            Command::Demo(arguments) => Box::pin(demo::run(*arguments)).await,
             Command::Sample(arguments) => sample::run(arguments).await.unwrap_or(ExitCode::FAILURE),
         }
     })
