@@ -10,7 +10,7 @@ use nagi_core::quantity::Replicas;
 use serde::Deserialize;
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{Array, Type};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Required, Schema};
 use utoipa::{IntoParams, IntoResponses, Modify};
 
@@ -238,9 +238,23 @@ fn labels() -> Array {
     )
 }
 
-/// The document, generated anew, with the ceiling for replica counts that is in force.
-pub(crate) fn document(ceiling: Replicas) -> OpenApi {
+/// Whether callers need a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyNeeded {
+    /// They do.
+    Yes,
+    /// They do not: none is configured.
+    No,
+}
+
+/// The document, generated anew, with the ceiling for replica counts and the need of a key that are in force.
+pub(crate) fn document(ceiling: Replicas, needed: KeyNeeded) -> OpenApi {
     let mut document = <Document as utoipa::OpenApi>::openapi();
+    if needed == KeyNeeded::No {
+        // An empty requirement beside the key: either will do.
+        let either = document.security.get_or_insert_default();
+        either.push(SecurityRequirement::default());
+    }
     let schemas = document
         .components
         .iter_mut()

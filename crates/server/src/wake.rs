@@ -11,6 +11,7 @@ use nagi_core::scale::{Order, Request, Warning};
 use nagi_core::wake::{Progress, Stage};
 use nagi_core::workload::Workload;
 use nagi_ports::PortError;
+use nagi_telemetry::names::field;
 use nagi_wake::{FlightView, WakeError};
 
 use crate::answer::json;
@@ -108,8 +109,8 @@ async fn woken(app: &App, call: &Change, order: Order) -> Result<Shown, Problem>
     app.metrics.scale_operation("wake", result);
     let ticket = begun.map_err(|error| failed(&error, call))?;
     let view = ticket.view();
-    call.exchange.note("from", view.from.0);
-    call.exchange.note("to", view.to.0);
+    call.exchange.note(field::FROM, view.from.0);
+    call.exchange.note(field::TO, view.to.0);
     Ok(shown(call, &view))
 }
 
