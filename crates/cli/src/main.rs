@@ -1,31 +1,27 @@
 //! The nagi binary: reads the command line and starts what it names.
 
 mod all;
+mod cmd;
+mod commands;
 mod demo;
+mod exit;
+mod failure;
+mod order;
+mod output;
+mod progress;
 mod sample;
 mod serve;
+mod session;
+mod target;
+mod wait;
+mod watch;
+mod when;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
-#[derive(Debug, Parser)]
-#[command(name = "nagi", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Serve API and gateway on this machine
-    All(Box<all::AllArgs>),
-    /// Show what Nagi does, with two sample projects
-    Demo(Box<demo::DemoArgs>),
-    /// A sample app of the demo
-    #[command(hide = true)]
-    Sample(sample::Sample),
-}
+use crate::commands::{Cli, Command};
 
 fn main() -> ExitCode {
     // The supervisor of a replica must begin before this process has a second thread.
@@ -33,7 +29,7 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == "shim") {
         return nagi_local::shim::run(arguments);
     }
-    let command = Cli::parse().command;
+    let Cli { global, command } = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -43,9 +39,15 @@ fn main() -> ExitCode {
     };
     runtime.block_on(async {
         match command {
-            Command::All(arguments) => Box::pin(all::run(*arguments)).await,
-            Command::Demo(arguments) => Box::pin(demo::run(*arguments)).await,
-            Command::Sample(arguments) => sample::run(arguments).await.unwrap_or(ExitCode::FAILURE),
+            // `nagi` alone, as the founding documents start it, is the server of the cluster.
+            None => cmd::server::run_from_environment(),
+            Some(Command::Server(arguments)) => cmd::server::run(&arguments),
+            Some(Command::All(arguments)) => all::run(*arguments).await,
+            Some(Command::Demo(arguments)) => demo::run(*arguments).await,
+            Some(Command::Sample(arguments)) => {
+                sample::run(arguments).await.unwrap_or(ExitCode::FAILURE)
+            }
+            Some(Command::Verb(verb)) => cmd::run(verb, &global).await,
         }
     })
 }

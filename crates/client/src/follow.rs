@@ -48,6 +48,14 @@ impl EventFollower {
         }
     }
 
+    /// Goes on with a stream that is open already, and follows it over breaks.
+    pub fn resume(client: Client, stream: EventStream) -> Self {
+        Self {
+            stream: Some(stream),
+            ..Self::new(client, None)
+        }
+    }
+
     /// The next event, or the news that the stream broke. Cancel-safe: an event that was read
     /// is not lost, and a connection half made is made again.
     ///

@@ -1,0 +1,174 @@
+//! `nagi events`: what happens, as it happens.
+
+use clap::Args;
+use nagi_api::{Event, EventKind, EventValue};
+use nagi_client::{EventFollower, Followed, ServerEvent};
+use serde_json::Value;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::style::{Style, Tone};
+use crate::output::{Detail, Place, words};
+use crate::session::Session;
+use crate::target::parse_namespace;
+
+const EXAMPLES: &str = "\
+Examples:
+  nagi events                                        until Ctrl-C
+  nagi events sample-app-a -n project-a --type wake
+  nagi events --output json | jq -c 'select(.type == \"scale\")'";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct EventsArgs {
+    /// Only of workloads of this name: NAME or NAMESPACE/NAME
+    #[arg(value_name = "NAME")]
+    workload: Option<String>,
+
+    /// Only of this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+
+    /// Only of this type: scale, status, wake or schedule
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_kind)]
+    kind: Option<EventKind>,
+
+    /// Begin after the event with this id
+    #[arg(long, value_name = "ID")]
+    after: Option<String>,
+
+    /// End after so many events
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+fn parse_kind(text: &str) -> Result<EventKind, String> {
+    let kinds = [
+        EventKind::Scale,
+        EventKind::Status,
+        EventKind::Wake,
+        EventKind::Schedule,
+    ];
+    kinds
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+        .ok_or_else(|| "must be scale, status, wake or schedule".to_owned())
+}
+
+/// Which events are shown.
+#[derive(Debug)]
+struct Wanted {
+    namespace: Option<String>,
+    name: Option<String>,
+    kind: Option<EventKind>,
+}
+
+impl Wanted {
+    fn of(args: &EventsArgs) -> Result<Self, Failure> {
+        let (namespace, name) = match args.workload.as_deref() {
+            None => (None, None),
+            Some(text) => match text.split_once('/') {
+                Some((namespace, name)) => (Some(namespace), Some(name)),
+                None => (None, Some(text)),
+            },
+        };
+        let namespace = match (namespace, args.namespace.as_deref()) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(Failure::usage(format!(
+                    "the name says namespace {one}, and --namespace says {other}"
+                )));
+            }
+            (one, other) => one.or(other),
+        };
+        if let Some(text) = namespace {
+            parse_namespace(text)?;
+        }
+        Ok(Self {
+            namespace: namespace.map(str::to_owned),
+            name: name.map(str::to_owned),
+            kind: args.kind,
+        })
+    }
+
+    fn takes(&self, event: &Event) -> bool {
+        self.namespace
+            .as_ref()
+            .is_none_or(|n| n == &event.namespace)
+            && self.name.as_ref().is_none_or(|n| n == &event.name)
+            && self.kind.is_none_or(|kind| kind == event.kind)
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: &EventsArgs, session: &Session) -> Result<(), Failure> {
+    let wanted = Wanted::of(args)?;
+    let client = session.client()?;
+    let output = &session.output;
+    // The first connection must come about: a wrong address is an error, not something to wait for.
+    let stream = client.events(args.after.clone()).await?;
+    let mut follower = EventFollower::resume(client, stream);
+    let mut left = args.limit;
+    while left != Some(0) {
+        match follower.next().await? {
+            Followed::Event(ServerEvent::Event { event, raw }) => {
+                if !wanted.takes(&event) {
+                    continue;
+                }
+                let body: Value = serde_json::from_str(&raw)
+                    .map_err(|error| Failure::of(Exit::Failed, "cannot read the event", &error))?;
+                output.body(&body, Place::InSeries, |detail| {
+                    line(&event, detail, output.style())
+                })?;
+                left = left.map(|left| left - 1);
+            }
+            Followed::Event(ServerEvent::Reset) => {
+                output.warn("events were missed; the current state follows");
+            }
+            Followed::Event(ServerEvent::Unknown { .. }) => {}
+            Followed::Lost { error, again_in } => {
+                let why = error.map_or_else(
+                    || "the server ended the stream".to_owned(),
+                    |error| error.to_string(),
+                );
+                output.warn(&format!(
+                    "{why}; trying again in {}",
+                    words::seconds(again_in.as_secs_f64())
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An event in one line.
+fn line(event: &Event, detail: Detail, style: Style) -> String {
+    let value = |value: &Option<EventValue>| match value {
+        None => "-".to_owned(),
+        Some(EventValue::Count(count)) => count.to_string(),
+        Some(EventValue::Text(text)) => words::clean(text),
+    };
+    let tone = match event.kind {
+        EventKind::Scale => Tone::Strong,
+        EventKind::Status => Tone::Calm,
+        EventKind::Wake => Tone::Busy,
+        EventKind::Schedule => Tone::Plain,
+    };
+    let mut line = format!(
+        "{}  {}  {}  {} → {}",
+        event.time,
+        style.paint(tone, &format!("{:<8}", event.kind.as_str())),
+        words::clean(&format!("{}/{}", event.namespace, event.name)),
+        value(&event.from),
+        value(&event.to)
+    );
+    if let Some(actor) = &event.actor {
+        line.push_str(&format!("  by {}", words::clean(actor)));
+    }
+    if let Some(reason) = &event.reason {
+        line.push_str(&format!("  ({})", words::clean(reason)));
+    }
+    if detail == Detail::Wide {
+        line.push_str(&format!("  id {}", words::clean(&event.id)));
+    }
+    line
+}

@@ -1,0 +1,128 @@
+//! The metrics as a page: what a scrape says of each family.
+//!
+//! Families without a sample are not scraped, so each is given one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nagi_telemetry::{LevelFilter, Log, Metrics, Sink};
+
+use super::reference::{cell, line};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// The page.
+pub(super) fn page() -> Result<String, Failure> {
+    let text = scrape()?;
+    let mut page = String::from(
+        "# Metrics\n\n\
+         `/metrics` serves these in the text format of Prometheus, on `--metrics-listen` (port 9090).\n\
+         Label values come from fixed lists, so the number of series does not grow with what clients send.\n\n\
+         | Metric | Type | Labels | |\n|---|---|---|---|\n",
+    );
+    for family in families(&text) {
+        let labels: Vec<String> = family.labels.iter().map(|l| format!("`{l}`")).collect();
+        line(
+            &mut page,
+            &format!(
+                "| `{}` | {} | {} | {} |",
+                family.name,
+                family.kind,
+                labels.join(", "),
+                cell(&family.help)
+            ),
+        );
+    }
+    Ok(page)
+}
+
+fn scrape() -> Result<String, Failure> {
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Failure::of(Exit::Failed, "cannot make the list of metrics", error)
+    };
+    let log = Log::start(LevelFilter::default(), Sink::Stdout).map_err(|error| failed(&error))?;
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), log.lines_dropped());
+    metrics.http_request("GET", "/health", 200, Duration::ZERO);
+    metrics.scale_operation("scale-up", "changed");
+    metrics.wake("call", "ready");
+    metrics.wake_stage("accepted", Duration::ZERO);
+    metrics.set_workloads("active", 0);
+    metrics.set_scheduled_scale_ups(0);
+    metrics.gateway_request("forwarded");
+    metrics.queue("events").set(0);
+    metrics.encode().map_err(|error| failed(&error))
+}
+
+#[derive(Debug)]
+struct Family {
+    name: String,
+    kind: String,
+    help: String,
+    labels: BTreeSet<String>,
+}
+
+/// Reads the text format: `# HELP`, `# TYPE`, then samples.
+fn families(text: &str) -> Vec<Family> {
+    let mut families: Vec<Family> = Vec::new();
+    for line in text.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' ')) {
+            families.push(Family {
+                name: name.to_owned(),
+                kind: String::new(),
+                help: help.trim_end_matches('.').to_owned(),
+                labels: BTreeSet::new(),
+            });
+            continue;
+        }
+        let Some(family) = families.last_mut() else {
+            continue;
+        };
+        if let Some((_, kind)) = line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' ')) {
+            kind.clone_into(&mut family.kind);
+        } else if let Some((_, rest)) = line.split_once('{') {
+            let labels = rest.rsplit_once('}').map_or(rest, |(labels, _)| labels);
+            let names = labels.split(',').filter_map(|label| label.split_once('='));
+            family.labels.extend(
+                names
+                    .map(|(name, _)| name.to_owned())
+                    .filter(|name| name != "le"),
+            );
+        }
+    }
+    families
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_every_metric_that_has_a_name() {
+        use nagi_telemetry::names::metric;
+        let page = page().unwrap();
+        for name in [
+            metric::HTTP_REQUESTS_TOTAL,
+            metric::HTTP_REQUEST_DURATION_SECONDS,
+            metric::SCALE_OPERATIONS_TOTAL,
+            metric::WAKES_TOTAL,
+            metric::WAKE_STAGE_SECONDS,
+            metric::WORKLOADS,
+            metric::SCHEDULED_SCALE_UPS,
+            metric::AUTH_DISABLED,
+            metric::BUILD_INFO,
+            metric::LOG_LINES_DROPPED_TOTAL,
+            metric::QUEUE_DEPTH,
+            metric::GATEWAY_REQUESTS_TOTAL,
+            metric::GATEWAY_HELD_REQUESTS,
+            metric::GATEWAY_IN_FLIGHT_REQUESTS,
+            metric::PROCESS_CPU_SECONDS_TOTAL,
+            metric::PROCESS_RESIDENT_MEMORY_BYTES,
+            metric::PROCESS_OPEN_FDS,
+            metric::PROCESS_START_TIME_SECONDS,
+            metric::PROCESS_THREADS,
+        ] {
+            assert!(page.contains(&format!("| `{name}` |")), "{name}\n{page}");
+        }
+        assert!(page.contains("| `method`, `route`, `status` |"), "{page}");
+    }
+}

@@ -1,0 +1,197 @@
+//! `nagi status`: one workload in full.
+
+use clap::Args;
+use jiff::Timestamp;
+use nagi_api::{Time, WorkloadItem};
+use nagi_client::Client;
+use nagi_core::id::WorkloadId;
+
+use super::{list, raw};
+use crate::failure::Failure;
+use crate::output::style::{Style, Tone};
+use crate::output::{Place, words};
+use crate::session::Session;
+use crate::target::{TargetArgs, explain};
+use crate::watch::{self, Shown};
+
+const EXAMPLES: &str = "\
+Examples:
+  nagi status sample-app-a -n project-a
+  nagi status project-a/sample-app-a --watch
+  nagi status sample-app-a --output json | jq -r .deployment.status";
+
+/// Width of the names in front of the facts.
+const NAME_WIDTH: usize = 15;
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+
+    /// Show it again whenever it changes, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<(), Failure> {
+    let client = session.client()?;
+    let id = args.target.resolve(&client).await?;
+    if args.watch {
+        let look = async || look(&client, &id, session).await;
+        return watch::run(session, list::LOOK_EVERY, look).await;
+    }
+    look(&client, &id, session)
+        .await?
+        .print(&session.output, Place::Alone)
+}
+
+async fn look(client: &Client, id: &WorkloadId, session: &Session) -> Result<Shown, Failure> {
+    let answer = match client.status(id, None).await {
+        Ok(answer) => answer,
+        Err(error) => return Err(explain(client, id, error).await),
+    };
+    let text = text(
+        &answer.body.deployment,
+        session.now(),
+        session.output.style(),
+    );
+    Ok(Shown::text(raw(&answer.raw)?, text))
+}
+
+/// One workload as lines of facts.
+pub(crate) fn text(item: &WorkloadItem, now: Timestamp, style: Style) -> String {
+    let mut facts = Facts {
+        text: String::new(),
+        style,
+    };
+    facts.heading(item);
+    facts.replicas(item);
+    facts.sleep(item, now);
+    facts.place(item);
+    facts.text
+}
+
+struct Facts {
+    text: String,
+    style: Style,
+}
+
+impl Facts {
+    fn heading(&mut self, item: &WorkloadItem) {
+        let name = words::clean(&format!("{}/{}", item.namespace, item.name));
+        let status = words::clean(&item.status);
+        self.text.push_str(&format!(
+            "{}   {}\n",
+            self.style.paint(Tone::Strong, &name),
+            self.style.paint(list::tone(&item.status), &status)
+        ));
+        self.fact_some("reason", item.reason.as_deref());
+    }
+
+    fn replicas(&mut self, item: &WorkloadItem) {
+        self.fact(
+            "replicas",
+            &format!(
+                "{} wanted, {} there, {} serving",
+                item.desired_replicas, item.current_replicas, item.available_replicas
+            ),
+        );
+        for replica in &item.replicas {
+            let mut line = replica.stage.clone();
+            if replica.stopping {
+                line.push_str(", stopping");
+            }
+            if replica.restarts > 0 {
+                let restarts = words::count(u64::from(replica.restarts), "restart");
+                line.push_str(&format!(", {restarts}"));
+            }
+            if let Some(address) = &replica.address {
+                line.push_str(&format!(", {address}"));
+            }
+            self.fact(&format!("  {}", replica.name), &line);
+        }
+        if let Some(wake) = &item.wake {
+            let eta = wake
+                .eta_seconds
+                .map(|seconds| format!(", about {} left", words::seconds(seconds)));
+            let line = format!(
+                "{} (by {}){}",
+                wake.stage,
+                wake.trigger,
+                eta.unwrap_or_default()
+            );
+            self.fact("waking", &line);
+            for stage in &wake.stages {
+                self.fact(
+                    &format!("  {}", stage.stage),
+                    &format!("after {}", words::seconds(stage.after_seconds)),
+                );
+            }
+            self.fact_some("  failure", wake.failure.as_deref());
+        }
+    }
+
+    fn sleep(&mut self, item: &WorkloadItem, now: Timestamp) {
+        let at = |time: Option<Time>| {
+            time.map(|time| format!("{time} ({})", words::relative(time.0, now)))
+        };
+        self.fact_some("last change", at(item.last_scale_time).as_deref());
+        if let Some(change) = &item.last_change {
+            let line = format!(
+                "{} by {}, from {} to {}: {}",
+                change.action, change.actor, change.from, change.to, change.reason
+            );
+            self.fact("", &line);
+        }
+        let asleep = at(item.asleep_since).map(|since| match &item.asleep_by {
+            Some(by) => format!("{since}, by {by}"),
+            None => since,
+        });
+        self.fact_some("asleep since", asleep.as_deref());
+        let remembered = item
+            .remembered_replicas
+            .map(|count| words::count(u64::from(count), "replica"));
+        self.fact_some("next wake", remembered.as_deref());
+        self.fact_some("wakes at", at(item.scheduled_scale_up).as_deref());
+        self.fact_some("keeps awake", at(item.keep_awake_until).as_deref());
+        let idle = item.idle_after_seconds.map(|seconds| {
+            words::span(std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default())
+        });
+        self.fact_some("idle after", idle.as_deref());
+    }
+
+    fn place(&mut self, item: &WorkloadItem) {
+        self.fact_some("pool", item.pool.as_deref());
+        self.fact_some("autoscaler", item.autoscaler.as_deref());
+        if !item.hosts.is_empty() {
+            self.fact("hosts", &item.hosts.join(", "));
+        }
+        let open = item.in_flight_requests.unwrap_or(0);
+        let held = item.held_requests.unwrap_or(0);
+        if item.in_flight_requests.is_some() || item.held_requests.is_some() {
+            self.fact("requests", &format!("{open} open, {held} held"));
+        }
+        if !item.labels.is_empty() {
+            let labels = item
+                .labels
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"));
+            self.fact("labels", &labels.collect::<Vec<_>>().join(", "));
+        }
+    }
+
+    fn fact_some(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.fact(name, value);
+        }
+    }
+
+    fn fact(&mut self, name: &str, value: &str) {
+        let name = words::clean(name);
+        let name = self.style.paint(Tone::Dim, &format!("{name:<NAME_WIDTH$}"));
+        self.text
+            .push_str(&format!("  {name} {}\n", words::clean(value)));
+    }
+}

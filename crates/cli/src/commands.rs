@@ -1,0 +1,127 @@
+//! The command line as a whole: every command, and the options that all of them share.
+//!
+//! Help, man pages, completions and `docs/cli.md` are made from these declarations. What a command does is in the
+//! file of its name in `cmd/`.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::cmd::Verb;
+use crate::cmd::server::ServerArgs;
+use crate::exit::Exit;
+use crate::output::Format;
+use crate::{all, demo, sample};
+
+/// Where a server on this machine listens unless told otherwise.
+const SERVER_DEFAULT: &str = "http://127.0.0.1:8080";
+
+const EXAMPLES: &str = "\
+Examples:
+  nagi demo                                          show what Nagi does, with two sample projects
+  nagi all --workloads local.yaml                    serve API and gateway on this machine
+  nagi list                                          what there is, and where it stands
+  nagi sleep sample-app-a -n project-a               put it to sleep
+  nagi wake sample-app-a -n project-a --wait         wake it, and see the stages pass";
+
+/// Puts workloads that nobody uses to sleep, and wakes them at the first request.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nagi",
+    version,
+    disable_help_subcommand = true,
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{}", Exit::table()),
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// Options of every command that talks to a server.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArgs {
+    /// Address of the REST API
+    #[arg(long, global = true, env = "NAGI_SERVER", value_name = "URL", default_value = SERVER_DEFAULT)]
+    pub(crate) server: String,
+
+    /// API key, when the server asks for one; the environment variable keeps it out of the process list
+    #[arg(
+        long,
+        global = true,
+        env = "NAGI_KEY",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
+    pub(crate) key: Option<String>,
+
+    /// Form of what is printed: for people, or the bodies of the REST API
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "table"
+    )]
+    pub(crate) output: Format,
+
+    /// Print data and errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+
+    /// No colours; the same as setting `NO_COLOR`
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve API and gateway on this machine
+    All(Box<all::AllArgs>),
+    /// Show what Nagi does, with two sample projects
+    Demo(Box<demo::DemoArgs>),
+    /// Serve the API on a Kubernetes cluster; what `nagi` alone does
+    Server(Box<ServerArgs>),
+    /// A sample app of the demo
+    #[command(hide = true)]
+    Sample(sample::Sample),
+    #[command(flatten)]
+    Verb(Verb),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    // Every command tells how it is used.
+    #[test]
+    fn every_command_that_is_shown_has_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            let children: Vec<_> = command
+                .get_subcommands()
+                .filter(|child| !child.is_hide_set())
+                .collect();
+            for child in &children {
+                check(child, &format!("{path} {}", child.get_name()));
+            }
+            if children.is_empty() {
+                let text = command.get_after_help().map(ToString::to_string);
+                assert!(
+                    text.is_some_and(|text| text.contains("Examples:")),
+                    "{path} has no examples"
+                );
+            }
+        }
+        check(&Cli::command(), "nagi");
+    }
+}

@@ -1,0 +1,121 @@
+//! Small words for people: spans of time, counts, and text of others made safe to show.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// Text that somebody else wrote, on one line and without characters that would act on a terminal.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\r' | '\t' => ' ',
+            c if c.is_control() || is_bidi_override(c) => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+/// Characters that would make a line read other than it is stored.
+fn is_bidi_override(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A span in its two largest units: `42s`, `3m12s`, `2h5m`, `4d3h`.
+pub(crate) fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (days, hours, minutes, rest) = (
+        seconds / 86_400,
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+    );
+    let two = |large: u64, large_unit: char, small: u64, small_unit: char| {
+        if small == 0 {
+            format!("{large}{large_unit}")
+        } else {
+            format!("{large}{large_unit}{small}{small_unit}")
+        }
+    };
+    if days > 0 {
+        two(days, 'd', hours, 'h')
+    } else if hours > 0 {
+        two(hours, 'h', minutes, 'm')
+    } else if minutes > 0 {
+        two(minutes, 'm', rest, 's')
+    } else {
+        format!("{rest}s")
+    }
+}
+
+/// Time from `from` to `to`; none when it would be negative, because clocks jump.
+pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
+/// Seconds with one decimal: `0.3 s`, `128.0 s`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    format!("{seconds:.1} s")
+}
+
+/// An instant as people compare it with now: `in 3m12s`, `5m ago`, `now`.
+pub(crate) fn relative(at: Timestamp, now: Timestamp) -> String {
+    let (ahead, behind) = (between(now, at), between(at, now));
+    if ahead.as_secs() > 0 {
+        format!("in {}", span(ahead))
+    } else if behind.as_secs() > 0 {
+        format!("{} ago", span(behind))
+    } else {
+        "now".to_owned()
+    }
+}
+
+/// `1 replica`, `2 replicas`.
+pub(crate) fn count(number: u64, one: &str) -> String {
+    if number == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{number} {one}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_others_cannot_act_on_the_terminal() {
+        assert_eq!(clean("a\nb\tc"), "a b c");
+        assert_eq!(
+            clean("\u{1b}[2Jx\u{7}\u{9b}\u{202e}"),
+            "\u{fffd}[2Jx\u{fffd}\u{fffd}\u{fffd}"
+        );
+        assert_eq!(clean("コスト最適化"), "コスト最適化");
+    }
+
+    #[test]
+    fn spans_have_at_most_two_units() {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (192, "3m12s"),
+            (3600, "1h"),
+            (7500, "2h5m"),
+            (86_399, "23h59m"),
+            (86_400, "1d"),
+            (356_400, "4d3h"),
+        ] {
+            assert_eq!(span(Duration::from_secs(seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn clocks_that_jump_make_no_negative_spans() {
+        let at: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let later: Timestamp = "2030-01-01T00:03:12Z".parse().unwrap();
+        assert_eq!(between(later, at), Duration::ZERO);
+        assert_eq!(relative(later, at), "in 3m12s");
+        assert_eq!(relative(at, later), "3m12s ago");
+        assert_eq!(relative(at, at), "now");
+    }
+}

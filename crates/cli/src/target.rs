@@ -1,0 +1,300 @@
+//! Which workload a command means, and what to say when there is none of that name.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use nagi_api::WorkloadItem;
+use nagi_client::{Client, ClientError, ListFilter};
+use nagi_core::id::{Name, Namespace, Resource, WorkloadId};
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Items of a page while all are wanted: the most that the API gives.
+const PAGE: usize = 500;
+/// Pages that are followed at most: fifty thousand workloads, more than any list for people.
+const PAGES_MAX: usize = 100;
+/// Names that are this alike or more (Jaro-Winkler, 0 to 1) are worth suggesting.
+const ALIKE: f64 = 0.8;
+/// Suggestions at most.
+const SUGGESTIONS_MAX: usize = 3;
+/// Candidates that are listed at most when a name is not unique.
+const CANDIDATES_MAX: usize = 10;
+
+/// A workload on the command line.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TargetArgs {
+    /// Name of the workload: NAME or NAMESPACE/NAME
+    #[arg(value_name = "NAME")]
+    pub(crate) workload: String,
+
+    /// Its namespace; may be left out while the name is unique
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+}
+
+/// What the arguments say, before the server is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Named {
+    Whole(WorkloadId),
+    NameOnly(Name),
+}
+
+impl TargetArgs {
+    fn named(&self) -> Result<Named, Failure> {
+        let parts: Vec<&str> = self.workload.split('/').collect();
+        let (resource, namespace, name) = match parts.as_slice() {
+            [name] => (None, None, *name),
+            [namespace, name] => (None, Some(*namespace), *name),
+            [resource, namespace, name] => (Some(*resource), Some(*namespace), *name),
+            _ => {
+                return Err(Failure::usage(format!(
+                    "{:?} is no workload: write NAME or NAMESPACE/NAME",
+                    self.workload
+                )));
+            }
+        };
+        let name = Name::new(name)
+            .map_err(|rule| Failure::usage(format!("the name {name:?} of a workload {rule}")))?;
+        let namespace = match (namespace, self.namespace.as_deref()) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(Failure::usage(format!(
+                    "{} is in namespace {one}, and --namespace says {other}",
+                    self.workload
+                )));
+            }
+            (one, other) => one.or(other),
+        };
+        let Some(namespace) = namespace else {
+            return Ok(Named::NameOnly(name));
+        };
+        let namespace = parse_namespace(namespace)?;
+        let resource = match resource {
+            None => Resource::deployments(),
+            Some(text) => Resource::new(text)
+                .map_err(|rule| Failure::usage(format!("the kind {text:?} {rule}")))?,
+        };
+        Ok(Named::Whole(WorkloadId {
+            resource,
+            namespace,
+            name,
+        }))
+    }
+
+    /// The workload that is meant. A name without namespace is looked up.
+    ///
+    /// # Errors
+    /// It is no name, there is none, or more than one.
+    pub(crate) async fn resolve(&self, client: &Client) -> Result<WorkloadId, Failure> {
+        let name = match self.named()? {
+            Named::Whole(id) => return Ok(id),
+            Named::NameOnly(name) => name,
+        };
+        let items = all(client, &ListFilter::default()).await?;
+        let ids: Vec<WorkloadId> = items.iter().filter_map(id_of).collect();
+        choose(&name, &ids)
+    }
+}
+
+/// Checks the value of `--namespace`.
+pub(crate) fn parse_namespace(text: &str) -> Result<Namespace, Failure> {
+    Namespace::new(text).map_err(|rule| Failure::usage(format!("the namespace {text:?} {rule}")))
+}
+
+/// All workloads of a filter, over all pages.
+pub(crate) async fn all(
+    client: &Client,
+    filter: &ListFilter,
+) -> Result<Vec<WorkloadItem>, ClientError> {
+    let mut filter = ListFilter {
+        limit: Some(PAGE),
+        ..filter.clone()
+    };
+    let mut items = Vec::new();
+    for _page in 0..PAGES_MAX {
+        let page = client.list(&filter).await?.body;
+        items.extend(page.items);
+        filter.after = page.continue_token;
+        if filter.after.is_none() {
+            break;
+        }
+    }
+    Ok(items)
+}
+
+/// A failed call about one workload: when the server knows no such workload, with what it knows instead.
+pub(crate) async fn explain(client: &Client, id: &WorkloadId, error: ClientError) -> Failure {
+    let unknown = error.refusal().is_some_and(|refusal| refusal.status == 404);
+    let mut failure = Failure::from(error);
+    // A missing schedule is a 404 too, of a workload that exists.
+    if unknown && let Ok(items) = all(client, &ListFilter::default()).await {
+        let ids: Vec<WorkloadId> = items.iter().filter_map(id_of).collect();
+        if !ids.contains(id) {
+            failure.hints = suggest(id, &ids);
+        }
+    }
+    failure
+}
+
+fn choose(name: &Name, ids: &[WorkloadId]) -> Result<WorkloadId, Failure> {
+    let same: Vec<&WorkloadId> = ids.iter().filter(|id| &id.name == name).collect();
+    match same.as_slice() {
+        [id] => Ok((*id).clone()),
+        [] => {
+            let mut failure = Failure::new(Exit::NotFound, format!("no workload is called {name}"));
+            let names: BTreeSet<&str> = ids.iter().map(|id| id.name.as_str()).collect();
+            let near = nearest(name.as_str(), names);
+            let near = ids.iter().filter(|id| near.contains(&id.name.as_str()));
+            failure.hints = did_you_mean(near.map(ToString::to_string).collect(), ids);
+            Err(failure)
+        }
+        several => {
+            let failure = Failure::usage(format!(
+                "{} workloads are called {name}: say which with --namespace",
+                several.len()
+            ));
+            let shown = several.iter().take(CANDIDATES_MAX);
+            Err(shown.fold(failure, |failure, id| failure.hint(id.to_string())))
+        }
+    }
+}
+
+fn suggest(wanted: &WorkloadId, ids: &[WorkloadId]) -> Vec<String> {
+    let elsewhere: Vec<String> = ids
+        .iter()
+        .filter(|id| id.name == wanted.name)
+        .map(ToString::to_string)
+        .collect();
+    if !elsewhere.is_empty() {
+        return did_you_mean(elsewhere, ids);
+    }
+    let whole: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let near = nearest(&wanted.to_string(), whole.iter().map(String::as_str));
+    did_you_mean(near.into_iter().map(str::to_owned).collect(), ids)
+}
+
+fn did_you_mean(near: Vec<String>, ids: &[WorkloadId]) -> Vec<String> {
+    if ids.is_empty() {
+        return vec!["there are no workloads, or none that your key reaches".to_owned()];
+    }
+    if near.is_empty() {
+        return vec!["'nagi list' shows what there is".to_owned()];
+    }
+    near.into_iter()
+        .take(SUGGESTIONS_MAX)
+        .map(|name| format!("did you mean {name}?"))
+        .collect()
+}
+
+/// The names that are most like `wanted`, best first.
+pub(crate) fn nearest<'n>(wanted: &str, names: impl IntoIterator<Item = &'n str>) -> Vec<&'n str> {
+    let mut scored: Vec<(f64, &str)> = names
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(wanted, name), name))
+        .filter(|(score, _)| *score >= ALIKE)
+        .collect();
+    scored.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    scored
+        .into_iter()
+        .take(SUGGESTIONS_MAX)
+        .map(|(_, name)| name)
+        .collect()
+}
+
+fn id_of(item: &WorkloadItem) -> Option<WorkloadId> {
+    Some(WorkloadId {
+        resource: Resource::new(item.resource.as_str()).ok()?,
+        namespace: Namespace::new(item.namespace.as_str()).ok()?,
+        name: Name::new(item.name.as_str()).ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(namespace: &str, name: &str) -> WorkloadId {
+        WorkloadId::deployment(Namespace::new(namespace).unwrap(), Name::new(name).unwrap())
+    }
+
+    fn args(workload: &str, namespace: Option<&str>) -> TargetArgs {
+        TargetArgs {
+            workload: workload.into(),
+            namespace: namespace.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_before_anything_is_sent() {
+        for (workload, namespace) in [
+            ("", None),
+            ("UPPER", None),
+            ("a/b/c/d", None),
+            ("/a", None),
+            ("a/", None),
+            ("a", Some("")),
+            ("a", Some("../b")),
+            ("ns/a", Some("other")),
+            ("a b", None),
+        ] {
+            let failure = args(workload, namespace).named().unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage, "{workload:?} {namespace:?}");
+        }
+    }
+
+    #[test]
+    fn a_workload_is_named_in_three_ways() {
+        let whole = Named::Whole(id("project-a", "web"));
+        assert_eq!(args("web", Some("project-a")).named().unwrap(), whole);
+        assert_eq!(args("project-a/web", None).named().unwrap(), whole);
+        assert_eq!(
+            args("project-a/web", Some("project-a")).named().unwrap(),
+            whole
+        );
+        assert_eq!(
+            args("deployments/project-a/web", None).named().unwrap(),
+            whole
+        );
+        assert_eq!(
+            args("web", None).named().unwrap(),
+            Named::NameOnly(Name::new("web").unwrap())
+        );
+    }
+
+    #[test]
+    fn a_name_alone_is_found_while_it_is_unique() {
+        let ids = [id("a", "web"), id("a", "model"), id("b", "web")];
+        let name = |text| Name::new(text).unwrap();
+        assert_eq!(choose(&name("model"), &ids).unwrap(), id("a", "model"));
+        let twice = choose(&name("web"), &ids).unwrap_err();
+        assert_eq!(twice.exit, Exit::Usage);
+        assert_eq!(twice.hints, ["a/web", "b/web"]);
+        let near = choose(&name("modle"), &ids).unwrap_err();
+        assert_eq!(near.exit, Exit::NotFound);
+        assert_eq!(near.hints, ["did you mean a/model?"]);
+        let far = choose(&name("zzz"), &ids).unwrap_err();
+        assert_eq!(far.hints, ["'nagi list' shows what there is"]);
+        let nothing = choose(&name("zzz"), &[]).unwrap_err();
+        assert!(nothing.hints[0].contains("no workloads"));
+    }
+
+    #[test]
+    fn a_wrong_namespace_or_name_is_answered_with_the_near_one() {
+        let ids = [
+            id("project-a", "sample-app-a"),
+            id("project-b", "sample-app-b"),
+        ];
+        assert_eq!(
+            suggest(&id("projct-a", "sample-app-a"), &ids),
+            ["did you mean project-a/sample-app-a?"]
+        );
+        assert_eq!(
+            suggest(&id("project-b", "sampel-app-b"), &ids)[0],
+            "did you mean project-b/sample-app-b?"
+        );
+        assert_eq!(
+            suggest(&id("x", "y"), &ids),
+            ["'nagi list' shows what there is"]
+        );
+    }
+}
