@@ -456,6 +456,33 @@ async fn a_connection_that_was_closed_while_idle_costs_no_request() {
     }
 }
 
+/// The request arrives and the replica closes in one instant, in this order: the gateway has handed the request to the
+/// connection when the connection learns that it is closed. Nothing was written, so any method may go again.
+#[tokio::test]
+async fn a_request_that_meets_a_close_before_it_is_written_goes_out_on_a_new_connection() {
+    let mut tasks = JoinSet::new();
+    let mut puppet = Puppet::start(&mut tasks).await;
+    let world = World::awake(&[puppet.address]).await;
+    let post = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 4\r\n\r\nbody");
+    let mut client = send(world.address, &post).await;
+    let mut replica = puppet.next().await;
+    for _ in 0..10 {
+        let (head, body) = read_request(&mut replica, &mut Vec::new()).await.unwrap();
+        assert!(head.contains("x-forwarded-for"), "{head}");
+        assert_eq!(body, b"body");
+        replica
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .await
+            .unwrap();
+        assert_eq!(read_one(&mut client).await.code, 200);
+        client.writable().await.unwrap();
+        // No await between the two, so the runtime sees both events at once.
+        assert_eq!(client.try_write(post.as_bytes()).unwrap(), post.len());
+        drop(replica);
+        replica = puppet.next().await;
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_waited_longer_than_its_limit_is_not_used_again() {
     let mut tasks = JoinSet::new();
