@@ -19,6 +19,7 @@ mod checkout;
 mod command;
 mod coverage;
 mod docs;
+mod fuzz;
 mod generate;
 mod junit;
 mod markdown;
@@ -93,6 +94,11 @@ const TASKS: &[Task] = &[
         name: "bench",
         explanation: "speed and size against the goals and peers; --quick, --json FILE",
         run: bench::run,
+    },
+    Task {
+        name: "fuzz",
+        explanation: "every fuzz target for a minute, or those named; --seconds N",
+        run: fuzz::run,
     },
     Task {
         name: "gen",

@@ -17,6 +17,9 @@ use crate::setup;
 /// A run takes a minute or two; ten mean that something hangs.
 const LIMIT: Duration = Duration::from_mins(10);
 
+/// The stream of events.
+const LEFT_OUT: u32 = 1;
+
 /// Known to this run only.
 const KEY: &str = "schemathesis-key";
 
@@ -56,11 +59,67 @@ pub(crate) fn run_binary(checkout: &Checkout, binaries: &Path) -> anyhow::Result
     if let Some(failure) = ended.into_iter().find_map(|block| block.failure) {
         bail!("{failure}");
     }
-    let summary = text
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .context("schemathesis prints a summary")?;
-    println!("{summary}");
+    let reach = Reach::read(&text).context("schemathesis prints how many operations it tested")?;
+    println!(
+        "{} of {} operations tested: {}",
+        reach.tested, reach.all, reach.cases
+    );
+    if reach.tested + LEFT_OUT != reach.all {
+        bail!(
+            "{} operations were to be left out, see {}",
+            LEFT_OUT,
+            report.display()
+        );
+    }
     Ok(())
+}
+
+/// How far a run reached.
+#[derive(Debug, PartialEq, Eq)]
+struct Reach {
+    all: u32,
+    tested: u32,
+    /// The words about the calls that were made.
+    cases: String,
+}
+
+// === impl Reach ===
+
+impl Reach {
+    /// Reads what schemathesis prints at the end.
+    fn read(summary: &str) -> Option<Self> {
+        let value = |name: &str| {
+            summary
+                .lines()
+                .find_map(|line| line.trim().strip_prefix(name))
+                .map(str::trim)
+        };
+        let (_, all) = value("Selected:")?.split_once('/')?;
+        let cases = summary
+            .lines()
+            .skip_while(|line| line.trim() != "Test cases:")
+            .nth(1)?;
+        Some(Self {
+            all: all.parse().ok()?,
+            tested: value("Tested:")?.parse().ok()?,
+            cases: cases.trim().to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summary_says_how_far_the_run_reached() {
+        let summary = "API Operations:\n  Selected: 16/17\n  Tested: 16\n\nTest cases:\n  9 generated, 9 passed\n";
+        let reach = Reach {
+            all: 17,
+            tested: 16,
+            cases: "9 generated, 9 passed".to_owned(),
+        };
+        assert_eq!(Reach::read(summary), Some(reach));
+        assert_eq!(Reach::read("No operations\n"), None);
+    }
 }

@@ -12,11 +12,14 @@ mod coverage_tools;
 mod debian;
 mod python;
 
+use std::path::PathBuf;
+
 use anyhow::bail;
 
 use crate::checkout::Checkout;
 use crate::command::Run;
 
+use cargo_tools::CARGO_FUZZ;
 pub(crate) use cargo_tools::{CARGO_DENY, CARGO_LLVM_COV};
 pub(crate) use coverage_tools::CoverageTools;
 pub(crate) use python::schemathesis;
@@ -53,6 +56,12 @@ pub(crate) fn for_tests(checkout: &Checkout) -> anyhow::Result<()> {
 /// Sets up cargo-deny alone.
 pub(crate) fn cargo_deny() -> anyhow::Result<()> {
     CARGO_DENY.install_if_missing()
+}
+
+/// Sets up cargo-fuzz, which the tests do not need, and gives the path of its program.
+pub(crate) fn cargo_fuzz() -> anyhow::Result<PathBuf> {
+    CARGO_FUZZ.install_if_missing()?;
+    CARGO_FUZZ.program()
 }
 
 fn progress(what: &str) {

@@ -78,7 +78,7 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
         config.state_dir.join("nagi.log").display()
     ));
     let mut outcome = None;
-    let ended = serve::run(
+    let ended = Box::pin(serve::run(
         Start {
             config,
             workloads,
@@ -93,7 +93,7 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
                 std::future::pending::<()>().await;
             }
         },
-    )
+    ))
     .await;
     match (ended, outcome) {
         (Err(error), _) => serve::complain(&error, error.hint()),

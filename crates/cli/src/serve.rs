@@ -21,7 +21,7 @@ use nagi_local::{
     LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError, inherited_environment,
 };
 use nagi_ports::{Clock, SystemClock, Traffic, Workloads};
-use nagi_runtime::{Reload, SignalError, Supervisor, SupervisorError, Termination};
+use nagi_runtime::{Reload, Shutdown, SignalError, Supervisor, SupervisorError, Termination};
 use nagi_server::{KeySources, Keyring, KeyringError, Listeners, Server, ServerConfig};
 use nagi_telemetry::{LevelFilter, Log, LogError, Metrics, Sink};
 use nagi_wake::Wakes;
@@ -73,8 +73,8 @@ impl ServeError {
     /// The next step, where one is known.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Listen { flag, source, .. } => match source.kind() {
-                io::ErrorKind::AddrInUse => Some(match *flag {
+            Self::Listen { flag, source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some(match *flag {
                     "--listen" => {
                         "another program, perhaps another nagi, has this port: choose one with --listen"
                     }
@@ -82,12 +82,12 @@ impl ServeError {
                         "another program has this port: choose one with --metrics-listen"
                     }
                     _ => "another program has this port: choose one with --gateway-listen",
-                }),
-                io::ErrorKind::PermissionDenied => {
-                    Some("ports below 1024 need root: choose a higher one")
-                }
-                _ => Some("is this an address of this machine?"),
-            },
+                })
+            }
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("ports below 1024 need root: choose a higher one")
+            }
+            Self::Listen { .. } => Some("is this an address of this machine?"),
             Self::Engine(StartError::File(_)) => {
                 Some("mend the workload file; `nagi config check FILE` says the same")
             }
@@ -129,11 +129,11 @@ pub(crate) fn complain(error: &(dyn Error + 'static), hint: Option<&str>) -> Exi
     let mut text = format!("error: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(&format!("\n  because: {cause}"));
+        text = format!("{text}\n  because: {cause}");
         source = cause.source();
     }
     if let Some(hint) = hint {
-        text.push_str(&format!("\nhint: {hint}"));
+        text = format!("{text}\nhint: {hint}");
     }
     // Nobody reads stderr: the exit code still tells.
     drop(writeln!(io::stderr(), "{text}"));
@@ -148,128 +148,188 @@ pub(crate) async fn run(
     start: Start,
     guest: impl AsyncFnOnce(Arc<dyn Clock>),
 ) -> Result<(), ServeError> {
-    let Start {
-        config,
-        workloads: file,
-        on_exit,
-    } = start;
+    let config = start.config;
     let sink = config.log_file.clone().map_or(Sink::Stdout, Sink::File);
     let log = Log::start(config.log_level, sink)?;
     log.install()?;
     let mut termination = Termination::listen()?;
-    let mut reload = Reload::listen()?;
+    let reload = Reload::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), log.lines_dropped());
-
-    let api = bind("API", "--listen", config.listen).await?;
-    let metrics_port = bind("metrics", "--metrics-listen", config.metrics_listen).await?;
-    let door = bind("gateway", "--gateway-listen", config.gateway_listen).await?;
-    let sources = KeySources {
-        api_key: config.api_key.clone(),
-        api_key_file: config.api_key_file.clone(),
-        keys_file: config.keys_file.clone(),
-        required: config.require_auth,
-    };
-    let keys = Keyring::open(sources, metrics.clone())?;
-
+    let doors = Doors::open(&config).await?;
+    let keys = Keyring::open(key_sources(&config), metrics.clone())?;
     let mut supervisor = Supervisor::new();
-    let shutdown = supervisor.shutdown();
-    let engine = LocalEngine::start(
-        LocalConfig {
-            file,
-            state_directory: config.state_dir.clone(),
-            shim: shim_command()?,
-            environment: environment(),
-            on_shutdown: on_exit,
-        },
-        Arc::clone(&clock),
-        &mut supervisor,
-    )
-    .await?;
-    let workloads: Arc<dyn Workloads> = Arc::new(engine.clone());
-    let wakes = Wakes::new(
-        Arc::clone(&workloads),
-        Arc::clone(&clock),
-        config.rails.clone(),
-        metrics.clone(),
-    );
-    let defaults = Settings::default();
-    let gateway = Gateway::new(
-        Arc::clone(&workloads),
-        wakes.clone(),
-        Arc::clone(&clock),
-        metrics.clone(),
-        Settings {
-            hold: HoldSettings {
-                budget: config.hold,
-                ..defaults.hold
-            },
-            ..defaults
-        },
-        shutdown.clone(),
-    );
-    let traffic: Arc<dyn Traffic> = Arc::new(gateway.clone());
-    let controller = Controller::new(nagi_control::Ports {
-        workloads: Arc::clone(&workloads),
-        traffic: Arc::clone(&traffic),
+    let engine_config = LocalConfig {
+        file: start.workloads,
+        state_directory: config.state_dir.clone(),
+        shim: shim_command()?,
+        environment: environment(),
+        on_shutdown: start.on_exit,
+    };
+    let engine = LocalEngine::start(engine_config, Arc::clone(&clock), &mut supervisor).await?;
+    let common = Common {
+        engine,
         clock: Arc::clone(&clock),
-        wakes: wakes.clone(),
-        metrics: metrics.clone(),
-    });
-    let server = Server::new(
-        ServerConfig {
-            rails: config.rails.clone(),
-            rate: config.rate_limit,
-            trusted_proxies: config.trusted_proxies.clone(),
-            ..ServerConfig::default()
-        },
-        nagi_server::Ports {
-            workloads,
-            traffic,
-            journal: Arc::new(engine.clone()),
-            nodes: Arc::new(engine.clone()),
-            logs: Arc::new(engine.clone()),
-            clock: Arc::clone(&clock),
-            wakes,
-            metrics,
-            log: log.clone(),
-        },
-        keys,
-        shutdown.clone(),
-    );
+        metrics,
+        log,
+    };
     tracing::info!(
         port = config.listen.port(), address = %config.listen, gateway = %config.gateway_listen,
         metrics = %config.metrics_listen, state_dir = %config.state_dir.display(), "Server starting"
     );
-    let followed = gateway.clone();
-    supervisor.spawn_foundation("gateway routes", async move { followed.follow().await });
-    supervisor.spawn("gateway", async move { gateway.serve(door).await });
-    supervisor.spawn("control", controller.run(shutdown.clone()));
-    let listeners = Listeners {
-        api,
-        metrics: Some(metrics_port),
-    };
-    supervisor.spawn("api", server.run(listeners));
-    let reloaded = engine.clone();
-    supervisor.spawn("reload", async move {
-        loop {
-            tokio::select! {
-                // Cancel-safe: a signal that was not taken is kept.
-                () = reload.recv() => drop(reloaded.reload().await),
-                // Cancel-safe: waiting on a watch channel loses nothing.
-                () = shutdown.draining() => break,
-            }
-        }
-    });
+    let followed = reload_on_hangup(reload, common.engine.clone(), supervisor.shutdown());
+    supervisor.spawn("reload", followed);
+    common.start_faces(&config, doors, keys, &mut supervisor);
     let asked = async {
         tokio::select! {
             // Cancel-safe: the process ends either way.
             signal = termination.recv() => tracing::info!(signal, "Shutdown asked for"),
-            () = guest(Arc::clone(&clock)) => {}
+            () = guest(clock) => {}
         }
     };
     supervisor.run_until(asked, GRACE).await?;
     Ok(())
+}
+
+/// The addresses, bound: whoever finds a port taken learns it before anything runs.
+struct Doors {
+    api: TcpListener,
+    metrics: TcpListener,
+    gateway: TcpListener,
+}
+
+impl Doors {
+    async fn open(config: &ServeConfig) -> Result<Self, ServeError> {
+        Ok(Self {
+            api: bind("API", "--listen", config.listen).await?,
+            metrics: bind("metrics", "--metrics-listen", config.metrics_listen).await?,
+            gateway: bind("gateway", "--gateway-listen", config.gateway_listen).await?,
+        })
+    }
+}
+
+async fn bind(
+    face: &'static str,
+    flag: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, ServeError> {
+    let listen = |source| ServeError::Listen {
+        face,
+        flag,
+        address,
+        source,
+    };
+    TcpListener::bind(address).await.map_err(listen)
+}
+
+/// What every part is made on.
+struct Common {
+    engine: LocalEngine,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    log: Log,
+}
+
+impl Common {
+    /// Makes gateway, loops and API, and gives them to the supervisor.
+    fn start_faces(
+        self,
+        config: &ServeConfig,
+        doors: Doors,
+        keys: Keyring,
+        supervisor: &mut Supervisor,
+    ) {
+        let Self {
+            engine,
+            clock,
+            metrics,
+            log,
+        } = self;
+        let shutdown = supervisor.shutdown();
+        let workloads: Arc<dyn Workloads> = Arc::new(engine.clone());
+        let wakes = Wakes::new(
+            Arc::clone(&workloads),
+            Arc::clone(&clock),
+            config.rails.clone(),
+            metrics.clone(),
+        );
+        let gateway = Gateway::new(
+            Arc::clone(&workloads),
+            wakes.clone(),
+            Arc::clone(&clock),
+            metrics.clone(),
+            gateway_settings(config),
+            shutdown.clone(),
+        );
+        let traffic: Arc<dyn Traffic> = Arc::new(gateway.clone());
+        let controller = Controller::new(nagi_control::Ports {
+            workloads: Arc::clone(&workloads),
+            traffic: Arc::clone(&traffic),
+            clock: Arc::clone(&clock),
+            wakes: wakes.clone(),
+            metrics: metrics.clone(),
+        });
+        let ports = nagi_server::Ports {
+            workloads,
+            traffic,
+            journal: Arc::new(engine.clone()),
+            nodes: Arc::new(engine.clone()),
+            logs: Arc::new(engine),
+            clock,
+            wakes,
+            metrics,
+            log,
+        };
+        let server = Server::new(server_config(config), ports, keys, shutdown.clone());
+        let followed = gateway.clone();
+        supervisor.spawn_foundation("gateway routes", async move { followed.follow().await });
+        supervisor.spawn("gateway", async move { gateway.serve(doors.gateway).await });
+        supervisor.spawn("control", controller.run(shutdown));
+        let listeners = Listeners {
+            api: doors.api,
+            metrics: Some(doors.metrics),
+        };
+        supervisor.spawn("api", server.run(listeners));
+    }
+}
+
+fn key_sources(config: &ServeConfig) -> KeySources {
+    KeySources {
+        api_key: config.api_key.clone(),
+        api_key_file: config.api_key_file.clone(),
+        keys_file: config.keys_file.clone(),
+        required: config.require_auth,
+    }
+}
+
+fn gateway_settings(config: &ServeConfig) -> Settings {
+    let defaults = Settings::default();
+    let hold = HoldSettings {
+        budget: config.hold,
+        ..defaults.hold
+    };
+    Settings { hold, ..defaults }
+}
+
+fn server_config(config: &ServeConfig) -> ServerConfig {
+    ServerConfig {
+        rails: config.rails.clone(),
+        rate: config.rate_limit,
+        trusted_proxies: config.trusted_proxies.clone(),
+        ..ServerConfig::default()
+    }
+}
+
+/// Reads the workload file again at each SIGHUP, until the process drains.
+async fn reload_on_hangup(mut reload: Reload, engine: LocalEngine, shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            // Cancel-safe: a signal that was not taken is kept. The engine logs what came of it.
+            () = reload.recv() => drop(engine.reload().await),
+            // Cancel-safe: waiting on a watch channel loses nothing.
+            () = shutdown.draining() => break,
+        }
+    }
 }
 
 /// How the engine starts the supervisor of a replica: this binary, again.
@@ -287,18 +347,4 @@ fn shim_command() -> Result<ShimCommand, ServeError> {
 )]
 fn environment() -> std::collections::BTreeMap<String, String> {
     inherited_environment(std::env::vars_os())
-}
-
-async fn bind(
-    face: &'static str,
-    flag: &'static str,
-    address: SocketAddr,
-) -> Result<TcpListener, ServeError> {
-    let listen = |source| ServeError::Listen {
-        face,
-        flag,
-        address,
-        source,
-    };
-    TcpListener::bind(address).await.map_err(listen)
 }

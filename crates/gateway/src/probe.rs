@@ -174,3 +174,26 @@ impl Drop for Probing<'_> {
         self.backend.probe_ended(self.upstream);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_to_itself_is_no_replica() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = socket.local_addr().unwrap();
+        let itself = socket.connect(port).await.unwrap();
+        assert!(is_ourselves(&itself));
+        drop(itself);
+        let listener = tokio::net::TcpListener::bind(port)
+            .await
+            .expect("the port is free at once");
+        assert!(!is_ourselves(
+            &TcpStream::connect(listener.local_addr().unwrap())
+                .await
+                .unwrap()
+        ));
+    }
+}

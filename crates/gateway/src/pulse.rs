@@ -265,7 +265,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.client.head_timeout = Duration::from_secs(10);
         settings.client.idle_timeout = Duration::from_secs(75);
-        settings.upstream.answer_timeout = Duration::from_secs(300);
+        settings.upstream.answer_timeout = Duration::from_mins(5);
         Pulses::new(&settings)
     }
 

@@ -211,10 +211,17 @@ impl WorkloadFile {
 
 /// What a process was started from, in a few characters: another digest means that it must be replaced.
 ///
-/// What can change without touching the process (readiness, hosts, labels, idle time, grace, counts) is left out.
+/// What can change without touching the process (hosts, labels, idle time, grace, counts) is left out. Readiness is in, as
+/// in a pod template: it belongs to the program that is asked.
 pub fn digest(spec: &WorkloadSpec) -> String {
     use sha2::{Digest as _, Sha256};
+    let readiness = match &spec.readiness {
+        Readiness::Running => "running",
+        Readiness::Tcp => "tcp",
+        Readiness::Http { path } => path,
+    };
     let parts = serde_json::json!([
+        readiness,
         spec.command,
         spec.env,
         spec.working_directory,

@@ -392,7 +392,7 @@ impl Runner {
     fn remove_traces(&self, id: &WorkloadId) {
         let described = self.shared.workload(id).is_some();
         if !described && self.replicas.keys().all(|replica| replica.workload != *id) {
-            disk::remove_tree(&workload_directory(&self.shared, id));
+            disk::remove_tree(&self.shared.store.workload_replicas(id));
         }
     }
 
@@ -446,14 +446,8 @@ impl Runner {
 
 /// The directory of a replica's records and output.
 pub(crate) fn directory(shared: &Shared, id: &ReplicaId) -> PathBuf {
-    workload_directory(shared, &id.workload).join(id.number.to_string())
-}
-
-/// The directory of all replicas of a workload.
-pub(crate) fn workload_directory(shared: &Shared, id: &WorkloadId) -> PathBuf {
     shared
         .store
-        .replicas()
-        .join(id.namespace.as_str())
-        .join(id.name.as_str())
+        .workload_replicas(&id.workload)
+        .join(id.number.to_string())
 }

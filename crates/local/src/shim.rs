@@ -40,8 +40,9 @@ use self::record::{Ending, EngineInCharge, Exit, Kind, Launch, Running};
 use crate::disk::WriteError;
 use crate::process::{ProcessId, boot_id};
 
-/// Read at once from a pipe: its default capacity on Linux.
-const READ_BYTES: usize = 64 << 10;
+/// Read at once from a pipe. Stored, each line has some 45 bytes more: of the shortest lines this becomes 360 KiB, by which a
+/// file may exceed its size.
+const READ_BYTES: usize = 16 << 10;
 /// Output stored in the long run, each second. A replica that prints more waits in its `write`. At this rate the
 /// supervisor needs a few hundredths of a core.
 const OUTPUT_BYTES_PER_SECOND: u64 = 8 << 20;
@@ -332,5 +333,31 @@ impl Pipe {
             output.append(now, &stored);
         }
         self.receiver = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_of_output_is_free_and_the_rest_waits_for_its_time() {
+        let begin = Instant::now();
+        let mut pace = Pace { paid_at: begin };
+        pace.spend(OUTPUT_BYTES_PER_SECOND);
+        assert!(pace.resume_at() <= begin, "the burst");
+        pace.spend(OUTPUT_BYTES_PER_SECOND / 2);
+        let wait = pace.resume_at() - begin;
+        assert!(
+            wait > Duration::from_millis(450) && wait <= Duration::from_millis(500),
+            "{wait:?}"
+        );
+        // Silence pays for a new burst, but never for more than one.
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let later = Instant::now();
+        pace.spend(OUTPUT_BYTES_PER_SECOND);
+        assert!(pace.resume_at() <= later);
+        pace.spend(OUTPUT_BYTES_PER_SECOND);
+        assert!(pace.resume_at() > later + Duration::from_millis(900));
     }
 }

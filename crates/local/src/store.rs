@@ -175,6 +175,13 @@ impl StateDirectory {
         self.root.join("replicas")
     }
 
+    /// The directory of the records and the output of one workload's replicas.
+    pub fn workload_replicas(&self, id: &WorkloadId) -> PathBuf {
+        self.replicas()
+            .join(id.namespace.as_str())
+            .join(id.name.as_str())
+    }
+
     /// A version that was never given out before, and larger than all that were.
     pub fn next_version(&self) -> Version {
         Version(self.versions.fetch_add(1, Ordering::Relaxed) + 1)

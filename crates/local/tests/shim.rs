@@ -244,11 +244,10 @@ fn grandchildren_in_sessions_of_their_own_end_with_the_command() {
 }
 
 #[test]
-fn a_flood_of_output_is_slowed_down_and_takes_bounded_space() {
+fn a_flood_of_output_takes_bounded_space() {
     // `yes` prints gigabytes a second where nobody slows it down.
     let mut bench = Bench::start_with("yes 0123456789", |launch| launch.stop_grace_ms = 100);
-    let begin = Instant::now();
-    wait_until(|| numbers(bench.path()).last().copied().unwrap_or(0) >= 12);
+    wait_until(|| numbers(bench.path()).last().copied().unwrap_or(0) > 12);
     let bytes: u64 = numbers(bench.path())
         .iter()
         .map(|number| {
@@ -259,15 +258,11 @@ fn a_flood_of_output_is_slowed_down_and_takes_bounded_space() {
         .sum();
     let files = u64::try_from(FILES_MAX).unwrap();
     assert!(
-        bytes <= files * (FILE_BYTES_MAX + (1 << 20)),
+        bytes <= files * (FILE_BYTES_MAX + FILE_BYTES_MAX / 2),
         "{bytes} bytes"
     );
     bench.supervisor().signal(Signal::TERM).unwrap();
     assert_eq!(bench.exit(), Ending::Signal(15));
-    let stored = numbers(bench.path()).last().copied().unwrap() * FILE_BYTES_MAX;
-    // 8 MiB each second, a second's worth at once, and what one read may overdraw.
-    let allowed = 8 * (1 << 20) * (begin.elapsed().as_secs() + 2) + (1 << 20);
-    assert!(stored <= allowed, "{stored} bytes in {:?}", begin.elapsed());
 }
 
 #[test]

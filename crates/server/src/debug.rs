@@ -56,6 +56,8 @@ fn speaks_for_itself(headers: &HeaderMap) -> bool {
 /// A CPU profile of the process as pprof protobuf, for `go tool pprof` and others.
 #[utoipa::path(
     get, path = routes::PROFILE, tag = "debug", operation_id = "profile",
+    // From the loopback address no key is asked.
+    security((), ("key" = [])),
     params(crate::openapi::ProfileQuery),
     responses(
         (status = 200, description = "A profile", content_type = "application/octet-stream", body = Vec<u8>),
@@ -91,6 +93,8 @@ pub(crate) async fn cpu(State(app): State<App>, caller: Insider) -> Result<Respo
 /// Tasks and threads of the process as text: what Go calls goroutines.
 #[utoipa::path(
     get, path = routes::GOROUTINE, tag = "debug", operation_id = "goroutine",
+    // From the loopback address no key is asked.
+    security((), ("key" = [])),
     params(crate::openapi::DumpQuery),
     responses(
         (status = 200, description = "Tasks and threads", content_type = "text/plain", body = String),

@@ -13,14 +13,21 @@ use serde_json::{Map, Value};
 use utoipa::openapi::OpenApi;
 
 use crate::app::App;
+use crate::openapi::KeyNeeded;
 
 /// The page is plain HTML with its style inside; nothing else may be loaded or run.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
-/// Both forms of the document, made when somebody first asks.
+/// Both forms of the document, with and without a key, made when somebody first asks.
 #[derive(Debug, Default)]
 pub(crate) struct Docs {
+    with_key: Forms,
+    without: Forms,
+}
+
+#[derive(Debug, Default)]
+struct Forms {
     json: OnceLock<Bytes>,
     page: OnceLock<Bytes>,
 }
@@ -31,12 +38,13 @@ pub(crate) struct Docs {
     responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = serde_json::Value))
 )]
 pub(crate) async fn openapi(State(app): State<App>) -> Response {
+    let (needed, forms) = in_force(&app);
     let made = || {
-        serde_json::to_vec(&document(&app))
+        serde_json::to_vec(&document(&app, needed))
             .unwrap_or_default()
             .into()
     };
-    served(app.docs.json.get_or_init(made), "application/json")
+    served(forms.json.get_or_init(made), "application/json")
 }
 
 /// The same as a page for people.
@@ -45,8 +53,9 @@ pub(crate) async fn openapi(State(app): State<App>) -> Response {
     responses((status = 200, description = "A page", content_type = "text/html", body = String))
 )]
 pub(crate) async fn docs(State(app): State<App>) -> Response {
-    let made = || page(&serde_json::to_value(document(&app)).unwrap_or_default()).into();
-    let bytes = app.docs.page.get_or_init(made);
+    let (needed, forms) = in_force(&app);
+    let made = || page(&serde_json::to_value(document(&app, needed)).unwrap_or_default()).into();
+    let bytes = forms.page.get_or_init(made);
     let mut response = served(bytes, "text/html; charset=utf-8");
     response.headers_mut().insert(
         header::CONTENT_SECURITY_POLICY,
@@ -55,8 +64,17 @@ pub(crate) async fn docs(State(app): State<App>) -> Response {
     response
 }
 
-fn document(app: &App) -> OpenApi {
-    crate::openapi::document(app.config.rails.replicas_max)
+fn document(app: &App, needed: KeyNeeded) -> OpenApi {
+    crate::openapi::document(app.config.rails.replicas_max, needed)
+}
+
+/// Keys may come and go while the process runs.
+fn in_force(app: &App) -> (KeyNeeded, &Forms) {
+    if app.keys.current().are_off() {
+        (KeyNeeded::No, &app.docs.without)
+    } else {
+        (KeyNeeded::Yes, &app.docs.with_key)
+    }
 }
 
 fn served(bytes: &Bytes, kind: &'static str) -> Response {

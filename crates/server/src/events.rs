@@ -1,6 +1,6 @@
 //! `GET /api/v1/events`: what happens, as it happens (R19).
 //!
-//! One task, [`feed`], watches the workloads and the wakes, turns differences into events, and puts them into a ring of
+//! One task, [`fn@feed`], watches the workloads and the wakes, turns differences into events, and puts them into a ring of
 //! the last [`RING_MAX`]. Every client reads from a bounded channel beside the ring; one that falls behind is told so (event
 //! `reset`) and shown the current state. Ids name this life of the process too, so that a client that comes back after
 //! a restart is not shown the wrong ones.

@@ -5,7 +5,7 @@
 //! as a slow hash: there is nothing to guess. It carries its id, `nagi_ID_SECRET`, so that one digest is computed
 //! per request whatever the file holds; an unknown id costs the same work as a known one.
 //!
-//! [`file`] reads and writes the file, also for `nagi key`; [`Keyring`] holds what counts now and follows the files.
+//! [`mod@file`] reads and writes the file, also for `nagi key`; [`Keyring`] holds what counts now and follows the files.
 //! There are deliberately no sessions and no passwords.
 
 pub mod file;

@@ -110,7 +110,10 @@ impl Server {
 
 /// The OpenAPI document of this API, as `GET /openapi.json` serves it under the default configuration.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    openapi::document(ServerConfig::default().rails.replicas_max)
+    openapi::document(
+        ServerConfig::default().rails.replicas_max,
+        openapi::KeyNeeded::Yes,
+    )
 }
 
 fn site(app: &App, routes: axum::Router, lines: Lines) -> Site {

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use nagi_api::ErrorBody;
+use nagi_api::{ErrorBody, routes};
 use nagi_core::quantity::Replicas;
 use serde::Deserialize;
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Schema};
+use utoipa::openapi::schema::{Array, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Required, Schema};
 use utoipa::{IntoParams, IntoResponses, Modify};
 
 /// Names of a workload in a path.
@@ -110,6 +111,7 @@ pub(crate) struct WorkloadFilters {
     #[param(pattern = "^(active|inactive|scaling|unknown)$")]
     status: Option<String>,
     /// Only with this label: `KEY` or `KEY=VALUE`; may stand more than once, all must hold.
+    #[param(schema_with = labels)]
     label: Option<Vec<String>>,
 }
 
@@ -195,7 +197,7 @@ pub(crate) struct DumpQuery {
     ),
     components(schemas(ErrorBody)),
     security(("key" = [])),
-    modifiers(&KeyScheme),
+    modifiers(&KeyScheme, &WakeBody),
 )]
 struct Document;
 
@@ -213,9 +215,46 @@ impl Modify for KeyScheme {
     }
 }
 
-/// The document, generated anew, with the ceiling for replica counts that is in force.
-pub(crate) fn document(ceiling: Replicas) -> OpenApi {
+/// The body of a wake, which may be left out (R14) but must not be `null`.
+struct WakeBody;
+
+impl Modify for WakeBody {
+    fn modify(&self, document: &mut OpenApi) {
+        let wake = document.paths.paths.get_mut(routes::WAKE);
+        let body = wake.and_then(|path| path.post.as_mut()?.request_body.as_mut());
+        if let Some(RefOr::T(body)) = body {
+            body.required = Some(Required::False);
+        }
+    }
+}
+
+/// Label filters, as `lists::labels` reads them.
+fn labels() -> Array {
+    let filter = r"^[^=,]+(=[^,]*)?(,[^=,]+(=[^,]*)?)*$";
+    Array::new(
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some(filter)),
+    )
+}
+
+/// Whether callers need a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyNeeded {
+    /// They do.
+    Yes,
+    /// They do not: none is configured.
+    No,
+}
+
+/// The document, generated anew, with the ceiling for replica counts and the need of a key that are in force.
+pub(crate) fn document(ceiling: Replicas, needed: KeyNeeded) -> OpenApi {
     let mut document = <Document as utoipa::OpenApi>::openapi();
+    if needed == KeyNeeded::No {
+        // An empty requirement beside the key: either will do.
+        let either = document.security.get_or_insert_default();
+        either.push(SecurityRequirement::default());
+    }
     let schemas = document
         .components
         .iter_mut()

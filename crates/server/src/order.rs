@@ -4,10 +4,10 @@
 //! says on the log line what came of it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::http::StatusCode;
 use nagi_core::id::Version;
+use nagi_core::idle::Activity;
 use nagi_core::scale::{self, Order, Plan, Refusal, Request, Warning};
 use nagi_core::workload::Workload;
 use nagi_ports::{PortError, Read};
@@ -20,9 +20,6 @@ use crate::problem::{Doing, Problem};
 
 /// How often an order is decided anew when the object changes between read and write (DESIGN §5).
 const ATTEMPTS_MAX: u32 = 5;
-
-/// How long an order waits for the gateways' counts, which it only needs for a warning.
-const ACTIVITY_TIME: Duration = Duration::from_millis(500);
 
 /// Is the order carried out?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,21 +129,10 @@ async fn attempts(
     }
 }
 
-/// Open connections through the gateways now; `None` when nobody counts them.
-pub(crate) async fn open_connections(app: &App, call: &Change) -> Option<u64> {
-    let asked = tokio::time::timeout(ACTIVITY_TIME, app.traffic.activity(&call.id));
-    let asked = call.exchange.upstream(async { Ok(asked.await) }).await;
-    // Without an answer there is nothing to warn of, and no reason to refuse the order.
-    let activity = asked.ok()?.ok()??;
-    Some(activity.in_flight)
-}
-
 /// Adds the warning that a sleep cuts connections (R24).
-pub(crate) fn warn_of_cut(plan: &mut Plan, open: Option<u64>) {
-    if let Some(open) = open.filter(|open| *open > 0)
-        && plan.to.is_zero()
-        && !plan.from.is_zero()
-    {
+pub(crate) fn warn_of_cut(plan: &mut Plan, activity: Option<Activity>) {
+    let open = activity.map_or(0, |activity| activity.in_flight);
+    if open > 0 && plan.to.is_zero() && !plan.from.is_zero() {
         plan.warnings.push(Warning::ConnectionsCut { open });
     }
 }
@@ -154,7 +140,7 @@ pub(crate) fn warn_of_cut(plan: &mut Plan, open: Option<u64>) {
 /// Says on the log line what was ordered, by whom and why.
 pub(crate) fn note_order(exchange: &Exchange, request: &Request, mode: Mode) {
     exchange.note(field::ACTION, action(&request.order));
-    exchange.note("actor", request.actor.to_string());
+    exchange.note(field::ACTOR, request.actor.to_string());
     let reason = match &request.order {
         Order::ToZero { reason, .. } | Order::Up { reason, .. } => Some(reason),
         Order::Wake { reason, .. } => reason.as_ref(),
@@ -164,15 +150,15 @@ pub(crate) fn note_order(exchange: &Exchange, request: &Request, mode: Mode) {
         exchange.note(field::REASON, reason.as_str());
     }
     if mode == Mode::DryRun {
-        exchange.note("dry_run", true);
+        exchange.note(field::DRY_RUN, true);
     }
 }
 
 fn note_outcome(exchange: &Exchange, outcome: &Outcome) {
-    exchange.note("from", outcome.plan.from.0);
-    exchange.note("to", outcome.plan.to.0);
+    exchange.note(field::FROM, outcome.plan.from.0);
+    exchange.note(field::TO, outcome.plan.to.0);
     if let Some(at) = outcome.plan.scheduled {
-        exchange.note("scheduled_scale_up", at.to_string());
+        exchange.note(field::SCHEDULED_SCALE_UP, at.to_string());
     }
 }
 

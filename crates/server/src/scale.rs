@@ -18,6 +18,7 @@ use crate::body::{self, Content};
 use crate::call::Change;
 use crate::order::{self, Mode, Outcome};
 use crate::problem::{Doing, Problem};
+use crate::status::activity;
 
 /// Puts a workload to sleep.
 ///
@@ -47,9 +48,9 @@ pub(crate) async fn to_zero(
         reason: reason.clone(),
         wake_at,
     };
-    let open = order::open_connections(&app, &call).await;
+    let activity = activity(&app, &call.exchange, &call.id).await;
     let mut outcome = order::execute(&app, &call, order, mode).await?;
-    order::warn_of_cut(&mut outcome.plan, open);
+    order::warn_of_cut(&mut outcome.plan, activity);
     let message = format!("{} scaled to zero", call.id.resource.kind());
     Ok(answer(&app, message, &outcome, &reason, mode))
 }

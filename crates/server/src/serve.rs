@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use nagi_runtime::{Deadline, Shutdown, TaskSet};
+use nagi_runtime::{Deadline, Room, Shutdown, TaskSet};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::Limits;
@@ -51,13 +51,21 @@ impl Door {
     /// Accepts and serves until the process drains, then gives running requests their time.
     pub(crate) async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
         loop {
-            let accepted = tokio::select! {
-                // Cancel-safe: a watch, and an accept that loses no connection.
+            let next = async {
+                // Room first: those who were told to go are gone in a moment, and newcomers wait in the kernel.
+                let room = self.tasks.room().await;
+                (room, listener.accept().await)
+            };
+            let (room, accepted) = tokio::select! {
+                // Cancel-safe: a watch; room that is dropped comes back, and an accept loses no connection.
                 () = shutdown.draining() => break,
-                accepted = listener.accept() => accepted,
+                next = next => next,
+            };
+            let Ok(room) = room else {
+                break;
             };
             match accepted {
-                Ok((stream, peer)) => self.take(stream, peer, &shutdown),
+                Ok((stream, peer)) => self.take(room, stream, peer, &shutdown),
                 Err(error) => self.not_accepted(&error).await,
             }
         }
@@ -75,7 +83,7 @@ impl Door {
         }
     }
 
-    fn take(&self, stream: TcpStream, peer: SocketAddr, shutdown: &Shutdown) {
+    fn take(&self, room: Room, stream: TcpStream, peer: SocketAddr, shutdown: &Shutdown) {
         // Small answers must not wait for a full segment.
         drop(stream.set_nodelay(true));
         let Some(admitted) = self.crowd.admit(peer.ip()) else {
@@ -85,9 +93,7 @@ impl Door {
             return;
         };
         let task = connection::serve(self.clone(), stream, peer.ip(), admitted, shutdown.clone());
-        if self.tasks.try_spawn(task).is_err() {
-            tracing::warn!(remote_ip = %peer.ip(), "Connection refused, too many are closing");
-        }
+        room.spawn(task);
     }
 
     async fn not_accepted(&self, error: &io::Error) {
@@ -97,3 +103,6 @@ impl Door {
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

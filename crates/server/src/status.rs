@@ -1,6 +1,7 @@
 //! `GET …/status`: counts, the status word, and everything that explains it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -8,7 +9,8 @@ use axum::response::Response;
 use nagi_api::problem::Succeeded;
 use nagi_api::workload::WakeItem;
 use nagi_api::{StatusAnswer, Time, WorkloadItem, routes};
-use nagi_core::id::Version;
+use nagi_core::id::{Version, WorkloadId};
+use nagi_core::idle::Activity;
 use nagi_core::status::Status;
 use nagi_core::wake::Progress;
 use nagi_core::workload::Workload;
@@ -18,6 +20,7 @@ use nagi_wake::FlightView;
 use crate::answer::json;
 use crate::app::App;
 use crate::call::Target;
+use crate::exchange::Exchange;
 use crate::problem::{Doing, Problem};
 use crate::query::Query;
 
@@ -36,8 +39,7 @@ pub(crate) async fn status(State(app): State<App>, call: Target) -> Result<Respo
     let workload = read(&app, &call).await?;
     let mut deployment = item(&app, &workload);
     // The gateways are asked only here: a list would ask them once for each workload.
-    let asked = async { Ok(app.traffic.activity(&call.id).await) };
-    if let Ok(Some(activity)) = call.exchange.upstream(asked).await {
+    if let Some(activity) = activity(&app, &call.exchange, &call.id).await {
         deployment.in_flight_requests = Some(activity.in_flight);
         deployment.held_requests = Some(activity.held);
     }
@@ -57,10 +59,22 @@ pub(crate) async fn read(app: &App, call: &Target) -> Result<Arc<Workload>, Prob
     found.map_err(|error| Problem::port(&error, Doing::Status, Some(&call.id)))
 }
 
+/// How long an answer waits for counts that are only shown.
+const ACTIVITY_TIME: Duration = Duration::from_millis(500);
+/// The largest version that may be asked for: what `int64`, its format in the OpenAPI document, can hold.
+const VERSION_MAX: u64 = u64::MAX >> 1;
+
 /// `min_resource_version`: no replica of the API contradicts another to somebody who passes it (DESIGN §5).
 fn freshness(query: &Query) -> Result<Read, Problem> {
-    let version = query.number("min_resource_version", 0, u64::MAX)?;
+    let version = query.number("min_resource_version", 0, VERSION_MAX)?;
     Ok(version.map_or(Read::Cached, |version| Read::AtLeast(Version(version))))
+}
+
+/// What the gateways count now; `None` when they do not tell in time. It is shown beside the facts, and never decides.
+pub(crate) async fn activity(app: &App, exchange: &Exchange, id: &WorkloadId) -> Option<Activity> {
+    let asked = tokio::time::timeout(ACTIVITY_TIME, app.traffic.activity(id));
+    let asked = exchange.upstream(async { Ok(asked.await) }).await;
+    asked.ok()?.ok()?
 }
 
 /// A workload as answers show it, with the wake that is under way.

@@ -11,4 +11,5 @@ mod lists;
 mod logging;
 mod parsing;
 mod scaling;
-mod world;
+mod sockets;
+pub(crate) mod world;

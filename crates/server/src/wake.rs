@@ -11,6 +11,7 @@ use nagi_core::scale::{Order, Request, Warning};
 use nagi_core::wake::{Progress, Stage};
 use nagi_core::workload::Workload;
 use nagi_ports::PortError;
+use nagi_telemetry::names::field;
 use nagi_wake::{FlightView, WakeError};
 
 use crate::answer::json;
@@ -34,7 +35,7 @@ struct Shown {
 #[utoipa::path(
     post, path = routes::WAKE, tag = "scale", operation_id = "wake",
     params(crate::openapi::WorkloadPath, crate::openapi::WriteQuery),
-    request_body(content = Option<WakeRequest>, description = "May be left out"),
+    request_body(content = WakeRequest, description = "May be left out"),
     responses(
         (status = 200, description = "Awake already", body = WakeAnswer),
         (status = 202, description = "It is waking", body = WakeAnswer,
@@ -108,8 +109,8 @@ async fn woken(app: &App, call: &Change, order: Order) -> Result<Shown, Problem>
     app.metrics.scale_operation("wake", result);
     let ticket = begun.map_err(|error| failed(&error, call))?;
     let view = ticket.view();
-    call.exchange.note("from", view.from.0);
-    call.exchange.note("to", view.to.0);
+    call.exchange.note(field::FROM, view.from.0);
+    call.exchange.note(field::TO, view.to.0);
     Ok(shown(call, &view))
 }
 

@@ -44,6 +44,16 @@ pub mod field {
     pub const NODE: &str = "node";
     /// What was done, such as `scale-up`.
     pub const ACTION: &str = "action";
+    /// Who did it: `key/ID`, `anonymous`, `gateway`, `idle`, `schedule`, `outside`.
+    pub const ACTOR: &str = "actor";
+    /// Wanted count before a change, a JSON number.
+    pub const FROM: &str = "from";
+    /// Wanted count after a change, a JSON number.
+    pub const TO: &str = "to";
+    /// The instant of a one-off wake that is pending after a change, or was cancelled by it.
+    pub const SCHEDULED_SCALE_UP: &str = "scheduled_scale_up";
+    /// `true` when nothing was written.
+    pub const DRY_RUN: &str = "dry_run";
     /// Stage or phase of something that takes time.
     pub const PHASE: &str = "phase";
     /// A duration in milliseconds, a JSON number.

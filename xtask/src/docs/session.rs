@@ -21,6 +21,9 @@ pub(crate) struct Session {
     limit: Duration,
 }
 
+/// On a terminal curl shows no progress for an answer that it prints there, so a reader does not see it.
+const CURL_SETTINGS: &str = "silent\nshow-error\n";
+
 /// How a block ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -54,6 +57,12 @@ impl Session {
             std::fs::create_dir_all(&below)
                 .with_context(|| format!("create {}", below.display()))?;
         }
+        let curlrc = directory.join("home/.curlrc");
+        std::fs::write(&curlrc, CURL_SETTINGS)
+            .with_context(|| format!("write {}", curlrc.display()))?;
+        // At a reader's terminal curl shows no progress; here its output is a file, and it would.
+        std::fs::write(directory.join("home/.curlrc"), "no-progress-meter\n")
+            .context("write .curlrc")?;
         Ok(Self {
             directory,
             path: search_path(binaries)?,
@@ -144,7 +153,7 @@ stop() {
     for process in "${started[@]}"; do wait "$process" 2>/dev/null || true; done
 }
 trap stop EXIT
-answers() { curl --silent --fail --max-time 1 --output /dev/null http://127.0.0.1:8080/health; }
+answers() { curl --disable --silent --fail --max-time 1 --output /dev/null http://127.0.0.1:8080/health; }
 background() {
     if answers; then
         echo "something else answers on 127.0.0.1:8080: end it first" >&2

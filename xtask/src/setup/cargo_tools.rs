@@ -19,6 +19,12 @@ pub(crate) const CARGO_LLVM_COV: CargoTool = CargoTool {
     version: "0.9.1",
 };
 
+/// Runs the fuzz targets.
+pub(crate) const CARGO_FUZZ: CargoTool = CargoTool {
+    name: "cargo-fuzz",
+    version: "0.13.2",
+};
+
 /// A tool that cargo builds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CargoTool {

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long a step may take. The slowest one boots a node for 5 s and loads a model for 2 s.
-const STEP_MAX: Duration = Duration::from_secs(60);
+const STEP_MAX: Duration = Duration::from_mins(1);
 /// How often the tour looks while it waits.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Largest answer read from a sample app.

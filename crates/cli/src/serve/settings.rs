@@ -26,7 +26,7 @@ const GATEWAY_PORT: u16 = 8000;
 /// How long the gateway holds a request: below the 30 s and 60 s after which usual proxies give up.
 const HOLD_DEFAULT: Duration = Duration::from_secs(25);
 /// Longest hold that may be asked for.
-const HOLD_MAX: Duration = Duration::from_secs(60 * 60);
+const HOLD_MAX: Duration = Duration::from_hours(1);
 
 // The settings as people name them: on the command line, and in the environment. What each means stands at its field
 // in `ServeArgs`.
@@ -120,7 +120,7 @@ pub(crate) struct ServeArgs {
     pub(crate) gateway_listen: Option<String>,
 
     /// Directory for everything that must survive a restart; one process at a time
-    /// [default: $XDG_STATE_HOME/nagi or ~/.local/state/nagi]
+    /// [default: `$XDG_STATE_HOME/nagi` or `~/.local/state/nagi`]
     #[arg(long, env = STATE_DIR.env, value_name = "DIRECTORY")]
     pub(crate) state_dir: Option<String>,
 
@@ -360,9 +360,9 @@ fn namespaces(setting: Setting, names: Vec<String>) -> Result<Vec<Namespace>, Co
 #[derive(Debug, Clone)]
 pub(crate) struct Home {
     /// `$XDG_STATE_HOME`.
-    pub(crate) xdg_state: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
     /// `$HOME`.
-    pub(crate) home: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
     /// Name of the state directory below them.
     pub(crate) name: &'static str,
 }
@@ -381,8 +381,8 @@ impl Home {
                 .filter(|path| path.is_absolute())
         };
         Self {
-            xdg_state: absolute("XDG_STATE_HOME"),
-            home: absolute("HOME"),
+            state: absolute("XDG_STATE_HOME"),
+            directory: absolute("HOME"),
             name: "nagi",
         }
     }
@@ -397,11 +397,11 @@ impl Home {
 
     fn state_dir(&self) -> Option<PathBuf> {
         let local = || {
-            self.home
+            self.directory
                 .as_ref()
                 .map(|home| home.join(".local").join("state"))
         };
-        self.xdg_state
+        self.state
             .clone()
             .or_else(local)
             .map(|base| base.join(self.name))
@@ -414,8 +414,8 @@ mod tests {
 
     fn home() -> Home {
         Home {
-            xdg_state: None,
-            home: Some("/home/member".into()),
+            state: None,
+            directory: Some("/home/member".into()),
             name: "nagi",
         }
     }
@@ -482,7 +482,7 @@ mod tests {
             ServeConfig::resolve(
                 &ServeArgs::default(),
                 &Home {
-                    home: None,
+                    directory: None,
                     ..home()
                 }
             )

@@ -1,6 +1,7 @@
 //! Holding and waking: one wake however many wait, deadlines, refusals, clients that go away.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nagi_core::quantity::{Replicas, WakeCount};
@@ -14,9 +15,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::support::{
-    ClosedPort, Echo, HOST, World, asleep_workload, eventually, get, read_to_close, request,
+    ClosedPort, Echo, HOST, World, asleep_workload, eventually, get, read_to_close, replica,
+    request,
 };
 use crate::Settings;
+use crate::backend::{Admission, Release};
 
 fn settings(budget: Duration) -> Settings {
     let mut settings = Settings::default();
@@ -83,6 +86,44 @@ async fn a_thousand_held_requests_are_one_wake_and_all_are_answered() {
     assert_eq!(world.wakes(), 1);
     let activity = world.activity().await;
     assert_eq!((activity.in_flight, activity.held), (0, 0));
+}
+
+#[tokio::test]
+async fn those_who_wait_go_in_the_order_of_their_arrival() {
+    let world = World::asleep().await;
+    let backend = world.gateway.routes().backend(&world.id).unwrap();
+    let mut waiting: Vec<_> = (0..300)
+        .map(|_| match backend.admit(0) {
+            Admission::Hold(waiting) => waiting,
+            other @ (Admission::Go(_) | Admission::Turned(_)) => panic!("{other:?}"),
+        })
+        .collect();
+    // Some in the middle go away.
+    waiting.drain(100..200);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut tasks = JoinSet::new();
+    for (n, mut waiting) in waiting.into_iter().enumerate() {
+        let order = Arc::clone(&order);
+        tasks.spawn(async move {
+            assert!(matches!(waiting.released().await, Release::Go(_)));
+            order.lock().unwrap().push(n);
+        });
+    }
+    tokio::task::yield_now().await;
+    world.workloads.change(&world.id, |w| {
+        w.desired = Replicas(1);
+        w.replicas = vec![replica(
+            0,
+            "127.0.0.1:1".parse().unwrap(),
+            Readiness::Tcp,
+            true,
+        )];
+    });
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
+    let order = order.lock().unwrap();
+    assert_eq!(*order, (0..200).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -370,7 +411,7 @@ async fn probes_and_scrapers_neither_wake_nor_keep_awake() {
         w.desired = Replicas(1);
         w.current = Replicas(1);
         w.available = Replicas(1);
-        w.replicas = vec![super::support::replica(0, address, Readiness::Tcp, true)];
+        w.replicas = vec![replica(0, address, Readiness::Tcp, true)];
     });
     world.until_status("ready").await;
     assert_eq!(request(world.address, &probe).await.code, 200);

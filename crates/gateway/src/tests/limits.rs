@@ -213,8 +213,10 @@ async fn shutdown_tells_the_held_finishes_the_running_and_cuts_the_rest_after_th
         nagi_core::workload::Readiness::Tcp,
         true,
     )];
-    let mut settings = Settings::default();
-    settings.grace = Duration::from_millis(500);
+    let settings = Settings {
+        grace: Duration::from_millis(500),
+        ..Settings::default()
+    };
     let mut supervisor = Supervisor::new();
     let world = World::with(settings, vec![awake, asleep.clone()], supervisor.shutdown()).await;
     world.until_status("ready").await;

@@ -165,7 +165,7 @@ async fn the_engines_word_is_as_good_as_a_probe() {
     unready.serve(port.listen(), &mut world.tasks);
     eventually("it was asked", async || !unready.lines().is_empty()).await;
     world.workloads.change(&world.id, |w| {
-        w.replicas = vec![replica(0, echo_port, http(), true)]
+        w.replicas = vec![replica(0, echo_port, http(), true)];
     });
     assert_eq!(
         clients.join_next().await.unwrap().unwrap().code,
@@ -190,7 +190,7 @@ async fn a_replica_of_which_only_the_engine_can_tell_is_not_touched() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(echo.connections.load(Ordering::SeqCst), 0);
     world.workloads.change(&world.id, |w| {
-        w.replicas = vec![replica(0, at, Readiness::Engine, true)]
+        w.replicas = vec![replica(0, at, Readiness::Engine, true)];
     });
     assert_eq!(clients.join_next().await.unwrap().unwrap().code, 200);
 }

@@ -17,7 +17,6 @@ use tokio::sync::broadcast;
 use tokio::time::timeout;
 
 use super::{LocalEngine, logs};
-use crate::runner::workload_directory;
 use crate::store::history;
 
 /// A disk that has not answered for this long is treated like one that is away. The write goes on and may still take effect,
@@ -95,7 +94,7 @@ impl Logs for LocalEngine {
         if self.shared.workload(id).is_none() {
             return Err(PortError::NotFound);
         }
-        let (directory, query) = (workload_directory(&self.shared, id), query.clone());
+        let (directory, query) = (self.shared.store.workload_replicas(id), query.clone());
         let name = id.name.clone();
         in_time(
             self.blocking

@@ -16,7 +16,7 @@ use nagi_ports::{Clock, HistoryEntry, PortError, WorkloadEvent};
 use tokio::sync::{Notify, broadcast};
 
 use super::facts::{Facts, NodeFacts};
-use crate::disk::WriteError;
+use crate::disk::{self, WriteError};
 use crate::file::{self, PoolSpec, WorkloadFile, WorkloadSpec};
 use crate::store::history::{History, SOURCE_JOURNAL};
 use crate::store::{Remembered, StateDirectory, StoreError};
@@ -347,7 +347,11 @@ impl Shared {
         let Some(writing) = writing else { return };
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.store.forget_workload(id);
-        self.lock().workloads.remove(id);
+        let removed = self.lock().workloads.remove(id);
+        if removed.is_some_and(|entry| entry.facts.replicas.is_empty()) {
+            // With replicas, this is done when the last of them has ended.
+            disk::remove_tree(&self.store.workload_replicas(id));
+        }
         self.tell(WorkloadEvent::Deleted(id.clone()));
     }
 

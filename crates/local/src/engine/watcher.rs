@@ -11,10 +11,13 @@ use std::os::unix::fs::MetadataExt as _;
 use nagi_runtime::Shutdown;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::LocalEngine;
+use super::{LocalEngine, ReloadError};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Until the next look after the state directory could not be written.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Which content a path leads to, as far as the system tells without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +55,15 @@ impl Watcher {
             }
             let now = stamp(&engine.file);
             if now != self.seen {
-                self.seen = now;
                 // The outcome is logged and kept where it happens; the former file stays in force.
-                drop(engine.reload().await);
+                match engine.reload().await {
+                    Ok(_) | Err(ReloadError::File(_)) => self.seen = now,
+                    // Not the file is at fault: the same content is taken over once the disk has room again.
+                    Err(ReloadError::Store(_) | ReloadError::Blocking(_)) => {
+                        self.seen = None;
+                        look.reset_after(RETRY);
+                    }
+                }
             }
         }
     }

@@ -421,3 +421,17 @@ fn the_published_schema_accepts_the_sample_and_refuses_what_reading_refuses() {
     wrong["pools"][0]["max_nodes"] = 0.into();
     assert!(!validator.is_valid(&wrong));
 }
+
+proptest::proptest! {
+    // Whatever stands in the file: an answer with a place, never a panic.
+    #[test]
+    fn no_text_makes_reading_panic(at in 0..GOOD.len(), cut in 0_usize..20, put in ".{0,8}") {
+        let mut bytes = GOOD.as_bytes().to_vec();
+        let end = (at + cut).min(bytes.len());
+        bytes.splice(at..end, put.into_bytes());
+        if let Err(problems) = WorkloadFile::parse(&bytes, Path::new("/")) {
+            proptest::prop_assert!(!problems.is_empty());
+            proptest::prop_assert!(problems.iter().all(|problem| !problem.message.is_empty()));
+        }
+    }
+}

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::Runner;
 use super::attempt::{Attempt, kill_marked, remove_records};
 use super::replica::{Replica, Running as RunningReplica};
+use crate::disk;
 use crate::file::Resources;
 use crate::process::{boot_id, marked_with_prefix};
 use crate::shim::record::{self, EngineInCharge, Kind, Launch, REPLICA_VARIABLE, Running};
@@ -112,8 +113,11 @@ pub(super) fn find(replicas: &Path, in_charge: &EngineInCharge) -> Result<Vec<Fo
         StoreError::Read { path, source }
     })?;
     let mut found: Vec<Found> = Vec::new();
+    // A directory without a record was left in order, and one look confirms it.
+    let mut looks = 1;
     for (id, directory) in directories(replicas) {
         for (attempt, launch) in launches(&directory) {
+            looks = 2;
             match supervisor(&directory, &attempt, &boot) {
                 // A second attempt of one replica cannot be: the first was ended before. Trust one, end the other.
                 Some(supervisor) if found.iter().all(|other| other.id != id) => {
@@ -133,7 +137,7 @@ pub(super) fn find(replicas: &Path, in_charge: &EngineInCharge) -> Result<Vec<Fo
             }
         }
     }
-    sweep(in_charge, &found);
+    sweep(in_charge, &found, looks);
     Ok(found)
 }
 
@@ -171,7 +175,9 @@ fn launches(directory: &Path) -> Vec<(String, Launch)> {
             let attempt = Kind::Launch.attempt_of(&name)?.to_owned();
             let launch = record::read(&path);
             if launch.is_none() {
-                crate::disk::remove_file(&path);
+                for kind in [Kind::Running, Kind::Exit, Kind::Launch] {
+                    disk::remove_file(&kind.path(directory, &attempt));
+                }
             }
             Some((attempt, launch?))
         })
@@ -193,7 +199,9 @@ fn end(directory: &Path, launch: &Launch) {
 }
 
 /// Kills every process that an engine of this state directory started and that belongs to nothing that was found.
-fn sweep(in_charge: &EngineInCharge, found: &[Found]) {
+/// Done after so many `looks` without any. One is enough where nothing was ever started; a process in the middle of
+/// `exec` shows no mark for some microseconds, so otherwise it takes two.
+fn sweep(in_charge: &EngineInCharge, found: &[Found], mut looks: usize) {
     let wanted: BTreeSet<&str> = found
         .iter()
         .map(|found| found.launch.mark.as_str())
@@ -214,10 +222,11 @@ fn sweep(in_charge: &EngineInCharge, found: &[Found]) {
         } else {
             0
         };
-        // Twice, with a pause: a process in the middle of `exec` shows no mark for some microseconds. Where nothing
-        // was ever started there is nothing to wait for.
-        if clean_looks == 2 || (clean_looks == 1 && found.is_empty() && in_charge.generation == 1) {
+        if clean_looks >= looks {
             return;
+        }
+        if !strays.is_empty() {
+            looks = 2;
         }
         for (process, mark) in strays {
             tracing::warn!(

@@ -227,11 +227,14 @@ impl Attempt {
     /// After the supervisor's end: how it ended, when nothing of the attempt is left.
     async fn clean(&self, supervisor: OwnedFd) -> Ending {
         // Its own parent has to take it off the process table. For an adopted one that is somebody else.
-        rustix::process::waitid(
+        let status = rustix::process::waitid(
             WaitId::PidFd(supervisor.as_fd()),
             WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        )
-        .ok();
+        );
+        let code = status
+            .ok()
+            .flatten()
+            .and_then(|status| status.exit_status());
         let exit = Kind::Exit.path(&self.directory, &self.launch.attempt);
         let ending = record::read::<Exit>(&exit).map(|exit| exit.ending);
         if ending.is_none() {
@@ -247,7 +250,15 @@ impl Attempt {
         if let Err(error) = removed {
             tracing::error!(error = %error, "Records of a replica could not be removed");
         }
-        ending.unwrap_or(Ending::Lost)
+        match (ending, code) {
+            (Some(ending), _) => ending,
+            (None, Some(code)) => {
+                // It ended by itself and could not say so: no record can be read or written.
+                let why = format!("its supervisor ended with exit code {code} (is the disk full?)");
+                Ending::NotStarted(why)
+            }
+            (None, None) => Ending::Lost,
+        }
     }
 
     /// Kills what a killed supervisor left behind, and returns when nothing is.

@@ -186,10 +186,11 @@ mod tests {
             release_at: Some(seconds(103)),
         };
         let nodes = vec![node("gpu-0", booting), node("gpu-1", empty)];
-        let before = Nodes {
+        let mut before = Nodes {
             nodes,
             accounts: BTreeMap::new(),
         };
+        before.open_accounts([&PoolName::new("gpu").unwrap()]);
         let at = Timestamp::from_second(1_000).unwrap();
         let text = serde_json::to_string(&before.stored(at, seconds(100))).unwrap();
         let read = || serde_json::from_str::<StoredNodes>(&text).unwrap();

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::disk;
 
-/// Size at which a new file is begun. Together with [`FILES_MAX`] a replica keeps at most about 4 MiB.
+/// Size at which a new file is begun. Together with [`FILES_MAX`] a replica keeps 4 MiB, at most 5.5 MiB of the shortest lines.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Files kept for each replica.
 pub const FILES_MAX: usize = 4;
@@ -227,4 +227,83 @@ fn store_line(stored: &mut Vec<u8>, now: Timestamp, stream: Stream, full: bool, 
 
 fn length(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn stored(lines: &mut Lines, bytes: &[u8]) -> String {
+        let mut stored = Vec::new();
+        lines.take(bytes, NOW, &mut stored);
+        String::from_utf8(stored).unwrap()
+    }
+
+    #[test]
+    fn lines_are_stored_when_they_are_complete_or_too_long() {
+        let mut lines = Lines::of(Stream::Stderr);
+        assert_eq!(stored(&mut lines, b"hel"), "");
+        let expected =
+            "1970-01-01T00:00:00.000000Z stderr F hello\n1970-01-01T00:00:00.000000Z stderr F \n";
+        assert_eq!(stored(&mut lines, b"lo\n\nrest"), expected);
+        let long = "x".repeat(LINE_BYTES_MAX);
+        let text = stored(&mut lines, (long.clone() + "\n").as_bytes());
+        let tags: Vec<_> = text
+            .lines()
+            .map(|line| line.split(' ').nth(2).unwrap())
+            .collect();
+        assert_eq!(tags, ["P", "F"]);
+        let kept: String = text
+            .lines()
+            .map(|line| line.split(' ').nth(3).unwrap())
+            .collect();
+        assert_eq!(kept, format!("rest{long}"));
+        let mut end = Vec::new();
+        stored(&mut lines, b"no end");
+        lines.end(NOW, &mut end);
+        assert!(end.ends_with(b" stderr F no end\n"));
+    }
+
+    #[test]
+    fn output_that_found_no_room_is_counted_where_it_is_missing() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("not yet");
+        let mut output = Output::append_in(&directory);
+        output.append(NOW, b"lost\n");
+        output.append(NOW, b"lost too\n");
+        fs::create_dir(&directory).unwrap();
+        output.append(NOW, b"kept\n");
+        output.append(NOW, b"kept too\n");
+        let text = fs::read_to_string(file_path(&directory, 1)).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(
+            lines[0].ends_with(" nagi F 14 bytes of output were lost"),
+            "{text}"
+        );
+        assert_eq!(lines[1..], ["kept", "kept too"]);
+    }
+
+    #[test]
+    fn a_later_attempt_goes_on_in_the_same_file_behind_a_torn_line() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(file_path(directory.path(), 7), "whole\ntorn").unwrap();
+        let mut output = Output::append_in(directory.path());
+        output.append(NOW, b"next\n");
+        let text = fs::read_to_string(file_path(directory.path(), 7)).unwrap();
+        assert_eq!(text, "whole\ntorn\nnext\n");
+    }
+
+    #[test]
+    fn only_the_newest_files_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut output = Output::append_in(directory.path());
+        let half = vec![b'x'; usize::try_from(FILE_BYTES_MAX / 2).unwrap()];
+        for _ in 0..20 {
+            output.append(NOW, &half);
+        }
+        assert_eq!(numbers(directory.path()), [7, 8, 9, 10]);
+    }
 }

@@ -119,24 +119,45 @@ fn a_killed_supervisor_is_noticed_its_leftovers_end_and_the_replica_starts_again
 
 #[test]
 fn leftovers_of_a_killed_engine_and_a_killed_supervisor_end_before_anything_starts() {
-    let place = Place::with(SERVE);
-    let mut engine = Process::start(&place, "keep");
-    engine.wait_for("status project-a web", serving);
-    let (orphan, _) = place.processes().remove(0);
-    engine.kill();
-    for pid in supervisors(&place.state()) {
-        ProcessId::of(pid).unwrap().signal(Signal::KILL).unwrap();
+    for records_damaged in [false, true] {
+        let place = Place::with(SERVE);
+        let mut engine = Process::start(&place, "keep");
+        engine.wait_for("status project-a web", serving);
+        let (orphan, _) = place.processes().remove(0);
+        engine.kill();
+        for pid in supervisors(&place.state()) {
+            ProcessId::of(pid).unwrap().signal(Signal::KILL).unwrap();
+        }
+        wait_until(|| supervisors(&place.state()).is_empty());
+        if records_damaged {
+            let directory = place.state().join("replicas/project-a/web/0");
+            for entry in std::fs::read_dir(directory).unwrap() {
+                std::fs::write(entry.unwrap().path(), "{").unwrap();
+            }
+        }
+        assert!(orphan.is_alive());
+        let mut engine = Process::start(&place, "end");
+        assert!(
+            !orphan.is_alive(),
+            "ended before the engine says that it has started"
+        );
+        engine.wait_for("status project-a web", serving);
+        assert_eq!(place.processes().len(), 1);
+        engine.end();
     }
-    wait_until(|| supervisors(&place.state()).is_empty());
-    assert!(orphan.is_alive());
-    let mut engine = Process::start(&place, "end");
-    assert!(
-        !orphan.is_alive(),
-        "ended before the engine says that it has started"
-    );
-    engine.wait_for("status project-a web", serving);
-    assert_eq!(place.processes().len(), 1);
-    engine.end();
+}
+
+#[tokio::test]
+async fn what_was_adopted_is_there_from_the_first_look_on() {
+    let place = Place::with(SERVE);
+    let mut first = Process::start(&place, "keep");
+    first.wait_for("status project-a web", serving);
+    first.kill();
+    let lab = Lab::start_in(place).await.unwrap();
+    // Nothing of the engine has run yet: this thread runs it all, and has not waited since.
+    assert_eq!(lab.get(&id("web")).await.current, Replicas(1));
+    lab.wait_serving(&id("web"), 1).await;
+    lab.end().await;
 }
 
 #[tokio::test]

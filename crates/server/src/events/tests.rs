@@ -1,1 +1,374 @@
-//! Events: differences, the ring, who may listen.
+//! Events: what becomes one, who gets it, how a client comes back.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use http_body_util::BodyExt as _;
+use nagi_core::access::Role;
+use nagi_core::id::KeyId;
+use nagi_core::quantity::{Replicas, WakeCount};
+use nagi_core::workload::Pending;
+use nagi_testkit::{epoch, workload};
+use serde_json::Value;
+
+use super::*;
+use crate::keys::{KeyEntry, KeySources, file};
+use crate::tests::world::{APP_A, BASE, Setup, World, app_a, world};
+
+/// What one client saw: name, id and data of each event.
+#[derive(Debug)]
+struct Seen {
+    name: String,
+    id: String,
+    data: Value,
+}
+
+/// An open stream of one client.
+struct Watching {
+    body: http_body_util::BodyDataStream<crate::exchange::AnswerBody>,
+    text: String,
+}
+
+impl Watching {
+    async fn begin(w: &World, last: Option<&str>, key: Option<&str>) -> Self {
+        let mut asking = w.get("/api/v1/events");
+        if let Some(last) = last {
+            asking = asking.header("last-event-id", last);
+        }
+        if let Some(key) = key {
+            asking = asking.key(key);
+        }
+        let response = asking.response().await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self {
+            body: response.into_body().into_data_stream(),
+            text: String::new(),
+        }
+    }
+
+    /// The next event; `None` when the stream has ended, or nothing comes for a minute.
+    async fn next(&mut self) -> Option<Seen> {
+        loop {
+            while let Some((frame, rest)) = self.text.split_once("\n\n") {
+                let (frame, rest) = (frame.to_owned(), rest.to_owned());
+                self.text = rest;
+                if let Some(seen) = seen(&frame) {
+                    return Some(seen);
+                }
+            }
+            let more = tokio::time::timeout(Duration::from_secs(5), self.body.next()).await;
+            let bytes = more.ok()??.unwrap();
+            self.text.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+    }
+
+    async fn take(&mut self, count: usize) -> Vec<Seen> {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(self.next().await.expect("one more event"));
+        }
+        all
+    }
+}
+
+fn seen(frame: &str) -> Option<Seen> {
+    let field = |name: &str| {
+        frame
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::to_owned)
+    };
+    if frame.starts_with(':') {
+        return None;
+    }
+    Some(Seen {
+        name: field("event: ")?,
+        id: field("id: ")?,
+        data: serde_json::from_str(&field("data: ")?).unwrap(),
+    })
+}
+
+/// Runs `work` while the feed of this world runs.
+async fn fed<T>(w: &World, work: impl Future<Output = T>) -> T {
+    let feed = feed(w.app.clone(), nagi_runtime::Shutdown::never());
+    tokio::select! {
+        () = feed => unreachable!("the feed runs as long as the process"),
+        output = async {
+            // The first listing is no news.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            work.await
+        } => output,
+    }
+}
+
+fn words(all: &[Seen]) -> Vec<String> {
+    let word = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    all.iter()
+        .map(|seen| {
+            format!(
+                "{} {} {}",
+                seen.name,
+                word(&seen.data["from"]),
+                word(&seen.data["to"])
+            )
+        })
+        .collect()
+}
+
+// R19
+#[tokio::test(start_paused = true)]
+async fn a_sleep_a_schedule_and_a_wake_are_told_in_order() {
+    let w = world();
+    fed(&w, async {
+        let mut watching = Watching::begin(&w, None, None).await;
+        let body = r#"{"reason":"night","scheduled_scale_up":"2030-06-01T00:00:00Z"}"#;
+        w.post(&format!("{BASE}/scale-to-zero"), body)
+            .send()
+            .await
+            .expect(200);
+        let slept = watching.take(3).await;
+        assert_eq!(
+            words(&slept),
+            [
+                "scale 1 0",
+                "schedule null 2030-06-01T00:00:00Z",
+                "status active scaling"
+            ]
+        );
+        let scale = &slept[0].data;
+        assert_eq!(scale["actor"], "anonymous");
+        assert_eq!(scale["reason"], "night");
+        assert_eq!(scale["resource"], "deployments");
+        assert_eq!(scale["namespace"], "project-a");
+        assert_eq!(scale["name"], "sample-app-a");
+        assert_eq!(scale["type"], "scale");
+        assert_eq!(scale["id"], slept[0].id);
+
+        w.workloads.settle(&app_a());
+        assert_eq!(words(&watching.take(1).await), ["status scaling inactive"]);
+        w.post(&format!("{BASE}/wake"), "").send().await.expect(202);
+        let mut waking = watching.take(3).await;
+        waking.sort_by_key(|seen| seen.name.clone());
+        assert_eq!(
+            words(&waking),
+            ["scale 0 1", "status inactive scaling", "wake null scaling"]
+        );
+        w.workloads.settle(&app_a());
+        let mut awake = watching.take(2).await;
+        awake.sort_by_key(|seen| seen.name.clone());
+        assert_eq!(
+            words(&awake),
+            ["status scaling active", "wake scaling ready"]
+        );
+        w.request("DELETE", &format!("{BASE}/scheduled-scale-up"))
+            .send()
+            .await
+            .expect(200);
+        assert_eq!(
+            words(&watching.take(1).await),
+            ["schedule 2030-06-01T00:00:00Z null"]
+        );
+        w.workloads.delete(&app_a());
+        assert_eq!(words(&watching.take(1).await), ["status active null"]);
+    })
+    .await;
+}
+
+// R19: a failed wake says why.
+#[tokio::test(start_paused = true)]
+async fn a_wake_that_fails_says_so() {
+    let mut asleep = workload(APP_A, 0, 0, 0);
+    asleep.intent.remembered = WakeCount::new(1);
+    let w = Setup {
+        workloads: Some(vec![asleep]),
+        ..Setup::default()
+    }
+    .world();
+    fed(&w, async {
+        let mut watching = Watching::begin(&w, None, None).await;
+        w.post(&format!("{BASE}/wake"), "").send().await.expect(202);
+        watching.take(3).await;
+        w.workloads.change(&app_a(), |facts| {
+            facts.pending = Some(Pending::DoesNotFit {
+                pool: nagi_core::id::PoolName::new("gpu").unwrap(),
+            });
+        });
+        let failed = watching.take(1).await;
+        assert_eq!(words(&failed), ["wake scaling failed"]);
+        assert!(
+            failed[0].data["reason"]
+                .as_str()
+                .unwrap()
+                .contains("pool gpu")
+        );
+    })
+    .await;
+}
+
+/// Flips the status of the usual workload, which makes one event each time.
+fn flip(w: &World) {
+    w.workloads.change(&app_a(), |facts| {
+        facts.available = Replicas(1 - facts.available.0);
+    });
+}
+
+// R19: nothing is lost between two connections, and nothing comes twice.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_back_goes_on_where_it_was() {
+    let w = world();
+    fed(&w, async {
+        let mut first = Watching::begin(&w, None, None).await;
+        flip(&w);
+        let seen = first.take(1).await;
+        drop(first);
+        for _ in 0..3 {
+            flip(&w);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut second = Watching::begin(&w, Some(&seen[0].id), None).await;
+        flip(&w);
+        let missed = second.take(4).await;
+        let numbers: Vec<&str> = missed
+            .iter()
+            .map(|s| s.id.rsplit('-').next().unwrap())
+            .collect();
+        assert_eq!(numbers, ["2", "3", "4", "5"]);
+        assert!(second.next().await.is_none());
+    })
+    .await;
+}
+
+// R19: an id that is gone, of another life, or of nobody: reset, then the current state.
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_place_is_gone_is_reset() {
+    let w = world();
+    fed(&w, async {
+        let mut early = Watching::begin(&w, None, None).await;
+        flip(&w);
+        let first = early.take(1).await.remove(0).id;
+        drop(early);
+        for _ in 0..=RING_MAX {
+            flip(&w);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let future = first.replace("-1", "-999999");
+        for gone in [first.as_str(), "other-5", "junk", &future, &"x".repeat(500)] {
+            let mut watching = Watching::begin(&w, Some(gone), None).await;
+            let shown = watching.take(2).await;
+            assert_eq!(shown[0].name, "reset", "{gone}");
+            assert_eq!(words(&shown[1..]), ["status null active"]);
+            flip(&w);
+            flip(&w);
+            assert_eq!(watching.take(2).await.len(), 2, "and then what comes");
+        }
+    })
+    .await;
+}
+
+// R19: bounded per client; one that reads too slowly is told what it missed.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_falls_behind_is_reset_too() {
+    let w = world();
+    fed(&w, async {
+        let mut watching = Watching::begin(&w, None, None).await;
+        for _ in 0..RING_MAX + 10 {
+            flip(&w);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let shown = watching.take(2).await;
+        assert_eq!(shown[0].name, "reset");
+        assert_eq!(shown[1].name, "status");
+    })
+    .await;
+}
+
+// The feed itself missed something: the listing makes up for it.
+#[tokio::test(start_paused = true)]
+async fn facts_that_the_feed_missed_are_still_told() {
+    let w = world();
+    fed(&w, async {
+        let mut watching = Watching::begin(&w, None, None).await;
+        // More changes than the engine's channel holds, without a pause for the feed to read them.
+        for _ in 0..2001 {
+            flip(&w);
+        }
+        assert_eq!(words(&watching.take(1).await), ["status active scaling"]);
+    })
+    .await;
+}
+
+// R19, F10: a key sees its namespaces, until other keys count.
+#[tokio::test(start_paused = true)]
+async fn a_key_sees_the_events_of_its_namespaces_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.yaml");
+    let entry = KeyEntry {
+        id: KeyId::new("see").unwrap(),
+        role: Role::Viewer,
+        reach: file::reach(&["project-b".to_owned()]).unwrap(),
+        created: epoch(),
+        expires: None,
+    };
+    let key = file::create(&path, &entry).unwrap();
+    let setup = Setup {
+        keys: KeySources {
+            keys_file: Some(path),
+            ..KeySources::default()
+        },
+        workloads: Some(vec![
+            workload(APP_A, 1, 1, 1),
+            workload("project-b/b", 1, 1, 1),
+        ]),
+        ..Setup::default()
+    };
+    let w = setup.world();
+    fed(&w, async {
+        let mut watching = Watching::begin(&w, Some("gone"), Some(&key)).await;
+        let state = watching.take(2).await;
+        assert_eq!(
+            (state[0].name.as_str(), &state[1].data["namespace"]),
+            ("reset", &Value::from("project-b"))
+        );
+        flip(&w);
+        w.workloads
+            .change(&nagi_testkit::id("project-b/b"), |facts| {
+                facts.available = Replicas::ZERO;
+            });
+        let seen = watching.take(1).await;
+        assert_eq!(seen[0].data["namespace"], "project-b");
+        w.get("/api/v1/events?namespace=project-a")
+            .key(&key)
+            .send()
+            .await
+            .expect(403);
+    })
+    .await;
+}
+
+// Bounded: streams have places, and places come back.
+#[tokio::test(start_paused = true)]
+async fn streams_are_limited_per_caller_and_together() {
+    let mut setup = Setup::default();
+    setup.config.limits.streams_max = 3;
+    setup.config.limits.streams_per_caller_max = 2;
+    let w = setup.world();
+    let open = async |peer: &str| w.get("/api/v1/events").from(peer).response().await;
+    let one = open("192.0.2.1").await;
+    let _two = open("192.0.2.1").await;
+    assert_eq!(open("192.0.2.1").await.status(), 503);
+    let _three = open("192.0.2.2").await;
+    let refused = w
+        .get("/api/v1/events")
+        .from("192.0.2.3")
+        .send()
+        .await
+        .expect(503);
+    assert_eq!(refused.header("retry-after"), "5");
+    drop(one);
+    assert_eq!(open("192.0.2.3").await.status(), 200);
+}

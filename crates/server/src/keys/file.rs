@@ -146,6 +146,15 @@ pub fn list(path: &Path) -> Result<Vec<KeyEntry>, KeyFileError> {
     Ok(rows.into_values().map(|(entry, _)| entry).collect())
 }
 
+/// Every key in the bytes of a file, by id.
+///
+/// # Errors
+/// Why they are no keys file; never a salt or digest.
+pub fn entries(bytes: &[u8]) -> Result<Vec<KeyEntry>, String> {
+    let rows = parse(bytes)?;
+    Ok(rows.into_values().map(|(entry, _)| entry).collect())
+}
+
 /// Adds a key and returns its text, which is stored nowhere. A file that does not exist is made.
 ///
 /// # Errors

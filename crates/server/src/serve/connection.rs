@@ -103,7 +103,13 @@ pub(super) async fn serve<S>(
     if let Some(status) = status {
         exchange::bare(&door.site.app, peer, status, begun.elapsed());
     }
-    linger(stream).await;
+    // What is left may be cut short for somebody who has more to say.
+    place.pulse.begin(Phase::Idle);
+    tokio::select! {
+        // Cancel-safe: what is dropped here was to be thrown away.
+        () = linger(stream) => {}
+        () = place.leave.notified() => {}
+    }
 }
 
 /// The status of the bare answer that hyper sent, if it sent one. 505 stands for HTTP/2, which it leaves to us.

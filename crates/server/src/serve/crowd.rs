@@ -236,6 +236,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_quick_client_is_not_closed_for_a_slow_one() {
+        let crowd = Crowd::new(3, 3);
+        let mut waiting = Vec::new();
+        for _ in 0..3 {
+            waiting.push(crowd.admit(ip(1)).unwrap());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        // The oldest connection has just been used, so the second is the one that waited longest.
+        waiting[0].pulse.begin(Phase::Idle);
+        let _newcomer = crowd.admit(ip(2)).unwrap();
+        for (n, one) in waiting.iter().enumerate() {
+            assert_eq!(left(one).await, n == 1, "{n}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nobody_busy_is_ever_closed_and_the_newcomer_is_refused() {
         let crowd = Crowd::new(2, 2);
         let busy = [crowd.admit(ip(1)).unwrap(), crowd.admit(ip(2)).unwrap()];

@@ -138,3 +138,18 @@ fn every_reference_of_the_document_leads_somewhere() {
         assert!(described.contains_key(template), "{template}");
     }
 }
+
+// R14, R16: what the document says about keys and bodies is what is in force.
+#[tokio::test(start_paused = true)]
+async fn the_document_says_whether_a_key_is_needed() {
+    use super::world::{Setup, world};
+    let open = world().get("/openapi.json").send().await.expect(200);
+    assert_eq!(open.at("/security"), json!([{"key": []}, {}]));
+    let mut setup = Setup::default();
+    setup.keys.api_key = Some("k".to_owned());
+    let closed = setup.world().get("/openapi.json").send().await.expect(200);
+    assert_eq!(closed.at("/security"), json!([{"key": []}]));
+    let wake = "/paths/~1api~1v1~1{resource}~1{namespace}~1{name}~1wake/post/requestBody";
+    assert_eq!(closed.at(&format!("{wake}/required")), false);
+    assert_eq!(closed.at("/paths/~1health/get/security"), json!([{}]));
+}

@@ -254,3 +254,34 @@ async fn a_panic_is_a_500_in_the_envelope() {
     assert_eq!(w.log_lines()[0]["level"], "error");
     w.get("/health").send().await.expect(200);
 }
+
+/// Gateways that never answer.
+#[derive(Debug)]
+struct SilentTraffic;
+
+#[async_trait]
+impl nagi_ports::Traffic for SilentTraffic {
+    async fn activity(&self, _id: &nagi_core::id::WorkloadId) -> Option<nagi_core::idle::Activity> {
+        std::future::pending().await
+    }
+
+    async fn prepare(&self, _id: &nagi_core::id::WorkloadId) -> Option<nagi_core::idle::Activity> {
+        std::future::pending().await
+    }
+
+    async fn settle(&self, _id: &nagi_core::id::WorkloadId, _settled: nagi_ports::Settled) {}
+}
+
+// What the gateways count is shown, and never in the way of an order or a read.
+#[tokio::test(start_paused = true)]
+async fn gateways_that_do_not_answer_hold_nothing_up() {
+    let w = Setup::default().world_with(|ports| ports.traffic = Arc::new(SilentTraffic));
+    let begun = tokio::time::Instant::now();
+    let status = w.get(&format!("{BASE}/status")).send().await.expect(200);
+    assert_eq!(status.at("/deployment/in_flight_requests"), Value::Null);
+    w.post(&format!("{BASE}/scale-to-zero"), r#"{"reason":"x"}"#)
+        .send()
+        .await
+        .expect(200);
+    assert!(begun.elapsed() <= Duration::from_secs(1));
+}

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::service::TowerToHyperService;
@@ -24,48 +24,48 @@ use serde_json::Value;
 
 use crate::app::{App, Ports};
 use crate::config::ServerConfig;
-use crate::exchange::{self, Site};
+use crate::exchange::{self, AnswerBody, Site};
 use crate::keys::{KeySources, Keyring};
 use crate::serve::crowd::Pulse;
 
 /// The workload of the founding documents.
-pub(super) const APP_A: &str = "project-a/sample-app-a";
+pub(crate) const APP_A: &str = "project-a/sample-app-a";
 /// The path of its verbs.
-pub(super) const BASE: &str = "/api/v1/deployments/project-a/sample-app-a";
+pub(crate) const BASE: &str = "/api/v1/deployments/project-a/sample-app-a";
 
 /// An API and everything behind it.
 #[derive(Debug)]
-pub(super) struct World {
-    pub(super) app: App,
-    pub(super) workloads: Arc<MemoryWorkloads>,
-    pub(super) traffic: Arc<MemoryTraffic>,
-    pub(super) clock: Arc<TestClock>,
-    pub(super) journal: Arc<MemoryJournal>,
-    pub(super) nodes: Arc<MemoryNodes>,
-    pub(super) logs: Arc<MemoryLogs>,
-    pub(super) metrics: Metrics,
+pub(crate) struct World {
+    pub(crate) app: App,
+    pub(crate) workloads: Arc<MemoryWorkloads>,
+    pub(crate) traffic: Arc<MemoryTraffic>,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) journal: Arc<MemoryJournal>,
+    pub(crate) nodes: Arc<MemoryNodes>,
+    pub(crate) logs: Arc<MemoryLogs>,
     log: Log,
     lines: Arc<Mutex<Vec<u8>>>,
-    api: Site,
+    pub(crate) api: Site,
     scraping: Site,
 }
 
 /// How a world is built.
 #[derive(Debug, Default)]
-pub(super) struct Setup {
-    pub(super) config: ServerConfig,
-    pub(super) keys: KeySources,
-    pub(super) kubernetes: bool,
-    pub(super) workloads: Option<Vec<Workload>>,
+pub(crate) struct Setup {
+    pub(crate) config: ServerConfig,
+    pub(crate) keys: KeySources,
+    pub(crate) kubernetes: bool,
+    pub(crate) workloads: Option<Vec<Workload>>,
+    pub(crate) shutdown: Option<Shutdown>,
 }
 
 impl Setup {
-    pub(super) fn world(self) -> World {
+    pub(crate) fn world(self) -> World {
         self.world_with(|_ports| {})
     }
 
     /// A world in which some ports are others.
-    pub(super) fn world_with(self, change: impl FnOnce(&mut Ports)) -> World {
+    pub(crate) fn world_with(self, change: impl FnOnce(&mut Ports)) -> World {
         let engine = if self.kubernetes {
             Engine::Kubernetes
         } else {
@@ -97,7 +97,8 @@ impl Setup {
         };
         change(&mut ports);
         let keys = Keyring::open(self.keys, metrics.clone()).unwrap();
-        let app = App::new(self.config, ports, keys, Shutdown::never());
+        let shutdown = self.shutdown.unwrap_or_else(Shutdown::never);
+        let app = App::new(self.config, ports, keys, shutdown);
         let site = |routes| Site {
             app: app.clone(),
             routes: TowerToHyperService::new(routes),
@@ -112,7 +113,6 @@ impl Setup {
             journal,
             nodes,
             logs,
-            metrics,
             log,
             lines,
             api,
@@ -122,13 +122,13 @@ impl Setup {
 }
 
 /// A world as an operator gets it who sets nothing.
-pub(super) fn world() -> World {
+pub(crate) fn world() -> World {
     Setup::default().world()
 }
 
 impl World {
     /// A request that is not sent yet.
-    pub(super) fn request(&self, method: &str, path: &str) -> Asking<'_> {
+    pub(crate) fn request(&self, method: &str, path: &str) -> Asking<'_> {
         Asking {
             world: self,
             method: method.parse().unwrap(),
@@ -139,21 +139,21 @@ impl World {
         }
     }
 
-    pub(super) fn get(&self, path: &str) -> Asking<'_> {
+    pub(crate) fn get(&self, path: &str) -> Asking<'_> {
         self.request("GET", path)
     }
 
-    pub(super) fn post(&self, path: &str, body: &str) -> Asking<'_> {
+    pub(crate) fn post(&self, path: &str, body: &str) -> Asking<'_> {
         self.request("POST", path).body(body)
     }
 
     /// The facts of the usual workload.
-    pub(super) fn app_a(&self) -> Arc<Workload> {
+    pub(crate) fn app_a(&self) -> Arc<Workload> {
         self.workloads.peek(&app_a())
     }
 
     /// Every line that was logged so far.
-    pub(super) fn log_lines(&self) -> Vec<Value> {
+    pub(crate) fn log_lines(&self) -> Vec<Value> {
         assert!(self.log.flush(std::time::Duration::from_secs(5)));
         let bytes = self.lines.lock().unwrap().clone();
         let text = String::from_utf8(bytes).unwrap();
@@ -162,13 +162,13 @@ impl World {
     }
 }
 
-pub(super) fn app_a() -> WorkloadId {
+pub(crate) fn app_a() -> WorkloadId {
     nagi_testkit::id(APP_A)
 }
 
 /// A request to be sent.
 #[derive(Debug)]
-pub(super) struct Asking<'w> {
+pub(crate) struct Asking<'w> {
     world: &'w World,
     method: Method,
     path: String,
@@ -178,12 +178,12 @@ pub(super) struct Asking<'w> {
 }
 
 impl Asking<'_> {
-    pub(super) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Bytes::from(body.into());
         self
     }
 
-    pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.append(
             HeaderName::from_static(name),
             HeaderValue::from_bytes(value.as_bytes()).unwrap(),
@@ -191,69 +191,74 @@ impl Asking<'_> {
         self
     }
 
-    pub(super) fn key(self, key: &str) -> Self {
+    pub(crate) fn key(self, key: &str) -> Self {
         self.header("authorization", &format!("Bearer {key}"))
     }
 
-    pub(super) fn from(mut self, peer: &str) -> Self {
+    pub(crate) fn from(mut self, peer: &str) -> Self {
         self.peer = peer.parse().unwrap();
         self
     }
 
     /// Sends it and takes the whole answer.
-    pub(super) async fn send(self) -> Answer {
-        let mut request = hyper::Request::builder()
-            .method(self.method.clone())
-            .uri(&self.path)
-            .body(Full::new(self.body))
-            .unwrap();
-        *request.headers_mut() = self.headers;
-        let pulse = Arc::new(Pulse::new());
-        let site = if self.path == nagi_api::routes::METRICS {
-            &self.world.scraping
-        } else {
-            &self.world.api
-        };
-        let served = exchange::serve(site.clone(), self.peer, pulse, request);
-        let Ok(response) = served.await;
-        let (parts, body) = response.into_parts();
+    pub(crate) async fn send(self) -> Answer {
+        let (method, path) = (self.method.clone(), self.path.clone());
+        let (parts, body) = self.response().await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let (status, headers) = (parts.status, &parts.headers);
-        super::contract::check(&self.method, &self.path, status, headers, &bytes);
+        super::contract::check(&method, &path, status, headers, &bytes);
         Answer {
             status: parts.status,
             headers: parts.headers,
             bytes,
         }
     }
+
+    /// Sends it and takes the head of the answer.
+    pub(crate) async fn response(self) -> Response<AnswerBody> {
+        let mut request = hyper::Request::builder()
+            .method(self.method)
+            .uri(&self.path)
+            .body(Full::new(self.body))
+            .unwrap();
+        *request.headers_mut() = self.headers;
+        let site = if self.path == nagi_api::routes::METRICS {
+            &self.world.scraping
+        } else {
+            &self.world.api
+        };
+        let pulse = Arc::new(Pulse::new());
+        let Ok(response) = exchange::serve(site.clone(), self.peer, pulse, request).await;
+        response
+    }
 }
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) bytes: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Bytes,
 }
 
 impl Answer {
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap()
     }
 
     /// A header as text; empty when it is not there.
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |v| v.to_str().unwrap())
     }
 
     /// A value by its JSON pointer.
-    pub(super) fn at(&self, pointer: &str) -> Value {
+    pub(crate) fn at(&self, pointer: &str) -> Value {
         self.json().pointer(pointer).cloned().unwrap_or(Value::Null)
     }
 
     /// Asserts the status and, for errors, the shape of the envelope.
     #[track_caller]
-    pub(super) fn expect(self, status: u16) -> Self {
+    pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(
             self.status.as_u16(),
             status,
@@ -281,8 +286,8 @@ impl Write for Lines {
 
 /// History that a test sets.
 #[derive(Debug, Default)]
-pub(super) struct MemoryJournal {
-    pub(super) entries: Mutex<Vec<HistoryEntry>>,
+pub(crate) struct MemoryJournal {
+    pub(crate) entries: Mutex<Vec<HistoryEntry>>,
 }
 
 #[async_trait]
@@ -310,8 +315,8 @@ impl Journal for MemoryJournal {
 
 /// Pools that a test sets.
 #[derive(Debug, Default)]
-pub(super) struct MemoryNodes {
-    pub(super) pools: Mutex<Vec<Pool>>,
+pub(crate) struct MemoryNodes {
+    pub(crate) pools: Mutex<Vec<Pool>>,
 }
 
 #[async_trait]
@@ -323,8 +328,8 @@ impl Nodes for MemoryNodes {
 
 /// Output that a test sets.
 #[derive(Debug, Default)]
-pub(super) struct MemoryLogs {
-    pub(super) lines: Mutex<Vec<LogLine>>,
+pub(crate) struct MemoryLogs {
+    pub(crate) lines: Mutex<Vec<LogLine>>,
 }
 
 #[async_trait]
@@ -346,7 +351,7 @@ impl Logs for MemoryLogs {
 
 impl World {
     /// Wall time now.
-    pub(super) fn now(&self) -> jiff::Timestamp {
+    pub(crate) fn now(&self) -> jiff::Timestamp {
         self.clock.now()
     }
 }

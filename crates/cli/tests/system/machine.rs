@@ -1,0 +1,258 @@
+//! `nagi all` in a directory of its own: started, called, killed, started again.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::http::{self, Answer};
+use crate::{processes, wait};
+
+/// A start takes a tenth of a second; on a machine that builds something else at the same time, several.
+const UP_MAX: Duration = Duration::from_secs(20);
+/// What a workload does takes as long as its processes need.
+const SETTLED_MAX: Duration = Duration::from_secs(20);
+
+/// Whether a start waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Closed,
+}
+
+/// A directory, three ports, a workload file: where Nagi runs, again and again.
+pub(crate) struct Machine {
+    directory: tempfile::TempDir,
+    pub(crate) api: u16,
+    pub(crate) metrics: u16,
+    pub(crate) gateway: u16,
+    environment: Vec<(String, String)>,
+    flags: Vec<String>,
+    state: PathBuf,
+    child: Option<Child>,
+}
+
+impl Machine {
+    /// Prepares, without a start. `NAGI` in the workload file stands for the binary under test.
+    pub(crate) fn new(workloads: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let text = workloads.replace("NAGI", env!("CARGO_BIN_EXE_nagi"));
+        std::fs::write(directory.path().join("workloads.yaml"), text).expect("a workload file");
+        let [api, metrics, gateway] = free_ports();
+        Self {
+            state: directory.path().join("state"),
+            directory,
+            api,
+            metrics,
+            gateway,
+            environment: Vec::new(),
+            // Limits on the rate of writes have tests of their own.
+            flags: vec!["--rate-limit".into(), "0".into()],
+            child: None,
+        }
+    }
+
+    /// With an environment variable more.
+    pub(crate) fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With flags more.
+    pub(crate) fn with_flags(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    /// With another state directory than `state` below its own.
+    pub(crate) fn with_state(mut self, state: &Path) -> Self {
+        self.state = state.to_owned();
+        self
+    }
+
+    /// Its own directory.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The state directory, as `/proc` names it.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.state.canonicalize().unwrap_or_else(|_| self.state.clone())
+    }
+
+    /// The arguments of `nagi`.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let mut arguments: Vec<String> = vec![
+            "all".into(),
+            "--workloads".into(),
+            self.directory().join("workloads.yaml").display().to_string(),
+            "--state-dir".into(),
+            self.state.display().to_string(),
+        ];
+        for (flag, port) in [("--listen", self.api), ("--metrics-listen", self.metrics), ("--gateway-listen", self.gateway)] {
+            arguments.extend([flag.into(), format!("127.0.0.1:{port}")]);
+        }
+        arguments.extend(self.flags.iter().cloned());
+        arguments
+    }
+
+    /// Starts Nagi without waiting for it.
+    fn spawn(&mut self, gate: Gate) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory().join("nagi.log"))
+            .expect("a log file");
+        let mut command = match gate {
+            Gate::Open => Command::new(env!("CARGO_BIN_EXE_nagi")),
+            Gate::Closed => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "read -r line; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_nagi")]);
+                shell
+            }
+        };
+        command.args(self.arguments()).env_clear();
+        command.stdin(if gate == Gate::Open { Stdio::null() } else { Stdio::piped() });
+        command.stdout(log.try_clone().expect("the same file")).stderr(log);
+        // Where an instrumented binary writes what it covered; without it that would land in the source tree.
+        for name in ["LLVM_PROFILE_FILE", "PATH"] {
+            command.envs(std::env::var_os(name).map(|value| (name, value)));
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        self.child = Some(command.spawn().expect("nagi starts"));
+    }
+
+    /// Starts Nagi and waits until it is healthy.
+    pub(crate) fn start(&mut self) {
+        self.start_watching(|| {});
+    }
+
+    /// The same, and calls `watch` again and again meanwhile.
+    pub(crate) fn start_watching(&mut self, mut watch: impl FnMut()) {
+        self.spawn(Gate::Open);
+        let up = wait(UP_MAX, || {
+            watch();
+            let health = self.try_call("GET", "/health", "");
+            health.is_ok_and(|answer| answer.status == 200).then_some(())
+        });
+        assert!(up.is_some(), "nagi does not come up:\n{}", self.log());
+    }
+
+    /// Prepares a start in a process that waits; its first instruction of Nagi runs after [`Machine::open_gate`].
+    pub(crate) fn start_behind_gate(&mut self) {
+        self.spawn(Gate::Closed);
+    }
+
+    /// Lets a prepared start go on.
+    pub(crate) fn open_gate(&mut self) {
+        let input = self.child.as_mut().and_then(|child| child.stdin.take());
+        input.expect("it waits behind a gate").write_all(b"\n").expect("it reads");
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> i32 {
+        self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok()).expect("it runs")
+    }
+
+    /// The word that marks its processes.
+    pub(crate) fn instance(&self) -> String {
+        processes::instance(&self.state).expect("it was started once")
+    }
+
+    /// `kill -9`, and waits for the end.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            // A tracer in this process may have waited for it already.
+            child.wait().ok();
+        }
+    }
+
+    /// Kills what runs for it, while it does not run itself.
+    pub(crate) fn kill_replicas(&self) {
+        let Some(instance) = processes::instance(&self.state) else { return };
+        // A supervisor that was started last may start its command after the first look.
+        wait(Duration::from_secs(5), || {
+            processes::kill_all(&instance);
+            processes::of_instance(&instance).is_empty().then_some(())
+        });
+    }
+
+    /// SIGTERM; gives the exit code, and the signal when there was one.
+    pub(crate) fn stop(&mut self) -> (Option<i32>, Option<i32>) {
+        let id = nix::unistd::Pid::from_raw(self.id());
+        nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).expect("it runs");
+        let mut child = self.child.take().expect("it runs");
+        // The grace time is 30 s.
+        let ended = wait(Duration::from_secs(40), || child.try_wait().expect("it is our child"));
+        let Some(status) = ended else {
+            child.kill().ok();
+            panic!("nagi does not end on SIGTERM:\n{}", self.log());
+        };
+        (status.code(), status.signal())
+    }
+
+    /// The log so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory().join("nagi.log")).unwrap_or_default()
+    }
+
+    /// An API call.
+    pub(crate) fn try_call(&self, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
+        http::exchange(self.api, method, path, &[], body)
+    }
+
+    /// An API call that must be answered with this status.
+    pub(crate) fn call(&self, status: u16, method: &str, path: &str, body: &str) -> Value {
+        let answer = self.try_call(method, path, body);
+        match answer {
+            Ok(answer) if answer.status == status => answer.json(),
+            other => panic!("{method} {path} {body}: {other:?} instead of {status}\n{}", self.log()),
+        }
+    }
+
+    /// Waits until a workload's wanted count, and what runs, is `count`.
+    pub(crate) fn wait_settled(&self, workload: &Workload, count: u64) -> Value {
+        let settled = wait(SETTLED_MAX, || {
+            let item = self.try_call("GET", &workload.path("status"), "").ok()?.json()["deployment"].take();
+            let all = ["desired_replicas", "current_replicas", "available_replicas"];
+            all.iter().all(|field| item[field] == count).then_some(item)
+        });
+        settled.unwrap_or_else(|| {
+            let now = self.try_call("GET", &workload.path("status"), "");
+            panic!("{} does not come to {count} replicas: {now:?}\n{}", workload.name, self.log())
+        })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill();
+        self.kill_replicas();
+    }
+}
+
+/// A workload, for its paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Workload {
+    pub(crate) namespace: &'static str,
+    pub(crate) name: &'static str,
+}
+
+impl Workload {
+    /// The path of one of its operations.
+    pub(crate) fn path(&self, verb: &str) -> String {
+        format!("/api/v1/deployments/{}/{}/{verb}", self.namespace, self.name)
+    }
+}
+
+/// Ports that were free a moment ago.
+pub(crate) fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    let held: [TcpListener; COUNT] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    held.map(|listener| listener.local_addr().expect("an address").port())
+}
