@@ -89,7 +89,7 @@ pub(crate) async fn run(verb: Verb, global: &GlobalArgs) -> ExitCode {
         Verb::Key(command) => key::run(&command, &session),
         Verb::Config(command) => config::run(&command, &session),
         Verb::Version(args) => version::run(&args, &session),
-        Verb::Completions(args) => completions::run(&args, &session),
+        Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args, &session),
         Verb::Generate(args) => generate::run(&args, &session),
     };

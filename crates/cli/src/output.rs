@@ -77,18 +77,6 @@ impl Output {
         table.text(self.style(), self.terminal.stdout_columns)
     }
 
-    /// Writes data, with a line end behind it.
-    pub(crate) fn data(&self, text: &str) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        if !text.ends_with('\n') && !text.is_empty() {
-            stdout.write_all(b"\n")?;
-        }
-        // At once, also into a pipe: somebody may be waiting for it.
-        stdout.flush()?;
-        Ok(())
-    }
-
     /// Writes a body of the API: as `table` makes it for people, or as it is.
     pub(crate) fn body(
         &self,
@@ -97,17 +85,17 @@ impl Output {
         table: impl FnOnce(Detail) -> String,
     ) -> Result<(), Failure> {
         match self.format {
-            Format::Table => self.data(&table(Detail::Normal)),
-            Format::Wide => self.data(&table(Detail::Wide)),
-            Format::Json => self.data(&json(raw, place)),
-            Format::Yaml => self.data(&yaml(raw, place)?),
+            Format::Table => write(&table(Detail::Normal)),
+            Format::Wide => write(&table(Detail::Wide)),
+            Format::Json => write(&json(raw, place)),
+            Format::Yaml => write(&yaml(raw, place)?),
         }
     }
 
     /// Says something that is not data, unless `--quiet`. A stderr that is gone is nobody to tell.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            self.stderr(text);
+            tell(text);
         }
     }
 
@@ -138,29 +126,41 @@ impl Output {
                 _ => Tone::Calm,
             };
             let label = self.terminal.stderr_style.paint(tone, &format!("{label}:"));
-            self.stderr(&format!("{label} {}", words::clean(&text)));
+            tell(&format!("{label} {}", words::clean(&text)));
         }
-    }
-
-    /// Writes to stderr as it is.
-    pub(crate) fn stderr(&self, text: &str) {
-        drop(writeln!(io::stderr(), "{text}"));
-    }
-
-    /// Writes to stderr without a line end, for what is drawn over again.
-    pub(crate) fn draw(&self, text: &str) {
-        let mut stderr = io::stderr().lock();
-        drop(
-            stderr
-                .write_all(text.as_bytes())
-                .and_then(|()| stderr.flush()),
-        );
     }
 
     /// True unless `--quiet`.
     pub(crate) const fn speaks(&self) -> bool {
         !self.quiet
     }
+}
+
+/// Writes data, with a line end behind it.
+pub(crate) fn write(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') && !text.is_empty() {
+        stdout.write_all(b"\n")?;
+    }
+    // At once, also into a pipe: somebody may be waiting for it.
+    stdout.flush()?;
+    Ok(())
+}
+
+/// Writes to stderr as it is.
+pub(crate) fn tell(text: &str) {
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
+/// Writes to stderr without a line end, for what is drawn over again.
+pub(crate) fn draw(text: &str) {
+    let mut stderr = io::stderr().lock();
+    drop(
+        stderr
+            .write_all(text.as_bytes())
+            .and_then(|()| stderr.flush()),
+    );
 }
 
 /// How much a table shows.

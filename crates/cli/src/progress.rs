@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use crate::output::Output;
 use crate::output::style::Tone;
-use crate::output::words;
+use crate::output::{Output, draw, words};
 
 /// Goes to the beginning of the line and clears it.
 const CLEAR_LINE: &str = "\r\u{1b}[K";
@@ -39,14 +38,14 @@ impl<'o> Progress<'o> {
         }
         let style = self.output.terminal().stderr_style;
         let line = style.paint(Tone::Dim, &step_line(after, &format!("{text} …")));
-        self.output.draw(&format!("{CLEAR_LINE}{line}"));
+        draw(&format!("{CLEAR_LINE}{line}"));
         self.drawn = true;
     }
 
     /// Takes the drawn line away.
     pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.drawn) {
-            self.output.draw(CLEAR_LINE);
+            draw(CLEAR_LINE);
         }
     }
 }

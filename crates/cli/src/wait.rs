@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::words;
 use crate::progress::Progress;
 use crate::session::Session;
 use crate::when::parse_span;
@@ -195,8 +196,8 @@ impl Waiting {
         let before = self.counts.replace(counts);
         let stopping = counts.1 > counts.0;
         if stopping && before != Some(counts) {
-            let text = format!("stopping: {} of {} left", counts.1, counts.0);
-            progress.step(self.began.elapsed(), &text);
+            let extra = words::count(u64::from(counts.1 - counts.0), "replica");
+            progress.step(self.began.elapsed(), &format!("stopping {extra}"));
         }
     }
 
@@ -227,8 +228,10 @@ async fn told(events: &mut Option<EventFollower>, id: &WorkloadId) -> Option<Eve
                 && event.name == id.name.as_str()
                 && event.resource == id.resource.as_str()
         }),
-        Ok(Followed::Event(ServerEvent::Reset | ServerEvent::Unknown { .. }))
-        | Ok(Followed::Lost { .. }) => None,
+        Ok(
+            Followed::Event(ServerEvent::Reset | ServerEvent::Unknown { .. })
+            | Followed::Lost { .. },
+        ) => None,
         Err(_) => {
             *events = None;
             None
@@ -250,7 +253,7 @@ fn current(goal: Goal, item: &WorkloadItem) -> String {
 }
 
 fn timed_out(goal: Goal, id: &WorkloadId, limit: Duration, last: Option<&WorkloadItem>) -> Failure {
-    let span = crate::output::words::span(limit);
+    let span = words::span(limit);
     let mut failure = Failure::new(
         Exit::TimedOut,
         format!("{id} is not {} after {span}", goal.words()),

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::table::Table;
-use crate::output::{Detail, Format, Output, Place};
+use crate::output::{Detail, Format, Output, Place, write};
 use crate::session::Session;
 
 /// Clears the screen and goes to its top.
@@ -107,7 +107,7 @@ pub(crate) async fn run(
                     .is_none_or(|last| shown.differs(last) || (redraw && shown.text != last.text));
                 if news {
                     if redraw {
-                        output.data(CLEAR)?;
+                        write(CLEAR)?;
                     }
                     shown.print(output, Place::InSeries)?;
                     last = Some(shown);

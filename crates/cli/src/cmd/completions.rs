@@ -5,7 +5,7 @@ use clap_complete::{Shell, generate};
 
 use crate::commands::Cli;
 use crate::failure::Failure;
-use crate::session::Session;
+use crate::output::write;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,8 +22,8 @@ pub(crate) struct CompletionsArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &CompletionsArgs, session: &Session) -> Result<(), Failure> {
+pub(crate) fn run(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();
     generate(args.shell, &mut Cli::command(), "nagi", &mut script);
-    session.output.data(&String::from_utf8_lossy(&script))
+    write(&String::from_utf8_lossy(&script))
 }

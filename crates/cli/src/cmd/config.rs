@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Format, Place, words};
+use crate::output::{Format, Place, tell, words, write};
 use crate::session::Session;
 
 const CHECK_EXAMPLES: &str = "\
@@ -43,9 +43,9 @@ pub(crate) struct SchemaArgs {}
 pub(crate) fn run(command: &ConfigCommand, session: &Session) -> Result<(), Failure> {
     match command {
         ConfigCommand::Check(args) => check(args, session),
-        ConfigCommand::Schema(SchemaArgs {}) => session
-            .output
-            .data(&format!("{:#}", WorkloadFile::json_schema())),
+        ConfigCommand::Schema(SchemaArgs {}) => {
+            write(&format!("{:#}", WorkloadFile::json_schema()))
+        }
     }
 }
 
@@ -71,7 +71,7 @@ fn check(args: &CheckArgs, session: &Session) -> Result<(), Failure> {
             match output.format() {
                 Format::Table | Format::Wide => {
                     for problem in &problems {
-                        output.stderr(&line(&name, problem));
+                        tell(&line(&name, problem));
                     }
                 }
                 Format::Json | Format::Yaml => {

@@ -162,13 +162,16 @@ fn line(event: &Event, detail: Detail, style: Style) -> String {
         value(&event.to)
     );
     if let Some(actor) = &event.actor {
-        line.push_str(&format!("  by {}", words::clean(actor)));
+        line.push_str("  by ");
+        line.push_str(&words::clean(actor));
     }
     if let Some(reason) = &event.reason {
-        line.push_str(&format!("  ({})", words::clean(reason)));
+        line.push_str("  ");
+        line.push_str(&words::clean(reason));
     }
     if detail == Detail::Wide {
-        line.push_str(&format!("  id {}", words::clean(&event.id)));
+        line.push_str("  id ");
+        line.push_str(&words::clean(&event.id));
     }
     line
 }

@@ -12,6 +12,7 @@ use super::completions::{self, CompletionsArgs};
 use super::man::{self, ManArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::write;
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -50,9 +51,9 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<(), Failure>
         What::Metrics => metrics::page()?,
         What::Schema => format!("{:#}", WorkloadFile::json_schema()),
         What::Man(args) => return man::run(args, session),
-        What::Completions(args) => return completions::run(args, session),
+        What::Completions(args) => return completions::run(args),
     };
-    session.output.data(&text)
+    write(&text)
 }
 
 fn openapi() -> Result<serde_json::Value, Failure> {

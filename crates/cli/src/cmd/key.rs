@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::table::{Cell, Table};
-use crate::output::{Place, words};
+use crate::output::{self, Place, words};
 use crate::session::Session;
 use crate::target::nearest;
 use crate::when::When;
@@ -195,7 +195,7 @@ fn confirm(entry: &KeyEntry, session: &Session) -> Result<(), Failure> {
                 .hint("say so with --yes"),
         );
     }
-    session.output.draw(&format!("{what}? [y/N] "));
+    output::draw(&format!("{what}? [y/N] "));
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {

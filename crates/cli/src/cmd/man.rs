@@ -8,6 +8,7 @@ use clap_mangen::Man;
 use crate::commands::Cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::write;
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
@@ -28,9 +29,7 @@ pub(crate) fn run(args: &ManArgs, session: &Session) -> Result<(), Failure> {
     let mut whole = Cli::command();
     whole.build();
     let Some(directory) = &args.directory else {
-        return session
-            .output
-            .data(&String::from_utf8_lossy(&page(&whole)?));
+        return write(&String::from_utf8_lossy(&page(&whole)?));
     };
     let mut pages = Vec::new();
     collect(&whole, "nagi", &mut pages)?;

@@ -89,19 +89,20 @@ pub(crate) async fn run(args: &SleepArgs, session: &Session) -> Result<(), Failu
         )
         .await?;
     session.output.body(&raw(&status.raw)?, Place::Alone, |_| {
-        format!("{id}: asleep after {}", words::seconds(took.as_secs_f64()))
+        format!("{id}: asleep after {}", words::took(took))
     })
 }
 
 fn line(result: &ScaleResult, now: jiff::Timestamp) -> String {
-    let mut line = if result.previous_replicas == 0 {
+    let line = if result.previous_replicas == 0 {
         "asleep already".to_owned()
     } else {
         let before = words::count(u64::from(result.previous_replicas), "replica");
         format!("goes to sleep, had {before}")
     };
     if let Some(at) = result.scheduled_scale_up {
-        line.push_str(&format!(", wakes {} ({at})", words::relative(at.0, now)));
+        let relative = words::relative(at.0, now);
+        return format!("{line}, wakes {relative} ({at})");
     }
     line
 }

@@ -1,5 +1,7 @@
 //! `nagi status`: one workload in full.
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use jiff::Timestamp;
 use nagi_api::{Time, WorkloadItem};
@@ -82,11 +84,13 @@ impl Facts {
     fn heading(&mut self, item: &WorkloadItem) {
         let name = words::clean(&format!("{}/{}", item.namespace, item.name));
         let status = words::clean(&item.status);
-        self.text.push_str(&format!(
-            "{}   {}\n",
+        writeln!(
+            self.text,
+            "{}   {}",
             self.style.paint(Tone::Strong, &name),
             self.style.paint(list::tone(&item.status), &status)
-        ));
+        )
+        .unwrap_or(());
         self.fact_some("reason", item.reason.as_deref());
     }
 
@@ -105,10 +109,10 @@ impl Facts {
             }
             if replica.restarts > 0 {
                 let restarts = words::count(u64::from(replica.restarts), "restart");
-                line.push_str(&format!(", {restarts}"));
+                line.extend([", ", restarts.as_str()]);
             }
             if let Some(address) = &replica.address {
-                line.push_str(&format!(", {address}"));
+                line.extend([", ", address.as_str()]);
             }
             self.fact(&format!("  {}", replica.name), &line);
         }
@@ -191,7 +195,7 @@ impl Facts {
     fn fact(&mut self, name: &str, value: &str) {
         let name = words::clean(name);
         let name = self.style.paint(Tone::Dim, &format!("{name:<NAME_WIDTH$}"));
-        self.text
-            .push_str(&format!("  {name} {}\n", words::clean(value)));
+        // Writing to a string cannot fail.
+        writeln!(self.text, "  {name} {}", words::clean(value)).unwrap_or(());
     }
 }

@@ -110,10 +110,11 @@ fn line(answer: &WakeAnswer) -> String {
     if let Some(seconds) = result.eta_seconds
         && !is_awake(answer)
     {
-        line.push_str(&format!(", in about {}", words::seconds(seconds)));
+        line.push_str(", in about ");
+        line.push_str(&words::seconds(seconds));
     }
     if let Some(at) = result.scheduled_scale_up {
-        line.push_str(&format!("; the wake scheduled for {at} stays"));
+        return format!("{line}; the wake scheduled for {at} stays");
     }
     line
 }
@@ -121,8 +122,5 @@ fn line(answer: &WakeAnswer) -> String {
 pub(super) fn awake_line(status: &StatusAnswer, took: std::time::Duration) -> String {
     let item = &status.deployment;
     let serving = words::count(u64::from(item.available_replicas), "replica");
-    format!(
-        "awake after {}, {serving} serving",
-        words::seconds(took.as_secs_f64())
-    )
+    format!("awake after {}, {serving} serving", words::took(took))
 }

@@ -61,16 +61,6 @@ impl Terminal {
             asks: io::stdin().is_terminal() && err,
         }
     }
-
-    /// Streams that are files or pipes.
-    #[cfg(test)]
-    pub(crate) const PIPES: Self = Self {
-        stdout_style: Style::Plain,
-        stderr_style: Style::Plain,
-        stdout_columns: None,
-        stderr_redraws: false,
-        asks: false,
-    };
 }
 
 #[expect(

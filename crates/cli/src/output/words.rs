@@ -57,6 +57,11 @@ pub(crate) fn seconds(seconds: f64) -> String {
     format!("{seconds:.1} s")
 }
 
+/// How long something took, as exact as its steps are shown: `0.03 s`.
+pub(crate) fn took(took: Duration) -> String {
+    format!("{:.2} s", took.as_secs_f64())
+}
+
 /// An instant as people compare it with now: `in 3m12s`, `5m ago`, `now`.
 pub(crate) fn relative(at: Timestamp, now: Timestamp) -> String {
     let (ahead, behind) = (between(now, at), between(at, now));

@@ -17,7 +17,7 @@ pub(super) fn page() -> String {
     );
     page.push_str("| Command | |\n|---|---|\n");
     let mut commands = Vec::new();
-    collect(&whole, "nagi".to_owned(), &mut commands);
+    collect(&whole, "nagi", &mut commands);
     for (name, command) in &commands {
         if command.get_subcommands().any(|child| !child.is_hide_set()) && name != "nagi" {
             continue;
@@ -47,13 +47,13 @@ pub(super) fn page() -> String {
     page
 }
 
-fn collect<'c>(command: &'c Command, name: String, into: &mut Vec<(String, &'c Command)>) {
-    into.push((name.clone(), command));
+fn collect<'c>(command: &'c Command, name: &str, into: &mut Vec<(String, &'c Command)>) {
+    into.push((name.to_owned(), command));
     for child in command
         .get_subcommands()
         .filter(|child| !child.is_hide_set())
     {
-        collect(child, format!("{name} {}", child.get_name()), into);
+        collect(child, &format!("{name} {}", child.get_name()), into);
     }
 }
 
@@ -136,7 +136,8 @@ pub(super) fn spelled(arg: &Arg) -> String {
     }
     let mut text = format!("{}{}", short.unwrap_or_default(), longs.join(", "));
     if arg.get_action().takes_values() {
-        text.push_str(&format!(" {}", value(arg)));
+        text.push(' ');
+        text.push_str(&value(arg));
     }
     text
 }
@@ -187,7 +188,8 @@ fn help(arg: &Arg) -> String {
         Vec::new()
     };
     if !values.is_empty() {
-        text.push_str(&format!(": {}", values.join(", ")));
+        text.push_str(": ");
+        text.push_str(&values.join(", "));
     }
     text
 }

@@ -152,7 +152,7 @@ fn form(schema: Option<&Value>) -> String {
         _ => "any".to_owned(),
     };
     if let Some(format) = schema.get("format").and_then(Value::as_str) {
-        word.push_str(&format!(" ({format})"));
+        word.extend([" (", format, ")"]);
     }
     word
 }
