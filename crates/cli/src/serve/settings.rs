@@ -66,7 +66,7 @@ const API_KEY_FILE: Setting = Setting {
     flag: "--api-key-file",
     env: "API_KEY_FILE",
 };
-const KEYS_FILE: Setting = Setting {
+pub(crate) const KEYS_FILE: Setting = Setting {
     flag: "--keys-file",
     env: "NAGI_KEYS_FILE",
 };
@@ -204,9 +204,10 @@ pub(crate) struct ConfigError {
 
 /// One setting: how people name it.
 #[derive(Debug, Clone, Copy)]
-struct Setting {
+pub(crate) struct Setting {
     flag: &'static str,
-    env: &'static str,
+    /// Its environment variable.
+    pub(crate) env: &'static str,
 }
 
 impl Setting {
