@@ -22,6 +22,16 @@ Examples:
   nagi sleep sample-app-a -n project-a               put it to sleep
   nagi wake sample-app-a -n project-a --wait         wake it, and see the stages pass";
 
+const ALL_EXAMPLES: &str = "\
+Examples:
+  nagi all --workloads local.yaml
+  nagi all --workloads local.yaml --listen 127.0.0.1:8081 --state-dir ./state
+  NAGI_KEYS_FILE=keys.yaml nagi all --workloads local.yaml";
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  nagi demo                                          the tour, then everything stays up until Ctrl-C
+  nagi demo --once                                   the tour as a check: its exit code tells";
+
 /// Puts workloads that nobody uses to sleep, and wakes them at the first request.
 #[derive(Debug, Parser)]
 #[command(
@@ -80,8 +90,10 @@ pub(crate) struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve API and gateway on this machine
+    #[command(after_help = ALL_EXAMPLES)]
     All(Box<all::AllArgs>),
     /// Show what Nagi does, with two sample projects
+    #[command(after_help = DEMO_EXAMPLES)]
     Demo(Box<demo::DemoArgs>),
     /// Serve the API on a Kubernetes cluster; what `nagi` alone does
     Server(Box<ServerArgs>),

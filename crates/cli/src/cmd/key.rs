@@ -16,6 +16,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, Place, words};
+use crate::serve::settings::KEYS_FILE_ENV;
 use crate::session::Session;
 use crate::target::nearest;
 use crate::when::When;
@@ -47,7 +48,7 @@ pub(crate) enum KeyCommand {
 #[derive(Debug, Args)]
 pub(crate) struct FileArgs {
     /// The keys file, as the server has it in --keys-file
-    #[arg(short, long, env = "NAGI_KEYS_FILE", value_name = "FILE")]
+    #[arg(short, long, env = KEYS_FILE_ENV, value_name = "FILE")]
     file: PathBuf,
 }
 

@@ -28,6 +28,9 @@ const HOLD_DEFAULT: Duration = Duration::from_secs(25);
 /// Longest hold that may be asked for.
 const HOLD_MAX: Duration = Duration::from_hours(1);
 
+/// The variable of `--keys-file`, which `nagi key` reads too.
+pub(crate) const KEYS_FILE_ENV: &str = "NAGI_KEYS_FILE";
+
 // The settings as people name them: on the command line, and in the environment. What each means stands at its field
 // in `ServeArgs`.
 const LISTEN: Setting = Setting {
@@ -68,7 +71,7 @@ const API_KEY_FILE: Setting = Setting {
 };
 const KEYS_FILE: Setting = Setting {
     flag: "--keys-file",
-    env: "NAGI_KEYS_FILE",
+    env: KEYS_FILE_ENV,
 };
 const REQUIRE_AUTH: Setting = Setting {
     flag: "--require-auth",

@@ -38,12 +38,22 @@ impl Answer {
 ///
 /// # Errors
 /// The connection was refused, cut before an answer, or silent for too long.
-pub(crate) fn exchange(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), CONNECT_MAX)?;
+pub(crate) fn exchange(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<Answer> {
+    let mut stream =
+        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), CONNECT_MAX)?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.set_nodelay(true)?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
-    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+    if !headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+    {
         head.push_str("Host: localhost\r\n");
     }
     for (name, value) in headers {
@@ -62,8 +72,14 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let answer = Answer { status, head: head.to_owned(), body: body.to_owned() };
-    let length = answer.header("content-length").and_then(|length| length.parse::<usize>().ok());
+    let answer = Answer {
+        status,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    };
+    let length = answer
+        .header("content-length")
+        .and_then(|length| length.parse::<usize>().ok());
     // A part of an answer is none.
     if length.is_some_and(|length| length > body.len()) {
         return None;

@@ -52,7 +52,11 @@ fn places(steps: &[Step]) -> Vec<Place> {
         let occurrence = seen.entry(step).or_default();
         *occurrence += 1;
         for phase in [Phase::Before, Phase::After] {
-            places.push(Place { step: step.clone(), occurrence: *occurrence, phase });
+            places.push(Place {
+                step: step.clone(),
+                occurrence: *occurrence,
+                phase,
+            });
         }
     }
     places
@@ -63,7 +67,11 @@ fn run(operation: &Operation) -> String {
     let mut machine = Machine::new(operations::WORKLOADS);
     machine.start();
     let recorded = record(operation, &mut machine);
-    assert!(!recorded.is_empty(), "{}: takes no durable step, so the table is wrong about it", operation.name);
+    assert!(
+        !recorded.is_empty(),
+        "{}: takes no durable step, so the table is wrong about it",
+        operation.name
+    );
     let mut unreached = BTreeSet::new();
     let places = places(&recorded);
     for place in &places {
@@ -73,8 +81,17 @@ fn run(operation: &Operation) -> String {
             unreached.insert(format!("{:?} {}", place.phase, place.step));
         }
     }
-    assert!(unreached.is_empty(), "{}: never came to {unreached:?}", operation.name);
-    format!("{:<28} {:>3} steps, {:>3} kills", operation.name, recorded.len(), places.len())
+    assert!(
+        unreached.is_empty(),
+        "{}: never came to {unreached:?}",
+        operation.name
+    );
+    format!(
+        "{:<28} {:>3} steps, {:>3} kills",
+        operation.name,
+        recorded.len(),
+        places.len()
+    )
 }
 
 /// One run without a kill until it is over.
@@ -82,7 +99,12 @@ fn record(operation: &Operation, machine: &mut Machine) -> Vec<Step> {
     operation.prepare(machine);
     let (tracer, acknowledged) = operation.act(machine, Plan::Record);
     let done = wait(RIGHT_MAX, || operation.is_done(machine).then_some(()));
-    assert!(done.is_some(), "{}: does not come to its end without a kill\n{}", operation.name, machine.log());
+    assert!(
+        done.is_some(),
+        "{}: does not come to its end without a kill\n{}",
+        operation.name,
+        machine.log()
+    );
     let mut seen = tracer.steps_so_far();
     wait(RIGHT_MAX, || {
         std::thread::sleep(QUIET);
@@ -100,12 +122,21 @@ fn record(operation: &Operation, machine: &mut Machine) -> Vec<Step> {
 /// One run with a kill; false when the step did not come.
 fn kill_at(operation: &Operation, machine: &mut Machine, place: &Place) -> bool {
     operation.prepare(machine);
-    let plan = Plan::Kill { step: place.step.clone(), occurrence: place.occurrence, phase: place.phase };
+    let plan = Plan::Kill {
+        step: place.step.clone(),
+        occurrence: place.occurrence,
+        phase: place.phase,
+    };
     let (tracer, acknowledged) = operation.act(machine, plan);
     wait(REACHED_MAX, || tracer.has_ended().then_some(()));
     machine.kill();
     let trace = tracer.finish();
-    judge(operation, machine, acknowledged, &format!("{:?} {} ({})", place.phase, place.step, place.occurrence));
+    judge(
+        operation,
+        machine,
+        acknowledged,
+        &format!("{:?} {} ({})", place.phase, place.step, place.occurrence),
+    );
     trace.killed
 }
 
@@ -131,22 +162,35 @@ fn judge(operation: &Operation, machine: &mut Machine, acknowledged: bool, place
             machine.log()
         );
     }
-    assert!(operation.may_be(desired, acknowledged), "{name}, killed {place}: {desired} are wanted: {item}");
+    assert!(
+        operation.may_be(desired, acknowledged),
+        "{name}, killed {place}: {desired} are wanted: {item}"
+    );
     if desired == 0 {
-        assert_eq!(item["remembered_replicas"], operation.remembered, "{name}, killed {place}: {item}");
+        assert_eq!(
+            item["remembered_replicas"], operation.remembered,
+            "{name}, killed {place}: {item}"
+        );
     }
     operation.judge(machine, &item, acknowledged, place);
 
     // What is wanted may still change (a schedule comes, idleness), so it is read anew at every look.
     let counts = || {
         let item = machine.call(200, "GET", &workload.path("status"), "")["deployment"].take();
-        ["desired_replicas", "current_replicas", "available_replicas"].map(|field| item[field].as_u64())
+        ["desired_replicas", "current_replicas", "available_replicas"]
+            .map(|field| item[field].as_u64())
     };
     let right = wait(RIGHT_MAX, || {
         let running = u64::try_from(twice().len()).ok();
         counts().iter().all(|count| *count == running).then_some(())
     });
-    assert!(right.is_some(), "{name}, killed {place}: {:?} and {:?} run\n{}", counts(), twice(), machine.log());
+    assert!(
+        right.is_some(),
+        "{name}, killed {place}: {:?} and {:?} run\n{}",
+        counts(),
+        twice(),
+        machine.log()
+    );
 }
 
 // Invariant 7 of the design; F06, A-029; "kill table" of the REST issue.
@@ -155,14 +199,23 @@ fn nothing_is_lost_and_nothing_runs_twice_wherever_the_process_is_killed() {
     let only = std::env::var(ONLY).ok();
     // One operation has one machine of its own and mostly waits.
     let lines = std::thread::scope(|scope| {
-        let chosen = OPERATIONS.iter().filter(|operation| only.as_deref().is_none_or(|only| only == operation.name));
-        let runs: Vec<_> = chosen.map(|operation| (operation.name, scope.spawn(|| run(operation)))).collect();
-        let ended = runs.into_iter().map(|(name, run)| run.join().map_err(|_| name));
+        let chosen = OPERATIONS
+            .iter()
+            .filter(|operation| only.as_deref().is_none_or(|only| only == operation.name));
+        let runs: Vec<_> = chosen
+            .map(|operation| (operation.name, scope.spawn(|| run(operation))))
+            .collect();
+        let ended = runs
+            .into_iter()
+            .map(|(name, run)| run.join().map_err(|_| name));
         ended.collect::<Vec<_>>()
     });
     for line in lines.iter().flatten() {
         println!("{line}");
     }
-    let failed: Vec<_> = lines.iter().filter_map(|line| line.as_ref().err()).collect();
+    let failed: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line.as_ref().err())
+        .collect();
     assert!(failed.is_empty(), "failed: {failed:?}");
 }

@@ -64,7 +64,8 @@ impl Machine {
 
     /// With flags more.
     pub(crate) fn with_flags(mut self, flags: &[&str]) -> Self {
-        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self.flags
+            .extend(flags.iter().map(|flag| (*flag).to_owned()));
         self
     }
 
@@ -81,7 +82,9 @@ impl Machine {
 
     /// The state directory, as `/proc` names it.
     pub(crate) fn state(&self) -> PathBuf {
-        self.state.canonicalize().unwrap_or_else(|_| self.state.clone())
+        self.state
+            .canonicalize()
+            .unwrap_or_else(|_| self.state.clone())
     }
 
     /// The arguments of `nagi`.
@@ -89,11 +92,18 @@ impl Machine {
         let mut arguments: Vec<String> = vec![
             "all".into(),
             "--workloads".into(),
-            self.directory().join("workloads.yaml").display().to_string(),
+            self.directory()
+                .join("workloads.yaml")
+                .display()
+                .to_string(),
             "--state-dir".into(),
             self.state.display().to_string(),
         ];
-        for (flag, port) in [("--listen", self.api), ("--metrics-listen", self.metrics), ("--gateway-listen", self.gateway)] {
+        for (flag, port) in [
+            ("--listen", self.api),
+            ("--metrics-listen", self.metrics),
+            ("--gateway-listen", self.gateway),
+        ] {
             arguments.extend([flag.into(), format!("127.0.0.1:{port}")]);
         }
         arguments.extend(self.flags.iter().cloned());
@@ -112,13 +122,23 @@ impl Machine {
             Gate::Open => Command::new(env!("CARGO_BIN_EXE_nagi")),
             Gate::Closed => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", "read -r line; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_nagi")]);
+                shell.args([
+                    "-c",
+                    "read -r line; exec \"$0\" \"$@\"",
+                    env!("CARGO_BIN_EXE_nagi"),
+                ]);
                 shell
             }
         };
         command.args(self.arguments()).env_clear();
-        command.stdin(if gate == Gate::Open { Stdio::null() } else { Stdio::piped() });
-        command.stdout(log.try_clone().expect("the same file")).stderr(log);
+        command.stdin(if gate == Gate::Open {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        });
+        command
+            .stdout(log.try_clone().expect("the same file"))
+            .stderr(log);
         // Where an instrumented binary writes what it covered; without it that would land in the source tree.
         for name in ["LLVM_PROFILE_FILE", "PATH"] {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
@@ -138,7 +158,9 @@ impl Machine {
         let up = wait(UP_MAX, || {
             watch();
             let health = self.try_call("GET", "/health", "");
-            health.is_ok_and(|answer| answer.status == 200).then_some(())
+            health
+                .is_ok_and(|answer| answer.status == 200)
+                .then_some(())
         });
         assert!(up.is_some(), "nagi does not come up:\n{}", self.log());
     }
@@ -151,12 +173,18 @@ impl Machine {
     /// Lets a prepared start go on.
     pub(crate) fn open_gate(&mut self) {
         let input = self.child.as_mut().and_then(|child| child.stdin.take());
-        input.expect("it waits behind a gate").write_all(b"\n").expect("it reads");
+        input
+            .expect("it waits behind a gate")
+            .write_all(b"\n")
+            .expect("it reads");
     }
 
     /// Its process id.
     pub(crate) fn id(&self) -> i32 {
-        self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok()).expect("it runs")
+        self.child
+            .as_ref()
+            .and_then(|child| i32::try_from(child.id()).ok())
+            .expect("it runs")
     }
 
     /// The word that marks its processes.
@@ -175,7 +203,9 @@ impl Machine {
 
     /// Kills what runs for it, while it does not run itself.
     pub(crate) fn kill_replicas(&self) {
-        let Some(instance) = processes::instance(&self.state) else { return };
+        let Some(instance) = processes::instance(&self.state) else {
+            return;
+        };
         // A supervisor that was started last may start its command after the first look.
         wait(Duration::from_secs(5), || {
             processes::kill_all(&instance);
@@ -189,7 +219,9 @@ impl Machine {
         nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).expect("it runs");
         let mut child = self.child.take().expect("it runs");
         // The grace time is 30 s.
-        let ended = wait(Duration::from_secs(40), || child.try_wait().expect("it is our child"));
+        let ended = wait(Duration::from_secs(40), || {
+            child.try_wait().expect("it is our child")
+        });
         let Some(status) = ended else {
             child.kill().ok();
             panic!("nagi does not end on SIGTERM:\n{}", self.log());
@@ -212,20 +244,31 @@ impl Machine {
         let answer = self.try_call(method, path, body);
         match answer {
             Ok(answer) if answer.status == status => answer.json(),
-            other => panic!("{method} {path} {body}: {other:?} instead of {status}\n{}", self.log()),
+            other => panic!(
+                "{method} {path} {body}: {other:?} instead of {status}\n{}",
+                self.log()
+            ),
         }
     }
 
     /// Waits until a workload's wanted count, and what runs, is `count`.
     pub(crate) fn wait_settled(&self, workload: &Workload, count: u64) -> Value {
         let settled = wait(SETTLED_MAX, || {
-            let item = self.try_call("GET", &workload.path("status"), "").ok()?.json()["deployment"].take();
+            let item = self
+                .try_call("GET", &workload.path("status"), "")
+                .ok()?
+                .json()["deployment"]
+                .take();
             let all = ["desired_replicas", "current_replicas", "available_replicas"];
             all.iter().all(|field| item[field] == count).then_some(item)
         });
         settled.unwrap_or_else(|| {
             let now = self.try_call("GET", &workload.path("status"), "");
-            panic!("{} does not come to {count} replicas: {now:?}\n{}", workload.name, self.log())
+            panic!(
+                "{} does not come to {count} replicas: {now:?}\n{}",
+                workload.name,
+                self.log()
+            )
         })
     }
 }
@@ -247,12 +290,16 @@ pub(crate) struct Workload {
 impl Workload {
     /// The path of one of its operations.
     pub(crate) fn path(&self, verb: &str) -> String {
-        format!("/api/v1/deployments/{}/{}/{verb}", self.namespace, self.name)
+        format!(
+            "/api/v1/deployments/{}/{}/{verb}",
+            self.namespace, self.name
+        )
     }
 }
 
 /// Ports that were free a moment ago.
 pub(crate) fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
-    let held: [TcpListener; COUNT] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let held: [TcpListener; COUNT] =
+        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     held.map(|listener| listener.local_addr().expect("an address").port())
 }

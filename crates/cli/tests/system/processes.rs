@@ -28,18 +28,36 @@ pub(crate) fn instance(state: &Path) -> Option<String> {
 /// it is not among them.
 pub(crate) fn of_instance(instance: &str) -> Vec<Marked> {
     let mut found = Vec::new();
-    let Ok(entries) = std::fs::read_dir("/proc") else { return found };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return found;
+    };
     for entry in entries.flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(id) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
         // Gone meanwhile, or another user's.
-        let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
-        let mark = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(MARK));
-        let Some(mark) = mark.and_then(|mark| std::str::from_utf8(mark).ok()) else { continue };
+        let Ok(environment) = std::fs::read(entry.path().join("environ")) else {
+            continue;
+        };
+        let mark = environment
+            .split(|byte| *byte == 0)
+            .find_map(|variable| variable.strip_prefix(MARK));
+        let Some(mark) = mark.and_then(|mark| std::str::from_utf8(mark).ok()) else {
+            continue;
+        };
         let parts: Vec<&str> = mark.split('/').collect();
         if let [its, _, workload, replica, _] = parts[..]
             && its == instance
         {
-            found.push(Marked { id, workload: workload.to_owned(), replica: replica.to_owned() });
+            found.push(Marked {
+                id,
+                workload: workload.to_owned(),
+                replica: replica.to_owned(),
+            });
         }
     }
     found
@@ -48,7 +66,10 @@ pub(crate) fn of_instance(instance: &str) -> Vec<Marked> {
 /// How many processes each replica of a workload has. The commands of these tests start no further ones.
 pub(crate) fn replicas(instance: &str, workload: &str) -> BTreeMap<String, usize> {
     let mut count = BTreeMap::new();
-    for process in of_instance(instance).into_iter().filter(|process| process.workload == workload) {
+    for process in of_instance(instance)
+        .into_iter()
+        .filter(|process| process.workload == workload)
+    {
         *count.entry(process.replica).or_default() += 1;
     }
     count

@@ -40,19 +40,28 @@ pub(crate) fn about_to_be_taken(thread: i32, state: &Path) -> Option<Step> {
     match call.number {
         libc::SYS_openat => {
             let creates = u64::try_from(libc::O_CREAT | libc::O_TRUNC).unwrap_or_default();
-            if third & creates == 0 { None } else { step("open", call.path(Some(first), second)) }
+            if third & creates == 0 {
+                None
+            } else {
+                step("open", call.path(Some(first), second))
+            }
         }
-        libc::SYS_write | libc::SYS_pwrite64 | libc::SYS_writev => step("write", call.opened(first)),
+        libc::SYS_write | libc::SYS_pwrite64 | libc::SYS_writev => {
+            step("write", call.opened(first))
+        }
         libc::SYS_fsync | libc::SYS_fdatasync => step("sync", call.opened(first)),
         libc::SYS_ftruncate => step("shorten", call.opened(first)),
-        libc::SYS_renameat | libc::SYS_renameat2 => step("rename to", call.path(Some(third), fourth)),
+        libc::SYS_renameat | libc::SYS_renameat2 => {
+            step("rename to", call.path(Some(third), fourth))
+        }
         libc::SYS_unlinkat => step("remove", call.path(Some(first), second)),
         libc::SYS_mkdirat => step("make", call.path(Some(first), second)),
         libc::SYS_linkat => step("link", call.path(Some(third), fourth)),
         // The null signal asks and does nothing.
-        libc::SYS_pidfd_send_signal | libc::SYS_kill if second != 0 => {
-            Some(Step { verb: "signal", object: second.to_string() })
-        }
+        libc::SYS_pidfd_send_signal | libc::SYS_kill if second != 0 => Some(Step {
+            verb: "signal",
+            object: second.to_string(),
+        }),
         libc::SYS_clone => starts_process(first),
         libc::SYS_clone3 => starts_process(call.word(first)?),
         number => by_old_call(&call, number).and_then(|(verb, path)| step(verb, path)),
@@ -80,7 +89,10 @@ fn by_old_call(_: &Call, _: i64) -> Option<(&'static str, Option<PathBuf>)> {
 
 fn starts_process(flags: u64) -> Option<Step> {
     let thread = u64::try_from(libc::CLONE_THREAD).unwrap_or_default();
-    (flags & thread == 0).then(|| Step { verb: "start", object: "a process".to_owned() })
+    (flags & thread == 0).then(|| Step {
+        verb: "start",
+        object: "a process".to_owned(),
+    })
 }
 
 /// Replaces what is random: attempts, 16 hexadecimal digits.
@@ -88,12 +100,20 @@ fn normal(path: &Path) -> String {
     let parts = path.iter().map(|part| {
         let part = part.to_string_lossy();
         match part.split_once('.') {
-            Some((id, rest)) if id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => format!("ATTEMPT.{rest}"),
+            Some((id, rest))
+                if id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+            {
+                format!("ATTEMPT.{rest}")
+            }
             _ => part.into_owned(),
         }
     });
     let text = parts.collect::<Vec<_>>().join("/");
-    if text.is_empty() { ".".to_owned() } else { text }
+    if text.is_empty() {
+        ".".to_owned()
+    } else {
+        text
+    }
 }
 
 impl Call {
@@ -106,7 +126,11 @@ impl Call {
         for argument in &mut arguments {
             *argument = u64::from_str_radix(words.next()?.trim_start_matches("0x"), 16).ok()?;
         }
-        Some(Self { thread, number, arguments })
+        Some(Self {
+            thread,
+            number,
+            arguments,
+        })
     }
 
     /// What a descriptor has open; `None` for sockets and the like.
@@ -129,7 +153,9 @@ impl Call {
         // The descriptor is an int: AT_FDCWD arrives as its low 32 bits.
         let at = directory.map(|descriptor| descriptor & 0xffff_ffff);
         let base = match at {
-            Some(descriptor) if descriptor < 0x8000_0000 => format!("/proc/{}/fd/{descriptor}", self.thread),
+            Some(descriptor) if descriptor < 0x8000_0000 => {
+                format!("/proc/{}/fd/{descriptor}", self.thread)
+            }
             Some(_) | None => format!("/proc/{}/cwd", self.thread),
         };
         Some(std::fs::read_link(base).ok()?.join(path))

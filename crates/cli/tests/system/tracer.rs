@@ -84,7 +84,10 @@ impl Tracer {
                 known: HashSet::new(),
                 inside: HashSet::new(),
                 last: None,
-                trace: Trace { steps: Vec::new(), killed: false },
+                trace: Trace {
+                    steps: Vec::new(),
+                    killed: false,
+                },
                 taken: counter,
             };
             observation.seize();
@@ -131,7 +134,9 @@ impl Observation {
                     // Ended meanwhile, or attached by the kernel as the child of one that we have.
                     Err(Errno::ESRCH) => {}
                     Err(Errno::EPERM) if found || !self.known.is_empty() => {}
-                    Err(error) => panic!("this machine does not let a test observe its own child with ptrace: {error}"),
+                    Err(error) => panic!(
+                        "this machine does not let a test observe its own child with ptrace: {error}"
+                    ),
                 }
             }
             if !found {
@@ -185,12 +190,23 @@ impl Observation {
         if self.trace.killed {
             return;
         }
-        let Some(step) = steps::about_to_be_taken(thread.as_raw(), &self.state) else { return };
+        let Some(step) = steps::about_to_be_taken(thread.as_raw(), &self.state) else {
+            return;
+        };
         self.trace.steps.push(step);
         self.taken.store(self.trace.steps.len(), Ordering::Relaxed);
-        let Plan::Kill { step, occurrence, phase } = &self.plan else { return };
+        let Plan::Kill {
+            step,
+            occurrence,
+            phase,
+        } = &self.plan
+        else {
+            return;
+        };
         let (newest, before) = self.trace.steps.split_last().expect("one was just pushed");
-        if newest == step && before.iter().filter(|earlier| *earlier == step).count() + 1 == *occurrence {
+        if newest == step
+            && before.iter().filter(|earlier| *earlier == step).count() + 1 == *occurrence
+        {
             match phase {
                 Phase::Before => self.kill(),
                 Phase::After => self.last = Some(thread),
@@ -213,7 +229,11 @@ fn go_on(thread: Pid, signal: Option<Signal>) {
 }
 
 fn threads(process: Pid) -> Vec<Pid> {
-    let Ok(entries) = std::fs::read_dir(format!("/proc/{process}/task")) else { return Vec::new() };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{process}/task")) else {
+        return Vec::new();
+    };
+    let names = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     names.map(Pid::from_raw).collect()
 }

@@ -19,10 +19,22 @@ workloads:
   - { namespace: project-a, name: other, command: [sleep, '100000'], replicas: 0, awake_replicas: 1 }
 ";
 
-const BATCH: Workload = Workload { namespace: "project-a", name: "batch" };
-const WEB: Workload = Workload { namespace: "project-a", name: "web" };
-const OTHER: Workload = Workload { namespace: "project-a", name: "other" };
-const IDLE: Workload = Workload { namespace: "project-a", name: "idle" };
+const BATCH: Workload = Workload {
+    namespace: "project-a",
+    name: "batch",
+};
+const WEB: Workload = Workload {
+    namespace: "project-a",
+    name: "web",
+};
+const OTHER: Workload = Workload {
+    namespace: "project-a",
+    name: "other",
+};
+const IDLE: Workload = Workload {
+    namespace: "project-a",
+    name: "idle",
+};
 
 /// An operation changes the wanted count from `from` to `to`.
 pub(super) struct Operation {
@@ -40,7 +52,11 @@ pub(super) struct Operation {
 /// What happens.
 enum Action {
     /// A call of the API.
-    Call { method: &'static str, verb: &'static str, body: &'static str },
+    Call {
+        method: &'static str,
+        verb: &'static str,
+        body: &'static str,
+    },
     /// A sleep with a wake far ahead.
     SleepWithSchedule,
     /// A request through the gateway.
@@ -64,7 +80,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         to: 0,
         remembered: 2,
         scheduled: false,
-        action: Action::Call { method: "POST", verb: "scale-to-zero", body: r#"{"reason":"kill table"}"# },
+        action: Action::Call {
+            method: "POST",
+            verb: "scale-to-zero",
+            body: r#"{"reason":"kill table"}"#,
+        },
     },
     Operation {
         name: "sleep with schedule",
@@ -82,7 +102,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         to: 2,
         remembered: 2,
         scheduled: false,
-        action: Action::Call { method: "POST", verb: "wake", body: "" },
+        action: Action::Call {
+            method: "POST",
+            verb: "wake",
+            body: "",
+        },
     },
     Operation {
         name: "scale up",
@@ -91,7 +115,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         to: 3,
         remembered: 2,
         scheduled: false,
-        action: Action::Call { method: "POST", verb: "scale-up", body: r#"{"replicas":3,"reason":"kill table"}"# },
+        action: Action::Call {
+            method: "POST",
+            verb: "scale-up",
+            body: r#"{"replicas":3,"reason":"kill table"}"#,
+        },
     },
     Operation {
         name: "wake by request",
@@ -109,7 +137,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         to: 0,
         remembered: 2,
         scheduled: true,
-        action: Action::Call { method: "DELETE", verb: "scheduled-scale-up", body: "" },
+        action: Action::Call {
+            method: "DELETE",
+            verb: "scheduled-scale-up",
+            body: "",
+        },
     },
     Operation {
         name: "a schedule fires",
@@ -172,7 +204,11 @@ impl Operation {
             return;
         }
         machine.wait_settled(&self.workload, self.remembered);
-        let body = if self.scheduled { sleep_until(FAR) } else { r#"{"reason":"prepare"}"#.to_owned() };
+        let body = if self.scheduled {
+            sleep_until(FAR)
+        } else {
+            r#"{"reason":"prepare"}"#.to_owned()
+        };
         machine.call(200, "POST", &self.workload.path("scale-to-zero"), &body);
         machine.wait_settled(&self.workload, 0);
     }
@@ -204,14 +240,26 @@ impl Operation {
                 // Kept in use until all its replicas serve; from then on a second is left to attach.
                 let in_use = wait(ASLEEP_MAX, || {
                     let answered = self.request(machine);
-                    let item = machine.call(200, "GET", &self.workload.path("status"), "")["deployment"].take();
+                    let item =
+                        machine.call(200, "GET", &self.workload.path("status"), "")["deployment"]
+                            .take();
                     (answered && item["available_replicas"] == self.from).then_some(())
                 });
-                assert!(in_use.is_some(), "{} does not come up\n{}", self.workload.name, machine.log());
+                assert!(
+                    in_use.is_some(),
+                    "{} does not come up\n{}",
+                    self.workload.name,
+                    machine.log()
+                );
                 (attach(machine, plan), false)
             }
             Action::ScheduleComes => {
-                machine.call(200, "POST", &self.workload.path("scale-to-zero"), &sleep_until(NEAR));
+                machine.call(
+                    200,
+                    "POST",
+                    &self.workload.path("scale-to-zero"),
+                    &sleep_until(NEAR),
+                );
                 (attach(machine, plan), false)
             }
             Action::Start | Action::StartAnew => {
@@ -229,14 +277,19 @@ impl Operation {
 
     /// A request that wakes it; true when it was served.
     fn request(&self, machine: &Machine) -> bool {
-        let host = format!("{}.{}.localhost", self.workload.name, self.workload.namespace);
+        let host = format!(
+            "{}.{}.localhost",
+            self.workload.name, self.workload.namespace
+        );
         let answer = http::exchange(machine.gateway, "GET", "/", &[("Host", &host)], "");
         answer.is_ok_and(|answer| answer.status == 200)
     }
 
     /// It has come to where it leads.
     pub(super) fn is_done(&self, machine: &Machine) -> bool {
-        let Ok(answer) = machine.try_call("GET", &self.workload.path("status"), "") else { return false };
+        let Ok(answer) = machine.try_call("GET", &self.workload.path("status"), "") else {
+            return false;
+        };
         let item = answer.json()["deployment"].take();
         let counts = ["desired_replicas", "current_replicas", "available_replicas"];
         counts.iter().all(|field| item[field] == self.to)
@@ -255,14 +308,29 @@ impl Operation {
         match self.action {
             Action::SleepWithSchedule => {
                 let asleep = item["desired_replicas"] == 0;
-                assert_eq!(scheduled, asleep, "{name}, killed {place}: the schedule and the count are one update: {item}");
+                assert_eq!(
+                    scheduled, asleep,
+                    "{name}, killed {place}: the schedule and the count are one update: {item}"
+                );
             }
-            Action::Call { method: "DELETE", .. } => {
-                assert!(!(acknowledged && scheduled), "{name}, killed {place}: a cancelled schedule is back: {item}");
+            Action::Call {
+                method: "DELETE", ..
+            } => {
+                assert!(
+                    !(acknowledged && scheduled),
+                    "{name}, killed {place}: a cancelled schedule is back: {item}"
+                );
             }
             Action::ScheduleComes => self.judge_fired(machine, place),
-            Action::Call { .. } | Action::Request | Action::Idle | Action::Start | Action::StartAnew => {
-                assert!(!scheduled, "{name}, killed {place}: nobody asked for a schedule: {item}");
+            Action::Call { .. }
+            | Action::Request
+            | Action::Idle
+            | Action::Start
+            | Action::StartAnew => {
+                assert!(
+                    !scheduled,
+                    "{name}, killed {place}: nobody asked for a schedule: {item}"
+                );
             }
         }
         if item["desired_replicas"] == 0 && !matches!(self.action, Action::ScheduleComes) {
@@ -276,13 +344,31 @@ impl Operation {
     fn judge_fired(&self, machine: &Machine, place: &str) {
         let name = self.name;
         let item = machine.wait_settled(&self.workload, self.to);
-        assert!(item["scheduled_scale_up"].is_null(), "{name}, killed {place}: it fired and is still pending: {item}");
-        let path = format!("/api/v1/history?namespace={}&name={}", self.workload.namespace, self.workload.name);
+        assert!(
+            item["scheduled_scale_up"].is_null(),
+            "{name}, killed {place}: it fired and is still pending: {item}"
+        );
+        let path = format!(
+            "/api/v1/history?namespace={}&name={}",
+            self.workload.namespace, self.workload.name
+        );
         let history = machine.call(200, "GET", &path, "");
-        let actions: Vec<&str> = history["items"].as_array().into_iter().flatten().filter_map(|item| item["action"].as_str()).collect();
+        let actions: Vec<&str> = history["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item["action"].as_str())
+            .collect();
         // Newest first: what came after the sleep that set the schedule.
-        let fired = actions.iter().take_while(|action| **action != "scale-to-zero").filter(|action| **action == "scheduled-wake").count();
-        assert!(fired <= 1, "{name}, killed {place}: it fired {fired} times: {actions:?}");
+        let fired = actions
+            .iter()
+            .take_while(|action| **action != "scale-to-zero")
+            .filter(|action| **action == "scheduled-wake")
+            .count();
+        assert!(
+            fired <= 1,
+            "{name}, killed {place}: it fired {fired} times: {actions:?}"
+        );
     }
 }
 

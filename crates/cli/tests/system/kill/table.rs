@@ -35,16 +35,29 @@ const TABLE: &[(&str, Row)] = &[
             "idle sleep",
         ]),
     ),
-    ("Workloads::subscribe", Row::Killed(&["wake by call", "wake by request", "idle sleep"])),
+    (
+        "Workloads::subscribe",
+        Row::Killed(&["wake by call", "wake by request", "idle sleep"]),
+    ),
     ("Workloads::engine", Row::Reads(&["/ready"])),
     ("Workloads::reachable", Row::Reads(&["/ready"])),
     ("Workloads::get", Row::Reads(&[STATUS])),
-    ("Workloads::list", Row::Reads(&["/api/v1/deployments", "/api/v1/workloads", "/api/v1/scheduled-scale-ups"])),
+    (
+        "Workloads::list",
+        Row::Reads(&[
+            "/api/v1/deployments",
+            "/api/v1/workloads",
+            "/api/v1/scheduled-scale-ups",
+        ]),
+    ),
     ("Traffic::activity", Row::Reads(&[STATUS])),
     ("Traffic::prepare", Row::Killed(&["idle sleep"])),
     ("Traffic::settle", Row::Killed(&["idle sleep"])),
     ("Journal::history", Row::Reads(&["/api/v1/history"])),
-    ("Logs::read", Row::Reads(&["/api/v1/deployments/project-a/web/logs"])),
+    (
+        "Logs::read",
+        Row::Reads(&["/api/v1/deployments/project-a/web/logs"]),
+    ),
     ("Nodes::pools", Row::Reads(&["/api/v1/pools"])),
     ("Clock::now", Row::Killed(&["a schedule fires"])),
     ("Clock::monotonic", Row::Killed(&["idle sleep"])),
@@ -60,7 +73,9 @@ fn methods(source: &str) -> Vec<String> {
         } else if line == "}" {
             inside = None;
         } else if let Some(name) = inside
-            && let Some(rest) = line.strip_prefix("    fn ").or_else(|| line.strip_prefix("    async fn "))
+            && let Some(rest) = line
+                .strip_prefix("    fn ")
+                .or_else(|| line.strip_prefix("    async fn "))
         {
             let method = rest.split(['(', '<']).next().unwrap_or_default();
             found.push(format!("{name}::{method}"));
@@ -84,11 +99,20 @@ fn all_methods() -> BTreeSet<String> {
 fn every_method_of_every_port_has_a_row_and_every_row_a_method() {
     let methods = all_methods();
     assert!(methods.contains("Workloads::write"), "{methods:?}");
-    let rows: BTreeSet<String> = TABLE.iter().map(|(method, _)| (*method).to_owned()).collect();
+    let rows: BTreeSet<String> = TABLE
+        .iter()
+        .map(|(method, _)| (*method).to_owned())
+        .collect();
     let without: Vec<_> = methods.difference(&rows).collect();
-    assert!(without.is_empty(), "add a row to the kill table for: {without:?}");
+    assert!(
+        without.is_empty(),
+        "add a row to the kill table for: {without:?}"
+    );
     let gone: Vec<_> = rows.difference(&methods).collect();
-    assert!(gone.is_empty(), "rows of the kill table without a method: {gone:?}");
+    assert!(
+        gone.is_empty(),
+        "rows of the kill table without a method: {gone:?}"
+    );
 }
 
 #[test]
@@ -97,7 +121,10 @@ fn every_row_names_operations_that_run() {
         let Row::Killed(names) = row else { continue };
         assert!(!names.is_empty(), "{method}");
         for name in *names {
-            assert!(OPERATIONS.iter().any(|operation| operation.name == *name), "{method}: there is no '{name}'");
+            assert!(
+                OPERATIONS.iter().any(|operation| operation.name == *name),
+                "{method}: there is no '{name}'"
+            );
         }
     }
 }
@@ -110,7 +137,10 @@ fn a_method_is_found_in_the_source_of_a_trait_and_nowhere_else() {
 
 #[test]
 fn reading_takes_no_durable_step() {
-    const WEB: Workload = Workload { namespace: "project-a", name: "web" };
+    const WEB: Workload = Workload {
+        namespace: "project-a",
+        name: "web",
+    };
     let workloads = "workloads:\n  - { namespace: project-a, name: web, command: [NAGI, sample, web], port: 8080, replicas: 1 }\n";
     for (method, row) in TABLE {
         let Row::Reads(paths) = row else { continue };
