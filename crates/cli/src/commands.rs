@@ -3,12 +3,15 @@
 //! Help, man pages, completions and `docs/cli.md` are made from these declarations. What a command does is in the
 //! file of its name in `cmd/`.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand};
 
 use crate::cmd::Verb;
 use crate::cmd::server::ServerArgs;
 use crate::exit::Exit;
 use crate::output::Format;
+use crate::when::parse_span;
 use crate::{all, demo, sample};
 
 /// Where a server on this machine listens unless told otherwise.
@@ -66,6 +69,10 @@ pub(crate) struct GlobalArgs {
         hide_env_values = true
     )]
     pub(crate) key: Option<String>,
+
+    /// How long a call may take: 5s, 1m
+    #[arg(long, global = true, value_name = "SPAN", default_value = "30s", value_parser = parse_span)]
+    pub(crate) request_timeout: Duration,
 
     /// Form of what is printed: for people, or the bodies of the REST API
     #[arg(

@@ -273,6 +273,11 @@ impl RequestId {
         (fits && clean).then(|| Self(text.to_owned()))
     }
 
+    /// An id of ours: 128 random bits as 32 hexadecimal digits. The bits are passed in; ids made from a clock repeat.
+    pub fn from_random(bits: u128) -> Self {
+        Self(format!("{bits:032x}"))
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -309,6 +314,8 @@ mod tests {
     fn a_hostile_request_id_is_not_taken() {
         assert!(RequestId::accept("abc-1.2_3:4/5+6=7@8").is_some());
         assert!(RequestId::accept(&"x".repeat(128)).is_some());
+        let ours = RequestId::from_random(0xabc);
+        assert_eq!(RequestId::accept(ours.as_str()), Some(ours));
         for bad in ["", "a b", "a\nb", "é", "a\"b", &"x".repeat(129)] {
             assert!(RequestId::accept(bad).is_none(), "{bad:?}");
         }

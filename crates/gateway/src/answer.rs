@@ -53,6 +53,13 @@ pub(crate) struct Answer {
 // === impl Manner ===
 
 impl Manner {
+    /// No wish was uttered.
+    pub(crate) const PLAIN: Self = Self {
+        navigation: false,
+        respond_async: false,
+        wait: None,
+    };
+
     pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Self {
         let texts = |name: &HeaderName| {
             headers

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nagi_core::id::{Version, WorkloadId};
+use nagi_core::id::{RequestId, Version, WorkloadId};
 use nagi_core::idle::Activity;
 use nagi_core::workload::{Readiness, Workload};
 use nagi_ports::Settled;
@@ -53,8 +53,8 @@ struct State {
     waiters: BTreeMap<u64, oneshot::Sender<Release>>,
     next_waiter: u64,
     driving: bool,
-    /// The wake under way will take longer than requests are held.
-    too_long: Option<Duration>,
+    /// The request for which the driver was started.
+    woken_for: Option<RequestId>,
     /// Since when nothing serves and somebody wants it.
     waking_since: Option<Duration>,
 }
@@ -70,6 +70,15 @@ enum Gate {
 #[derive(Debug)]
 pub(crate) struct Visit {
     backend: Arc<Backend>,
+}
+
+/// What is noted of a request that is held.
+#[derive(Debug, Default)]
+pub(crate) struct Arrival {
+    /// What its head takes in memory, about.
+    pub(crate) head_bytes: usize,
+    /// Its id, if it brought one.
+    pub(crate) request_id: Option<RequestId>,
 }
 
 /// What happens to a request that arrives.
@@ -113,7 +122,7 @@ impl Backend {
             waiters: BTreeMap::new(),
             next_waiter: 0,
             driving: false,
-            too_long: None,
+            woken_for: None,
             waking_since: None,
         };
         let id = workload.id.clone();
@@ -171,7 +180,7 @@ impl Backend {
     }
 
     /// Judges a request that arrives, or comes back because its replica could not be reached.
-    pub(crate) fn admit(self: &Arc<Self>, head_bytes: usize) -> Admission {
+    pub(crate) fn admit(self: &Arc<Self>, arrival: impl FnOnce() -> Arrival) -> Admission {
         let mut state = self.lock();
         if state.gone {
             return Admission::Turned(Turned::Gone);
@@ -181,12 +190,13 @@ impl Backend {
         {
             return Admission::Go(place);
         }
-        if let Some(eta) = state.too_long {
-            return Admission::Turned(Turned::TooLong(eta));
-        }
         if state.waiters.len() >= self.shared.settings.hold.per_workload {
             return Admission::Turned(Turned::Full);
         }
+        let Arrival {
+            head_bytes,
+            request_id,
+        } = arrival();
         let Some(held) = self.shared.hold(head_bytes) else {
             return Admission::Turned(Turned::Full);
         };
@@ -200,6 +210,7 @@ impl Backend {
                 return Admission::Turned(Turned::Full);
             }
             state.driving = true;
+            state.woken_for = request_id;
         }
         let (sender, receiver) = oneshot::channel();
         let key = state.next_waiter;
@@ -213,7 +224,6 @@ impl Backend {
         let mut state = self.lock();
         if state.waiters.is_empty() {
             state.driving = false;
-            state.too_long = None;
             return Look::Nobody;
         }
         if state.gate != Gate::Open {
@@ -254,10 +264,9 @@ impl Backend {
         self.changed.notify_one();
     }
 
-    /// The wake under way takes longer than anybody is held.
-    pub(crate) fn set_too_long(&self, eta: Duration) {
-        self.lock().too_long = Some(eta);
-        self.turn_all(&Turned::TooLong(eta));
+    /// The request for which the wake is.
+    pub(crate) fn woken_for(&self) -> Option<RequestId> {
+        self.lock().woken_for.clone()
     }
 
     /// How long nothing has served although somebody wanted it.
@@ -434,6 +443,9 @@ impl State {
         }
         self.workload = workload;
         self.gone = false;
+        if self.is_asleep() || self.serves() {
+            self.waking_since = None;
+        }
     }
 
     fn is_asleep(&self) -> bool {

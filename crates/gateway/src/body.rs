@@ -108,7 +108,7 @@ impl Body for RequestBody {
         };
         let poll = Pin::new(&mut *incoming).poll_frame(cx);
         if let Some(pulse) = pulse {
-            pulse.set_body_awaited(poll.is_pending());
+            pulse.body_moved(poll.is_pending());
         }
         let frame = ready!(poll);
         if frame.is_none() || incoming.is_end_stream() {

@@ -6,11 +6,13 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, Uri, Version, request};
 use hyper::body::{Body, Incoming};
+use nagi_core::id::RequestId;
 
-use crate::backend::Visit;
+use crate::answer::Manner;
+use crate::backend::{Arrival, Visit};
 use crate::body::{Lease, RequestBody, ResponseBody, Sent};
 use crate::client::Client;
 use crate::headers::{
@@ -26,10 +28,14 @@ use crate::upstream::{Checkout, ConnectError, Place};
 /// is no longer the race with an idle close.
 const RESENDS_MAX: u32 = 2;
 
+/// The id that a client or a proxy gave the request; a wake that it causes is recorded with it.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// A request on its way to a replica.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    head: request::Parts,
+    /// The head for the replica. Absent only while a message that may not be sent again is under way.
+    head: Option<request::Parts>,
     body: Option<Incoming>,
     upgrade: Option<(UpgradeTo, hyper::upgrade::OnUpgrade)>,
     resends: u32,
@@ -83,7 +89,7 @@ impl Outgoing {
             head.uri = Uri::from(target.clone());
         }
         Self {
-            head,
+            head: Some(head),
             body,
             upgrade,
             resends: 0,
@@ -103,16 +109,62 @@ impl Outgoing {
         self.body.is_none()
             && self.upgrade.is_none()
             && self.resends < RESENDS_MAX
-            && idempotent.contains(&self.head.method)
+            && self
+                .head
+                .as_ref()
+                .is_some_and(|head| idempotent.contains(&head.method))
     }
 
-    /// Makes the message; what is needed to send it once more stays here.
-    fn message(&mut self) -> (Request<RequestBody>, Sent) {
+    /// How the client likes to be told that it has to wait.
+    pub(crate) fn manner(&self) -> Manner {
+        self.head.as_ref().map_or(Manner::PLAIN, |head| {
+            Manner::of(&head.method, &head.headers)
+        })
+    }
+
+    /// What is noted of a request that is held.
+    pub(crate) fn arrival(&self) -> Arrival {
+        let Some(head) = &self.head else {
+            return Arrival::default();
+        };
+        let fields = head
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 4);
+        let target = head
+            .uri
+            .path_and_query()
+            .map_or(0, |target| target.as_str().len());
+        let request_id = head
+            .headers
+            .get(X_REQUEST_ID)
+            .and_then(|value| RequestId::accept(value.to_str().ok()?));
+        Arrival {
+            head_bytes: fields.sum::<usize>() + target,
+            request_id,
+        }
+    }
+
+    /// Makes the message. One that may be sent again leaves its head here; of any other, hyper gives it back together
+    /// with the body if it did not begin to write.
+    fn message(&mut self) -> Option<(Request<RequestBody>, Sent)> {
+        let head = if self.may_be_sent_again() {
+            self.head.clone()
+        } else {
+            self.head.take()
+        }?;
         let (body, sent) = match self.body.take() {
             Some(incoming) => RequestBody::streamed(incoming, Arc::clone(&self.pulse)),
             None => RequestBody::empty(),
         };
-        (Request::from_parts(self.head.clone(), body), sent)
+        Some((Request::from_parts(head, body), sent))
+    }
+
+    /// Takes back a message of which nothing was written.
+    fn take_back(&mut self, message: Request<RequestBody>) {
+        let (head, body) = message.into_parts();
+        self.head = Some(head);
+        self.body = body.into_incoming();
     }
 }
 
@@ -141,7 +193,9 @@ pub(crate) async fn send(
             Ok(checkout) => checkout,
             Err(error) => return Attempt::Unsent(outgoing, visit, error),
         };
-        let (message, sent) = outgoing.message();
+        let Some((message, sent)) = outgoing.message() else {
+            return Attempt::Broken;
+        };
         let due = outgoing.pulse.expect_answer();
         let answer = tokio::select! {
             // Cancel-safe in the sense of this function: what is dropped was not wanted any more.
@@ -163,7 +217,7 @@ pub(crate) async fn send(
             Err(mut error) => {
                 if let Some(message) = error.take_message() {
                     // Not written. A connection that was open before may have died of age; a new one tells more.
-                    outgoing.body = message.into_body().into_incoming();
+                    outgoing.take_back(message);
                     if reused {
                         continue;
                     }

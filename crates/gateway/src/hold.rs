@@ -82,7 +82,7 @@ async fn begin(backend: &Backend) -> Option<Ticket> {
     let request = Request {
         order,
         actor: Actor::Gateway,
-        request_id: None,
+        request_id: backend.woken_for(),
     };
     tokio::select! {
         // Cancel-safe: the wake goes on, and the next turn joins it.
@@ -133,7 +133,7 @@ async fn follow(backend: &Backend, mut ticket: Ticket, second_chance: &mut bool)
                 .eta
                 .filter(|eta| *eta > backend.shared.settings.hold.budget)
             {
-                backend.set_too_long(eta);
+                backend.turn_all(&Turned::TooLong(eta));
                 return Some(ticket);
             }
             tokio::select! {

@@ -20,6 +20,7 @@ mod gateway;
 mod headers;
 mod hold;
 mod host;
+mod journey;
 pub mod names;
 mod page;
 mod probe;

@@ -91,8 +91,17 @@ pub(crate) async fn probe(backend: Arc<Backend>, upstream: Arc<Upstream>) {
                 );
             }
             Asked::Unwanted(sender) => upstream.give_back(sender, idle_max),
-            Asked::Lost => tokio::time::sleep(REFUSED_FAST).await,
+            Asked::Lost => tokio::time::sleep(pace(began)).await,
         }
+    }
+}
+
+/// The pause between two attempts.
+fn pace(began: Instant) -> Duration {
+    if began.elapsed() < FAST_FOR {
+        REFUSED_FAST
+    } else {
+        REFUSED_SLOW
     }
 }
 

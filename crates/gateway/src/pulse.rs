@@ -174,21 +174,28 @@ impl Pulse {
         self.mark(&self.write_blocked, blocked);
     }
 
-    /// The replica waits for more of the body, or got some.
-    pub(crate) fn set_body_awaited(&self, awaited: bool) {
+    /// The replica asked for more of the body: the client has it, or it is awaited. The answer is due anew with each
+    /// part, so that a long upload is no slow answer.
+    pub(crate) fn body_moved(&self, awaited: bool) {
         self.mark(&self.body_awaited, awaited);
+        if !awaited && is_set(&self.answer_due) {
+            self.answer_due.store(self.due(), Ordering::Relaxed);
+        }
     }
 
     /// The request was sent: its answer is due within the limit, until the guard is dropped.
     pub(crate) fn expect_answer(&self) -> AnswerDue<'_> {
-        let due = self.pulses.now().saturating_add(self.pulses.limits.answer);
-        self.answer_due.store(due, Ordering::Relaxed);
+        self.answer_due.store(self.due(), Ordering::Relaxed);
         AnswerDue { pulse: self }
     }
 
     /// Waits until the connection is to be cut. Cancel-safe: a permit is kept until it is taken.
     pub(crate) async fn cut(&self) {
         self.cut.notified().await;
+    }
+
+    fn due(&self) -> u64 {
+        self.pulses.now().saturating_add(self.pulses.limits.answer)
     }
 
     fn mark(&self, mark: &AtomicU64, set: bool) {
@@ -304,7 +311,7 @@ mod tests {
 
     #[test]
     fn bytes_that_nobody_takes_or_sends_cut_the_connection() {
-        for mark in [Pulse::set_write_blocked, Pulse::set_body_awaited] {
+        for mark in [Pulse::set_write_blocked, Pulse::body_moved] {
             let pulses = pulses();
             let pulse = pulses.enter();
             pulse.busy();
@@ -331,6 +338,23 @@ mod tests {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(overdue.as_mut().poll(&mut context).is_pending());
         pulses.advance(700_001);
+        assert!(overdue.as_mut().poll(&mut context).is_ready());
+    }
+
+    #[test]
+    fn a_long_upload_is_no_slow_answer() {
+        let pulses = pulses();
+        let pulse = pulses.enter();
+        pulse.busy();
+        let due = pulse.expect_answer();
+        let mut overdue = std::pin::pin!(due.overdue());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for minute in 1..60 {
+            pulses.advance(minute * 60_000);
+            pulse.body_moved(false);
+            assert!(overdue.as_mut().poll(&mut context).is_pending());
+        }
+        pulses.advance(59 * 60_000 + 300_001);
         assert!(overdue.as_mut().poll(&mut context).is_ready());
     }
 

@@ -1,9 +1,9 @@
 //! The Scale API: authenticate, parse, call, render.
 //!
 //! [`Server`] takes ports, keys and listeners, and serves `/health`, `/ready`, `/api/v1/…`, `/docs` on one of them and
-//! `/metrics` on another. The way of a request: [`serve`] accepts the connection and holds its limits, [`exchange`] gives it an
-//! id, a deadline and its log line, the router finds its handler, [`call`] judges who may call (R01), the handler reads the
-//! body, [`order`] lets the core decide and writes, [`problem`] or [`answer`] renders.
+//! `/metrics` on another. The way of a request: `serve` accepts the connection and holds its limits, `exchange` gives it an
+//! id, a deadline and its log line, the router finds its handler, `call` judges who may call (R01), the handler reads the
+//! body, `order` lets the core decide and writes, `problem` or `answer` renders.
 //!
 //! It decides nothing about workloads: that is `nagi_core`. It knows no engine, reads no environment, and binds no
 //! address.

@@ -15,11 +15,9 @@ mod log;
 mod metrics;
 pub mod names;
 pub mod profile;
-mod request_id;
 
 pub use level::{LevelFilter, LevelFilterError};
 pub use log::{
     EmitLayer, Failure, FieldValue, LINE_BYTES_MAX, LinesDropped, Log, LogError, RequestLine, Sink,
 };
 pub use metrics::{Authentication, CONTENT_TYPE, CountGuard, DepthGauge, Metrics, MetricsError};
-pub use request_id::{REQUEST_ID_LENGTH_MAX, RequestId};

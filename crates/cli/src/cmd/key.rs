@@ -2,6 +2,7 @@
 //!
 //! It works on the file; a running server follows within 5 s. The text of a key is printed once and stored nowhere.
 
+use crate::serve::settings::KEYS_FILE;
 use std::io::{self, BufRead as _};
 use std::path::PathBuf;
 
@@ -16,7 +17,6 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, Place, words};
-use crate::serve::settings::KEYS_FILE_ENV;
 use crate::session::Session;
 use crate::target::nearest;
 use crate::when::When;
@@ -48,7 +48,7 @@ pub(crate) enum KeyCommand {
 #[derive(Debug, Args)]
 pub(crate) struct FileArgs {
     /// The keys file, as the server has it in --keys-file
-    #[arg(short, long, env = KEYS_FILE_ENV, value_name = "FILE")]
+    #[arg(short, long, env = KEYS_FILE.env, value_name = "FILE")]
     file: PathBuf,
 }
 

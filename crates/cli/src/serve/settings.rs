@@ -28,9 +28,6 @@ const HOLD_DEFAULT: Duration = Duration::from_secs(25);
 /// Longest hold that may be asked for.
 const HOLD_MAX: Duration = Duration::from_hours(1);
 
-/// The variable of `--keys-file`, which `nagi key` reads too.
-pub(crate) const KEYS_FILE_ENV: &str = "NAGI_KEYS_FILE";
-
 // The settings as people name them: on the command line, and in the environment. What each means stands at its field
 // in `ServeArgs`.
 const LISTEN: Setting = Setting {
@@ -69,9 +66,9 @@ const API_KEY_FILE: Setting = Setting {
     flag: "--api-key-file",
     env: "API_KEY_FILE",
 };
-const KEYS_FILE: Setting = Setting {
+pub(crate) const KEYS_FILE: Setting = Setting {
     flag: "--keys-file",
-    env: KEYS_FILE_ENV,
+    env: "NAGI_KEYS_FILE",
 };
 const REQUIRE_AUTH: Setting = Setting {
     flag: "--require-auth",
@@ -207,9 +204,10 @@ pub(crate) struct ConfigError {
 
 /// One setting: how people name it.
 #[derive(Debug, Clone, Copy)]
-struct Setting {
+pub(crate) struct Setting {
     flag: &'static str,
-    env: &'static str,
+    /// Its environment variable.
+    pub(crate) env: &'static str,
 }
 
 impl Setting {

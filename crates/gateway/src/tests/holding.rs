@@ -15,11 +15,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::support::{
-    ClosedPort, Echo, HOST, World, asleep_workload, eventually, get, read_to_close, replica,
-    request,
+    ClosedPort, Echo, HOST, MovableClock, World, asleep_workload, eventually, get, read_to_close,
+    replica, request,
 };
 use crate::Settings;
-use crate::backend::{Admission, Release};
+use crate::backend::{Admission, Arrival, Release};
 
 fn settings(budget: Duration) -> Settings {
     let mut settings = Settings::default();
@@ -93,7 +93,7 @@ async fn those_who_wait_go_in_the_order_of_their_arrival() {
     let world = World::asleep().await;
     let backend = world.gateway.routes().backend(&world.id).unwrap();
     let mut waiting: Vec<_> = (0..300)
-        .map(|_| match backend.admit(0) {
+        .map(|_| match backend.admit(Arrival::default) {
             Admission::Hold(waiting) => waiting,
             other @ (Admission::Go(_) | Admission::Turned(_)) => panic!("{other:?}"),
         })
@@ -239,6 +239,108 @@ async fn past_the_budget_everybody_is_told_in_his_own_manner() {
         status.text()
     );
     assert_eq!(world.wakes(), 1);
+}
+
+#[tokio::test]
+async fn a_browser_that_has_seen_the_page_soon_sees_the_next_stage() {
+    let limited = settings(Duration::from_secs(10));
+    let clock = MovableClock::start();
+    let world = World::with_clock(
+        limited,
+        vec![asleep_workload()],
+        Shutdown::never(),
+        clock.clone(),
+    )
+    .await;
+    // The wake is older than the budget: whoever waited from its beginning has been answered.
+    let first = held_client(&world).await;
+    world.until_woken().await;
+    clock.advance(Duration::from_secs(11));
+    let began = tokio::time::Instant::now();
+    let browser =
+        format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nAccept: text/html\r\nConnection: close\r\n\r\n");
+    assert!(
+        request(world.address, &browser)
+            .await
+            .text()
+            .contains("refresh")
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+    drop(first);
+}
+
+#[tokio::test]
+async fn prefer_wait_shortens_the_hold_and_never_lengthens_it() {
+    let world = World::asleep_with(settings(Duration::from_millis(300))).await;
+    for (wait, least, most) in [("0", 0, 250), ("3600", 290, 5_000)] {
+        let text = format!(
+            "GET / HTTP/1.1\r\nHost: {HOST}\r\nPrefer: respond-async, wait={wait}\r\nConnection: close\r\n\r\n"
+        );
+        let began = tokio::time::Instant::now();
+        assert_eq!(request(world.address, &text).await.code, 202);
+        let took = began.elapsed().as_millis();
+        assert!((least..most).contains(&took), "wait={wait}: {took} ms");
+    }
+}
+
+#[tokio::test]
+async fn the_wake_is_recorded_with_the_request_that_caused_it() {
+    let world = World::asleep().await;
+    let mut client = TcpStream::connect(world.address).await.unwrap();
+    let text = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Request-ID: trace-7\r\n\r\n");
+    client.write_all(text.as_bytes()).await.unwrap();
+    world.until_woken().await;
+    let change = world
+        .workloads
+        .peek(&world.id)
+        .intent
+        .changes
+        .last()
+        .cloned()
+        .unwrap();
+    assert_eq!(change.request_id.unwrap().as_str(), "trace-7");
+    assert_eq!(change.action, nagi_core::intent::Action::WakeOnRequest);
+}
+
+#[tokio::test]
+async fn what_was_found_out_about_a_replica_ends_with_its_life() {
+    let at = "127.0.0.1:1".parse().unwrap();
+    let world = World::awake(&[at]).await;
+    let backend = world.gateway.routes().backend(&world.id).unwrap();
+    let mut version = backend.workload().version.0;
+    let mut observe = |desired: u32, ready: bool| {
+        version += 1;
+        let mut w = (*backend.workload()).clone();
+        w.version.0 = version;
+        w.desired = Replicas(desired);
+        w.replicas = vec![replica(0, at, Readiness::Tcp, ready)];
+        backend.observe(Arc::new(w));
+    };
+    let goes = || match backend.admit(Arrival::default) {
+        Admission::Go(place) => Some(Arc::clone(place.upstream())),
+        Admission::Hold(_) | Admission::Turned(_) => None,
+    };
+    // A refusal holds until the engine says something new.
+    let upstream = goes().expect("it is ready");
+    backend.refused(&upstream);
+    observe(1, true);
+    assert!(goes().is_none(), "the engine repeats what it said before");
+    observe(1, false);
+    observe(1, true);
+    let upstream = goes().expect("it came up again");
+    // A probe's finding ends when the workload sleeps.
+    observe(1, false);
+    assert!(goes().is_none());
+    backend.reached(&upstream, 1);
+    observe(1, false);
+    assert!(goes().is_some(), "the engine has not noticed yet");
+    observe(0, false);
+    observe(1, false);
+    assert!(goes().is_none(), "the same name and port, another process");
 }
 
 #[tokio::test]

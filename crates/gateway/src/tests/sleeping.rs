@@ -18,7 +18,7 @@ use super::support::{
     replica,
 };
 use crate::Settings;
-use crate::backend::{Admission, Release};
+use crate::backend::{Admission, Arrival, Release};
 
 /// A replica that answers each request only when the test lets it.
 async fn gated(tasks: &mut JoinSet<()>) -> (std::net::SocketAddr, Arc<Semaphore>) {
@@ -152,19 +152,19 @@ async fn after_a_sleep_an_old_observation_leads_nobody_to_the_dying_replica() {
     let world = World::awake(&["127.0.0.1:1".parse().unwrap()]).await;
     let backend = world.gateway.routes().backend(&world.id).unwrap();
     let before = backend.workload();
-    assert!(matches!(backend.admit(0), Admission::Go(_)));
+    assert!(matches!(backend.admit(Arrival::default), Admission::Go(_)));
     backend.prepare(7).unwrap();
     backend.settle(Settled::Asleep);
     backend.observe(Arc::clone(&before));
     assert!(
-        matches!(backend.admit(0), Admission::Hold(_)),
+        matches!(backend.admit(Arrival::default), Admission::Hold(_)),
         "the observation is from before the sleep"
     );
     let mut after = (*before).clone();
     after.version.0 += 2;
     backend.observe(Arc::new(after));
     assert!(
-        matches!(backend.admit(0), Admission::Go(_)),
+        matches!(backend.admit(Arrival::default), Admission::Go(_)),
         "somebody woke it meanwhile"
     );
 }
@@ -175,7 +175,7 @@ async fn a_sleep_that_nobody_settles_aborts_itself_within_five_seconds() {
     let backend = world.gateway.routes().backend(&world.id).unwrap();
     world.gateway.prepare(&world.id).await.unwrap();
     let began = tokio::time::Instant::now();
-    let Admission::Hold(mut waiting) = backend.admit(0) else {
+    let Admission::Hold(mut waiting) = backend.admit(Arrival::default) else {
         panic!("not held")
     };
     assert!(matches!(waiting.released().await, Release::Go(_)));
@@ -186,7 +186,7 @@ async fn a_sleep_that_nobody_settles_aborts_itself_within_five_seconds() {
     );
     // A settlement that comes too late changes nothing: the truth comes with the observation.
     world.gateway.settle(&world.id, Settled::Asleep).await;
-    assert!(matches!(backend.admit(0), Admission::Go(_)));
+    assert!(matches!(backend.admit(Arrival::default), Admission::Go(_)));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use nagi_core::id::{Host, ReplicaName, WorkloadId};
 use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::wake::Stage;
 use nagi_core::workload::{Readiness, Replica, Workload};
-use nagi_ports::{Engine, SystemClock};
+use nagi_ports::{Clock, Engine, SystemClock};
 use nagi_runtime::Shutdown;
 use nagi_telemetry::{LinesDropped, Metrics};
 use nagi_testkit::{MemoryWorkloads, workload};
@@ -76,9 +76,18 @@ impl World {
 
     /// These workloads; the first is the one that helpers speak of.
     pub(crate) async fn with(settings: Settings, items: Vec<Workload>, shutdown: Shutdown) -> Self {
+        Self::with_clock(settings, items, shutdown, Arc::new(SystemClock::new())).await
+    }
+
+    /// As [`World::with`] with a clock of the test.
+    pub(crate) async fn with_clock(
+        settings: Settings,
+        items: Vec<Workload>,
+        shutdown: Shutdown,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let id = items.first().unwrap().id.clone();
         let workloads = MemoryWorkloads::new(Engine::Local, items);
-        let clock = Arc::new(SystemClock::new());
         let metrics = Metrics::new("test", LinesDropped::default());
         let wakes = Wakes::new(
             workloads.clone(),
@@ -167,6 +176,36 @@ impl World {
     pub(crate) async fn status_word(&self) -> String {
         let reply = get(self.address, HOST, crate::names::STATUS_PATH).await;
         reply.header("nagi-status").unwrap_or_default().to_owned()
+    }
+}
+
+/// The clock of the machine, whose elapsed time a test can move on.
+#[derive(Debug)]
+pub(crate) struct MovableClock {
+    clock: SystemClock,
+    moved: std::sync::Mutex<Duration>,
+}
+
+impl MovableClock {
+    pub(crate) fn start() -> Arc<Self> {
+        Arc::new(Self {
+            clock: SystemClock::new(),
+            moved: std::sync::Mutex::default(),
+        })
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        *self.moved.lock().unwrap() += by;
+    }
+}
+
+impl Clock for MovableClock {
+    fn now(&self) -> jiff::Timestamp {
+        self.clock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic() + *self.moved.lock().unwrap()
     }
 }
 

@@ -63,6 +63,18 @@ impl Watching {
         }
     }
 
+    /// Everything that comes within this time, and whether the stream ended.
+    async fn listen(&mut self, time: Duration) -> (String, bool) {
+        let mut text = String::new();
+        let reading = async {
+            while let Some(bytes) = self.body.next().await {
+                text.push_str(std::str::from_utf8(&bytes.unwrap()).unwrap());
+            }
+        };
+        let ended = tokio::time::timeout(time, reading).await.is_ok();
+        (text, ended)
+    }
+
     async fn take(&mut self, count: usize) -> Vec<Seen> {
         let mut all = Vec::new();
         for _ in 0..count {
@@ -290,14 +302,27 @@ async fn a_client_that_falls_behind_is_reset_too() {
 // The feed itself missed something: the listing makes up for it.
 #[tokio::test(start_paused = true)]
 async fn facts_that_the_feed_missed_are_still_told() {
-    let w = world();
+    let setup = Setup {
+        workloads: Some(vec![
+            workload(APP_A, 1, 1, 1),
+            workload("project-b/b", 1, 1, 1),
+        ]),
+        ..Setup::default()
+    };
+    let w = setup.world();
     fed(&w, async {
         let mut watching = Watching::begin(&w, None, None).await;
+        w.workloads
+            .change(&nagi_testkit::id("project-b/b"), |facts| {
+                facts.available = Replicas::ZERO;
+            });
         // More changes than the engine's channel holds, without a pause for the feed to read them.
-        for _ in 0..2001 {
+        for _ in 0..2000 {
             flip(&w);
         }
-        assert_eq!(words(&watching.take(1).await), ["status active scaling"]);
+        let told = watching.take(1).await;
+        assert_eq!(told[0].data["name"], "b");
+        assert_eq!(words(&told), ["status active scaling"]);
     })
     .await;
 }
@@ -371,4 +396,62 @@ async fn streams_are_limited_per_caller_and_together() {
     assert_eq!(refused.header("retry-after"), "5");
     drop(one);
     assert_eq!(open("192.0.2.3").await.status(), 200);
+}
+
+// R19
+#[tokio::test(start_paused = true)]
+async fn a_silent_stream_shows_every_fifteen_seconds_that_it_lives() {
+    let w = world();
+    let mut watching = Watching::begin(&w, None, None).await;
+    let (text, ended) = watching.listen(Duration::from_secs(31)).await;
+    assert_eq!(text, ": alive\n\n".repeat(3), "at once, and twice more");
+    assert!(!ended);
+}
+
+// F10, issue 3 item 4: an open stream outlives neither its key's time nor a change of the keys.
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_when_its_key_does() {
+    for expires in [Some(epoch() + jiff::SignedDuration::from_secs(20)), None] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.yaml");
+        let entry = KeyEntry {
+            id: KeyId::new("see").unwrap(),
+            role: Role::Viewer,
+            reach: file::reach(&["*".to_owned()]).unwrap(),
+            created: epoch(),
+            expires,
+        };
+        let key = file::create(&path, &entry).unwrap();
+        let setup = Setup {
+            keys: KeySources {
+                keys_file: Some(path.clone()),
+                ..KeySources::default()
+            },
+            ..Setup::default()
+        };
+        let w = setup.world();
+        let mut watching = Watching::begin(&w, None, Some(&key)).await;
+        let revoked = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            if expires.is_none() {
+                file::revoke(&path, &entry.id).unwrap();
+            }
+            w.app
+                .keys
+                .clone()
+                .follow(nagi_runtime::Shutdown::never())
+                .await;
+        };
+        let begun = tokio::time::Instant::now();
+        tokio::select! {
+            () = revoked => unreachable!("files are followed as long as the process runs"),
+            (_, ended) = watching.listen(Duration::from_mins(2)) => assert!(ended, "{expires:?}"),
+        }
+        let limit = if expires.is_some() { 31 } else { 10 };
+        assert!(
+            begun.elapsed() <= Duration::from_secs(limit),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
 }

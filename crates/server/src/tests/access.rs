@@ -157,7 +157,7 @@ async fn an_empty_key_opens_the_api() {
         .expect(200);
 }
 
-// F10: roles and namespaces; who it was is in the log and on the object, the key never.
+// F10, W-A33: roles and namespaces; who it was is in the log and on the object, the key never.
 #[tokio::test(start_paused = true)]
 async fn a_key_reaches_its_namespaces_with_its_role_only() {
     let directory = tempfile::tempdir().unwrap();

@@ -116,7 +116,7 @@ async fn a_read_that_fails_says_whose_fault_it_was() {
     }
 }
 
-// DESIGN §5: a conflict is read and decided anew, at most five times.
+// W-A17, DESIGN §5: a conflict is read and decided anew, at most five times.
 #[tokio::test(start_paused = true)]
 async fn a_conflict_is_decided_again_five_times_at_most() {
     for (conflicts, status) in [(4, 200), (5, 500)] {
@@ -163,7 +163,7 @@ async fn an_engine_that_hangs_costs_ten_seconds_and_is_named() {
     w.post(&format!("{BASE}/wake"), "").send().await.expect(503);
 }
 
-// K-09, R03, W-A04
+// K-09, R03, W-A04
 #[tokio::test(start_paused = true)]
 async fn ready_says_what_the_founding_documents_say_and_heals() {
     let unreachable = || Fault::Error(PortError::Unreachable("connection refused".to_owned()));

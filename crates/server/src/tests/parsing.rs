@@ -163,7 +163,7 @@ async fn a_body_is_json_whatever_its_type_says() {
     }
 }
 
-// W-A10, R05, R06, R07, R08
+// K-06, W-A10, R05, R06, R07, R08
 #[tokio::test(start_paused = true)]
 async fn a_malformed_body_is_400_with_field_and_limit_and_changes_nothing() {
     let w = world();
@@ -277,7 +277,7 @@ async fn a_body_may_have_64_kib_and_not_a_byte_more() {
     assert_eq!(declared.status, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
-// R02
+// R02, W-A08
 #[tokio::test(start_paused = true)]
 async fn unknown_paths_are_404_and_wrong_methods_405_with_allow() {
     let w = world();

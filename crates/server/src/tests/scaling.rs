@@ -338,7 +338,7 @@ async fn warnings_are_a_list_and_left_out_when_empty() {
     assert_eq!(quiet.json().get("warnings"), None);
 }
 
-// F06, A-041, R07, R12, W-A01
+// F06, A-041, K-28, R07, R12, W-A01
 #[tokio::test(start_paused = true)]
 async fn a_schedule_is_stored_with_the_count_shown_and_cancelled() {
     let w = with(2, 2, 2);

@@ -21,7 +21,7 @@ const PATH_BYTES_MAX: usize = 1024;
 /// Browsers send about 120 characters; 512 keeps rare ones whole and a hostile one small.
 const USER_AGENT_BYTES_MAX: usize = 512;
 /// As long as the longest id that is taken (R21).
-const REQUEST_ID_BYTES_MAX: usize = crate::REQUEST_ID_LENGTH_MAX;
+const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Ids of keys are short names.
 const KEY_ID_BYTES_MAX: usize = 128;
 /// The seeds' `awk` and `sort` work on columns: an absent user agent must still be one.
