@@ -3,12 +3,15 @@
 //! Help, man pages, completions and `docs/cli.md` are made from these declarations. What a command does is in the
 //! file of its name in `cmd/`.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand};
 
 use crate::cmd::Verb;
 use crate::cmd::server::ServerArgs;
 use crate::exit::Exit;
 use crate::output::Format;
+use crate::when::parse_span;
 use crate::{all, demo, sample};
 
 /// Where a server on this machine listens unless told otherwise.
@@ -21,6 +24,16 @@ Examples:
   nagi list                                          what there is, and where it stands
   nagi sleep sample-app-a -n project-a               put it to sleep
   nagi wake sample-app-a -n project-a --wait         wake it, and see the stages pass";
+
+const ALL_EXAMPLES: &str = "\
+Examples:
+  nagi all --workloads local.yaml
+  nagi all --workloads local.yaml --listen 127.0.0.1:8081 --state-dir ./state
+  NAGI_KEYS_FILE=keys.yaml nagi all --workloads local.yaml";
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  nagi demo                                          the tour, then everything stays up until Ctrl-C
+  nagi demo --once                                   the tour as a check: its exit code tells";
 
 /// Puts workloads that nobody uses to sleep, and wakes them at the first request.
 #[derive(Debug, Parser)]
@@ -57,6 +70,10 @@ pub(crate) struct GlobalArgs {
     )]
     pub(crate) key: Option<String>,
 
+    /// How long a call may take: 5s, 1m
+    #[arg(long, global = true, value_name = "SPAN", default_value = "30s", value_parser = parse_span)]
+    pub(crate) request_timeout: Duration,
+
     /// Form of what is printed: for people, or the bodies of the REST API
     #[arg(
         short,
@@ -80,8 +97,10 @@ pub(crate) struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve API and gateway on this machine
+    #[command(after_help = ALL_EXAMPLES)]
     All(Box<all::AllArgs>),
     /// Show what Nagi does, with two sample projects
+    #[command(after_help = DEMO_EXAMPLES)]
     Demo(Box<demo::DemoArgs>),
     /// Serve the API on a Kubernetes cluster; what `nagi` alone does
     Server(Box<ServerArgs>),

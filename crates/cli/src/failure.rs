@@ -118,7 +118,9 @@ impl From<ClientError> for Failure {
                 failure
             }
             ClientError::NotTheApi { status, .. } => {
-                Self { causes, ..Self::new(Exit::of_status(status), message) }
+                // Somebody else answered, whose 404 is no missing workload; a proxy may speak for a server that is away.
+                let exit = if matches!(status, 502..=504) { Exit::Unreachable } else { Exit::Failed };
+                Self { causes, ..Self::new(exit, message) }
                     .hint("does --server (NAGI_SERVER) point at the REST API of nagi? Its port is 8080 by default")
             }
             ClientError::Answer { .. } | ClientError::TooLarge { .. } => {

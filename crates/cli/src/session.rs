@@ -35,7 +35,12 @@ impl Session {
 
     /// The client of the server that the options name.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let GlobalArgs { server, key, .. } = &self.global;
+        let GlobalArgs {
+            server,
+            key,
+            request_timeout,
+            ..
+        } = &self.global;
         let address: ServerAddress = server
             .parse()
             .map_err(|error| Failure::usage(format!("--server (NAGI_SERVER) {error}")))?;
@@ -46,7 +51,7 @@ impl Session {
                     .map_err(|error| Failure::usage(format!("--key (NAGI_KEY) {error}")))?,
             ),
         };
-        Ok(Client::new(address, key))
+        Ok(Client::new(address, key).with_call_timeout(*request_timeout))
     }
 
     /// Wall time.
