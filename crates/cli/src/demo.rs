@@ -141,11 +141,13 @@ async fn guide(api: SocketAddr, gateway: SocketAddr, clock: &dyn Clock) -> Resul
 
 fn stay_text(api: SocketAddr, gateway: SocketAddr) -> String {
     let port = gateway.port();
+    // As the person called it: `make demo` does not put it on the PATH.
+    let nagi = std::env::args().next().unwrap_or_else(|| "nagi".to_owned());
     format!(
         "\nThe tour is complete, and everything stays up. Try it in another terminal:\n\n  \
          curl http://{api}/api/v1/deployments/project-a/sample-app-a/status\n  \
          curl http://sample-app-a.project-a.localhost:{port}/\n  \
-         nagi list --server http://{api}\n\nCtrl-C ends the demo and its apps."
+         {nagi} list --server http://{api}\n\nCtrl-C ends the demo and its apps."
     )
 }
 

@@ -58,6 +58,9 @@ pub(crate) struct Waiting {
     began: Instant,
     seen: BTreeSet<String>,
     counts: Option<(u32, u32)>,
+    /// Stages that events told of. The stream may open behind the first ones, so the status, which knows them all
+    /// with the server's times, speaks first.
+    heard: Vec<(Duration, String)>,
 }
 
 /// What an event means for the wait.
@@ -101,6 +104,7 @@ impl Waiting {
             began: Instant::now(),
             seen: BTreeSet::new(),
             counts: None,
+            heard: Vec::new(),
         }
     }
 
@@ -132,7 +136,7 @@ impl Waiting {
                     return Err(timed_out(goal, id, limit, last.as_ref()));
                 }
                 // Cancel-safe: an event that was read is not lost.
-                told = told(&mut self.events, id) => match self.take(told, &mut progress) {
+                told = told(&mut self.events, id) => match self.take(told) {
                     Told::Failed(reason) => return Err(wake_failed(id, &reason)),
                     Told::Look => true,
                     Told::Nothing => false,
@@ -147,6 +151,9 @@ impl Waiting {
                     Ok(answer) => {
                         let item = &answer.body.deployment;
                         self.stages(item, &mut progress);
+                        for (after, stage) in std::mem::take(&mut self.heard) {
+                            self.stage(after, &stage, &mut progress);
+                        }
                         if goal.is_reached(item) {
                             self.end(goal, &mut progress);
                             return Ok((answer, self.began.elapsed()));
@@ -167,7 +174,7 @@ impl Waiting {
         }
     }
 
-    fn take(&mut self, told: Option<Event>, progress: &mut Progress<'_>) -> Told {
+    fn take(&mut self, told: Option<Event>) -> Told {
         let Some(event) = told else {
             return Told::Nothing;
         };
@@ -180,7 +187,7 @@ impl Waiting {
                     let reason = event.reason.unwrap_or_else(|| "no reason given".to_owned());
                     return Told::Failed(reason);
                 }
-                self.stage(self.began.elapsed(), &stage, progress);
+                self.heard.push((self.began.elapsed(), stage));
                 Told::Look
             }
             EventKind::Scale | EventKind::Status | EventKind::Schedule => Told::Look,

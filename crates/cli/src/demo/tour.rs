@@ -162,6 +162,7 @@ impl<W: Write> Tour<'_, W> {
             replicas: None,
             reason: Some("tour".to_owned()),
         };
+        let began = Instant::now();
         let answer = self.client.wake(model, &request, DryRun::No).await;
         let answer = answer.map_err(|source| TourError::Api {
             step: self.step,
@@ -186,6 +187,9 @@ impl<W: Write> Tour<'_, W> {
             }
             shown = shown.max(stages.len());
             if now.status == "active" {
+                // A wake that has ended is no longer in the status; the tour saw its end itself.
+                let took = began.elapsed().as_secs_f64();
+                self.say(&format!("{took:>6.2} s  ready"))?;
                 break;
             }
             self.expect(Instant::now() < deadline, "active", &describe(&now))?;
