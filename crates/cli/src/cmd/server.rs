@@ -3,6 +3,7 @@
 //! The founding documents start it without any argument. This build has no Kubernetes engine, so it checks its
 //! settings as it will when it has one, says what is missing as a line of its log, and ends.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser};
@@ -44,7 +45,12 @@ pub(crate) fn run_from_environment() -> ExitCode {
 
 /// Checks the settings and says what is missing.
 pub(crate) fn run(args: &ServerArgs) -> ExitCode {
-    if let Err(error) = ServeConfig::resolve(&args.serve, &Home::from_environment()) {
+    // Its state is in the cluster: a pod without a home directory is no error.
+    let home = Home {
+        directory: Some(PathBuf::from("/")),
+        ..Home::from_environment()
+    };
+    if let Err(error) = ServeConfig::resolve(&args.serve, &home) {
         return serve::fail(&error, Some("see `nagi server --help` for every setting"));
     }
     serve::fail(

@@ -1,0 +1,20 @@
+//! The commands of the shipped binary, from outside: exit codes, what stands on which stream, and what is left behind.
+//!
+//! Wrong input comes first. What needs a server gets a real `nagi all` of its own, on free ports, in a directory of its
+//! own; what a server never does on purpose (hang, garbage, a cut answer) comes from a few lines of TCP.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these tests start programs, wait for them and measure them from outside"
+)]
+
+mod fake;
+mod faults;
+mod files;
+mod keys;
+mod run;
+mod server;
+mod streams;
+mod verbs;
+mod waiting;
+mod wrong_input;

@@ -1,0 +1,164 @@
+//! `--wait`, `--watch` and `nagi events`: what passes, as it passes.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::server::Server;
+
+/// Workloads that never get ready, each in a way of its own.
+const NEVER_READY: &str = r#"
+workloads:
+  - namespace: team
+    name: deaf
+    command: [sleep, "1000"]
+    port: 8080
+    replicas: 0
+    awake_replicas: 1
+  - { namespace: team, name: broken, command: ["false"], port: 8080, replicas: 0, awake_replicas: 1 }
+"#;
+
+// Issue, CLI: `nagi wake … --wait` shows the stages with their times as they pass.
+#[test]
+fn waking_shows_its_stages_with_their_times_and_ends_when_it_serves() {
+    let server = Server::of_two_projects();
+    // Its node is gone, so that every stage is passed.
+    server
+        .ok("sleep sample-app-a --wait")
+        .says("s  asleep")
+        .prints("asleep after");
+    server.until(Duration::from_secs(20), "pools -o json", |ran| {
+        ran.json()["items"][0]["nodes"] == serde_json::json!([])
+    });
+    let ran = server
+        .ok("wake sample-app-a -n project-a --wait")
+        .prints(", 1 replica serving");
+    let stages: Vec<(f64, &str)> = ran
+        .stderr
+        .lines()
+        .map(|line| {
+            let (seconds, stage) = line.split_once(" s  ").expect("a time and a stage");
+            (seconds.trim().parse().expect("seconds"), stage)
+        })
+        .collect();
+    let names: Vec<&str> = stages.iter().map(|(_, stage)| *stage).collect();
+    assert_eq!(
+        names,
+        ["accepted", "scaling", "node-joining", "starting", "ready"],
+        "{ran:?}"
+    );
+    assert!(
+        stages.is_sorted_by(|one, next| one.0 <= next.0),
+        "{stages:?}"
+    );
+    assert!(stages[4].0 >= 0.3, "the node boots for 300 ms: {stages:?}");
+    let status = server.ok("status sample-app-a -o json").json();
+    assert_eq!(status["deployment"]["status"], "active");
+}
+
+#[test]
+fn waiting_for_what_is_done_already_ends_at_once() {
+    let server = Server::of_two_projects();
+    server.ok("wake sample-app-a --wait").prints("awake after");
+    server
+        .ok("sleep sample-app-b --wait")
+        .prints("asleep after 0.");
+}
+
+#[test]
+fn programs_get_the_status_and_nothing_else() {
+    let server = Server::of_two_projects();
+    let ran = server.ok("wake sample-app-b --wait --quiet --output json");
+    assert_eq!(ran.stderr, "");
+    assert_eq!(ran.json()["deployment"]["status"], "active");
+    let ran = server.ok("scale sample-app-b 2 --wait --output json");
+    assert_eq!(ran.json()["deployment"]["available_replicas"], 2);
+    let ran = server.ok("scale sample-app-b 1 --wait --output json");
+    assert_eq!(ran.json()["deployment"]["current_replicas"], 1);
+}
+
+#[test]
+fn a_wait_that_runs_out_says_so_and_lets_it_go_on() {
+    let server = Server::start(NEVER_READY, &[]);
+    server
+        .nagi("wake deaf --wait --timeout 1s")
+        .run()
+        .exits(7)
+        .prints_nothing()
+        .says("team/deaf is not awake after 1s")
+        .says("hint: it goes on");
+    let status = server.ok("status deaf -o json").json();
+    assert_eq!(status["deployment"]["desired_replicas"], 1);
+}
+
+#[test]
+fn a_wake_that_is_given_up_has_an_exit_code_of_its_own() {
+    let server = Server::start(NEVER_READY, &[]);
+    server
+        .nagi("wake broken --wait --timeout 40s")
+        .run()
+        .exits(10)
+        .prints_nothing()
+        .says("the wake of team/broken was given up")
+        .says("cause: ")
+        .says("nagi logs team/broken");
+}
+
+// R19
+#[test]
+fn events_come_as_they_happen_one_line_each() {
+    let server = Server::of_two_projects();
+    let mut command = server
+        .nagi("events sample-app-b -n project-b --type wake --limit 3 --output json")
+        .command();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // Whether the stream is open already cannot be seen from outside: wake until something comes.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let events: Vec<serde_json::Value> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                server.ok("wake sample-app-b --wait");
+                server.ok("sleep sample-app-b --wait");
+            }
+        });
+        let events = lines
+            .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+            .collect();
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        events
+    });
+    assert!(child.wait().unwrap().success());
+    assert_eq!(events.len(), 3);
+    for event in &events {
+        assert_eq!(event["type"], "wake", "{event}");
+        assert_eq!(event["name"], "sample-app-b", "{event}");
+    }
+}
+
+#[test]
+fn a_watched_list_is_printed_again_when_it_changes() {
+    let server = Server::of_two_projects();
+    let mut command = server
+        .nagi("list -n project-b --watch --output json")
+        .command();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
+    let first = lines.next().unwrap();
+    assert_eq!(first["items"][0]["desired_replicas"], 0);
+    server.ok("wake sample-app-b");
+    let changed = lines.find(|list| list["items"][0]["status"] == "active");
+    assert_eq!(changed.unwrap()["items"][0]["desired_replicas"], 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -1,0 +1,155 @@
+//! What is wrong is refused before anything is sent, with the rule, and exit code 2.
+
+use std::net::TcpListener;
+
+use crate::fake::{Answers, Fake};
+use crate::run::{call, nagi};
+
+// Every one of these must not reach the server.
+#[test]
+fn wrong_command_lines_are_refused_before_anything_is_sent() {
+    let fake = Fake::new(Answers::Never);
+    for (arguments, rule) in [
+        ("lsit", "similar"),
+        ("status", "<NAME>"),
+        ("wake", "<NAME>"),
+        ("wake web extra", "unexpected argument"),
+        ("wake web --replicas many", "invalid value"),
+        ("wake web --replicas -1", "-1"),
+        ("wake UPPER", "DNS subdomain"),
+        ("wake a/b/c/d", "NAMESPACE/NAME"),
+        ("wake web -n UPPER", "DNS label"),
+        (
+            "wake project-a/web -n project-b",
+            "--namespace says project-b",
+        ),
+        ("wake web --timeout 5s", "--wait"),
+        ("wake web --wait --timeout soon", "span of time"),
+        ("wake web --wait --timeout 0s", "span of time"),
+        ("sleep web --wake-at tomorrow", "RFC 3339"),
+        ("sleep web --wake-at 2030-01-31T07:00:00", "RFC 3339"),
+        ("sleep web --wake-at 2030-02-30T07:00:00Z", "RFC 3339"),
+        ("sleep web --at +forever", "RFC 3339"),
+        ("scale web", "<COUNT>"),
+        ("scale web 0", "sleep"),
+        ("scale web x", "invalid value"),
+        (
+            "list --status asleep",
+            "active, inactive, scaling or unknown",
+        ),
+        ("list --limit 0", "1..=500"),
+        ("list --limit 501", "1..=500"),
+        ("list --scheduled --label a", "cannot be used with"),
+        ("list --output xml", "json"),
+        ("list -n ..", "DNS label"),
+        ("history --since yesterday", "RFC 3339"),
+        ("history --limit 501", "1..=500"),
+        ("history a/b -n c", "--namespace says c"),
+        ("events --type sleep", "scale, status, wake or schedule"),
+        ("events a/b -n c", "--namespace says c"),
+        ("logs web --tail 10001", "0 to 10000"),
+        ("logs web --tail -1", "-1"),
+        ("completions basic", "bash"),
+        ("config", "check"),
+        ("key", "create"),
+    ] {
+        nagi(arguments)
+            .at(fake.port)
+            .run()
+            .exits(2)
+            .says(rule)
+            .prints_nothing();
+    }
+    assert_eq!(fake.requests(), 0, "something was sent");
+}
+
+#[test]
+fn wrong_addresses_and_keys_are_refused_with_the_name_of_the_setting() {
+    for server in [
+        "",
+        "localhost:8080",
+        "https://nagi.example",
+        "ftp://a",
+        "http://a/?b=c",
+    ] {
+        call(&["list", "--server", server])
+            .run()
+            .exits(2)
+            .says("--server (NAGI_SERVER)");
+    }
+    for key in ["two words", "zeile\n", "凪"] {
+        // A key with a line end at its end is one from a file; only inside it is wrong.
+        let code = if key.trim() == "zeile" { 6 } else { 2 };
+        let ran = nagi("list").env("NAGI_KEY", key).at(closed_port()).run();
+        let ran = ran.exits(code);
+        if code == 2 {
+            ran.says("--key (NAGI_KEY)");
+        }
+    }
+}
+
+#[test]
+fn an_empty_key_is_no_key() {
+    nagi("list")
+        .env("NAGI_KEY", "")
+        .at(closed_port())
+        .run()
+        .exits(6);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_with_the_next_step() {
+    nagi("list")
+        .at(closed_port())
+        .run()
+        .exits(6)
+        .prints_nothing()
+        .says("error: cannot connect to http://127.0.0.1:")
+        .says("hint: is nagi running? 'nagi all' starts it")
+        .says("--server or NAGI_SERVER");
+}
+
+// A-142, K-01: `cargo run` in src/api starts it without an argument.
+#[test]
+fn the_server_of_a_cluster_says_what_this_build_lacks_as_a_line_of_its_log() {
+    for arguments in ["", "server"] {
+        let ran = nagi(arguments).run().exits(1);
+        let line = ran.json();
+        assert_eq!(line["level"], "error", "{line}");
+        assert!(
+            line["error"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("Kubernetes engine"),
+            "{line}"
+        );
+    }
+}
+
+//
+#[test]
+fn the_server_of_a_cluster_checks_its_settings_first() {
+    for (name, value) in [("PORT", "http"), ("LOG_LEVEL", "verbose")] {
+        let ran = nagi("").env(name, value).run().exits(1);
+        let error = ran.json()["error"].to_string();
+        assert!(error.contains(name) && error.contains(value), "{error}");
+    }
+}
+
+#[test]
+fn help_names_every_exit_code() {
+    let ran = nagi("--help").run().exits(0);
+    for code in 0..=10 {
+        assert!(
+            ran.stdout.contains(&format!("\n  {code:>2}  ")),
+            "{code}: {}",
+            ran.stdout
+        );
+    }
+}
+
+/// A port on which nobody listens: it was free a moment ago.
+fn closed_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
