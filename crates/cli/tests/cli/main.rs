@@ -5,7 +5,10 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "these tests start programs, wait for them and measure them from outside"
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "these tests start programs, wait for them, and fail by panicking"
 )]
 
 mod fake;

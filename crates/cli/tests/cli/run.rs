@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// A command ends within milliseconds, or when its wait is over; longer means that it hangs.
-const ENDED_MAX: Duration = Duration::from_secs(60);
+const ENDED_MAX: Duration = Duration::from_mins(1);
 /// Between two looks at a running process. Nothing is decided by it.
 const LOOK: Duration = Duration::from_millis(5);
 
