@@ -1,5 +1,6 @@
 //! The gateway from outside: real clients and real replicas over loopback, workloads in memory.
 
+mod balancing;
 mod holding;
 mod limits;
 mod probing;

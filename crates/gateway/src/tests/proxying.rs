@@ -16,13 +16,13 @@ use super::support::{
 use crate::Settings;
 
 /// A replica whose connections the test drives by hand.
-struct Puppet {
-    address: SocketAddr,
-    connections: mpsc::Receiver<TcpStream>,
+pub(super) struct Puppet {
+    pub(super) address: SocketAddr,
+    pub(super) connections: mpsc::Receiver<TcpStream>,
 }
 
 impl Puppet {
-    async fn start(tasks: &mut JoinSet<()>) -> Self {
+    pub(super) async fn start(tasks: &mut JoinSet<()>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, connections) = mpsc::channel(16);
@@ -38,7 +38,7 @@ impl Puppet {
         }
     }
 
-    async fn next(&mut self) -> TcpStream {
+    pub(super) async fn next(&mut self) -> TcpStream {
         tokio::time::timeout(PATIENCE, self.connections.recv())
             .await
             .expect("a connection")
@@ -46,7 +46,7 @@ impl Puppet {
     }
 }
 
-async fn send(address: SocketAddr, text: &str) -> TcpStream {
+pub(super) async fn send(address: SocketAddr, text: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
     stream
@@ -582,48 +582,6 @@ async fn a_client_that_goes_away_ends_the_exchange_with_the_replica() {
         .expect("told in time");
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     eventually("it ended", async || world.activity().await.in_flight == 0).await;
-}
-
-#[tokio::test]
-async fn requests_go_to_the_replica_that_has_the_fewest() {
-    let mut tasks = JoinSet::new();
-    let mut puppets = [
-        Puppet::start(&mut tasks).await,
-        Puppet::start(&mut tasks).await,
-    ];
-    let world = World::awake(&[puppets[0].address, puppets[1].address]).await;
-    let get = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
-    let mut clients = Vec::new();
-    for _ in 0..6 {
-        let before = world.activity().await.in_flight;
-        clients.push(send(world.address, &get).await);
-        eventually("one more", async || {
-            world.activity().await.in_flight == before + 1
-        })
-        .await;
-    }
-    for puppet in &mut puppets {
-        for _ in 0..3 {
-            puppet.next().await;
-        }
-        assert!(
-            puppet.connections.try_recv().is_err(),
-            "more than its share"
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_replica_that_refuses_costs_no_request_while_another_serves() {
-    let mut tasks = JoinSet::new();
-    let closed = super::support::ClosedPort::reserve();
-    let world = World::awake(&[closed.address, Echo::default().start(&mut tasks).await]).await;
-    for _ in 0..10 {
-        let post = format!(
-            "POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"
-        );
-        assert_eq!(request(world.address, &post).await.code, 200);
-    }
 }
 
 #[tokio::test]
