@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::support::{
     Echo, HOST, PATIENCE, World, asleep_workload, eventually, get, read_one, read_request,
-    read_to_close,
+    read_to_close, request,
 };
 use crate::Settings;
 
@@ -302,4 +302,22 @@ async fn what_the_gateway_did_is_counted() {
     assert!(text.contains("nagi_gateway_held_requests 0"), "{text}");
     assert!(text.contains("nagi_gateway_in_flight_requests 0"), "{text}");
     assert_eq!(echo.requests.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn old_clients_are_served_too() {
+    let mut tasks = JoinSet::new();
+    let world = World::awake(&[Echo::default().start(&mut tasks).await]).await;
+    let reply = request(
+        world.address,
+        &format!("GET / HTTP/1.0\r\nHost: {HOST}\r\n\r\n"),
+    )
+    .await;
+    assert_eq!(reply.code, 200);
+    assert!(
+        reply.text().starts_with("GET / HTTP/1.1"),
+        "{}",
+        reply.text()
+    );
+    assert_eq!(reply.header("transfer-encoding"), None);
 }

@@ -583,21 +583,3 @@ async fn a_client_that_goes_away_ends_the_exchange_with_the_replica() {
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     eventually("it ended", async || world.activity().await.in_flight == 0).await;
 }
-
-#[tokio::test]
-async fn old_clients_are_served_too() {
-    let mut tasks = JoinSet::new();
-    let world = World::awake(&[Echo::default().start(&mut tasks).await]).await;
-    let reply = request(
-        world.address,
-        &format!("GET / HTTP/1.0\r\nHost: {HOST}\r\n\r\n"),
-    )
-    .await;
-    assert_eq!(reply.code, 200);
-    assert!(
-        reply.text().starts_with("GET / HTTP/1.1"),
-        "{}",
-        reply.text()
-    );
-    assert_eq!(reply.header("transfer-encoding"), None);
-}
