@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nagi_ports::{PortError, Read, Workloads as _};
+use nagi_ports::{PortError, Read};
 use nagi_testkit::Fault;
 use serde_json::{Value, json};
 
