@@ -306,9 +306,13 @@ async fn a_key_file_that_appears_later_counts() {
         ..KeySources::default()
     })
     .unwrap();
+    // The keys file keeps it looking at files.
+    let keys_file = path.with_file_name("keys.yaml");
+    file::create(&keys_file, &entry("ci")).unwrap();
     let overridden = open(KeySources {
         api_key: Some("env".to_owned()),
         api_key_file: Some(path.clone()),
+        keys_file: Some(keys_file),
         ..KeySources::default()
     })
     .unwrap();

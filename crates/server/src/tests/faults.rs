@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nagi_ports::PortError;
+use nagi_ports::{PortError, Read};
 use nagi_testkit::Fault;
 use serde_json::{Value, json};
 
@@ -253,6 +253,78 @@ async fn a_panic_is_a_500_in_the_envelope() {
     assert!(answer.at("/hint").is_string());
     assert_eq!(w.log_lines()[0]["level"], "error");
     w.get("/health").send().await.expect(200);
+}
+
+/// Workloads whose cache is behind: it shows what was there at the start until somebody asks for more.
+#[derive(Debug)]
+struct BehindWorkloads {
+    real: Arc<nagi_testkit::MemoryWorkloads>,
+    cached: Arc<nagi_core::workload::Workload>,
+}
+
+#[async_trait]
+impl nagi_ports::Workloads for BehindWorkloads {
+    fn engine(&self) -> nagi_ports::Engine {
+        self.real.engine()
+    }
+
+    async fn reachable(&self) -> Result<(), PortError> {
+        self.real.reachable().await
+    }
+
+    async fn get(
+        &self,
+        id: &nagi_core::id::WorkloadId,
+        read: Read,
+    ) -> Result<Arc<nagi_core::workload::Workload>, PortError> {
+        match read {
+            Read::Cached => Ok(Arc::clone(&self.cached)),
+            Read::AtLeast(version) => {
+                let fresh = self.real.get(id, read).await?;
+                assert!(fresh.version >= version, "nobody asks for what cannot be");
+                Ok(fresh)
+            }
+        }
+    }
+
+    async fn list(&self) -> Result<nagi_ports::Listing, PortError> {
+        self.real.list().await
+    }
+
+    async fn write(
+        &self,
+        before: &nagi_core::workload::Workload,
+        update: nagi_core::intent::IntentUpdate,
+    ) -> Result<Arc<nagi_core::workload::Workload>, PortError> {
+        self.real.write(before, update).await
+    }
+
+    fn subscribe(&self) -> tokio::sync::broadcast::Receiver<nagi_ports::WorkloadEvent> {
+        self.real.subscribe()
+    }
+}
+
+// W-A17, DESIGN §5: after a conflict the cache is not asked again for what it showed.
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_is_behind_costs_one_more_read() {
+    let stale = nagi_testkit::workload(super::world::APP_A, 1, 1, 1);
+    let real = nagi_testkit::MemoryWorkloads::new(nagi_ports::Engine::Kubernetes, [stale]);
+    let id = super::world::app_a();
+    let cached = real.peek(&id);
+    real.change(&id, |facts| facts.desired.0 = 5);
+    let behind = Arc::new(BehindWorkloads {
+        real: Arc::clone(&real),
+        cached,
+    });
+    let w = Setup::default().world_with(|ports| ports.workloads = behind);
+    let body = r#"{"reason":"x"}"#;
+    let answer = w
+        .post(&format!("{BASE}/scale-to-zero"), body)
+        .send()
+        .await
+        .expect(200);
+    assert_eq!(answer.at("/deployment/previous_replicas"), 5);
+    assert_eq!(answer.at("/deployment/remembered_replicas"), 5);
 }
 
 /// Gateways that never answer.

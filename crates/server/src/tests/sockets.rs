@@ -103,6 +103,14 @@ async fn both_listeners_serve_and_the_end_is_quick() {
         404
     );
 
+    // A scraper leaves no lines, unless it asks for what is not there.
+    let lines = api.world.log_lines();
+    let paths: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line["path"].as_str())
+        .collect();
+    assert_eq!(paths, ["/health", "/metrics", "/api/v1/workloads"]);
+
     // A stream is open and a connection is idle: neither holds up the end.
     let mut stream = TcpStream::connect(("127.0.0.1", api.port)).await.unwrap();
     stream
@@ -228,4 +236,16 @@ async fn five_hundred_slow_clients_do_not_slow_health() {
     times.sort();
     let p99 = times[times.len() * 99 / 100];
     assert!(p99 < Duration::from_millis(100), "{p99:?}");
+}
+
+// R08, R23: the answer reaches a client that is still sending what nobody wants to read.
+#[tokio::test]
+async fn an_answer_survives_a_body_that_nobody_reads() {
+    let api = start().await;
+    let body = " ".repeat(200 * 1024);
+    for _ in 0..20 {
+        let (status, answer) = call(api.port, "POST", &path("scale-up"), &body).await;
+        assert_eq!(status, 413);
+        assert!(answer.contains("at most 65536 bytes"), "{answer}");
+    }
 }
