@@ -7,10 +7,11 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use nagi_api::{PoolItem, ScaleToZeroRequest, WakeRequest, WorkloadItem};
 use nagi_client::{Client, ClientError, DryRun};
 use nagi_core::id::{Name, Namespace, WorkloadId};
+use nagi_core::wake::Stage;
 use nagi_ports::Clock;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -173,7 +174,7 @@ impl<W: Write> Tour<'_, W> {
             "202 Wake started",
             &answer.status.to_string(),
         )?;
-        let mut shown = 0;
+        let (mut shown, mut ready) = (0, false);
         let deadline = Instant::now() + STEP_MAX;
         loop {
             let now = self.status(model).await?;
@@ -184,12 +185,15 @@ impl<W: Write> Tour<'_, W> {
                 .unwrap_or_default();
             for stage in stages.iter().skip(shown) {
                 self.say(&format!("{:>6.2} s  {}", stage.after_seconds, stage.stage))?;
+                ready |= stage.stage == Stage::Ready.as_str();
             }
             shown = shown.max(stages.len());
             if now.status == "active" {
-                // A wake that has ended is no longer in the status; the tour saw its end itself.
-                let took = began.elapsed().as_secs_f64();
-                self.say(&format!("{took:>6.2} s  ready"))?;
+                // A wake that has ended soon is no longer in the status; then the tour saw its end itself.
+                if !ready {
+                    let took = began.elapsed().as_secs_f64();
+                    self.say(&format!("{took:>6.2} s  {}", Stage::Ready))?;
+                }
                 break;
             }
             self.expect(Instant::now() < deadline, "active", &describe(&now))?;
@@ -211,7 +215,9 @@ impl<W: Write> Tour<'_, W> {
             "scheduled wake",
             "The page sleeps now and is needed again in 4 s:",
         )?;
-        let at = self.clock.now() + SCHEDULE_AHEAD;
+        let at = (self.clock.now() + SCHEDULE_AHEAD)
+            .round(Unit::Millisecond)
+            .expect("an instant near now can be rounded to milliseconds");
         let request = ScaleToZeroRequest {
             reason: "コスト最適化のため".to_owned(),
             scheduled_scale_up: Some(at.to_string()),

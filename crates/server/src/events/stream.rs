@@ -27,6 +27,7 @@ use crate::call::{Caller, Reader};
 use crate::keys::KeysChanged;
 use crate::lists::namespace_filter;
 use crate::problem::Problem;
+use crate::serve::crowd::Phase;
 
 /// How often a silent stream shows that it lives (R19).
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
@@ -99,6 +100,7 @@ pub(crate) async fn events(
             }
         }
     }
+    call.exchange.pulse.begin(Phase::Streaming);
     let body = Body::from_stream(stream::unfold(client, Client::next));
     let mut response = Response::new(body);
     let headers = response.headers_mut();

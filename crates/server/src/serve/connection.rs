@@ -56,8 +56,8 @@ pub(super) async fn serve<S>(
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // A client that sent its request and closed its half still wants the answer.
-        .half_close(true)
+        // The wire says when a half-closed connection counts as closed.
+        .half_close(false)
         .header_read_timeout(None)
         .max_buf_size(door.limits.head_bytes_max)
         .serve_connection(TokioIo::new(wire), service);
@@ -81,7 +81,7 @@ pub(super) async fn serve<S>(
         None => End::GiveWay,
         Some(_) if wire.timed_out() => match phase {
             Phase::Head => End::HeadTooSlow,
-            Phase::Idle | Phase::Body | Phase::Busy => End::Done,
+            Phase::Idle | Phase::Body | Phase::Busy | Phase::Streaming => End::Done,
         },
         Some(Ok(())) => End::Done,
         Some(Err(error)) => End::Refused(answered_by_hyper(&error)),

@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
 
+use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -24,12 +26,16 @@ pub(crate) enum Phase {
     Body,
     /// A request is being worked on or answered.
     Busy,
+    /// An answer goes out that has no end of its own.
+    Streaming,
 }
 
 /// What a connection is doing and since when. Shared by those who move it forward and those who judge it.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     state: Mutex<(Phase, Instant)>,
+    /// The wire, while it waits without a limit of time: the next phase may have one.
+    reader: AtomicWaker,
 }
 
 impl Pulse {
@@ -37,6 +43,7 @@ impl Pulse {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new((Phase::Head, Instant::now())),
+            reader: AtomicWaker::new(),
         }
     }
 
@@ -48,6 +55,12 @@ impl Pulse {
     /// Begins a phase now.
     pub(crate) fn begin(&self, phase: Phase) {
         *self.lock() = (phase, Instant::now());
+        self.reader.wake();
+    }
+
+    /// Wakes this task when the next phase begins.
+    pub(crate) fn wake_at_next(&self, cx: &Context<'_>) {
+        self.reader.register(cx.waker());
     }
 
     /// Begins a phase now if another one is under way.
@@ -63,7 +76,7 @@ impl Pulse {
         let (phase, since) = self.get();
         match phase {
             Phase::Idle | Phase::Head | Phase::Body => Some(since),
-            Phase::Busy => None,
+            Phase::Busy | Phase::Streaming => None,
         }
     }
 

@@ -468,3 +468,21 @@ async fn an_event_stream_ends_at_once_on_shutdown() {
     })
     .await;
 }
+
+// Bounded per client: a stream whose client is gone gives its place back at once.
+#[tokio::test(start_paused = true)]
+async fn an_event_stream_ends_with_its_client() {
+    let w = world();
+    let door = door(&w, Limits::default());
+    let mut client = connect(&door, 64 * 1024, &Shutdown::never()).await;
+    client
+        .write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut first = [0; 16];
+    client.read_exact(&mut first).await.unwrap();
+    drop(client);
+    sleep(Duration::from_millis(1)).await;
+    assert!(door.tasks.is_empty());
+    assert_eq!(w.log_lines().remove(0)["status"], 200);
+}

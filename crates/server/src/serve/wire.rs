@@ -2,7 +2,8 @@
 //!
 //! hyper asks to read while it waits for a head or a body, and to write while an answer goes out. Here each of these
 //! waits gets its end: a head must be complete in its time however slowly bytes trickle in, an idle connection may wait longer, a
-//! client that takes nothing of its answer is cut. The pace of bodies is judged where bodies are read.
+//! client that takes nothing of its answer is cut. The pace of bodies is judged where bodies are read. A half-closed
+//! connection is open while a request is answered, and closed while a stream goes out that would never end.
 
 use std::future::Future as _;
 use std::io;
@@ -62,12 +63,14 @@ impl<S> Wire<S> {
         match phase {
             Phase::Idle => Some(since + self.idle),
             Phase::Head => Some(since + self.head_time),
-            Phase::Body | Phase::Busy => None,
+            Phase::Body | Phase::Busy | Phase::Streaming => None,
         }
     }
 
     /// A read that waits: how long may it?
     fn wait_to_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Registered first: a phase that begins meanwhile is not missed.
+        self.pulse.wake_at_next(cx);
         let Some(deadline) = self.read_deadline() else {
             return Poll::Pending;
         };
@@ -111,12 +114,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            Poll::Ready(Ok(())) => {
-                if buffer.filled().len() > before {
-                    // The first byte after a pause begins a head.
-                    self.pulse.turn(Phase::Idle, Phase::Head);
-                }
+            Poll::Ready(Ok(())) if buffer.filled().len() > before => {
+                // The first byte after a pause begins a head.
+                self.pulse.turn(Phase::Idle, Phase::Head);
                 Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Ok(())) => {
+                self.pulse.wake_at_next(cx);
+                match self.pulse.get().0 {
+                    // A client that has sent its request and closed its half still wants the answer.
+                    Phase::Busy => Poll::Pending,
+                    Phase::Idle | Phase::Head | Phase::Body | Phase::Streaming => {
+                        Poll::Ready(Ok(()))
+                    }
+                }
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => self.wait_to_read(cx),
