@@ -110,3 +110,9 @@ fn raw(bytes: &[u8]) -> Result<Value, Failure> {
     serde_json::from_slice(bytes)
         .map_err(|error| Failure::of(Exit::Failed, "cannot read the answer", &error))
 }
+
+/// A workload in the middle of its life, for tests of what is shown.
+#[cfg(test)]
+pub(crate) fn sample_item() -> nagi_api::WorkloadItem {
+    serde_json::from_str(include_str!("cmd/sample_item.json")).unwrap()
+}

@@ -12,7 +12,7 @@ use nagi_api::{Event, EventKind, EventValue, StatusAnswer, WorkloadItem};
 use nagi_client::{Answer, Client, EventFollower, Followed, ServerEvent};
 use nagi_core::id::WorkloadId;
 use nagi_core::status::Status;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -61,6 +61,8 @@ pub(crate) struct Waiting {
     /// Stages that events told of. The stream may open behind the first ones, so the status, which knows them all
     /// with the server's times, speaks first.
     heard: Vec<(Duration, String)>,
+    /// Why a wake was given up, as an event told it.
+    failure: Option<String>,
 }
 
 /// What an event means for the wait.
@@ -79,6 +81,15 @@ impl Goal {
             Self::Replicas(count) => {
                 item.available_replicas == count && item.current_replicas == count
             }
+        }
+    }
+
+    /// Somebody asked for something else since: it will not get there.
+    fn is_overtaken(self, item: &WorkloadItem) -> bool {
+        match self {
+            Self::Awake => item.desired_replicas == 0,
+            Self::Asleep => item.desired_replicas > 0,
+            Self::Replicas(count) => item.desired_replicas != count,
         }
     }
 
@@ -105,6 +116,7 @@ impl Waiting {
             seen: BTreeSet::new(),
             counts: None,
             heard: Vec::new(),
+            failure: None,
         }
     }
 
@@ -132,12 +144,14 @@ impl Waiting {
             let look = tokio::select! {
                 // Cancel-safe: a timer.
                 () = sleep_until(deadline) => {
-                    progress.clear();
                     return Err(timed_out(goal, id, limit, last.as_ref()));
                 }
                 // Cancel-safe: an event that was read is not lost.
                 told = told(&mut self.events, id) => match self.take(told) {
-                    Told::Failed(reason) => return Err(wake_failed(id, &reason)),
+                    Told::Failed(reason) => {
+                        self.failure = Some(reason);
+                        true
+                    }
                     Told::Look => true,
                     Told::Nothing => false,
                 },
@@ -147,7 +161,10 @@ impl Waiting {
                 _tick = draws.tick() => false,
             };
             if look {
-                match client.status(id, Some(version)).await {
+                let asked = timeout_at(deadline, client.status(id, Some(version)));
+                // The time is over: the timer above says so.
+                let Ok(asked) = asked.await else { continue };
+                match asked {
                     Ok(answer) => {
                         let item = &answer.body.deployment;
                         self.stages(item, &mut progress);
@@ -158,7 +175,17 @@ impl Waiting {
                             self.end(goal, &mut progress);
                             return Ok((answer, self.began.elapsed()));
                         }
-                        if let Some(reason) = item.wake.as_ref().and_then(|w| w.failure.clone()) {
+                        // A wake that somebody ended has failed too; who did it says more.
+                        if goal.is_overtaken(item) {
+                            return Err(overtaken(goal, id, item));
+                        }
+                        let told = self.failure.take();
+                        let failure = match &item.wake {
+                            // What failed was an earlier one.
+                            Some(wake) => wake.failure.clone(),
+                            None => told,
+                        };
+                        if let Some(reason) = failure {
                             return Err(wake_failed(id, &reason));
                         }
                         last = Some(answer.body.deployment);
@@ -277,8 +304,77 @@ fn timed_out(goal: Goal, id: &WorkloadId, limit: Duration, last: Option<&Workloa
         .hint("wait longer with --timeout")
 }
 
+fn overtaken(goal: Goal, id: &WorkloadId, item: &WorkloadItem) -> Failure {
+    let mut failure = Failure::new(
+        Exit::Conflict,
+        format!(
+            "{id} will not be {}: somebody changed it meanwhile",
+            goal.words()
+        ),
+    );
+    failure
+        .causes
+        .extend(item.last_change.as_ref().map(|change| {
+            format!(
+                "{} by {}, from {} to {}: {}",
+                change.action, change.actor, change.from, change.to, change.reason
+            )
+        }));
+    failure.hint(format!("'nagi history {id}' shows all changes"))
+}
+
 fn wake_failed(id: &WorkloadId, reason: &str) -> Failure {
     let mut failure = Failure::new(Exit::WakeFailed, format!("the wake of {id} was given up"));
     failure.causes.push(reason.to_owned());
     failure.hint(format!("'nagi logs {id}' shows what its replicas printed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmd::sample_item;
+
+    fn counts(desired: u32, current: u32, available: u32, status: &str) -> WorkloadItem {
+        WorkloadItem {
+            desired_replicas: desired,
+            current_replicas: current,
+            available_replicas: available,
+            status: status.to_owned(),
+            ..sample_item()
+        }
+    }
+
+    #[test]
+    fn a_goal_is_reached_neither_too_early_nor_by_the_wrong_state() {
+        let starting = counts(1, 1, 0, "scaling");
+        let awake = counts(1, 1, 1, "active");
+        let stopping = counts(0, 1, 1, "scaling");
+        let asleep = counts(0, 0, 0, "inactive");
+        for (goal, item, reached) in [
+            (Goal::Awake, &starting, false),
+            (Goal::Awake, &awake, true),
+            (Goal::Awake, &asleep, false),
+            (Goal::Asleep, &stopping, false),
+            (Goal::Asleep, &asleep, true),
+            (Goal::Asleep, &awake, false),
+            (Goal::Replicas(2), &awake, false),
+            (Goal::Replicas(1), &awake, true),
+            (Goal::Replicas(1), &counts(1, 2, 1, "scaling"), false),
+        ] {
+            assert_eq!(goal.is_reached(item), reached, "{goal:?} {item:?}");
+        }
+    }
+
+    #[test]
+    fn a_goal_is_overtaken_when_somebody_wants_something_else() {
+        assert!(Goal::Awake.is_overtaken(&counts(0, 1, 0, "scaling")));
+        assert!(
+            !Goal::Awake.is_overtaken(&counts(2, 1, 0, "scaling")),
+            "more are awake too"
+        );
+        assert!(Goal::Asleep.is_overtaken(&counts(1, 1, 1, "active")));
+        assert!(!Goal::Asleep.is_overtaken(&counts(0, 1, 0, "scaling")));
+        assert!(Goal::Replicas(2).is_overtaken(&counts(3, 2, 2, "scaling")));
+        assert!(!Goal::Replicas(2).is_overtaken(&counts(2, 0, 0, "scaling")));
+    }
 }

@@ -175,3 +175,50 @@ fn line(event: &Event, detail: Detail, style: Style) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> Event {
+        serde_json::from_value(serde_json::json!({
+            "id": "e-7", "time": "2030-01-31T07:00:00Z", "type": "scale", "resource": "deployments",
+            "namespace": "project-a", "name": "web", "actor": "key/ops", "reason": "夜\u{1b}", "from": 2, "to": 0
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        assert_eq!(
+            line(&event(), Detail::Normal, Style::Plain),
+            "2030-01-31T07:00:00Z  scale     project-a/web  2 → 0  by key/ops  夜\u{fffd}"
+        );
+        let bare = Event {
+            actor: None,
+            reason: None,
+            from: None,
+            kind: EventKind::Wake,
+            to: Some(EventValue::Text("ready".to_owned())),
+            ..event()
+        };
+        assert_eq!(
+            line(&bare, Detail::Wide, Style::Plain),
+            "2030-01-31T07:00:00Z  wake      project-a/web  - → ready  id e-7"
+        );
+    }
+
+    #[test]
+    fn only_wanted_events_are_taken() {
+        let wanted = |namespace: Option<&str>, name: Option<&str>, kind| Wanted {
+            namespace: namespace.map(str::to_owned),
+            name: name.map(str::to_owned),
+            kind,
+        };
+        assert!(wanted(None, None, None).takes(&event()));
+        assert!(wanted(Some("project-a"), Some("web"), Some(EventKind::Scale)).takes(&event()));
+        assert!(!wanted(Some("project-b"), None, None).takes(&event()));
+        assert!(!wanted(None, Some("we"), None).takes(&event()));
+        assert!(!wanted(None, None, Some(EventKind::Wake)).takes(&event()));
+    }
+}

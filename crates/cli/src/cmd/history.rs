@@ -119,3 +119,29 @@ fn table(items: &[HistoryItem], detail: Detail) -> Table {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::style::Style;
+
+    #[test]
+    fn a_change_is_one_row() {
+        let items: Vec<HistoryItem> = serde_json::from_value(serde_json::json!([{
+            "id": 7, "time": "2030-01-31T07:00:00Z", "resource": "deployments", "namespace": "project-a",
+            "name": "web", "action": "scale-to-zero", "actor": "key/ops", "reason": "コスト\n最適化",
+            "request_id": null, "from": 2, "to": 0, "source": "journal"
+        }]))
+        .unwrap();
+        assert_eq!(
+            table(&items, Detail::Normal).text(Style::Plain, None),
+            "TIME                   WORKLOAD        ACTION          REPLICAS   BY        REASON\n\
+             2030-01-31T07:00:00Z   project-a/web   scale-to-zero   2 → 0      key/ops   コスト 最適化\n"
+        );
+        let wide = table(&items, Detail::Wide).text(Style::Plain, None);
+        assert!(
+            wide.contains("key/ops   -         journal   コスト"),
+            "{wide}"
+        );
+    }
+}

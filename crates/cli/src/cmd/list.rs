@@ -293,3 +293,87 @@ fn scheduled_table(items: &[ScheduledItem], now: Timestamp) -> Table {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample_item;
+    use super::*;
+    use crate::output::style::Style;
+
+    fn now() -> Timestamp {
+        "2030-01-31T07:03:12Z".parse().unwrap()
+    }
+
+    fn shown(items: &[WorkloadItem], detail: Detail) -> String {
+        table(items, now(), detail).text(Style::Plain, None)
+    }
+
+    #[test]
+    fn a_list_says_what_a_workload_waits_for() {
+        let asleep = WorkloadItem {
+            name: "凪".to_owned(),
+            status: "inactive".to_owned(),
+            desired_replicas: 0,
+            reason: None,
+            wake: None,
+            last_scale_time: None,
+            scheduled_scale_up: Some("2030-01-31T07:13:12Z".parse::<Timestamp>().unwrap().into()),
+            ..sample_item()
+        };
+        assert_eq!(
+            shown(&[sample_item(), asleep], Detail::Normal),
+            "NAMESPACE   NAME           STATUS     REPLICAS   SINCE   NOTE\n\
+             project-b   sample-app-b   scaling    0/1        3m12s   waking: waiting-for-node, 4.2 s left; \
+             waiting for a node of pool gpu\n\
+             project-b   凪             inactive   0/0        -       wakes in 10m\n"
+        );
+    }
+
+    #[test]
+    fn a_wide_list_has_a_cell_for_each_heading() {
+        let text = shown(&[sample_item()], Detail::Wide);
+        let (heads, row) = text.split_once('\n').unwrap();
+        for (head, cell) in [
+            ("REMEMBERED", "1"),
+            ("POOL", "gpu"),
+            ("IDLE AFTER", "10m"),
+            ("HOSTS", "sample-app-b.project-b.localhost"),
+            ("LAST CHANGE", "wake by key/ops"),
+            ("NOTE", "waking: "),
+        ] {
+            let at = heads.find(head).unwrap();
+            assert!(row.get(at..).unwrap().starts_with(cell), "{head}: {text}");
+        }
+    }
+
+    // A workload may be named by somebody else.
+    #[test]
+    fn text_of_others_is_made_safe() {
+        let evil = WorkloadItem {
+            name: "a\u{1b}[2Jb".to_owned(),
+            reason: Some("x\ny".to_owned()),
+            ..sample_item()
+        };
+        let text = shown(&[evil], Detail::Wide);
+        assert!(
+            !text.contains('\u{1b}') && text.lines().count() == 2,
+            "{text:?}"
+        );
+    }
+
+    // R18: more than one page.
+    #[test]
+    fn pages_become_one_body() {
+        let mut body = serde_json::json!({"items": [1], "continue": "t1"});
+        append(
+            &mut body,
+            &serde_json::json!({"items": [2, 3], "continue": "t2"}),
+        );
+        assert_eq!(
+            body,
+            serde_json::json!({"items": [1, 2, 3], "continue": "t2"})
+        );
+        append(&mut body, &serde_json::json!({"items": []}));
+        assert_eq!(body, serde_json::json!({"items": [1, 2, 3]}));
+    }
+}

@@ -94,3 +94,34 @@ fn next(node: &NodeItem) -> Option<String> {
             .map(|seconds| format!("released in {}", words::seconds(seconds)))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::style::Style;
+
+    #[test]
+    fn pools_show_nodes_cost_and_savings() {
+        let pools: Vec<PoolItem> = serde_json::from_value(serde_json::json!([
+            {"name": "gpu", "nodes_max": 2, "price_per_hour": 3.06, "spent": 0.01234, "saved": 12.5, "nodes": [
+                {"name": "gpu-0", "phase": "ready", "replicas": 1},
+                {"name": "gpu-1", "phase": "booting", "replicas": 0, "ready_in_seconds": 4.04}]},
+            {"name": "web", "nodes_max": 1, "price_per_hour": 0.1, "spent": 0.0, "saved": 0.0, "nodes": [
+                {"name": "web-0", "phase": "ready", "replicas": 0, "released_in_seconds": 1.0}]}
+        ]))
+        .unwrap();
+        assert_eq!(
+            table(&pools).text(Style::Plain, None),
+            "POOL   NODES                REPLICAS   PRICE/H   SPENT    SAVED\n\
+             gpu    2 of 2 (1 booting)   1          3.06      0.0123   12.5000\n\
+             web    1 of 1               0          0.10      0.0000   0.0000\n"
+        );
+        assert_eq!(
+            nodes(&pools).text(Style::Plain, None),
+            "POOL   NODE    PHASE     REPLICAS   NEXT\n\
+             gpu    gpu-0   ready     1          -\n\
+             gpu    gpu-1   booting   0          ready in 4.0 s\n\
+             web    web-0   ready     0          released in 1.0 s\n"
+        );
+    }
+}

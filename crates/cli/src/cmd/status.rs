@@ -199,3 +199,58 @@ impl Facts {
         writeln!(self.text, "  {name} {}", words::clean(value)).unwrap_or(());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample_item;
+    use super::*;
+
+    #[test]
+    fn a_status_says_all_that_is_known() {
+        let now = "2030-01-31T07:00:05Z".parse().unwrap();
+        assert_eq!(
+            text(&sample_item(), now, Style::Plain),
+            "project-b/sample-app-b   scaling
+  reason          waiting for a node of pool gpu
+  replicas        1 wanted, 1 there, 0 serving
+    sample-app-b-0 waiting-for-node, 2 restarts
+  waking          waiting-for-node (by call), about 4.2 s left
+    accepted      after 0.0 s
+    waiting-for-node after 0.0 s
+  last change     2030-01-31T07:00:00Z (5s ago)
+                  wake by key/ops, from 0 to 1: サンプルアプリ開始のため
+  next wake       1 replica
+  idle after      10m
+  pool            gpu
+  hosts           sample-app-b.project-b.localhost
+  requests        0 open, 3 held
+  labels          app=sample-app-b
+"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let bare = WorkloadItem {
+            reason: None,
+            last_scale_time: None,
+            last_change: None,
+            remembered_replicas: None,
+            idle_after_seconds: None,
+            pool: None,
+            hosts: Vec::new(),
+            labels: std::collections::BTreeMap::new(),
+            replicas: Vec::new(),
+            wake: None,
+            in_flight_requests: None,
+            held_requests: None,
+            status: "unknown".to_owned(),
+            ..sample_item()
+        };
+        let now = "2030-01-31T07:00:05Z".parse().unwrap();
+        assert_eq!(
+            text(&bare, now, Style::Plain),
+            "project-b/sample-app-b   unknown\n  replicas        1 wanted, 1 there, 0 serving\n"
+        );
+    }
+}

@@ -137,3 +137,12 @@ impl Ran {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 }
+
+/// Starts a command whose few lines go into pipes.
+pub(crate) fn piped(mut command: Command) -> std::process::Child {
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("nagi starts")
+}

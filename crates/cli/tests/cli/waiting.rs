@@ -162,3 +162,23 @@ fn a_watched_list_is_printed_again_when_it_changes() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn a_wait_ends_when_somebody_else_decides_otherwise() {
+    let server = Server::start(NEVER_READY, &[]);
+    let waiting = server.nagi("wake deaf --wait").command();
+    let mut waiting = crate::run::piped(waiting);
+    server.until(Duration::from_secs(20), "status deaf -o json", |ran| {
+        ran.json()["deployment"]["desired_replicas"] == 1
+    });
+    server.ok("sleep deaf --reason over");
+    let ended = waiting.wait().unwrap();
+    assert_eq!(ended.code(), Some(8));
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut waiting.stderr.take().unwrap(), &mut said).unwrap();
+    assert!(said.contains("somebody changed it meanwhile"), "{said}");
+    assert!(
+        said.contains("scale-to-zero by anonymous, from 1 to 0: over"),
+        "{said}"
+    );
+}
