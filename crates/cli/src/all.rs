@@ -49,7 +49,9 @@ impl From<OnExitArg> for OnShutdown {
 pub(crate) async fn run(args: AllArgs) -> ExitCode {
     let config = match ServeConfig::resolve(&args.serve, &Home::from_environment()) {
         Ok(config) => config,
-        Err(error) => return serve::fail(&error, Some("see `nagi all --help` for every setting")),
+        Err(error) => {
+            return serve::refuse_settings(&error, "see `nagi all --help` for every setting");
+        }
     };
     let start = Start {
         config,

@@ -40,6 +40,8 @@ pub(crate) struct DemoArgs {
 /// Why the demo could not be prepared.
 #[derive(Debug, Error)]
 enum DemoError {
+    #[error("{} holds the state of another nagi, whose workloads the demo would end", path.display())]
+    Foreign { path: PathBuf },
     #[error("cannot tell where this binary is")]
     OwnPath(#[source] std::io::Error),
     #[error("cannot write {}", path.display())]
@@ -55,7 +57,7 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
     let mut config = match ServeConfig::resolve(&args.serve, &Home::from_environment().demo()) {
         Ok(config) => config,
         Err(error) => {
-            return serve::complain(&error, Some("see `nagi demo --help` for every setting"));
+            return serve::refuse_settings(&error, "see `nagi demo --help` for every setting");
         }
     };
     if config.log_file.is_none() {
@@ -66,17 +68,17 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
         Err(error) => {
             return serve::complain(
                 &error,
-                Some("choose a directory that you may write with --state-dir"),
+                Some("choose a directory of its own that you may write with --state-dir"),
             );
         }
     };
     let stay = std::io::stdout().is_terminal() && !args.once;
     let (api, gateway) = (config.listen, config.gateway_listen);
-    println_now(&format!(
+    let banner = format!(
         "Nagi demo: API http://{api}  gateway http://{gateway}  metrics http://{}/metrics\nLog: {}",
         config.metrics_listen,
         config.state_dir.join("nagi.log").display()
-    ));
+    );
     let mut outcome = None;
     let ended = Box::pin(serve::run(
         Start {
@@ -85,6 +87,7 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
             on_exit: OnShutdown::End,
         },
         async |clock: Arc<dyn Clock>| {
+            println_now(&banner);
             let result = guide(api, gateway, &*clock).await;
             let failed = result.is_err();
             outcome = Some(result);
@@ -105,8 +108,16 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         // Ended by a signal before the tour was through.
-        (Ok(()), None) if stay => ExitCode::SUCCESS,
-        (Ok(()), None) => ExitCode::FAILURE,
+        (Ok(()), None) => {
+            println_now(
+                "\nEnded by a signal before the tour was through; the sample apps are stopped.",
+            );
+            if stay {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
     }
 }
 
@@ -120,6 +131,13 @@ fn prepare(state_dir: &Path) -> Result<PathBuf, DemoError> {
         path: path.clone(),
         source,
     };
+    // Written by the first start of an engine; a demo's directory has the demo's workload file beside it.
+    let engine = state_dir.join("engine.json");
+    if engine.exists() && !path.exists() {
+        return Err(DemoError::Foreign {
+            path: state_dir.to_owned(),
+        });
+    }
     std::fs::create_dir_all(state_dir).map_err(write)?;
     let text = WORKLOADS.replace(&format!("[{PLACEHOLDER},"), &format!("[{quoted},"));
     std::fs::write(&path, text).map_err(write)?;
@@ -160,6 +178,17 @@ fn println_now(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_state_of_another_nagi_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("engine.json"), "{}").unwrap();
+        assert!(matches!(
+            prepare(dir.path()),
+            Err(DemoError::Foreign { .. })
+        ));
+        assert!(!dir.path().join("workloads.yaml").exists());
+    }
 
     #[test]
     fn the_workload_file_of_the_demo_is_valid_wherever_the_binary_lies() {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use nagi_control::Controller;
 use nagi_gateway::{Gateway, HoldSettings, Settings};
+use nagi_local::file::FileError;
 use nagi_local::store::StoreError;
 use nagi_local::{
     LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError, inherited_environment,
@@ -28,6 +29,7 @@ use nagi_wake::Wakes;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use crate::exit::Exit;
 use crate::serve::settings::ServeConfig;
 
 /// What running requests get at the end.
@@ -55,6 +57,8 @@ pub(crate) enum ServeError {
         #[source]
         source: io::Error,
     },
+    #[error("{address} is given twice: API, metrics and gateway need an address each")]
+    SameAddress { address: SocketAddr },
     #[error("API keys cannot be used")]
     Keys(#[from] KeyringError),
     #[error("the local engine could not start")]
@@ -88,6 +92,9 @@ impl ServeError {
                 Some("ports below 1024 need root: choose a higher one")
             }
             Self::Listen { .. } => Some("is this an address of this machine?"),
+            Self::Engine(StartError::File(FileError::Read { .. })) => {
+                Some("is the path right, and may you read it? See --workloads")
+            }
             Self::Engine(StartError::File(_)) => {
                 Some("mend the workload file; `nagi config check FILE` says the same")
             }
@@ -97,6 +104,7 @@ impl ServeError {
             Self::Engine(StartError::Store(_)) => {
                 Some("choose a directory that you may write with --state-dir")
             }
+            Self::SameAddress { .. } => Some("see --listen, --metrics-listen and --gateway-listen"),
             Self::Keys(_) => {
                 Some("see `nagi key --help`, API_KEY, API_KEY_FILE and NAGI_KEYS_FILE")
             }
@@ -109,22 +117,25 @@ impl ServeError {
     }
 }
 
-/// The last words of a server that could not start, or could not go on: a JSON line at level error on stdout, where
-/// its log is. People who look at a terminal get the next step beside it.
+/// The last words of a server that could not start, or could not go on: for a person text, and where stdout is read by
+/// machines a JSON line at level error, since its log goes there.
 pub(crate) fn fail(error: &(dyn Error + 'static), hint: Option<&str>) -> ExitCode {
-    match Log::start(LevelFilter::default(), Sink::Stdout) {
-        Ok(log) => log.fatal("Nagi could not start", error),
-        Err(_) => return complain(error, hint),
-    }
-    if let Some(hint) = hint
-        && io::IsTerminal::is_terminal(&io::stderr())
+    if !io::IsTerminal::is_terminal(&io::stdout())
+        && let Ok(log) = Log::start(LevelFilter::default(), Sink::Stdout)
     {
-        drop(writeln!(io::stderr(), "hint: {hint}"));
+        log.fatal("Nagi could not start", &LastWords::new(error, hint));
+        return Exit::Failed.into();
     }
-    ExitCode::FAILURE
+    complain(error, hint)
 }
 
-/// The same for a person: text on stderr.
+/// The same for a setting that cannot be used.
+pub(crate) fn refuse_settings(error: &(dyn Error + 'static), hint: &str) -> ExitCode {
+    fail(error, Some(hint));
+    Exit::Usage.into()
+}
+
+/// Text on stderr.
 pub(crate) fn complain(error: &(dyn Error + 'static), hint: Option<&str>) -> ExitCode {
     let mut text = format!("error: {error}");
     let mut source = error.source();
@@ -137,7 +148,24 @@ pub(crate) fn complain(error: &(dyn Error + 'static), hint: Option<&str>) -> Exi
     }
     // Nobody reads stderr: the exit code still tells.
     drop(writeln!(io::stderr(), "{text}"));
-    ExitCode::FAILURE
+    Exit::Failed.into()
+}
+
+/// An error with its causes and the next step in one line.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct LastWords(String);
+
+impl LastWords {
+    fn new(error: &(dyn Error + 'static), hint: Option<&str>) -> Self {
+        let mut words = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            words = format!("{words}: {cause}");
+            source = cause.source();
+        }
+        Self(hint.map_or(words.clone(), |hint| format!("{words}; hint: {hint}")))
+    }
 }
 
 /// Serves until a signal, or until the `guest` returns.
@@ -148,10 +176,32 @@ pub(crate) async fn run(
     start: Start,
     guest: impl AsyncFnOnce(Arc<dyn Clock>),
 ) -> Result<(), ServeError> {
-    let config = start.config;
-    let sink = config.log_file.clone().map_or(Sink::Stdout, Sink::File);
-    let log = Log::start(config.log_level, sink)?;
+    let sink = start
+        .config
+        .log_file
+        .clone()
+        .map_or(Sink::Stdout, Sink::File);
+    let log = Log::start(start.config.log_level, sink)?;
     log.install()?;
+    let has_file = start.config.log_file.is_some();
+    let ended = serve(start, log.clone(), guest).await;
+    if let Err(error) = &ended
+        && has_file
+    {
+        log.fatal(
+            "Nagi ended with an error",
+            &LastWords::new(error, error.hint()),
+        );
+    }
+    ended
+}
+
+async fn serve(
+    start: Start,
+    log: Log,
+    guest: impl AsyncFnOnce(Arc<dyn Clock>),
+) -> Result<(), ServeError> {
+    let config = start.config;
     let mut termination = Termination::listen()?;
     let reload = Reload::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -200,6 +250,12 @@ struct Doors {
 
 impl Doors {
     async fn open(config: &ServeConfig) -> Result<Self, ServeError> {
+        let addresses = [config.listen, config.metrics_listen, config.gateway_listen];
+        for (n, address) in addresses.iter().enumerate() {
+            if address.port() != 0 && addresses.iter().skip(n + 1).any(|other| other == address) {
+                return Err(ServeError::SameAddress { address: *address });
+            }
+        }
         Ok(Self {
             api: bind("API", "--listen", config.listen).await?,
             metrics: bind("metrics", "--metrics-listen", config.metrics_listen).await?,

@@ -30,7 +30,9 @@ pub(crate) struct ServerArgs {
 /// Why the server cannot run.
 #[derive(Debug, Error)]
 enum ServerError {
-    #[error("the Kubernetes engine is not in this build")]
+    #[error(
+        "the Kubernetes engine is not in this build, which serves workloads of this machine only"
+    )]
     NoKubernetes,
 }
 
@@ -51,7 +53,7 @@ pub(crate) fn run(args: &ServerArgs) -> ExitCode {
         ..Home::from_environment()
     };
     if let Err(error) = ServeConfig::resolve(&args.serve, &home) {
-        return serve::fail(&error, Some("see `nagi server --help` for every setting"));
+        return serve::refuse_settings(&error, "see `nagi server --help` for every setting");
     }
     serve::fail(
         &ServerError::NoKubernetes,

@@ -224,7 +224,9 @@ impl Setting {
     where
         T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy,
     {
-        let Some(text) = text else { return Ok(default) };
+        let Some(text) = given(text) else {
+            return Ok(default);
+        };
         match text.trim().parse::<T>() {
             Ok(number) if number >= min && number <= max => Ok(number),
             Ok(_) | Err(_) => {
@@ -234,7 +236,9 @@ impl Setting {
     }
 
     fn address(self, text: Option<&str>, default: SocketAddr) -> Result<SocketAddr, ConfigError> {
-        let Some(text) = text else { return Ok(default) };
+        let Some(text) = given(text) else {
+            return Ok(default);
+        };
         text.trim().parse().map_err(|_| {
             self.refuse(
                 "must be ADDRESS:PORT, like 127.0.0.1:8080 or [::1]:8080",
@@ -252,100 +256,136 @@ impl Setting {
     }
 }
 
+/// An empty variable is one that is not set (all but `API_KEY`, where empty means "off").
+fn given(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.trim().is_empty())
+}
+
+/// Every setting that cannot be used, so that a person mends them in one go.
+#[derive(Debug, Default, Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub(crate) struct ConfigErrors(Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// The value, or a stand-in while the problem is noted.
+    fn note<T>(&mut self, checked: Result<T, ConfigError>, stand_in: T) -> T {
+        checked.unwrap_or_else(|error| {
+            self.0.push(error);
+            stand_in
+        })
+    }
+}
+
 // === impl ServeConfig ===
 
 impl ServeConfig {
     /// Checks every setting.
     ///
     /// # Errors
-    /// The first setting that cannot be used, with its rule.
-    pub(crate) fn resolve(args: &ServeArgs, home: &Home) -> Result<Self, ConfigError> {
-        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let port = PORT.number(args.port.as_deref(), API_PORT, 1, u16::MAX)?;
-        let list = |text: &Option<String>| -> Vec<String> {
-            let parts = text.iter().flat_map(|t| t.split(','));
-            parts
-                .map(str::trim)
-                .filter(|part| !part.is_empty())
-                .map(str::to_owned)
-                .collect()
-        };
-        let log_level = match args.log_level.as_deref() {
-            None => LevelFilter::default(),
-            Some(text) => text
-                .parse()
-                .map_err(|_| LOG_LEVEL.refuse("must be debug, info, warn, error or fatal", text))?,
-        };
-        let allowed = match list(&args.allowed_namespaces) {
-            names if names.is_empty() => None,
-            names => Some(namespaces(ALLOWED_NAMESPACES, names)?),
-        };
-        let mut trusted_proxies = Vec::new();
-        for text in list(&args.trusted_proxies) {
-            let refuse = |_: nagi_server::NetworkError| {
-                TRUSTED_PROXIES.refuse(
-                    "must be IP addresses or networks separated by commas",
-                    &text,
-                )
-            };
-            trusted_proxies.push(text.parse().map_err(refuse)?);
+    /// All settings that cannot be used, each with its rule.
+    pub(crate) fn resolve(args: &ServeArgs, home: &Home) -> Result<Self, ConfigErrors> {
+        let mut wrong = ConfigErrors::default();
+        let config = Self::checked(args, home, &mut wrong);
+        if wrong.0.is_empty() {
+            Ok(config)
+        } else {
+            Err(wrong)
         }
-        let replicas = MAX_REPLICAS.number(
-            args.max_replicas.as_deref(),
-            REPLICAS_MAX_DEFAULT,
-            1,
-            10_000,
-        )?;
-        let rate_limit = RateLimit {
-            per_second: RATE_LIMIT.number(
-                args.rate_limit.as_deref(),
-                WRITES_PER_SECOND_DEFAULT,
-                0,
-                10_000,
-            )?,
-            burst: RATE_BURST.number(
-                args.rate_burst.as_deref(),
-                WRITES_BURST_DEFAULT,
-                1,
-                100_000,
-            )?,
+    }
+
+    fn checked(args: &ServeArgs, home: &Home, wrong: &mut ConfigErrors) -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let port = PORT.number(args.port.as_deref(), API_PORT, 1, u16::MAX);
+        let port = wrong.note(port, API_PORT);
+        let mut address = |setting: Setting, text: &Option<String>, default| {
+            wrong.note(
+                setting.address(text.as_deref(), local(default)),
+                local(default),
+            )
         };
-        let hold_seconds = HOLD_SECONDS.number(
+        let listen = address(LISTEN, &args.listen, port);
+        let metrics_listen = address(METRICS_LISTEN, &args.metrics_listen, METRICS_PORT);
+        let gateway_listen = address(GATEWAY_LISTEN, &args.gateway_listen, GATEWAY_PORT);
+        let path = |text: &Option<String>| given(text.as_deref()).map(PathBuf::from);
+        let state_dir = path(&args.state_dir)
+            .or_else(|| home.state_dir())
+            .ok_or_else(|| {
+                STATE_DIR.refuse("must be given, because no home directory is known", "")
+            });
+        let level = given(args.log_level.as_deref()).map_or(Ok(LevelFilter::default()), |text| {
+            let refuse = |_| LOG_LEVEL.refuse("must be debug, info, warn, error or fatal", text);
+            text.parse().map_err(refuse)
+        });
+        let hold = HOLD_SECONDS.number(
             args.hold_seconds.as_deref(),
             HOLD_DEFAULT.as_secs(),
             1,
             HOLD_MAX.as_secs(),
-        )?;
-        let state_dir = match args.state_dir.as_deref() {
-            Some(text) if !text.is_empty() => PathBuf::from(text),
-            Some(_) | None => home.state_dir().ok_or_else(|| {
-                STATE_DIR.refuse("must be given, because no home directory is known", "")
-            })?,
-        };
-        let path =
-            |text: &Option<String>| text.as_ref().filter(|t| !t.is_empty()).map(PathBuf::from);
-        Ok(Self {
-            listen: LISTEN.address(args.listen.as_deref(), local(port))?,
-            metrics_listen: METRICS_LISTEN
-                .address(args.metrics_listen.as_deref(), local(METRICS_PORT))?,
-            gateway_listen: GATEWAY_LISTEN
-                .address(args.gateway_listen.as_deref(), local(GATEWAY_PORT))?,
-            state_dir,
-            log_level,
+        );
+        Self {
+            listen,
+            metrics_listen,
+            gateway_listen,
+            state_dir: wrong.note(state_dir, PathBuf::new()),
+            log_level: wrong.note(level, LevelFilter::default()),
             log_file: path(&args.log_file),
             api_key: args.api_key.clone(),
             api_key_file: path(&args.api_key_file),
             keys_file: path(&args.keys_file),
-            require_auth: REQUIRE_AUTH.flag(args.require_auth.as_deref())?,
-            rails: Guardrails {
-                replicas_max: Replicas(replicas),
-                allowed,
-            },
-            rate_limit,
-            trusted_proxies,
-            hold: Duration::from_secs(hold_seconds),
-        })
+            require_auth: wrong.note(REQUIRE_AUTH.flag(args.require_auth.as_deref()), false),
+            rails: rails(args, wrong),
+            rate_limit: rate_limit(args, wrong),
+            trusted_proxies: wrong.note(trusted_proxies(args), Vec::new()),
+            hold: Duration::from_secs(wrong.note(hold, HOLD_DEFAULT.as_secs())),
+        }
     }
+}
+
+fn rails(args: &ServeArgs, wrong: &mut ConfigErrors) -> Guardrails {
+    let most = MAX_REPLICAS.number(
+        args.max_replicas.as_deref(),
+        REPLICAS_MAX_DEFAULT,
+        1,
+        10_000,
+    );
+    let allowed = match list(args.allowed_namespaces.as_deref()) {
+        names if names.is_empty() => Ok(None),
+        names => namespaces(ALLOWED_NAMESPACES, names).map(Some),
+    };
+    Guardrails {
+        replicas_max: Replicas(wrong.note(most, REPLICAS_MAX_DEFAULT)),
+        allowed: wrong.note(allowed, None),
+    }
+}
+
+fn rate_limit(args: &ServeArgs, wrong: &mut ConfigErrors) -> RateLimit {
+    let (rate, burst) = (WRITES_PER_SECOND_DEFAULT, WRITES_BURST_DEFAULT);
+    let per_second = RATE_LIMIT.number(args.rate_limit.as_deref(), rate, 0, 10_000);
+    let at_once = RATE_BURST.number(args.rate_burst.as_deref(), burst, 1, 100_000);
+    RateLimit {
+        per_second: wrong.note(per_second, rate),
+        burst: wrong.note(at_once, burst),
+    }
+}
+
+fn trusted_proxies(args: &ServeArgs) -> Result<Vec<Network>, ConfigError> {
+    let rule = "must be IP addresses or networks separated by commas";
+    list(args.trusted_proxies.as_deref())
+        .into_iter()
+        .map(|text| {
+            text.parse()
+                .map_err(|_: nagi_server::NetworkError| TRUSTED_PROXIES.refuse(rule, &text))
+        })
+        .collect()
+}
+
+/// The parts of a list separated by commas; empty parts do not count.
+fn list(text: Option<&str>) -> Vec<String> {
+    let parts = text.unwrap_or_default().split(',').map(str::trim);
+    parts
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn namespaces(setting: Setting, names: Vec<String>) -> Result<Vec<Namespace>, ConfigError> {
@@ -421,7 +461,7 @@ mod tests {
         }
     }
 
-    fn resolve(change: impl FnOnce(&mut ServeArgs)) -> Result<ServeConfig, ConfigError> {
+    fn resolve(change: impl FnOnce(&mut ServeArgs)) -> Result<ServeConfig, ConfigErrors> {
         let mut args = ServeArgs::default();
         change(&mut args);
         ServeConfig::resolve(&args, &home())
@@ -445,7 +485,7 @@ mod tests {
     // A-162, W-A20
     #[test]
     fn bad_ports_and_levels_are_refused_with_their_rule() {
-        for bad in ["0", "65536", "-1", "http", "80 80", ""] {
+        for bad in ["0", "65536", "-1", "http", "80 80"] {
             let error = resolve(|a| a.port = Some(bad.into())).unwrap_err();
             assert!(
                 error.to_string().contains("PORT") && error.to_string().contains("1 to 65535"),
@@ -461,6 +501,27 @@ mod tests {
         );
         let error = resolve(|a| a.log_level = Some("verbose".into())).unwrap_err();
         assert!(error.to_string().contains("LOG_LEVEL"), "{error}");
+    }
+
+    #[test]
+    fn every_wrong_setting_is_named_and_an_empty_one_is_not_set() {
+        let error = resolve(|a| {
+            a.port = Some("x".into());
+            a.rate_limit = Some("-1".into());
+            a.log_level = Some("loud".into());
+        });
+        let text = error.unwrap_err().to_string();
+        for name in ["PORT", "NAGI_RATE_LIMIT", "LOG_LEVEL"] {
+            assert!(text.contains(name), "{text}");
+        }
+        let config = resolve(|a| {
+            a.port = Some(String::new());
+            a.log_level = Some(" ".into());
+            a.api_key = Some(String::new());
+        });
+        let config = config.unwrap();
+        assert_eq!(config.listen.port(), API_PORT);
+        assert_eq!(config.api_key.as_deref(), Some(""), "off, not unset (K-14)");
     }
 
     #[test]
