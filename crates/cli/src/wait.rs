@@ -77,7 +77,7 @@ impl Goal {
         let status = Status::parse(&item.status);
         match self {
             Self::Awake => status == Some(Status::Active),
-            Self::Asleep => item.current_replicas == 0 && status == Some(Status::Inactive),
+            Self::Asleep => status == Some(Status::Inactive),
             Self::Replicas(count) => {
                 item.available_replicas == count && item.current_replicas == count
             }
