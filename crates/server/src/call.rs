@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::exchange::Exchange;
 use crate::path;
 use crate::problem::Problem;
-use crate::query::Query;
+use crate::query::{DRY_RUN, Query};
 
 /// Whose bucket a write is taken from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -101,14 +101,38 @@ impl FromRequestParts<App> for Change {
             Some(key) => (Actor::Key(key.clone()), Caller::Key(key)),
             None => (Actor::Anonymous, Caller::Address(exchange.client())),
         };
+        if matches!(actor, Actor::Anonymous) {
+            refuse_other_sites(&parts.headers)?;
+        }
         take_token(app, &caller)?;
+        let query = Query::of(&parts.uri)?;
+        query.only(&[DRY_RUN])?;
         Ok(Self {
             exchange,
             id,
             actor,
-            query: Query::of(&parts.uri)?,
+            query,
         })
     }
+}
+
+/// While no key is asked for, a page of some other site could order through the browser of whoever can reach this API.
+/// Browsers name the site that a request comes from; other clients name none and pass.
+fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let of_this_site = match (text("sec-fetch-site"), text("origin")) {
+        (Some(site), _) => matches!(site, "same-origin" | "none"),
+        (None, Some(origin)) => {
+            origin.split_once("://").map(|(_, authority)| authority) == text("host")
+        }
+        (None, None) => true,
+    };
+    if of_this_site {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::FORBIDDEN, "Forbidden")
+        .error("a page of another site may not order while no API key is asked for")
+        .hint("set API_KEY, API_KEY_FILE or NAGI_KEYS_FILE, or call without a browser"))
 }
 
 /// The exchange that this request belongs to.

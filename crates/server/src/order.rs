@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::call::Change;
 use crate::exchange::Exchange;
 use crate::problem::{Doing, Problem};
+use crate::query::DRY_RUN;
 
 /// How often an order is decided anew when the object changes between read and write (DESIGN §5).
 const ATTEMPTS_MAX: u32 = 5;
@@ -33,7 +34,7 @@ pub(crate) enum Mode {
 impl Mode {
     /// As the parameter `dry_run` has it.
     pub(crate) fn of(call: &Change) -> Result<Self, Problem> {
-        Ok(if call.query.flag("dry_run")? {
+        Ok(if call.query.flag(DRY_RUN)? {
             Self::DryRun
         } else {
             Self::Real

@@ -128,7 +128,7 @@ impl Problem {
     /// A body that cannot be read as a JSON object.
     pub(crate) fn body(error: &BodyError) -> Self {
         Self::new(StatusCode::BAD_REQUEST, INVALID_BODY)
-            .error(&format!("the body {error}"))
+            .error(&format!("the body cannot be read: {error}"))
             .field("body", "one JSON object in UTF-8")
     }
 

@@ -1,4 +1,5 @@
-//! Query parameters: known ones are checked, each may stand once; unknown ones are ignored.
+//! Query parameters: known ones are checked, each may stand once; unknown ones are ignored by reads and refused by
+//! writes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +11,11 @@ use crate::problem::Problem;
 
 /// Most parameters of a query; the head's limit allows thousands, no caller needs more than ten.
 const PARAMETERS_MAX: usize = 64;
+
+/// The one parameter of a write (R13).
+pub(crate) const DRY_RUN: &str = "dry_run";
+/// Most characters of an unknown name that are said back.
+const NAME_CHARS_MAX: usize = 64;
 
 /// The parameters of one request, decoded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -44,6 +50,22 @@ impl Query {
             }
         }
         Ok(Self { pairs })
+    }
+
+    /// Refuses every parameter but these: a write with a misspelled `dry_run` must not do the real thing.
+    pub(crate) fn only(&self, known: &[&str]) -> Result<(), Problem> {
+        let unknown = self
+            .pairs
+            .iter()
+            .find(|(name, _)| !known.contains(&name.as_str()));
+        match unknown {
+            None => Ok(()),
+            Some((name, _)) => {
+                let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+                let limit = format!("one of: {}", known.join(", "));
+                Err(Problem::parameter(&name, "is not known here", &limit))
+            }
+        }
     }
 
     /// The value of a parameter that may stand once.
@@ -116,6 +138,12 @@ mod tests {
         assert_eq!(q.text("z"), Ok(None));
         assert!(q.text("label").is_err());
         assert!(Query::of(&"/x?a=%ff".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_misspelled_parameter_of_a_write_is_refused() {
+        assert_eq!(query("dry_run=true").only(&["dry_run"]), Ok(()));
+        assert!(query("dryrun=true").only(&["dry_run"]).is_err());
     }
 
     // R13, R18

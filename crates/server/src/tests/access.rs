@@ -157,6 +157,34 @@ async fn an_empty_key_opens_the_api() {
         .expect(200);
 }
 
+// While no key is asked for, a browser must not order on behalf of a page of another site; with a key it cannot.
+#[tokio::test(start_paused = true)]
+async fn a_page_of_another_site_orders_nothing_while_the_api_is_open() {
+    let foreign: [&[(&str, &str)]; 3] = [
+        &[("sec-fetch-site", "cross-site")],
+        &[
+            ("sec-fetch-site", "same-site"),
+            ("origin", "http://nagi.example"),
+        ],
+        &[("origin", "http://evil.example"), ("host", "nagi.example")],
+    ];
+    let own: [&[(&str, &str)]; 3] = [
+        &[],
+        &[("sec-fetch-site", "same-origin")],
+        &[("origin", "http://nagi.example"), ("host", "nagi.example")],
+    ];
+    for (cases, status) in [(foreign, 403), (own, 200)] {
+        for headers in cases {
+            let w = with_key("").world();
+            let mut asking = w.post(ZERO, REASON);
+            for (name, value) in headers {
+                asking = asking.header(name, value);
+            }
+            asking.send().await.expect(status);
+        }
+    }
+}
+
 // F10, W-A33: roles and namespaces; who it was is in the log and on the object, the key never.
 #[tokio::test(start_paused = true)]
 async fn a_key_reaches_its_namespaces_with_its_role_only() {
