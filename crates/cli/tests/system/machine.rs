@@ -31,6 +31,9 @@ pub(crate) struct Machine {
     pub(crate) metrics: u16,
     pub(crate) gateway: u16,
     environment: Vec<(String, String)>,
+    /// A program before `nagi`, with its arguments, that becomes it.
+    prefix: Vec<String>,
+    instance: Option<String>,
     flags: Vec<String>,
     state: PathBuf,
     child: Option<Child>,
@@ -50,6 +53,8 @@ impl Machine {
             metrics,
             gateway,
             environment: Vec::new(),
+            prefix: Vec::new(),
+            instance: None,
             // Limits on the rate of writes have tests of their own.
             flags: vec!["--rate-limit".into(), "0".into()],
             child: None,
@@ -69,9 +74,16 @@ impl Machine {
         self
     }
 
-    /// With another state directory than `state` below its own.
-    pub(crate) fn with_state(mut self, state: &Path) -> Self {
-        self.state = state.to_owned();
+    /// With the state directory on a file system of its own, this large, that only Nagi sees and that ends with it.
+    pub(crate) fn on_disk_of(mut self, size: &str) -> Self {
+        std::fs::create_dir(&self.state).expect("a mount point");
+        let mount = format!(
+            "mount -t tmpfs -o size={size} none '{}' && exec \"$0\" \"$@\"",
+            self.state.display()
+        );
+        self.prefix = ["unshare", "-Urm", "sh", "-c", &mount]
+            .map(str::to_owned)
+            .to_vec();
         self
     }
 
@@ -118,18 +130,13 @@ impl Machine {
             .append(true)
             .open(self.directory().join("nagi.log"))
             .expect("a log file");
-        let mut command = match gate {
-            Gate::Open => Command::new(env!("CARGO_BIN_EXE_nagi")),
-            Gate::Closed => {
-                let mut shell = Command::new("sh");
-                shell.args([
-                    "-c",
-                    "read -r line; exec \"$0\" \"$@\"",
-                    env!("CARGO_BIN_EXE_nagi"),
-                ]);
-                shell
-            }
-        };
+        let mut words = self.prefix.clone();
+        if gate == Gate::Closed {
+            words.extend(["sh", "-c", "read -r line; exec \"$0\" \"$@\""].map(str::to_owned));
+        }
+        words.push(env!("CARGO_BIN_EXE_nagi").to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command.args(self.arguments()).env_clear();
         command.stdin(if gate == Gate::Open {
             Stdio::null()
@@ -163,6 +170,12 @@ impl Machine {
                 .then_some(())
         });
         assert!(up.is_some(), "nagi does not come up:\n{}", self.log());
+        // Through its own root, because its state directory may be on a file system that only it sees.
+        self.instance = processes::instance(Path::new(&format!(
+            "/proc/{}/root{}",
+            self.id(),
+            self.state.display()
+        )));
     }
 
     /// Prepares a start in a process that waits; its first instruction of Nagi runs after [`Machine::open_gate`].
@@ -189,7 +202,7 @@ impl Machine {
 
     /// The word that marks its processes.
     pub(crate) fn instance(&self) -> String {
-        processes::instance(&self.state).expect("it was started once")
+        self.instance.clone().expect("it was started once")
     }
 
     /// `kill -9`, and waits for the end.
@@ -203,7 +216,11 @@ impl Machine {
 
     /// Kills what runs for it, while it does not run itself.
     pub(crate) fn kill_replicas(&self) {
-        let Some(instance) = processes::instance(&self.state) else {
+        let Some(instance) = self
+            .instance
+            .clone()
+            .or_else(|| processes::instance(&self.state))
+        else {
             return;
         };
         // A supervisor that was started last may start its command after the first look.

@@ -6,13 +6,16 @@
 
 #![expect(
     clippy::disallowed_methods,
+    clippy::panic,
     reason = "these tests start programs, wait for them and measure them from outside"
 )]
 
+mod faults;
 mod http;
 mod kill;
 mod machine;
 mod processes;
+mod schedules;
 mod steps;
 mod tracer;
 

@@ -77,7 +77,6 @@ fn by_old_call(call: &Call, number: i64) -> Option<(&'static str, Option<PathBuf
         libc::SYS_unlink | libc::SYS_rmdir => Some(("remove", call.path(None, first))),
         libc::SYS_mkdir => Some(("make", call.path(None, first))),
         libc::SYS_creat => Some(("open", call.path(None, first))),
-        libc::SYS_vfork | libc::SYS_fork => None,
         _ => None,
     }
 }

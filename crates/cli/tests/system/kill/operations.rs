@@ -182,7 +182,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
 ];
 
 /// Far enough ahead that no run sees it come.
-const FAR: Duration = Duration::from_secs(3600);
+const FAR: Duration = Duration::from_hours(1);
 /// Near enough to wait for, far enough to be observed from before it comes.
 const NEAR: Duration = Duration::from_millis(900);
 /// One second of idleness and the processes' ends.
