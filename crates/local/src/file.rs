@@ -108,7 +108,7 @@ pub struct WorkloadSpec {
 /// When a replica counts as ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
-    /// As soon as its process runs.
+    /// When its process has run for a second: nothing else tells one that stays from one that ends at once.
     Running,
     /// When its port accepts a connection.
     Tcp,

@@ -24,7 +24,7 @@ use nagi_core::id::{NodeName, PoolName, WorkloadId};
 use nagi_runtime::{Blocking, Shutdown, TaskSet};
 use tokio::sync::{mpsc, watch};
 
-use self::attempt::{Attempt, Message, Report};
+use self::attempt::{Attempt, Message, RUNS_AT_LEAST, Report};
 pub(crate) use self::nodes::NodeWriter;
 use self::nodes::{Nodes, StoredNodes};
 use self::replica::{Life, Replica, Running};
@@ -301,6 +301,7 @@ impl Runner {
                 directory: directory(&self.shared, id),
                 launch: launch.clone(),
                 readiness: description.spec.readiness.clone(),
+                settles: RUNS_AT_LEAST,
                 shim: Arc::clone(&self.shim),
                 blocking: self.blocking.clone(),
                 stop: stopped,

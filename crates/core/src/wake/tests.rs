@@ -103,6 +103,37 @@ fn a_wake_that_cannot_succeed_fails_with_the_reason() {
     }
 }
 
+// The order wrote nothing, so the version is the old one; what is there already decides.
+#[test]
+fn a_wake_of_what_is_in_a_crash_loop_already_ends_at_its_first_look() {
+    let looks = [
+        vec![replica(Stage::Starting, false)],
+        vec![
+            replica(Stage::Starting, false),
+            replica(Stage::WaitingForNode, false),
+        ],
+    ];
+    for replicas in looks {
+        let mut crashing = waking(Stage::Starting, false);
+        crashing.replicas = replicas;
+        crashing.pending = Some(Pending::CrashLoop {
+            restarts: 6,
+            last_exit: "exit code 3".into(),
+        });
+        let mut flight = Flight::accepted(SECOND);
+        flight.written(crashing.version, SECOND);
+        assert!(flight.observe(&crashing, SECOND));
+        let Progress::Failed(Failure::Crashing(why)) = flight.progress() else {
+            panic!("{:?}", flight.progress());
+        };
+        assert!(why.contains("exit code 3"), "{why}");
+        assert!(
+            !flight.observe(&crashing, SECOND * 2),
+            "it is told once, and ends"
+        );
+    }
+}
+
 #[test]
 fn the_second_wake_knows_how_long_it_takes() {
     let marks = [

@@ -80,6 +80,8 @@ impl Runner {
             readiness: description.map_or(crate::file::Readiness::Running, |one| {
                 one.spec.readiness.clone()
             }),
+            // It has outlived the engine that started it, and a workload that runs is not to fall back.
+            settles: Duration::ZERO,
             shim: Arc::clone(&self.shim),
             blocking: self.blocking.clone(),
             stop: stopped,

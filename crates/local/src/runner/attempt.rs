@@ -40,6 +40,10 @@ const FORCE_AGAIN: Duration = Duration::from_secs(2);
 const SWEEP_PAUSE: Duration = Duration::from_millis(10);
 /// Between two looks whether the command of a replica without a port has been started.
 const COMMAND_PAUSE: Duration = Duration::from_millis(5);
+/// How long the command of a replica without a port has to run before it counts as ready. It cannot be asked, so only
+/// staying tells it from one that ends at once; most of what is wrong with a command (a missing file, a wrong argument)
+/// ends it well within a second, and nobody sends a request that would wait for it.
+pub(super) const RUNS_AT_LEAST: Duration = Duration::from_secs(1);
 
 /// What an attempt tells the runner.
 #[derive(Debug)]
@@ -68,6 +72,8 @@ pub(super) struct Attempt {
     pub(super) directory: PathBuf,
     pub(super) launch: Launch,
     pub(super) readiness: Readiness,
+    /// How long it has to run before it counts as ready, where nothing else tells.
+    pub(super) settles: Duration,
     pub(super) shim: Arc<ShimCommand>,
     pub(super) blocking: Blocking,
     /// Becomes the grace period when the replica is to stop.
@@ -167,6 +173,8 @@ impl Attempt {
             while record::read::<Running>(&running).is_none_or(|record| record.command.is_none()) {
                 sleep(COMMAND_PAUSE).await;
             }
+            // Dropped when the supervisor ends, so only a command that still runs is told of.
+            sleep(self.settles).await;
             self.tell(Report::Serves(true)).await;
             return std::future::pending().await;
         };

@@ -21,11 +21,10 @@ impl Runner {
             of_workload.replicas.push(replica.facts(id, waiting));
             let (reason, node_ready_at) = self.reason(replica, waiting);
             let Some(reason) = reason else { continue };
-            let urgent = |pending: &Pending| urgency(pending);
             if of_workload
                 .pending
                 .as_ref()
-                .is_none_or(|known| urgent(known) < urgent(&reason))
+                .is_none_or(|known| urgency(known) < urgency(&reason))
             {
                 of_workload.pending = Some(reason);
                 of_workload.node_ready_at = node_ready_at;
@@ -74,15 +73,35 @@ impl Runner {
     }
 }
 
-/// Which reason says most about a workload of which several replicas do not serve: the one that waiting will not mend.
-const fn urgency(pending: &Pending) -> u8 {
+/// Which reason says most about a workload of which several replicas do not serve: the one that waiting will not mend. Of
+/// two crash loops the longer one counts: by it a wake is given up.
+const fn urgency(pending: &Pending) -> (u8, u32) {
     match pending {
-        Pending::DoesNotFit { .. } => 6,
-        Pending::PoolAtMaximum { .. } => 5,
-        Pending::CrashLoop { .. } => 4,
-        Pending::NodeBooting { .. } => 3,
-        Pending::Starting => 2,
-        Pending::Engine(_) => 1,
-        Pending::Stopping => 0,
+        Pending::DoesNotFit { .. } => (6, 0),
+        Pending::PoolAtMaximum { .. } => (5, 0),
+        Pending::CrashLoop { restarts, .. } => (4, *restarts),
+        Pending::NodeBooting { .. } => (3, 0),
+        Pending::Starting => (2, 0),
+        Pending::Engine(_) => (1, 0),
+        Pending::Stopping => (0, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_crash_loops_the_longer_one_is_told() {
+        let crash_loop = |restarts| Pending::CrashLoop {
+            restarts,
+            last_exit: String::new(),
+        };
+        assert!(urgency(&crash_loop(1)) < urgency(&crash_loop(6)));
+        assert!(urgency(&Pending::Starting) < urgency(&crash_loop(0)));
+        let full = Pending::DoesNotFit {
+            pool: nagi_core::id::PoolName::new("gpu").unwrap(),
+        };
+        assert!(urgency(&crash_loop(u32::MAX)) < urgency(&full));
     }
 }

@@ -128,6 +128,8 @@ workloads:
     let begin = Instant::now();
     let crashed = lab
         .wait(&broken, |workload| {
+            // It has no port, so that it runs is all there is to see; it does not for long enough.
+            assert_eq!(workload.available, Replicas(0), "{workload:#?}");
             workload
                 .replicas
                 .iter()
