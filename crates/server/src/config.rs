@@ -71,7 +71,9 @@ impl Default for Limits {
             request_time: Duration::from_secs(10),
             // Half of the usual 1,024 file descriptors of a process.
             connections_max: 512,
-            connections_per_peer_max: 256,
+            // 200 callers at once from one machine must not cut each other's answers: a connection that has just been
+            // answered still counts until its client closes it. Whoever is slow gives way first in any case.
+            connections_per_peer_max: 448,
             streams_max: 128,
             streams_per_caller_max: 32,
             drain_time: Duration::from_secs(30),
