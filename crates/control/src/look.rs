@@ -122,14 +122,20 @@ impl Looker {
         let activity = self.ports.traffic.activity(&self.id).await;
         let outcome = idle::decide(workload, activity, awake_for, self.ports.clock.now());
         match outcome.verdict {
-            Verdict::Stay(stay) => Ok(outcome.look_again.or(match stay {
-                Stay::NoPolicy | Stay::AsleepAlready | Stay::NotSettled(_) => None,
-                Stay::ActivityUnknown | Stay::InUse { .. } => {
-                    Some((idle_after / 4).clamp(IN_USE_LOOK_MIN, IN_USE_LOOK_MAX))
-                }
-                Stay::NotYet { remaining } => Some(remaining),
-                Stay::KeptAwake { .. } => Some(IN_USE_LOOK_MAX),
-            })),
+            Verdict::Stay(stay) => {
+                tracing::debug!(
+                    namespace = %self.id.namespace, workload = %self.id.name, reason = ?stay,
+                    "Workload is not put to sleep"
+                );
+                Ok(outcome.look_again.or(match stay {
+                    Stay::NoPolicy | Stay::AsleepAlready | Stay::NotSettled(_) => None,
+                    Stay::ActivityUnknown | Stay::InUse { .. } => {
+                        Some((idle_after / 4).clamp(IN_USE_LOOK_MIN, IN_USE_LOOK_MAX))
+                    }
+                    Stay::NotYet { remaining } => Some(remaining),
+                    Stay::KeptAwake { .. } => Some(IN_USE_LOOK_MAX),
+                }))
+            }
             Verdict::Sleep(_) => self.sleep(workload, awake_for, idle_after).await,
         }
     }

@@ -150,7 +150,13 @@ impl Keyring {
         keys.single = match (&sources.api_key, &sources.api_key_file) {
             (Some(key), _) if key.is_empty() => None,
             (Some(key), _) => Some(Digest::of(key)?),
-            (None, Some(path)) => single(path)?,
+            (None, Some(path)) => {
+                let key = single(path)?;
+                if key.is_none() {
+                    tracing::warn!(path = %path.display(), "API_KEY_FILE names a file that is not there");
+                }
+                key
+            }
             (None, None) => None,
         };
         if sources.required && keys.single.is_none() && keys.many.is_empty() {
