@@ -163,6 +163,10 @@ impl Gateway {
         &self.inner.shared
     }
 
+    pub(crate) fn shutdown(&self) -> &Shutdown {
+        &self.inner.shutdown
+    }
+
     pub(crate) fn routes(&self) -> &Routes {
         &self.inner.routes
     }

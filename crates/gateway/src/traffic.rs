@@ -26,8 +26,13 @@ impl Traffic for Gateway {
         let token = self.shared().next_token();
         let activity = backend.prepare(token)?;
         let timed = Arc::clone(&backend);
+        let shutdown = self.shutdown().clone();
         let expiry = async move {
-            tokio::time::sleep(PREPARE_MAX).await;
+            tokio::select! {
+                // Cancel-safe: a timer and a watch. At the end of the process whoever is held is told so; nothing expires.
+                () = tokio::time::sleep(PREPARE_MAX) => {}
+                () = shutdown.draining() => return,
+            }
             if timed.expire(token) {
                 tracing::warn!(
                     namespace = %timed.id.namespace, workload = %timed.id.name,

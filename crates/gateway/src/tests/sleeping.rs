@@ -273,3 +273,26 @@ async fn client(world: &World) -> TcpStream {
     stream.write_all(text.as_bytes()).await.unwrap();
     stream
 }
+
+// A process that put something to sleep a moment ago ends as fast as any other.
+#[tokio::test]
+async fn a_prepared_sleep_does_not_delay_the_end_of_the_process() {
+    let supervisor = nagi_runtime::Supervisor::new();
+    let shutdown = supervisor.shutdown();
+    let world = World::with(Settings::default(), vec![asleep_workload()], shutdown).await;
+    world.gateway.prepare(&world.id).await.unwrap();
+    world.gateway.settle(&world.id, Settled::Aborted).await;
+    assert_eq!(
+        world.gateway.shared().drivers.len(),
+        1,
+        "the timer of the hand-shake"
+    );
+    let report = supervisor
+        .run_until(std::future::ready(()), Duration::ZERO)
+        .await;
+    assert!(report.is_ok());
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.gateway.shared().drivers.len(), 0);
+}
