@@ -130,7 +130,7 @@ fn the_server_of_a_cluster_says_what_this_build_lacks_as_a_line_of_its_log() {
 #[test]
 fn the_server_of_a_cluster_checks_its_settings_first() {
     for (name, value) in [("PORT", "http"), ("LOG_LEVEL", "verbose")] {
-        let ran = nagi("").env(name, value).run().exits(1);
+        let ran = nagi("").env(name, value).run().exits(2);
         let error = ran.json()["error"].to_string();
         assert!(error.contains(name) && error.contains(value), "{error}");
     }
