@@ -158,7 +158,8 @@ pub struct Workload {
     pub version: Version,
     /// Wanted count.
     pub desired: Replicas,
-    /// Replicas that exist, starting and stopping ones included.
+    /// Replicas that exist, starting and stopping ones included. Where the engine starts processes itself, one that waits for
+    /// a node does not exist yet.
     pub current: Replicas,
     /// Replicas that serve.
     pub available: Replicas,

@@ -11,6 +11,7 @@ use nagi_core::id::{PoolName, Uid, Version, WorkloadId};
 use nagi_core::intent::{Change, Intent, IntentUpdate};
 use nagi_core::pool::Pool;
 use nagi_core::quantity::Replicas;
+use nagi_core::wake::Stage;
 use nagi_core::workload::{Pending, Readiness, Replica, Workload};
 use nagi_ports::{Clock, HistoryEntry, PortError, WorkloadEvent};
 use tokio::sync::{Notify, broadcast};
@@ -393,6 +394,11 @@ impl Shared {
             .iter()
             .filter(|replica| replica.ready && !replica.stopping)
             .count();
+        // One that waits for a node has no process and takes nothing.
+        let existing = replicas
+            .iter()
+            .filter(|replica| replica.stage >= Stage::Starting || replica.stopping)
+            .count();
         let mut pending = facts.pending.clone();
         if let (Some(Pending::NodeBooting { ready_in, .. }), Some(at)) =
             (&mut pending, facts.node_ready_at)
@@ -404,7 +410,7 @@ impl Shared {
             uid: state.uid.clone(),
             version: state.version,
             desired: state.update.desired,
-            current: count(replicas.len()),
+            current: count(existing),
             available: count(serving),
             intent: state.update.intent.clone(),
             awake_replicas: spec.awake_replicas,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nagi_core::intent::{Action, Actor, Change, IntentUpdate};
 use nagi_core::pool::NodePhase;
 use nagi_core::quantity::Replicas;
+use nagi_core::status::Status;
 use nagi_core::text::ReasonText;
 use nagi_core::wake::Stage;
 use nagi_core::workload::{Pending, Workload};
@@ -68,8 +69,14 @@ workloads:
     lab.scale(&model, 2).await.unwrap();
     let begin = Instant::now();
     let booting = lab
-        .wait(&model, |workload| workload.current == Replicas(2))
+        .wait(&model, |workload| workload.replicas.len() == 2)
         .await;
+    // No process exists before the node does.
+    assert_eq!(
+        (booting.current, booting.available),
+        (Replicas(0), Replicas(0))
+    );
+    assert_eq!(booting.status(), Status::Scaling);
     // The second will never have room; the first joins its node.
     assert!(matches!(
         &booting.pending,
@@ -79,7 +86,7 @@ workloads:
     assert_eq!(booting.replicas[1].stage, Stage::WaitingForNode);
     lab.scale(&model, 1).await.unwrap();
     let alone = lab
-        .wait(&model, |workload| workload.current == Replicas(1))
+        .wait(&model, |workload| workload.replicas.len() == 1)
         .await;
     let Some(Pending::NodeBooting {
         ready_in: Some(left),
