@@ -310,6 +310,31 @@ fn every_wrong_value_says_line_column_field_and_what_is_allowed() {
 }
 
 #[test]
+fn messages_speak_to_people_who_write_the_file() {
+    let said = |text: &str| parse(text).unwrap_err()[0].message.clone();
+    assert_eq!(said(""), "the file is empty: it needs `workloads:`");
+    assert_eq!(said("# only a comment\n"), said(""));
+    assert_eq!(said("workloads: 1"), "must be a list");
+    assert_eq!(
+        said("workloads:\n- {namespace: a, name: b, command: x}"),
+        "must be a list"
+    );
+    assert_eq!(
+        said("workloads:\n- {namespace: a, name: b, name: c, command: [x]}"),
+        "the key name stands twice"
+    );
+    assert_eq!(
+        said("workloads:\n- {namespace: a, name: , command: [x]}"),
+        "must not be empty"
+    );
+    let asks = "pools: [{name: p, node: {cpu: 1.5}}]\nworkloads:\n- {namespace: a, name: b, command: [x], resources: {cpu: 4}}";
+    assert_eq!(
+        said(asks),
+        "asks for 4 processors; allowed: at most the 1.5 processors of a node of pool p"
+    );
+}
+
+#[test]
 fn readiness_without_a_port_and_a_second_workload_of_one_name_are_refused() {
     let found = problem("    port: 8000\n", "");
     assert_eq!(

@@ -250,18 +250,26 @@ impl Checker<'_> {
 
     pub(super) fn fits(&mut self, asked: Resources, pool: &PoolSpec, path: &str, at: Location) {
         let offer = pool.capacity;
-        let mut compare = |what: &str, asked: u64, offered: u64, unit: &str| {
+        let mut compare = |what: &str, asked: u64, offered: u64, show: &dyn Fn(u64) -> String| {
             if asked > offered {
                 let message = format!(
-                    "asks for {asked}{unit}; allowed: at most the {offered}{unit} of a node of pool {}",
+                    "asks for {}; allowed: at most the {} of a node of pool {}",
+                    show(asked),
+                    show(offered),
                     pool.name
                 );
                 self.report(at, format!("{path}.resources.{what}"), message);
             }
         };
-        compare("cpu", asked.cpu_milli, offer.cpu_milli, "/1000 processors");
-        compare("memory", asked.memory_bytes, offer.memory_bytes, " bytes");
-        compare("gpu", asked.gpu.into(), offer.gpu.into(), " GPUs");
+        compare("cpu", asked.cpu_milli, offer.cpu_milli, &|milli| {
+            format!("{} processors", whole_and_thousandths(milli))
+        });
+        compare("memory", asked.memory_bytes, offer.memory_bytes, &|bytes| {
+            format!("{bytes} bytes")
+        });
+        compare("gpu", asked.gpu.into(), offer.gpu.into(), &|gpus| {
+            format!("{gpus} GPUs")
+        });
     }
 
     pub(super) fn hosts(
@@ -315,4 +323,14 @@ fn is_label_text(text: &str) -> bool {
         && bytes
             .iter()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+}
+
+/// Thousandths as people write them: `4`, `0.5`.
+fn whole_and_thousandths(milli: u64) -> String {
+    let (whole, rest) = (milli / 1_000, milli % 1_000);
+    if rest == 0 {
+        return whole.to_string();
+    }
+    let digits = format!("{rest:03}");
+    format!("{whole}.{}", digits.trim_end_matches('0'))
 }
