@@ -7,6 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -135,6 +136,7 @@ impl Output {
             .create(true)
             .append(true)
             .read(true)
+            .mode(0o600)
             .open(path);
         let Ok(mut file) = opened else { return };
         self.size = file.metadata().map_or(0, |metadata| metadata.len());
@@ -231,6 +233,8 @@ fn length(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -284,6 +288,9 @@ mod tests {
             "{text}"
         );
         assert_eq!(lines[1..], ["kept", "kept too"]);
+        // What replicas print is for the owner alone.
+        let metadata = fs::metadata(file_path(&directory, 1)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
