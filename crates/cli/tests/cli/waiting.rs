@@ -102,6 +102,9 @@ fn a_wake_that_is_given_up_has_an_exit_code_of_its_own() {
         .says("the wake of team/broken was given up")
         .says("cause: ")
         .says("nagi logs team/broken");
+    // It is wanted now and keeps crashing: who asks again is told at once, not when the time is over.
+    let again = server.nagi("wake broken --wait --timeout 40s").run();
+    again.exits(10);
 }
 
 // R19

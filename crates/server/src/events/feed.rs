@@ -151,7 +151,8 @@ impl Memory {
 
     fn woke(&mut self, app: &App, event: &WakeEvent) {
         let view = &event.view;
-        if view.already_awake {
+        // Waiting for a workload that is awake is no wake; that it cannot be waited for is news to whoever asked.
+        if view.already_awake && !matches!(view.progress, Progress::Failed(_)) {
             return;
         }
         let (stage, reason) = match &view.progress {
