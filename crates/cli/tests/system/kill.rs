@@ -62,6 +62,15 @@ fn places(steps: &[Step]) -> Vec<Place> {
     places
 }
 
+/// Whether a run without this place means that the table is wrong. The engine writes its nodes down on a task of its
+/// own, at its own pace: several changes share one write, and one before the operation may fall into it. So may the
+/// second of two equal steps.
+fn must_come(place: &Place) -> bool {
+    let step = place.step.to_string();
+    let of_nodes = step.ends_with("nodes.json") || step == "sync .";
+    place.occurrence == 1 && !of_nodes
+}
+
 /// The steps of the first run that the second took as often.
 fn in_both(first: &[Step], second: &[Step]) -> Vec<Step> {
     let count = |steps: &[Step], step: &Step| steps.iter().filter(|one| *one == step).count();
@@ -93,7 +102,7 @@ fn run(operation: &Operation) -> String {
     for place in &places {
         // A step may be missing in one run: two changes of the world can share one write. Three runs without it are no chance.
         let reached = (0..3).any(|_| kill_at(operation, &mut machine, place));
-        if !reached {
+        if !reached && must_come(place) {
             unreached.insert(format!("{:?} {}", place.phase, place.step));
         }
     }
