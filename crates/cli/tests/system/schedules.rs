@@ -18,17 +18,18 @@ workloads:
 /// A wake may come this late (F06).
 const LATE_MAX: Duration = Duration::from_secs(1);
 
+/// A busy machine may take its time to notice; how late the wake itself was is judged by its own time.
+const FIRED_MAX: Duration = Duration::from_secs(20);
+
 fn sleep_until(machine: &Machine, at: jiff::Timestamp) {
     let body = format!(r#"{{"reason":"night","scheduled_scale_up":"{at}"}}"#);
     machine.call(200, "POST", &BATCH.path("scale-to-zero"), &body);
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the wall clock of the process under test"
-)]
+/// The wall clock in whole milliseconds, which is what answers show.
 fn now() -> jiff::Timestamp {
-    jiff::Timestamp::now()
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_millisecond(now.as_millisecond()).expect("a time of this age")
 }
 
 /// How many scheduled wakes the history knows.
@@ -55,7 +56,8 @@ fn a_schedule_fires_on_time_whatever_the_time_zone_of_the_host() {
         machine.wait_settled(&BATCH, 2);
         let at = now() + Duration::from_secs(2);
         sleep_until(&machine, at);
-        machine.wait_settled(&BATCH, 0);
+        let woken = wait(FIRED_MAX, || (fired(&machine) > 0).then_some(()));
+        assert!(woken.is_some(), "{zone}: never fired\n{}", machine.log());
         let awake = machine.wait_settled(&BATCH, 2);
         let late = woken_at(&awake).duration_since(at);
         assert!(
@@ -72,11 +74,14 @@ fn a_schedule_missed_while_killed_is_caught_up_once() {
     let mut machine = Machine::new(ONE_BATCH);
     machine.start();
     machine.wait_settled(&BATCH, 2);
-    let at = now() + Duration::from_secs(1);
+    let at = now() + Duration::from_secs(3);
     sleep_until(&machine, at);
-    machine.wait_settled(&BATCH, 0);
     machine.kill();
-    let passed = wait(Duration::from_secs(5), || (now() > at).then_some(()));
+    assert!(
+        now() < at,
+        "this machine is too slow to kill it before the time"
+    );
+    let passed = wait(FIRED_MAX, || (now() > at).then_some(()));
     assert!(passed.is_some(), "the clock stands still");
     machine.start();
     machine.wait_settled(&BATCH, 2);
