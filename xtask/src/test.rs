@@ -11,7 +11,7 @@ use crate::checkout::{Checkout, remove_directory};
 use crate::command::{Network, Run};
 use crate::setup::{self, CARGO_DENY};
 use crate::steps::{Counts, Outcome, Steps, counts_in_line};
-use crate::{coverage, docs, generate, schemathesis, tidy};
+use crate::{bench, coverage, docs, generate, schemathesis, tidy};
 
 /// The release binary, below the root of the working copy.
 pub(crate) const RELEASE_BINARY: &str = "target/release/nagi";
@@ -68,6 +68,10 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
     let binaries = checkout.root().join("target/release");
     steps.run("demo", || {
         demo(checkout)?;
+        Ok(Outcome::Held)
+    });
+    steps.run("speed and size, in short", || {
+        bench::run(checkout, &["--quick".to_owned()])?;
         Ok(Outcome::Held)
     });
     steps.run("REST API against its document", || {
