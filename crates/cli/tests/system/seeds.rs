@@ -340,23 +340,22 @@ impl Tour {
             of_worlds.join(", "),
             self.runs.get(&World::Log).copied().unwrap_or_default()
         ));
-        let mut exempt = BTreeMap::<&str, usize>::new();
-        let kubernetes: Vec<_> = all
+        let (mut kubernetes, mut exempt) = (0, BTreeMap::<&str, usize>::new());
+        for (_, seed) in all
             .iter()
             .filter(|(_, seed)| seed.needs == Needs::Kubernetes)
-            .collect();
-        for (_, seed) in &kubernetes {
-            *exempt
-                .entry(seed.exempt.as_deref().unwrap_or("none"))
-                .or_default() += 1;
+        {
+            kubernetes += 1;
+            if let Some(reason) = seed.exempt.as_deref() {
+                *exempt.entry(reason).or_default() += 1;
+            }
         }
         let exempt: Vec<String> = exempt
             .iter()
             .map(|(reason, count)| format!("{reason} {count}"))
             .collect();
         report(&format!(
-            "{REPORT}{} exempt here: kubernetes (exempt there too: {})",
-            kubernetes.len(),
+            "{REPORT}{kubernetes} exempt here: kubernetes (of these exempt there too: {})",
             exempt.join(", ")
         ));
         assert!(
