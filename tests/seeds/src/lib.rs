@@ -277,13 +277,13 @@ mod tests {
                 assert!(found, "{place}: no {placeholder} in it");
             }
             let filled = command.filled();
-            for open in filled.split('<').skip(1) {
-                let name: String = open
-                    .chars()
-                    .take_while(|letter| letter.is_ascii_lowercase() || *letter == '-')
-                    .collect();
-                let is_placeholder = !name.is_empty() && open[name.len()..].starts_with('>');
-                assert!(!is_placeholder, "{place}: <{name}> is not filled in");
+            let is_name = |text: &str| {
+                let letters = |letter: char| letter.is_ascii_lowercase() || letter == '-';
+                !text.is_empty() && text.chars().all(letters)
+            };
+            for opened in filled.split('<').skip(1) {
+                let name = opened.split_once('>').map_or("", |(name, _)| name);
+                assert!(!is_name(name), "{place}: <{name}> is not filled in");
             }
             assert!(!filled.contains("/path/to/"), "{place}: a path is missing");
         });
