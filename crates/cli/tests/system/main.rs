@@ -16,6 +16,7 @@ mod kill;
 mod machine;
 mod processes;
 mod schedules;
+mod seeds;
 mod steps;
 mod tracer;
 
