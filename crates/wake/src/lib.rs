@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nagi_core::guardrail::Guardrails;
-use nagi_core::id::WorkloadId;
+use nagi_core::id::{Version, WorkloadId};
 use nagi_core::quantity::Replicas;
 use nagi_core::scale::{Order, Refusal, Request};
 use nagi_core::wake::{Flight, Mark, Progress, Stage, Trigger};
@@ -59,6 +59,9 @@ pub struct FlightView {
     pub trigger: Trigger,
     /// The workload as last observed.
     pub workload: Option<Arc<Workload>>,
+    /// The version that made the wanted count durable, or that was found to have it; `None` before that. What is observed
+    /// later may be somebody else's write.
+    pub version: Option<Version>,
     /// Wanted count before.
     pub from: Replicas,
     /// Wanted count now.
@@ -216,6 +219,7 @@ impl Wakes {
             eta: None,
             trigger,
             workload: None,
+            version: None,
             from: Replicas::ZERO,
             to: Replicas::ZERO,
             already_awake: false,

@@ -163,6 +163,28 @@ async fn a_refused_wake_says_why_and_leaves_no_flight() {
     assert!(workloads.writes().is_empty());
 }
 
+// DESIGN §5: a read at the version of an answer shows what the answer said, however much was written since.
+#[tokio::test(start_paused = true)]
+async fn a_wake_names_the_version_of_its_own_write_to_all_who_joined_it() {
+    let (workloads, wakes) = start(asleep());
+    let first = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
+    let written = workloads.peek(&id(APP)).version;
+    assert_eq!(first.view().version, Some(written));
+    workloads.change(&id(APP), |w| w.desired = Replicas(3));
+    tokio::time::sleep(SECOND * 2).await;
+    let joined = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
+    let later = joined.view().workload.unwrap().version;
+    assert!(later > written, "the flight has seen the later write");
+    for ticket in [&first, &joined] {
+        assert_eq!(ticket.view().version, Some(written));
+    }
+    // Nothing to write: the version at which it was found awake.
+    let (workloads, wakes) = start(workload(APP, 1, 1, 0));
+    let found = workloads.peek(&id(APP)).version;
+    let ticket = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
+    assert_eq!(ticket.view().version, Some(found));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_workload_that_is_put_to_sleep_again_ends_the_wait() {
     let (workloads, wakes) = start(asleep());

@@ -466,6 +466,23 @@ async fn a_wake_starts_once_and_says_where_to_look() {
     assert_eq!(again.header("location"), "");
 }
 
+// R14, DESIGN §5
+#[tokio::test(start_paused = true)]
+async fn a_wake_answers_the_version_of_its_write_and_not_of_a_later_one() {
+    let w = with(0, 0, 0);
+    w.workloads.change(&app_a(), |facts| {
+        facts.intent.remembered = WakeCount::new(2);
+    });
+    let answer = w.post(&verb("wake"), "").send().await.expect(202);
+    let written = w.app_a().version.to_string();
+    assert_eq!(answer.at("/deployment/resource_version"), written.as_str());
+    w.workloads.change(&app_a(), |facts| facts.current.0 = 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let joined = w.post(&verb("wake"), "").send().await.expect(202);
+    assert_eq!(joined.at("/deployment/current_replicas"), 1);
+    assert_eq!(joined.at("/deployment/resource_version"), written.as_str());
+}
+
 // R14: a count in the call, and none at all.
 #[tokio::test(start_paused = true)]
 async fn a_wake_without_a_known_count_names_the_annotation() {
