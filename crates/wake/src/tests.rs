@@ -203,6 +203,22 @@ async fn a_workload_that_is_put_to_sleep_again_ends_the_wait() {
     );
 }
 
+// Issue 3: a caller who was told that the workload sleeps, and then wakes it, is not answered by the wake from before.
+#[tokio::test(start_paused = true)]
+async fn a_wake_after_a_sleep_is_not_answered_by_the_wake_before_it() {
+    let (workloads, wakes) = start(asleep());
+    let before = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
+    workloads.change(&id(APP), |w| w.desired = Replicas::ZERO);
+    // The flight has had no turn since: it still believes in its wake.
+    assert!(!before.view().has_ended());
+    let mut after = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
+    assert_eq!(workloads.writes().len(), 2);
+    assert_eq!(workloads.peek(&id(APP)).desired, Replicas(2));
+    assert!(after.view().version > before.view().version);
+    workloads.settle(&id(APP));
+    assert_eq!(after.ended().await.progress, Progress::Ready);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_served_replica_ends_the_flight_and_teaches_the_next() {
     let (workloads, wakes) = start(asleep());
