@@ -128,7 +128,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = LOG_LEVEL.env, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
 
-    /// File that the JSON log is appended to [default: standard output]
+    /// File that the JSON log is appended to; opened anew on SIGHUP [default: standard output]
     #[arg(long, env = LOG_FILE.env, value_name = "FILE")]
     pub(crate) log_file: Option<String>,
 
