@@ -45,6 +45,8 @@ pub struct WorkloadFile {
     pub pools: BTreeMap<PoolName, PoolSpec>,
     /// Workloads in the order of the file.
     pub workloads: Vec<WorkloadSpec>,
+    /// What is allowed but hardly meant, at most twenty, in the order of the file.
+    pub warnings: Vec<Problem>,
 }
 
 /// A pool of equal nodes.

@@ -334,6 +334,35 @@ fn messages_speak_to_people_who_write_the_file() {
     );
 }
 
+// DESIGN §5, "wake to how many": warned where nobody knows, and nowhere else.
+#[test]
+fn a_workload_that_nobody_knows_how_to_wake_is_read_with_a_warning() {
+    let (none, all) = ("before a scale-up", "neither a request");
+    let rows = [
+        ("replicas: 0", Some(all)),
+        ("replicas: 0, idle_after: 5m", Some("a request wakes it to 1")),
+        ("replicas: 0, awake_replicas: 2", None),
+        ("replicas: 1", None),
+        ("idle_after: 5m", None),
+    ];
+    for (given, part) in rows {
+        let text = format!("workloads:\n- {{namespace: a, name: b, command: [x], {given}}}\n");
+        let file = parse(&text).unwrap();
+        let Some(part) = part else {
+            assert_eq!(file.warnings, [], "{given}");
+            continue;
+        };
+        let [warning] = file.warnings.as_slice() else {
+            panic!("{given}: {:?}", file.warnings)
+        };
+        assert_eq!((warning.line, warning.column), (2, 51), "{warning}");
+        assert_eq!(warning.field, "workloads[0].replicas");
+        for part in [part, none, "awake_replicas: 1"] {
+            assert!(warning.message.contains(part), "{warning}");
+        }
+    }
+}
+
 #[test]
 fn readiness_without_a_port_and_a_second_workload_of_one_name_are_refused() {
     let found = problem("    port: 8000\n", "");
