@@ -144,7 +144,7 @@ fn every_wrong_value_says_line_column_field_and_what_is_allowed() {
             "bot: 5s",
             (6, 5),
             "pools[1].bot",
-            "unknown field `bot`, expected one of",
+            "unknown field; allowed: name, boot, release_after",
         ),
         (
             "max_nodes: 3",
