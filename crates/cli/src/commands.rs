@@ -140,7 +140,11 @@ pub(crate) enum Command {
     #[command(after_help = ALL_EXAMPLES)]
     All(Box<all::AllArgs>),
     /// Show what Nagi does, with two sample projects
-    #[command(after_help = DEMO_EXAMPLES)]
+    #[command(
+        after_help = DEMO_EXAMPLES,
+        mut_arg("state_dir", |arg| arg.help(demo::STATE_DIR_HELP)),
+        mut_arg("log_file", |arg| arg.help(demo::LOG_FILE_HELP)),
+    )]
     Demo(Box<demo::DemoArgs>),
     /// Serve the API on a Kubernetes cluster; what `nagi` alone does
     Server(Box<ServerArgs>),
@@ -181,6 +185,20 @@ mod tests {
         variables(&Cli::command(), &mut all);
         variables(&without_empty(Cli::command(), &|_| false), &mut given);
         assert_eq!(all, given);
+    }
+
+    // The demo's own directory, not that of `nagi all`.
+    #[test]
+    fn the_help_of_the_demo_names_its_own_defaults() {
+        let mut whole = Cli::command();
+        let help = |name: &str, whole: &mut clap::Command| {
+            let command = whole.find_subcommand_mut(name).unwrap();
+            command.render_long_help().to_string()
+        };
+        let demo = help("demo", &mut whole);
+        assert!(demo.contains(".local/state/nagi-demo"), "{demo}");
+        assert!(demo.contains("STATE_DIR/nagi.log"), "{demo}");
+        assert!(!help("all", &mut whole).contains("nagi-demo"));
     }
 
     // Every command tells how it is used.
