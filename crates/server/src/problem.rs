@@ -120,7 +120,8 @@ impl Problem {
         )
         .error(&format!("no such workload: {} {id}", id.resource))
         .hint(format!(
-            "GET /api/v1/workloads?namespace={} lists what is there",
+            "is the namespace right? GET /api/v1/workloads lists all that the key may see, and with ?namespace={} those \
+             of this one",
             id.namespace
         ))
     }

@@ -466,6 +466,23 @@ async fn a_wake_starts_once_and_says_where_to_look() {
     assert_eq!(again.header("location"), "");
 }
 
+// whoever mistyped the namespace must not be sent to an empty list.
+#[tokio::test(start_paused = true)]
+async fn the_hint_of_a_404_leads_to_a_list_that_is_not_empty() {
+    let w = world();
+    for wrong in [
+        BASE.replace("project-a", "projct-a"),
+        BASE.replace("sample-app-a", "sampel-app-a"),
+    ] {
+        let answer = w.get(&format!("{wrong}/status")).send().await.expect(404);
+        let hint = answer.at("/hint");
+        let words = hint.as_str().unwrap().split([' ', ',']);
+        let path = words.skip_while(|word| *word != "GET").nth(1).unwrap();
+        let list = w.get(path).send().await.expect(200);
+        assert_eq!(list.at("/items/0/name"), "sample-app-a", "{hint}");
+    }
+}
+
 // R14, DESIGN §5
 #[tokio::test(start_paused = true)]
 async fn a_wake_answers_the_version_of_its_write_and_not_of_a_later_one() {
