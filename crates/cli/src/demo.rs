@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use nagi_client::{Client, ServerAddress};
+use nagi_client::{Client, EventFollower, ServerAddress};
 use nagi_ports::Clock;
 use thiserror::Error;
 
@@ -153,6 +153,7 @@ async fn guide(api: SocketAddr, gateway: SocketAddr, clock: &dyn Clock) -> Resul
     let server = ServerAddress::from(api);
     let client = Client::new(server, None);
     let mut tour = Tour {
+        events: EventFollower::new(client.clone(), None),
         client,
         gateway,
         clock,
