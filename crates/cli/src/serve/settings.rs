@@ -331,10 +331,14 @@ impl ServeConfig {
                 STATE_DIR.refuse("must be given, because no home directory is known", "")
             })
         });
-        let level = args.log_level.as_deref().map_or(Ok(LevelFilter::default()), |text| {
-            let refuse = |_| LOG_LEVEL.refuse("must be debug, info, warn, error or fatal", text);
-            text.parse().map_err(refuse)
-        });
+        let level = args
+            .log_level
+            .as_deref()
+            .map_or(Ok(LevelFilter::default()), |text| {
+                let refuse =
+                    |_| LOG_LEVEL.refuse("must be debug, info, warn, error or fatal", text);
+                text.parse().map_err(refuse)
+            });
         let hold = HOLD_SECONDS.number(
             args.hold_seconds.as_deref(),
             HOLD_DEFAULT.as_secs(),

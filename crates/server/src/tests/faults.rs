@@ -21,7 +21,11 @@ fn faults() -> Vec<(Fault, u16, &'static str)> {
     let text = || "as it says".to_owned();
     vec![
         (refused(), 500, "denied"),
-        (Fault::Error(PortError::Conflict), 503, "changed by somebody else"),
+        (
+            Fault::Error(PortError::Conflict),
+            503,
+            "changed by somebody else",
+        ),
         (Fault::Error(PortError::Internal(text())), 500, "error"),
         (Fault::Error(PortError::NotFound), 404, "not found"),
         (

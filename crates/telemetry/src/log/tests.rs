@@ -111,7 +111,10 @@ fn a_log_file_that_was_renamed_is_begun_anew_without_a_lost_line() {
                 })
             })
             .collect();
-        while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+        while !writers
+            .iter()
+            .all(std::thread::ScopedJoinHandle::is_finished)
+        {
             let old = directory.path().join(format!("nagi.log.{}", files.len()));
             // Until the writer has opened it anew there is no file to rename.
             if std::fs::rename(&path, &old).is_ok() {
