@@ -218,3 +218,6 @@ fn syntax(kind: &Syntax) -> String {
     };
     words.to_owned()
 }
+
+#[cfg(test)]
+mod tests;
