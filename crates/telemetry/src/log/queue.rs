@@ -30,8 +30,19 @@ const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(1);
 /// How often that is tried before the line is dropped: about five seconds, then the queue moves on.
 const WOULD_BLOCK_TRIES: u32 = 5_000;
 
+/// Opens the place that is written to, anew.
+pub(crate) type Open = Box<dyn FnMut() -> io::Result<Box<dyn Write + Send>> + Send>;
+
 /// How many lines were lost. Clones share the count.
 pub type LinesDropped = Counter;
+
+/// What the writer does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Write,
+    Reopen,
+    End,
+}
 
 /// How much a line matters when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +61,7 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// There is something to write, or the queue was closed.
+    /// There is something to write, the place is to be opened anew, or the queue was closed.
     filled: Condvar,
     /// Something was written, or the writer ended.
     written: Condvar,
@@ -68,6 +79,8 @@ struct State {
     done_total: u64,
     /// Lines dropped since the last line that said so.
     unreported: u64,
+    /// The writer is to open its place anew before it writes on.
+    reopen: bool,
     writer: Writer,
 }
 
@@ -87,8 +100,8 @@ enum Writer {
 // === impl Queue ===
 
 impl Queue {
-    /// Starts the writer thread on `sink`.
-    pub(crate) fn start(sink: Box<dyn Write + Send>) -> io::Result<Self> {
+    /// Starts the writer thread on `sink`; `open` opens that place anew, where there is such a thing.
+    pub(crate) fn start(sink: Box<dyn Write + Send>, open: Option<Open>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             filled: Condvar::new(),
@@ -98,6 +111,7 @@ impl Queue {
         let writer = WriterThread {
             shared: Arc::clone(&shared),
             sink,
+            open,
             line_is_torn: false,
         };
         // The handle is not kept: `close` waits for the end with a limit, which `join` does not have,
@@ -155,6 +169,17 @@ impl Queue {
         state.done_total >= wanted
     }
 
+    /// Asks the writer to open its place anew; everything that is queued from now on goes there. Never waits for it.
+    pub(crate) fn reopen(&self) {
+        let mut state = self.shared.lock();
+        state.reopen = true;
+        if state.writer == Writer::Idle {
+            state.writer = Writer::Busy;
+        }
+        drop(state);
+        self.shared.filled.notify_one();
+    }
+
     /// Asks the writer to end once everything is written.
     pub(crate) fn close(&self) {
         let mut state = self.shared.lock();
@@ -194,6 +219,7 @@ fn bytes(length: usize) -> u64 {
 struct WriterThread {
     shared: Arc<Shared>,
     sink: Box<dyn Write + Send>,
+    open: Option<Open>,
     /// The last line was written in part only: the next must begin on a new line.
     line_is_torn: bool,
 }
@@ -203,7 +229,15 @@ struct WriterThread {
 impl WriterThread {
     fn run(mut self) {
         let mut batch = String::new();
-        while self.take(&mut batch) {
+        loop {
+            match self.take(&mut batch) {
+                Next::Write => {}
+                Next::Reopen => {
+                    self.reopen();
+                    continue;
+                }
+                Next::End => return,
+            }
             for line in batch.split_inclusive('\n') {
                 let result = self.write_line(line);
                 self.done(line.len(), &result);
@@ -212,16 +246,22 @@ impl WriterThread {
         }
     }
 
-    /// Waits for lines and takes them all. False when the queue is closed and empty.
-    fn take(&self, batch: &mut String) -> bool {
+    /// Waits for something to do. Lines are taken all at once, and not before a place that is to be opened anew.
+    fn take(&self, batch: &mut String) -> Next {
         batch.clear();
         if batch.capacity() > BUFFER_BYTES_KEPT {
             *batch = String::new();
         }
         let mut state = self.shared.lock();
-        while state.waiting.is_empty() {
+        loop {
+            if std::mem::take(&mut state.reopen) {
+                return Next::Reopen;
+            }
+            if !state.waiting.is_empty() {
+                break;
+            }
             if state.writer == Writer::Closing {
-                return false;
+                return Next::End;
             }
             state.writer = Writer::Idle;
             state = self
@@ -235,7 +275,28 @@ impl WriterThread {
         }
         std::mem::swap(&mut state.waiting, batch);
         state.writing_bytes = batch.len();
-        true
+        Next::Write
+    }
+
+    /// Goes on in the place opened anew. While that cannot be opened the old one serves, so that nothing is lost.
+    fn reopen(&mut self) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        match open() {
+            Ok(sink) => self.sink = sink,
+            Err(error) => {
+                let message =
+                    "Log file could not be opened again, the former one is still written to";
+                let buffer = String::with_capacity(LINE_BYTES_MAX);
+                let mut line = Line::begin(buffer, crate::log::now(), Level::Error, message);
+                line.text(field::ERROR, &error.to_string());
+                if self.write_line(&line.end()).is_err() {
+                    self.shared.lock().unreported += 1;
+                    self.shared.dropped.inc();
+                }
+            }
+        }
     }
 
     fn done(&self, length: usize, result: &io::Result<()>) {
