@@ -279,11 +279,12 @@ fn document(content: &[u8]) -> Result<schema::Document, Problem> {
         let (line, column) = error
             .location()
             .map_or((0, 0), |at| (at.line(), at.column()));
+        let field = field.unwrap_or_else(|| ".".to_owned());
         Problem {
             line,
             column,
-            field: field.unwrap_or_else(|| ".".to_owned()),
-            message: words::said(&error),
+            message: words::said(&error, &field),
+            field,
         }
     })
 }
@@ -308,7 +309,8 @@ fn field_path(path: &serde_path_to_error::Path) -> String {
                 text.push_str(key);
                 in_free_map = !in_free_map && (key == "env" || key == "labels");
             }
-            Segment::Unknown => text.push_str(".?"),
+            // What stands there has no name: a key that cannot be read, or stands twice.
+            Segment::Unknown => {}
         }
     }
     if text.is_empty() {

@@ -159,7 +159,9 @@ impl Runner {
             OnShutdown::Keep => {}
             // Without a deadline the process is gone already.
             OnShutdown::End => {
-                let left = shutdown.deadline().map_or(Duration::ZERO, Deadline::remaining);
+                let left = shutdown
+                    .deadline()
+                    .map_or(Duration::ZERO, Deadline::remaining);
                 self.end_all(left).await;
             }
         }

@@ -109,8 +109,7 @@ impl ShutdownControl {
 
     /// Begins to drain, with a grace period until `deadline`.
     pub(crate) fn drain(&self, deadline: Deadline) {
-        self.state
-            .send_modify(|now| now.deadline = Some(deadline));
+        self.state.send_modify(|now| now.deadline = Some(deadline));
         self.advance(Phase::Draining);
     }
 

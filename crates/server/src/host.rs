@@ -102,9 +102,7 @@ mod tests {
         for version in [Version::HTTP_10, v11] {
             assert_eq!(hosts(version, &["a", "a"]), Err(HostError::Repeated));
         }
-        for bad in [
-            "a b", "a/b", "user@a", "a:port", "a:80:80", ":80", "あ", "a,b",
-        ] {
+        for bad in ["a b", "a/b", "user@a", "a:port", "a:80:80", ":80", "あ"] {
             assert_eq!(hosts(v11, &[bad]), Err(HostError::Form), "{bad}");
         }
     }

@@ -229,7 +229,7 @@ impl Sink {
                 Ok((Box::new(stdout), None))
             }
             Self::File(path) => {
-                let mut open = {
+                let open = {
                     let path = path.clone();
                     move || -> io::Result<Box<dyn Write + Send>> {
                         let opened = OpenOptions::new().append(true).create(true).open(&path);

@@ -170,8 +170,12 @@ async fn a_wake_names_the_version_of_its_own_write_to_all_who_joined_it() {
     let first = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
     let written = workloads.peek(&id(APP)).version;
     assert_eq!(first.view().version, Some(written));
-    workloads.change(&id(APP), |w| w.desired = Replicas(3));
-    tokio::time::sleep(SECOND * 2).await;
+    // Somebody scales it further, and a replica starts.
+    workloads.put(Workload {
+        intent: workloads.peek(&id(APP)).intent.clone(),
+        ..workload(APP, 3, 1, 0)
+    });
+    tokio::time::sleep(SECOND).await;
     let joined = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
     let later = joined.view().workload.unwrap().version;
     assert!(later > written, "the flight has seen the later write");

@@ -194,7 +194,14 @@ async fn hint_namespace(client: &Client, namespace: &Namespace, session: &Sessio
 
 /// Workloads as a table.
 pub(crate) fn table(items: &[WorkloadItem], now: Timestamp, detail: Detail) -> Table {
-    let mut headings = vec!["NAMESPACE", "NAME", "STATUS", "REPLICAS", "LAST SCALED", "NOTE"];
+    let mut headings = vec![
+        "NAMESPACE",
+        "NAME",
+        "STATUS",
+        "REPLICAS",
+        "LAST SCALED",
+        "NOTE",
+    ];
     if detail == Detail::Wide {
         headings = vec![
             "NAMESPACE",

@@ -12,19 +12,21 @@ use std::time::Duration;
 
 use jiff::{Timestamp, Unit};
 use nagi_api::{PoolItem, ScaleToZeroRequest, WakeRequest, WorkloadItem};
-use nagi_client::{Client, ClientError, DryRun, EventFollower};
+use nagi_client::{Client, ClientError, DryRun, EventFollower, Followed, ServerEvent};
 use nagi_core::id::{Name, Namespace, WorkloadId};
 use nagi_core::wake::Stage;
 use nagi_ports::Clock;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How long a step may take. The slowest one boots a node for 5 s and loads a model for 2 s.
 const STEP_MAX: Duration = Duration::from_mins(1);
-/// How often the tour looks at what no event tells of: nodes, and what a stream that broke has missed.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the tour looks at nodes, of which no event tells.
+const NODES_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks at a workload of which no event came: what a stream that broke has missed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Largest answer read from a sample app.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// How far ahead the tour schedules a wake.
@@ -201,7 +203,7 @@ impl<W: Write> Tour<'_, W> {
                 break;
             }
             self.expect(Instant::now() < deadline, "active", &describe(&now))?;
-            self.news().await?;
+            self.news(model).await?;
         }
         self.say("A node of pool gpu booted, the model is loaded, it serves.")?;
         let ready = self
@@ -313,16 +315,23 @@ impl<W: Write> Tour<'_, W> {
             })
     }
 
-    /// Waits until something happened, or it is time to look anyway.
-    async fn news(&mut self) -> Result<(), TourError> {
-        match timeout(LOOK_EVERY, self.events.next()).await {
-            // A stream that broke is followed again; the clock looks meanwhile.
-            Ok(Ok(_)) | Err(_) => Ok(()),
-            Ok(Err(source)) => Err(TourError::Api {
+    /// Waits until something happened to this workload, or it is time to look anyway.
+    async fn news(&mut self, id: &WorkloadId) -> Result<(), TourError> {
+        let look = Instant::now() + LOOK_EVERY;
+        while let Ok(next) = timeout_at(look, self.events.next()).await {
+            let next = next.map_err(|source| TourError::Api {
                 step: self.step,
                 source,
-            }),
+            })?;
+            match next {
+                Followed::Event(ServerEvent::Event { event, .. })
+                    if event.name != id.name.as_str() => {}
+                Followed::Event(_) => return Ok(()),
+                // It is followed again; the clock looks meanwhile.
+                Followed::Lost { .. } => {}
+            }
         }
+        Ok(())
     }
 
     async fn until(
@@ -342,12 +351,12 @@ impl<W: Write> Tour<'_, W> {
                 &format!("{id} to be {expected}"),
                 &describe(&now),
             )?;
-            self.news().await?;
+            self.news(id).await?;
         }
     }
 
     async fn until_pool(
-        &mut self,
+        &self,
         name: &str,
         expected: &str,
         holds: impl Fn(&PoolItem) -> bool,
@@ -363,7 +372,7 @@ impl<W: Write> Tour<'_, W> {
                 &format!("pool {name} to have {expected}"),
                 "nodes",
             )?;
-            self.news().await?;
+            sleep(NODES_EVERY).await;
         }
     }
 

@@ -10,12 +10,24 @@ use crate::run::{call, nagi};
 fn a_variable_set_to_nothing_counts_as_not_set() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().display().to_string();
-    let mut arguments = vec!["all", "--workloads", "/nonexistent.yaml", "--state-dir", &state];
+    let mut arguments = vec![
+        "all",
+        "--workloads",
+        "/nonexistent.yaml",
+        "--state-dir",
+        &state,
+    ];
     for listen in ["--listen", "--metrics-listen", "--gateway-listen"] {
         arguments.extend([listen, "127.0.0.1:0"]);
     }
     let mut nothing = call(&arguments);
-    for name in ["NAGI_ON_EXIT", "NAGI_SERVER", "NAGI_KEY", "LOG_LEVEL", "NAGI_RATE_LIMIT"] {
+    for name in [
+        "NAGI_ON_EXIT",
+        "NAGI_SERVER",
+        "NAGI_KEY",
+        "LOG_LEVEL",
+        "NAGI_RATE_LIMIT",
+    ] {
         nothing = nothing.env(name, "");
     }
     // It comes as far as the file, which is not there.

@@ -314,10 +314,10 @@ fn messages_speak_to_people_who_write_the_file() {
     let said = |text: &str| parse(text).unwrap_err()[0].message.clone();
     assert_eq!(said(""), "the file is empty: it needs `workloads:`");
     assert_eq!(said("# only a comment\n"), said(""));
-    assert_eq!(said("workloads: 1"), "must be a list");
+    assert_eq!(said("workloads: 1"), "must be a list: `- …`");
     assert_eq!(
         said("workloads:\n- {namespace: a, name: b, command: x}"),
-        "must be a list"
+        "must be a list: `- …`"
     );
     assert_eq!(
         said("workloads:\n- {namespace: a, name: b, name: c, command: [x]}"),
@@ -340,7 +340,10 @@ fn a_workload_that_nobody_knows_how_to_wake_is_read_with_a_warning() {
     let (none, all) = ("before a scale-up", "neither a request");
     let rows = [
         ("replicas: 0", Some(all)),
-        ("replicas: 0, idle_after: 5m", Some("a request wakes it to 1")),
+        (
+            "replicas: 0, idle_after: 5m",
+            Some("a request wakes it to 1"),
+        ),
         ("replicas: 0, awake_replicas: 2", None),
         ("replicas: 1", None),
         ("idle_after: 5m", None),

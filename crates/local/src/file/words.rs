@@ -18,34 +18,40 @@ const ENDS_EARLY: &str = "the file ends in the middle of something";
 const STRAY_BRACKET: &str = "a closing bracket without its opening one";
 const MISPLACED: &str = "this line does not belong here: is it indented like its neighbours, and does a list have `- `?";
 const COLON: &str = "a `:` where none may stand; a text that holds `: ` must be in quotes";
-const TAG: &str = "`!` begins a tag, which means nothing here; a text that begins with it must be in quotes";
+const TAG: &str =
+    "`!` begins a tag, which means nothing here; a text that begins with it must be in quotes";
 const ANCHOR: &str =
     "`&` and `*` need a name that is known; a text that begins with one of them must be in quotes";
-const DIRECTIVE: &str =
-    "`%` begins a directive, which means nothing here; a text that begins with it must be in quotes";
-const ESCAPE: &str =
-    "an escape that does not exist in double quotes; write a backslash as `\\\\`, or use single quotes";
+const DIRECTIVE: &str = "`%` begins a directive, which means nothing here; a text that begins with it must be in quotes";
+const ESCAPE: &str = "an escape that does not exist in double quotes; write a backslash as `\\\\`, or use single quotes";
 /// The only place where one of several forms may stand.
 const READINESS: &str = "must be `{tcp: {}}` or `{http: {path: /health}}`";
 
-/// Says what is wrong.
+/// Says what is wrong with this field.
+pub(super) fn said(error: &Error, field: &str) -> String {
+    let words = words(error);
+    let is_form = field
+        .rsplit_once("readiness")
+        .is_some_and(|(_, below)| matches!(below, "" | ".tcp" | ".http") && words == MAPPING);
+    if is_form { READINESS.to_owned() } else { words }
+}
+
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "an enum of the library with sixty variants, many of which this file cannot cause"
 )]
-pub(super) fn said(error: &Error) -> String {
+fn words(error: &Error) -> String {
     let words = match error.without_snippet() {
         Error::ExternalMessage { source, .. } => match source.as_ref() {
             ExternalMessageSource::Parser(error) => return syntax(error.kind()),
             _ => NO_YAML,
         },
-        Error::AliasError { error, .. } => return said(error),
+        Error::AliasError { error, .. } => return self::words(error),
         Error::MultipleDocuments { .. } => "a second document; allowed: one",
         Error::Eof { .. } => EMPTY,
         Error::NullIntoString { .. } => "must not be empty",
         Error::Unexpected { expected, .. } => kind(expected),
         Error::SerdeInvalidType { expected, .. } => kind(expected),
-        Error::SerdeInvalidLength { .. } | Error::SerdeInvalidValue { .. } => NO_YAML,
         Error::SerdeUnknownField { expected, .. } => {
             return format!("unknown field; allowed: {}", expected.join(", "));
         }
@@ -102,7 +108,10 @@ fn too_deep() -> String {
 fn kind(expected: &str) -> &'static str {
     if expected.contains("sequence") {
         LIST
-    } else if expected.contains("mapping") || expected.contains("map") || expected.contains("struct") {
+    } else if expected.contains("mapping")
+        || expected.contains("map")
+        || expected.contains("struct")
+    {
         MAPPING
     } else if expected.contains("scalar") || expected.contains("str") {
         SINGLE
@@ -112,6 +121,10 @@ fn kind(expected: &str) -> &'static str {
 }
 
 /// What is wrong with the text before it means anything.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "an enum of the library that may grow, of which this file cannot cause all"
+)]
 fn syntax(kind: &Syntax) -> String {
     let words = match kind {
         Syntax::UnexpectedEofFlowSequence | Syntax::UnclosedFlowCollection { open: '[' } => {
@@ -136,7 +149,6 @@ fn syntax(kind: &Syntax) -> String {
         | Syntax::TabInPlainScalar => "a tab; allowed: blanks for indentation",
         Syntax::InvalidIndentation
         | Syntax::InvalidBlockScalarIndent
-        | Syntax::InvalidQuotedScalarIndent
         | Syntax::InvalidFlowScalarIndent
         | Syntax::ExpectedBlockMappingKey
         | Syntax::ExpectedBlockSequenceEntry
@@ -147,8 +159,10 @@ fn syntax(kind: &Syntax) -> String {
         | Syntax::InvalidColonPlacement
         | Syntax::InvalidMappingValueWhitespace
         | Syntax::FlowMappingValueAdjacentCollection => COLON,
-        Syntax::UnclosedQuotedScalar | Syntax::DocumentIndicatorInQuotedScalar => {
-            "a quote that is opened and not closed"
+        Syntax::UnclosedQuotedScalar
+        | Syntax::DocumentIndicatorInQuotedScalar
+        | Syntax::InvalidQuotedScalarIndent => {
+            "a quote that is opened and not closed, or whose text is not indented"
         }
         Syntax::InvalidTrailingSingleQuotedScalar | Syntax::InvalidTrailingDoubleQuotedScalar => {
             "something stands behind the closing quote"
@@ -162,7 +176,7 @@ fn syntax(kind: &Syntax) -> String {
         | Syntax::InvalidUnicodeEscape => ESCAPE,
         Syntax::UnexpectedCharacter { character } => {
             let shown = character.escape_default();
-            return format!("a text must not begin with `{shown}`; put it in quotes");
+            return format!("a text must not begin with '{shown}'; put it in quotes");
         }
         Syntax::CommentNotSeparated | Syntax::CommentInterceptedScalar => {
             "a `#` begins a comment only after a blank; a text that holds one must be in quotes"
@@ -207,3 +221,6 @@ fn syntax(kind: &Syntax) -> String {
     };
     words.to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -254,7 +254,11 @@ async fn a_request_without_exactly_one_host_is_400_in_the_envelope_and_never_car
     }
     let lines = w.log_lines();
     let refused = lines.iter().filter(|line| line["status"] == 400);
-    assert!(refused.clone().all(|line| line["path"] == format!("{BASE}/scale-up")));
+    assert!(
+        refused
+            .clone()
+            .all(|line| line["path"] == format!("{BASE}/scale-up"))
+    );
     assert_eq!(refused.count(), 5);
 }
 

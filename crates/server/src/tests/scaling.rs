@@ -493,8 +493,12 @@ async fn a_wake_answers_the_version_of_its_write_and_not_of_a_later_one() {
     let answer = w.post(&verb("wake"), "").send().await.expect(202);
     let written = w.app_a().version.to_string();
     assert_eq!(answer.at("/deployment/resource_version"), written.as_str());
-    w.workloads.change(&app_a(), |facts| facts.current.0 = 1);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // A replica starts: the flight has seen a later version.
+    w.workloads.change(&app_a(), |facts| {
+        facts.current.0 = 1;
+        facts.replicas = workload(APP_A, 2, 1, 0).replicas;
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let joined = w.post(&verb("wake"), "").send().await.expect(202);
     assert_eq!(joined.at("/deployment/current_replicas"), 1);
     assert_eq!(joined.at("/deployment/resource_version"), written.as_str());

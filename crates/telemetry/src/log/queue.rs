@@ -286,7 +286,8 @@ impl WriterThread {
         match open() {
             Ok(sink) => self.sink = sink,
             Err(error) => {
-                let message = "Log file could not be opened again, the former one is still written to";
+                let message =
+                    "Log file could not be opened again, the former one is still written to";
                 let buffer = String::with_capacity(LINE_BYTES_MAX);
                 let mut line = Line::begin(buffer, crate::log::now(), Level::Error, message);
                 line.text(field::ERROR, &error.to_string());

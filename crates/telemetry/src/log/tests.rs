@@ -111,7 +111,10 @@ fn a_log_file_that_was_renamed_is_begun_anew_without_a_lost_line() {
                 })
             })
             .collect();
-        while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+        while !writers
+            .iter()
+            .all(std::thread::ScopedJoinHandle::is_finished)
+        {
             let old = directory.path().join(format!("nagi.log.{}", files.len()));
             // Until the writer has opened it anew there is no file to rename.
             if std::fs::rename(&path, &old).is_ok() {
@@ -157,7 +160,7 @@ fn a_log_file_that_cannot_be_opened_again_leaves_the_former_one_in_use() {
     assert!(lines[0]["error"].is_string(), "{text}");
     assert_eq!(lines[1]["request_id"], "0123");
     // Once it can, it is.
-    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&path, directory.path().join("in the way")).unwrap();
     log.reopen();
     log.emit(&request(200));
     assert!(log.flush(PATIENCE));
