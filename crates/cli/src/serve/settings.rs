@@ -550,7 +550,8 @@ mod tests {
     // K-14: what protects and was left empty by mistake must not open a door.
     #[test]
     fn a_setting_that_protects_may_not_be_empty() {
-        let empty: [(fn(&mut ServeArgs, String), &str); 4] = [
+        type Set = fn(&mut ServeArgs, String);
+        let empty: [(Set, &str); 4] = [
             (|a, text| a.api_key_file = Some(text), API_KEY_FILE.env),
             (|a, text| a.keys_file = Some(text), KEYS_FILE.env),
             (|a, text| a.require_auth = Some(text), REQUIRE_AUTH.env),
@@ -560,7 +561,6 @@ mod tests {
             ),
         ];
         for (set, name) in empty {
-            assert!(EMPTY_IS_SAID.contains(&name));
             for text in ["", " "] {
                 let error = resolve(|a| set(a, text.to_owned())).unwrap_err();
                 assert!(error.to_string().contains(name), "{error}");

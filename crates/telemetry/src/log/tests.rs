@@ -160,7 +160,7 @@ fn a_log_file_that_cannot_be_opened_again_leaves_the_former_one_in_use() {
     assert!(lines[0]["error"].is_string(), "{text}");
     assert_eq!(lines[1]["request_id"], "0123");
     // Once it can, it is.
-    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&path, directory.path().join("in the way")).unwrap();
     log.reopen();
     log.emit(&request(200));
     assert!(log.flush(PATIENCE));
