@@ -371,13 +371,24 @@ mod tests {
     fn url_may_leave_out_scheme_port_and_path() {
         for (url, host, port, authority, path) in [
             ("localhost", "localhost", 80, "localhost", "/"),
-            ("localhost:8080/a?b=c#d", "localhost", 8080, "localhost:8080", "/a?b=c"),
+            (
+                "localhost:8080/a?b=c#d",
+                "localhost",
+                8080,
+                "localhost:8080",
+                "/a?b=c",
+            ),
             ("http://[::1]:8080/x", "::1", 8080, "[::1]:8080", "/x"),
             ("HTTP://a.example", "a.example", 80, "a.example", "/"),
         ] {
             let target = target(url).expect(url);
             assert_eq!(
-                (target.host.as_str(), target.port, target.authority.as_str(), target.path.as_str()),
+                (
+                    target.host.as_str(),
+                    target.port,
+                    target.authority.as_str(),
+                    target.path.as_str()
+                ),
                 (host, port, authority, path),
                 "{url}"
             );
@@ -396,7 +407,15 @@ mod tests {
     #[test]
     fn given_header_replaces_the_one_of_its_name() {
         let curl = Curl::parse_from([
-            "curl", "-sSf", "-XPUT", "-d", "a=1", "-d", "b", "-H", "Content-Type: application/json",
+            "curl",
+            "-sSf",
+            "-XPUT",
+            "-d",
+            "a=1",
+            "-d",
+            "b",
+            "-H",
+            "Content-Type: application/json",
             "http://localhost/x",
         ]);
         let request = curl.request_to(&target(&curl.url).unwrap()).unwrap();

@@ -52,7 +52,12 @@ fn curl_fails_with_the_codes_that_scripts_know() {
     let refusing = Fake::answering("404 Not Found", "", "text/plain", "no");
     let url = format!("http://localhost:{}/x", refusing.port);
     assert_ends(&curl(&[&url]), 0, "no", "");
-    assert_ends(&curl(&["-f", &url]), 22, "", "curl: (22) the requested URL returned error: 404");
+    assert_ends(
+        &curl(&["-f", &url]),
+        22,
+        "",
+        "curl: (22) the requested URL returned error: 404",
+    );
     assert_ends(&curl(&["-fs", &url]), 22, "", "");
     assert_ends(&curl(&["-fsS", &url]), 22, "", "curl: (22)");
     let silent = Fake::new(Answers::Never);
@@ -61,8 +66,23 @@ fn curl_fails_with_the_codes_that_scripts_know() {
     let closing = Fake::new(Answers::With(String::new()));
     let url = format!("http://localhost:{}/x", closing.port);
     assert_ends(&curl(&[&url]), 52, "", "curl: (52) empty reply from server");
-    assert_ends(&curl(&["http://127.0.0.1:1/"]), 7, "", "curl: (7) failed to connect");
+    assert_ends(
+        &curl(&["http://127.0.0.1:1/"]),
+        7,
+        "",
+        "curl: (7) failed to connect",
+    );
     assert_ends(&curl(&["https://localhost/"]), 1, "", "only http is");
-    assert_ends(&curl(&["-k", "http://localhost/"]), 2, "", "unexpected argument '-k'");
-    assert_ends(&curl(&["-d", "@file", "http://localhost/"]), 2, "", "is not supported");
+    assert_ends(
+        &curl(&["-k", "http://localhost/"]),
+        2,
+        "",
+        "unexpected argument '-k'",
+    );
+    assert_ends(
+        &curl(&["-d", "@file", "http://localhost/"]),
+        2,
+        "",
+        "is not supported",
+    );
 }
