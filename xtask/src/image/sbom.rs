@@ -154,7 +154,7 @@ mod tests {
             );
         }
         for other in [
-            "tempfile",
+            "jsonschema",
             "serde_derive",
             "xtask",
             "proptest",
