@@ -15,12 +15,14 @@
 )]
 
 mod bench;
+mod chart;
 mod checkout;
 mod command;
 mod coverage;
 mod docs;
 mod fuzz;
 mod generate;
+mod image;
 mod junit;
 mod markdown;
 mod requirements;
@@ -104,6 +106,11 @@ const TASKS: &[Task] = &[
         name: "gen",
         explanation: "write the generated pages and files anew; --check says which are stale",
         run: generate::run,
+    },
+    Task {
+        name: "image",
+        explanation: "the container image as an OCI archive; --samples, --prove, --output DIRECTORY",
+        run: image::run,
     },
     Task {
         name: "junit",
