@@ -24,6 +24,7 @@ mod lock;
 mod network;
 mod process;
 mod remove;
+pub mod oci;
 pub mod suite;
 pub mod tools;
 pub mod wait;

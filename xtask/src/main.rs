@@ -21,6 +21,7 @@ mod coverage;
 mod docs;
 mod fuzz;
 mod generate;
+mod image;
 mod junit;
 mod markdown;
 mod requirements;
