@@ -9,6 +9,11 @@ use anyhow::Context;
 /// Overrides the directory for downloaded and built developer tools.
 const CACHE_VARIABLE: &str = "NAGI_CACHE";
 
+/// Where tools are that were downloaded or built for developers, each in a directory of its own.
+pub fn tools() -> anyhow::Result<PathBuf> {
+    Ok(directory()?.join("tools"))
+}
+
 /// The directory; it may not exist yet.
 #[expect(
     clippy::disallowed_methods,

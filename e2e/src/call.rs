@@ -54,6 +54,16 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// The search path of components: the person's, and where Debian keeps what only root uses.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the search path of the person who runs the task"
+)]
+pub(crate) fn search_path() -> anyhow::Result<String> {
+    let path = std::env::var("PATH").context("read PATH")?;
+    Ok(format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"))
+}
+
 // === impl Call ===
 
 impl Call {
@@ -119,6 +129,11 @@ impl Call {
     pub fn input(mut self, text: impl Into<String>) -> Self {
         self.input = Some(text.into());
         self
+    }
+
+    /// The command itself, for a program that lives on.
+    pub(crate) fn into_command(self) -> Command {
+        self.command
     }
 
     /// Runs to the end and returns what was printed on standard output; fails when the program did.

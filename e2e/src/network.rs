@@ -171,16 +171,21 @@ impl Network {
             &lines,
         )
         .with_context(|| format!("give {name} its addresses"))?;
-        let place = Place {
-            network: Some(namespace_file(&namespace)),
-            mounts_of: None,
-        };
+        let place = self.place(name);
         // Pods are reached through their node.
         place
             .call("sh")
             .arguments(["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"])
             .succeed()?;
         Ok(place)
+    }
+
+    /// The namespace of a node.
+    pub(crate) fn place(&self, name: &str) -> Place {
+        Place {
+            network: Some(namespace_file(&self.namespace(name))),
+            mounts_of: None,
+        }
     }
 
     /// Takes a node's namespace and link away; what is gone already is no error.

@@ -1,10 +1,12 @@
 //! The long-lived programs of a cluster: how they are started, recorded, recognised and ended.
 //!
-//! Every one carries the directory of its cluster in its environment, and so does whatever it starts. That mark finds them all,
-//! also those whose number no file records because the harness was killed in between, and it cannot be somebody else's. A
-//! recorded process is its number together with the time at which it started: numbers are used again.
+//! Every one carries the directory of its cluster or node in its environment, and so does whatever it starts. That mark finds
+//! them all, also those whose number no file records because the harness was killed in between, and it cannot be somebody
+//! else's. A recorded process is its number together with the time at which it started: numbers are used again.
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +16,7 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use crate::call::search_path;
 use crate::wait::{self, Look};
 
 /// The mark.
@@ -75,7 +78,9 @@ impl Component {
         clippy::disallowed_methods,
         reason = "the one place where the harness starts what lives on"
     )]
-    pub(crate) fn start(&self, cluster: &Path) -> anyhow::Result<Started> {
+    ///
+    /// `owner` is the directory of its cluster or node.
+    pub(crate) fn start(&self, owner: &Path) -> anyhow::Result<Started> {
         if let Some(parent) = self.log.parent() {
             std::fs::create_dir_all(parent)
                 .with_context(|| format!("create {}", parent.display()))?;
@@ -94,12 +99,13 @@ impl Component {
         let (program, arguments) = line.split_first().context("a component has a program")?;
         let child = Command::new(program)
             .args(arguments)
-            .env(MARK, cluster)
+            .env(MARK, owner)
+            .env("PATH", search_path()?)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
             .process_group(0)
-            .current_dir(cluster)
+            .current_dir(owner)
             .spawn()
             .with_context(|| format!("start {}", self.name))?;
         let process = Process::look(child.id())
@@ -205,17 +211,17 @@ impl Process {
     }
 }
 
-/// Ends every process that carries the mark of this cluster.
-pub(crate) fn end_marked(cluster: &Path) -> anyhow::Result<()> {
-    let wanted = format!("{MARK}={}", cluster.display());
+/// Ends every process that carries the mark of this cluster or node, or of a node of this cluster.
+pub(crate) fn end_marked(owner: &Path) -> anyhow::Result<()> {
+    let mark = format!("{MARK}=");
     let carries = |id: u32| {
-        std::fs::read(format!("/proc/{id}/environ")).is_ok_and(|environment| {
-            environment
-                .split(|&byte| byte == 0)
-                .any(|variable| variable == wanted.as_bytes())
-        })
+        let environment = std::fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+        environment
+            .split(|&byte| byte == 0)
+            .filter_map(|variable| variable.strip_prefix(mark.as_bytes()))
+            .any(|path| Path::new(OsStr::from_bytes(path)).starts_with(owner))
     };
-    end_all("the cluster's processes to end", || {
+    end_all("processes to end", || {
         Ok(all()?.into_iter().filter(|&id| carries(id)).collect())
     })
 }

@@ -37,10 +37,6 @@ impl Configuration {
         certificates(&self.directory)
     }
 
-    pub(super) fn log(&self, component: &str) -> PathBuf {
-        self.directory.join("logs").join(format!("{component}.log"))
-    }
-
     /// Writes the files that the arguments name.
     pub(super) fn write_files(&self) -> anyhow::Result<()> {
         files::write_json(&self.audit_policy(), &audit_policy())
