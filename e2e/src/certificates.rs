@@ -117,10 +117,11 @@ pub(crate) fn pair(directory: &Path, name: &str) -> Pair {
     }
 }
 
-/// Writes a key that signs the tokens of service accounts.
-pub(crate) fn write_signing_key(path: &Path) -> anyhow::Result<()> {
+/// Writes a key that signs the tokens of service accounts, as `NAME.key`, and what checks them, as `NAME.pub`.
+pub(crate) fn write_signing_key(directory: &Path, name: &str) -> anyhow::Result<()> {
     let key = KeyPair::generate().context("make a key")?;
-    write(path, &key.serialize_pem())
+    write(&directory.join(format!("{name}.key")), &key.serialize_pem())?;
+    write(&directory.join(format!("{name}.pub")), &key.public_key_pem())
 }
 
 fn subject(common_name: &str, organization: Option<&str>) -> DistinguishedName {

@@ -38,6 +38,9 @@ const UP_LIMIT: Duration = Duration::from_mins(2);
 /// How often a start on the loopback is tried: another program may take a free port before we do.
 const LOOPBACK_TRIES: u32 = 3;
 
+/// What a component says that finds its port taken.
+const PORT_TAKEN: &str = "address already in use";
+
 /// Where a control plane listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Where {
@@ -111,8 +114,8 @@ impl ControlPlane {
                 Ok(started)
             });
             match started {
-                Err(error) if tries > 0 && !crate::wait::is_interrupted() => {
-                    crate::say(&format!("trying other ports: {error:#}"));
+                Err(error) if tries > 0 && format!("{error:#}").contains(PORT_TAKEN) => {
+                    crate::say("another program took a port that was free a moment ago; trying others");
                 }
                 ended @ (Ok(_) | Err(_)) => return ended,
             }
@@ -465,7 +468,7 @@ fn write_certificates(configuration: &Configuration) -> anyhow::Result<()> {
     // Whom aggregated API servers believe who the caller is: an authority of its own, so that no client certificate is one.
     let front_proxy = Authority::create(&directory, "front-proxy-ca")?;
     front_proxy.issue("front-proxy-client", "front-proxy-client", None, Use::Client)?;
-    write_signing_key(&directory.join("service-accounts.key"))
+    write_signing_key(&directory, "service-accounts")
 }
 
 /// Fails where the control plane is on the loopback, which no node reaches.

@@ -93,7 +93,7 @@ fn run_matching(tests: &[Test], arguments: &[String]) -> anyhow::Result<Counts> 
             }
             Err(error) => {
                 counts.failed.push(test.name);
-                println!("test {} ... FAILED ({took:.1} s)\n{error:?}", test.name);
+                println!("test {} ... FAILED ({took:.1} s)\n{error:#}", test.name);
             }
         }
     }

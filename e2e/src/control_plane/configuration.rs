@@ -98,7 +98,7 @@ impl Configuration {
             format!("--service-account-issuer={ISSUER}"),
             format!(
                 "--service-account-key-file={}",
-                self.certificate("service-accounts.key")
+                self.certificate("service-accounts.pub")
             ),
             format!(
                 "--service-account-signing-key-file={}",
