@@ -53,10 +53,7 @@ enum Wish {
 // === impl Autoscaler ===
 
 impl Autoscaler {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the thread's owner is the value that is returned: dropping it waits for the thread"
-    )]
+    /// Dropping the result waits for the thread.
     pub(crate) fn start(surroundings: Surroundings, empty_for: Duration) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
@@ -152,7 +149,7 @@ impl Loop<'_> {
             .into_iter()
             .map(|record| record.kind.name)
             .collect();
-        let wishes = wishes(&self.pools, &existing, pods.values());
+        let wishes = wishes(&self.pools, &existing, &pods.values());
         self.empty_since
             .retain(|&pool, _| wishes.contains(&Wish::Empty { pool }));
         for wish in wishes {
@@ -187,7 +184,10 @@ impl Loop<'_> {
             }
         }
         let took = begun.elapsed().as_secs_f64();
-        crate::say(&format!("autoscaler: node {} is ready after {took:.1} s", kind.name));
+        crate::say(&format!(
+            "autoscaler: node {} is ready after {took:.1} s",
+            kind.name
+        ));
         Ok(())
     }
 
@@ -199,7 +199,8 @@ impl Loop<'_> {
                 node.forget()?;
             }
         }
-        self.started.retain(|node| node.record.kind.name != kind.name);
+        self.started
+            .retain(|node| node.record.kind.name != kind.name);
         Ok(())
     }
 
@@ -327,7 +328,7 @@ fn pass_on(output: ChildStdout, events: &SyncSender<Event>) {
 fn wishes<'a>(
     pools: &[NodeKind],
     existing: &[String],
-    pods: impl Iterator<Item = &'a Pod> + Clone,
+    pods: &(impl Iterator<Item = &'a Pod> + Clone),
 ) -> Vec<Wish> {
     let mut wishes = Vec::new();
     for (pool, kind) in pools.iter().enumerate() {
@@ -393,13 +394,13 @@ mod tests {
     fn unschedulable_pod_brings_the_node_that_it_fits() {
         let pods = [unschedulable(&gpu())];
         assert_eq!(
-            wishes(&pools(), &[], pods.iter()),
+            wishes(&pools(), &[], &pods.iter()),
             [Wish::Add {
                 pool: 1,
                 pod: "u".to_owned()
             }]
         );
-        assert_eq!(wishes(&pools(), &["projectb".to_owned()], pods.iter()), []);
+        assert_eq!(wishes(&pools(), &["projectb".to_owned()], &pods.iter()), []);
     }
 
     #[test]
@@ -414,14 +415,18 @@ mod tests {
         ] {
             let mut spec = gpu();
             *spec.pointer_mut(path).expect("the part is there") = value;
-            assert_eq!(wishes(&pools(), &[], [unschedulable(&spec)].iter()), [], "{path}");
+            assert_eq!(
+                wishes(&pools(), &[], &[unschedulable(&spec)].iter()),
+                [],
+                "{path}"
+            );
         }
     }
 
     #[test]
     fn pod_that_waits_for_something_else_brings_none() {
         let waits = pod(&json!({"spec": gpu(), "status": {"phase": "Pending"}}));
-        assert_eq!(wishes(&pools(), &[], [waits].iter()), []);
+        assert_eq!(wishes(&pools(), &[], &[waits].iter()), []);
     }
 
     #[test]
@@ -431,13 +436,16 @@ mod tests {
         let on = |phase: &str| {
             pod(&json!({"spec": {"nodeName": "projecta"}, "status": {"phase": phase}}))
         };
-        assert_eq!(wishes(&pools(), &existing, [].iter()), empty);
-        assert_eq!(wishes(&pools(), &existing, [on("Succeeded")].iter()), empty);
-        assert_eq!(wishes(&pools(), &existing, [on("Running")].iter()), []);
-        assert_eq!(wishes(&pools(), &existing, [on("Pending")].iter()), []);
+        assert_eq!(wishes(&pools(), &existing, &[].iter()), empty);
+        assert_eq!(
+            wishes(&pools(), &existing, &[on("Succeeded")].iter()),
+            empty
+        );
+        assert_eq!(wishes(&pools(), &existing, &[on("Running")].iter()), []);
+        assert_eq!(wishes(&pools(), &existing, &[on("Pending")].iter()), []);
         let mut daemon = on("Running");
-        daemon.metadata.owner_references = serde_json::from_value(json!([{"kind": "DaemonSet"}]))
-            .expect("an owner");
-        assert_eq!(wishes(&pools(), &existing, [daemon].iter()), empty);
+        daemon.metadata.owner_references =
+            serde_json::from_value(json!([{"kind": "DaemonSet"}])).expect("an owner");
+        assert_eq!(wishes(&pools(), &existing, &[daemon].iter()), empty);
     }
 }

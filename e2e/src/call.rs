@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::wait;
 
 /// Enough for everything but builds.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// The first look at a program that ends at once, as most do.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
@@ -170,7 +170,8 @@ impl Call {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start '{}'", self.line))?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let text = self.input.take();
         std::thread::scope(|scope| {
             let writer = scope.spawn(move || match (stdin, text) {
@@ -220,9 +221,7 @@ fn wait_for(child: &mut Child, limit: Duration, line: &str) -> anyhow::Result<Ex
         let late = started.elapsed() >= limit;
         if late || interrupted.is_err() {
             end_group(child);
-            child
-                .wait()
-                .with_context(|| format!("wait for '{line}'"))?;
+            child.wait().with_context(|| format!("wait for '{line}'"))?;
             interrupted.with_context(|| format!("call '{line}'"))?;
             bail!("'{line}' took longer than {} s", limit.as_secs());
         }
@@ -250,7 +249,10 @@ mod tests {
             .end()
             .expect("sh starts");
         assert_eq!(ended.status.code(), Some(3));
-        assert_eq!((ended.output.as_str(), ended.errors.as_str()), ("good", "bad\n"));
+        assert_eq!(
+            (ended.output.as_str(), ended.errors.as_str()),
+            ("good", "bad\n")
+        );
     }
 
     #[test]

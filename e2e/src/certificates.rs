@@ -121,7 +121,10 @@ pub(crate) fn pair(directory: &Path, name: &str) -> Pair {
 pub(crate) fn write_signing_key(directory: &Path, name: &str) -> anyhow::Result<()> {
     let key = KeyPair::generate().context("make a key")?;
     write(&directory.join(format!("{name}.key")), &key.serialize_pem())?;
-    write(&directory.join(format!("{name}.pub")), &key.public_key_pem())
+    write(
+        &directory.join(format!("{name}.pub")),
+        &key.public_key_pem(),
+    )
 }
 
 fn subject(common_name: &str, organization: Option<&str>) -> DistinguishedName {

@@ -123,7 +123,7 @@ impl Cluster {
         }
         self.wait_for_deployment("kube-system", "coredns")?;
         if let Some(empty_for) = autoscaler {
-            self.control_plane.run(autoscaler_component(
+            self.control_plane.run(&autoscaler_component(
                 &self.surroundings.cluster,
                 self.control_plane.name(),
                 empty_for,
@@ -191,7 +191,8 @@ impl Cluster {
             .position(|node| node.record.kind.name == name)
             .with_context(|| format!("there is no node '{name}'"))?;
         let mut node = self.nodes.remove(at);
-        self.surroundings.remove_node(name, node.record.kind.number)?;
+        self.surroundings
+            .remove_node(name, node.record.kind.number)?;
         node.forget()
     }
 
@@ -231,7 +232,8 @@ impl Drop for Cluster {
 impl Surroundings {
     /// What another process needs to know of a running cluster.
     pub(crate) fn of(cluster: &Path) -> anyhow::Result<Self> {
-        let record = Record::load(cluster)?.with_context(|| format!("there is no cluster in {}", cluster.display()))?;
+        let record = Record::load(cluster)?
+            .with_context(|| format!("there is no cluster in {}", cluster.display()))?;
         Ok(Self {
             cluster: cluster.to_owned(),
             network: network_of(&record)?.clone(),

@@ -1,6 +1,6 @@
 //! `cargo xtask cluster`: what a person types.
 
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -83,10 +83,22 @@ impl Request {
         let mut rest = arguments.iter();
         request.command = rest.next().cloned().unwrap_or_else(|| "help".to_owned());
         let commands = [
-            "up", "down", "status", "logs", "load-image", "build", "setup", "autoscale", "help", "--help",
+            "up",
+            "down",
+            "status",
+            "logs",
+            "load-image",
+            "build",
+            "setup",
+            "autoscale",
+            "help",
+            "--help",
         ];
         if !commands.contains(&request.command.as_str()) {
-            bail!("cluster knows no '{}'\nhint: 'cargo xtask cluster help' lists its commands", request.command);
+            bail!(
+                "cluster knows no '{}'\nhint: 'cargo xtask cluster help' lists its commands",
+                request.command
+            );
         }
         while let Some(argument) = rest.next() {
             let (option, attached) = match argument.split_once('=') {
@@ -111,7 +123,9 @@ impl Request {
                 "--control-plane" => request.control_plane = true,
                 "--follow" | "-f" => request.follow = true,
                 option if option.starts_with('-') => {
-                    bail!("cluster knows no '{option}'\nhint: 'cargo xtask cluster help' lists what it knows")
+                    bail!(
+                        "cluster knows no '{option}'\nhint: 'cargo xtask cluster help' lists what it knows"
+                    )
                 }
                 _ => request.words.push(argument.clone()),
             }
@@ -144,7 +158,9 @@ fn up(name: &str, request: &Request) -> anyhow::Result<()> {
     };
     if place == Where::Loopback || request.control_plane {
         if place == Where::Loopback {
-            crate::say("without root there are no nodes: only the API works, and pods stay Pending");
+            crate::say(
+                "without root there are no nodes: only the API works, and pods stay Pending",
+            );
         }
         let mut control_plane = ControlPlane::start_as(name, &options, Lifetime::Person)?;
         control_plane.is_up_now()?;
@@ -183,8 +199,7 @@ fn intact(name: &str) -> anyhow::Result<Option<Record>> {
 fn print_shell_lines(name: &str) -> anyhow::Result<()> {
     let path = directory::root()?.join(name);
     let programs = path.join("bin");
-    std::fs::create_dir_all(&programs)
-        .with_context(|| format!("create {}", programs.display()))?;
+    std::fs::create_dir_all(&programs).with_context(|| format!("create {}", programs.display()))?;
     let link = programs.join("kubectl");
     if !link.exists() {
         let kubectl = tools::KUBERNETES.build()?.program("kubectl");
@@ -275,8 +290,9 @@ fn human(age: Duration) -> String {
 
 fn logs(name: &str, component: Option<&String>, follow: bool) -> anyhow::Result<()> {
     let path = directory::root()?.join(name);
-    let record = Record::load(&path)?
-        .with_context(|| format!("there is no cluster '{name}'\nhint: 'cargo xtask cluster status' lists them"))?;
+    let record = Record::load(&path)?.with_context(|| {
+        format!("there is no cluster '{name}'\nhint: 'cargo xtask cluster status' lists them")
+    })?;
     let components = components(&path, &record)?;
     let names: Vec<&str> = components.iter().map(|(label, _)| label.as_str()).collect();
     let Some(wanted) = component else {
@@ -284,13 +300,16 @@ fn logs(name: &str, component: Option<&String>, follow: bool) -> anyhow::Result<
     };
     let found = components.iter().find(|(label, _)| label == wanted);
     let Some((_, recorded)) = found else {
-        bail!("'{name}' has no '{wanted}'\nhint: it has {}", names.join(", "));
+        bail!(
+            "'{name}' has no '{wanted}'\nhint: it has {}",
+            names.join(", ")
+        );
     };
     show(&recorded.component.log, follow)
 }
 
 fn show(log: &Path, follow: bool) -> anyhow::Result<()> {
-    let mut file = std::fs::File::open(log).with_context(|| format!("open {}", log.display()))?;
+    let file = std::fs::File::open(log).with_context(|| format!("open {}", log.display()))?;
     let mut output = std::io::stdout().lock();
     loop {
         let mut reader = BufReader::new(&file);
@@ -310,9 +329,6 @@ fn show(log: &Path, follow: bool) -> anyhow::Result<()> {
             return Ok(());
         }
         wait::pause(FOLLOW_EVERY);
-        // Everything was read; the next round goes on from here.
-        file.seek(SeekFrom::Current(0))
-            .with_context(|| format!("read {}", log.display()))?;
     }
 }
 
@@ -381,7 +397,14 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_before_anything_happens() {
-        for line in ["ip", "up --nam a", "up more", "up --name A", "up --empty-for soon", "down --name"] {
+        for line in [
+            "ip",
+            "up --nam a",
+            "up more",
+            "up --name A",
+            "up --empty-for soon",
+            "down --name",
+        ] {
             assert!(read(line).is_err(), "{line}");
         }
     }

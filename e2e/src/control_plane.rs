@@ -109,13 +109,16 @@ impl ControlPlane {
         };
         loop {
             tries -= 1;
-            let started = Self::start_as(name, options, Lifetime::Process).and_then(|mut started| {
-                started.is_up_now()?;
-                Ok(started)
-            });
+            let started =
+                Self::start_as(name, options, Lifetime::Process).and_then(|mut started| {
+                    started.is_up_now()?;
+                    Ok(started)
+                });
             match started {
                 Err(error) if tries > 0 && format!("{error:#}").contains(PORT_TAKEN) => {
-                    crate::say("another program took a port that was free a moment ago; trying others");
+                    crate::say(
+                        "another program took a port that was free a moment ago; trying others",
+                    );
                 }
                 ended @ (Ok(_) | Err(_)) => return ended,
             }
@@ -185,14 +188,14 @@ impl ControlPlane {
             }
         };
         let kubernetes = self.kubernetes.clone();
-        self.run(component(etcd, "etcd", configuration.etcd()))?;
+        self.run(&component(etcd, "etcd", configuration.etcd()))?;
         let name = "kube-apiserver";
-        self.run(component(&kubernetes, name, configuration.api_server()))?;
+        self.run(&component(&kubernetes, name, configuration.api_server()))?;
         self.wait_until_ready()?;
         let name = "kube-controller-manager";
-        self.run(component(&kubernetes, name, configuration.controllers()))?;
+        self.run(&component(&kubernetes, name, configuration.controllers()))?;
         let name = "kube-scheduler";
-        self.run(component(&kubernetes, name, configuration.scheduler()))?;
+        self.run(&component(&kubernetes, name, configuration.scheduler()))?;
         self.wait_for_controllers()
     }
 
@@ -202,7 +205,7 @@ impl ControlPlane {
         self.record.store(&self.directory.path)
     }
 
-    pub(crate) fn run(&mut self, component: Component) -> anyhow::Result<()> {
+    pub(crate) fn run(&mut self, component: &Component) -> anyhow::Result<()> {
         let started = component.start(&self.directory.path)?;
         self.record.components.push(started.recorded.clone());
         self.started.push(started);
@@ -452,7 +455,12 @@ fn write_certificates(configuration: &Configuration) -> anyhow::Result<()> {
     authority.issue("etcd", "etcd", None, local)?;
     // The only group that needs no rules.
     let masters = Some("system:masters");
-    authority.issue("apiserver-kubelet", "kube-apiserver-kubelet", masters, Use::Client)?;
+    authority.issue(
+        "apiserver-kubelet",
+        "kube-apiserver-kubelet",
+        masters,
+        Use::Client,
+    )?;
     for (name, common_name) in [
         ("kube-controller-manager", "system:kube-controller-manager"),
         ("kube-scheduler", "system:kube-scheduler"),
@@ -467,14 +475,22 @@ fn write_certificates(configuration: &Configuration) -> anyhow::Result<()> {
     configuration::write_kubeconfig(&path, &server, &authority_file, &admin)?;
     // Whom aggregated API servers believe who the caller is: an authority of its own, so that no client certificate is one.
     let front_proxy = Authority::create(&directory, "front-proxy-ca")?;
-    front_proxy.issue("front-proxy-client", "front-proxy-client", None, Use::Client)?;
+    front_proxy.issue(
+        "front-proxy-client",
+        "front-proxy-client",
+        None,
+        Use::Client,
+    )?;
     write_signing_key(&directory, "service-accounts")
 }
 
 /// Fails where the control plane is on the loopback, which no node reaches.
 pub(crate) fn network_of(record: &Record) -> anyhow::Result<&Network> {
     let Some(network) = &record.network else {
-        bail!("cluster '{}' has no network of its own, so no nodes", record.name);
+        bail!(
+            "cluster '{}' has no network of its own, so no nodes",
+            record.name
+        );
     };
     Ok(network)
 }

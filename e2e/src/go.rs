@@ -61,7 +61,9 @@ fn is_new_enough(go: &Path) -> anyhow::Result<bool> {
 
 /// Reads `go version go1.26.8 linux/amd64`.
 fn minor_version(text: &str) -> Option<u32> {
-    let rest = text.split_whitespace().find_map(|word| word.strip_prefix("go1."))?;
+    let rest = text
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("go1."))?;
     let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;
     digits.parse().ok()
 }

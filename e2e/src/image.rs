@@ -80,12 +80,7 @@ fn archive(built: &Built, program: &str, name: &str) -> anyhow::Result<PathBuf> 
     if !path.exists() {
         Image::new()
             .directory("tmp", 0o1777, 0)
-            .file(
-                program,
-                0o755,
-                0,
-                Content::File(built.program(program)),
-            )
+            .file(program, 0o755, 0, Content::File(built.program(program)))
             .entrypoint([&format!("/{program}")])
             .user(NOBODY)
             .write(&path, name)

@@ -60,7 +60,9 @@ mod tests {
     fn lock_has_one_holder_until_it_is_dropped() {
         let scratch = tempfile::tempdir().expect("a scratch directory");
         let path = scratch.path().join("below/a.lock");
-        let held = Lock::try_take(&path).expect("it opens").expect("it is free");
+        let held = Lock::try_take(&path)
+            .expect("it opens")
+            .expect("it is free");
         assert!(Lock::try_take(&path).expect("it opens").is_none());
         drop(held);
         assert!(Lock::try_take(&path).expect("it opens").is_some());

@@ -166,11 +166,8 @@ impl Network {
                 self.addresses.node(other)
             ));
         }
-        batch(
-            Call::new("ip").arguments(["-netns", &namespace]),
-            &lines,
-        )
-        .with_context(|| format!("give {name} its addresses"))?;
+        batch(Call::new("ip").arguments(["-netns", &namespace]), &lines)
+            .with_context(|| format!("give {name} its addresses"))?;
         let place = self.place(name);
         // Pods are reached through their node.
         place
@@ -273,7 +270,9 @@ fn remove_link(link: &str) -> anyhow::Result<()> {
     if !links()?.iter().any(|found| found.name == link) {
         return Ok(());
     }
-    Call::new("ip").arguments(["link", "delete", link]).succeed()
+    Call::new("ip")
+        .arguments(["link", "delete", link])
+        .succeed()
 }
 
 fn remove_namespace(namespace: &str) -> anyhow::Result<()> {

@@ -149,7 +149,7 @@ impl Surroundings {
         cgroup::create(&group)?;
         let configuration = self.configuration(kind, &group);
         configuration.write_files()?;
-        let holder = node.run(&directory, configuration.holder())?;
+        let holder = node.run(&directory, &configuration.holder())?;
         process::until("its mounts", UP_LIMIT, &mut node.started, || {
             Ok(if directory.join("run/ready").exists() {
                 Look::There(())
@@ -161,7 +161,7 @@ impl Surroundings {
             mounts_of: Some(holder),
             ..network
         };
-        node.run(&directory, configuration.containerd(&place)?)?;
+        node.run(&directory, &configuration.containerd(&place)?)?;
         let socket = containerd_socket(&directory);
         process::until("containerd", UP_LIMIT, &mut node.started, || {
             let ended = image::ctr(&socket).argument("version").end()?;
@@ -200,10 +200,10 @@ impl Surroundings {
             .component
             .place
             .clone();
-        node.run(&directory, configuration.kubelet(&place, &kubeconfig))?;
-        node.run(&directory, configuration.kube_proxy(&place))?;
+        node.run(&directory, &configuration.kubelet(&place, &kubeconfig))?;
+        node.run(&directory, &configuration.kube_proxy(&place))?;
         if let Some(plugin) = configuration.device_plugin(&place) {
-            node.run(&directory, plugin)?;
+            node.run(&directory, &plugin)?;
         }
         Ok(())
     }
@@ -213,27 +213,22 @@ impl Surroundings {
         let kind = &node.record.kind;
         let name = kind.name.clone();
         let resource = kind.devices.as_ref().map(|(resource, _)| resource.clone());
-        process::until(
-            &format!("node {name}"),
-            UP_LIMIT,
-            &mut node.started,
-            || {
-                let ended = self
-                    .kubectl()
-                    .call()
-                    .arguments(["get", "node", &name, "--output=json"])
-                    .end()?;
-                if !ended.status.success() {
-                    return Ok(Look::NotYet(ended.errors));
-                }
-                let found = serde_json::from_str(&ended.output)
-                    .context("read what kubectl says of a node")?;
-                Ok(match missing(&found, resource.as_deref()) {
-                    None => Look::There(()),
-                    Some(missing) => Look::NotYet(missing),
-                })
-            },
-        )
+        process::until(&format!("node {name}"), UP_LIMIT, &mut node.started, || {
+            let ended = self
+                .kubectl()
+                .call()
+                .arguments(["get", "node", &name, "--output=json"])
+                .end()?;
+            if !ended.status.success() {
+                return Ok(Look::NotYet(ended.errors));
+            }
+            let found =
+                serde_json::from_str(&ended.output).context("read what kubectl says of a node")?;
+            Ok(match missing(&found, resource.as_deref()) {
+                None => Look::There(()),
+                Some(missing) => Look::NotYet(missing),
+            })
+        })
     }
 
     /// Ends a node and takes it away: as when a machine is switched off, with everything on it.
@@ -269,7 +264,7 @@ impl Surroundings {
 // === impl Node ===
 
 impl Node {
-    fn run(&mut self, directory: &Path, component: Component) -> anyhow::Result<u32> {
+    fn run(&mut self, directory: &Path, component: &Component) -> anyhow::Result<u32> {
         let started = component.start(directory)?;
         let id = started.recorded.process.id;
         self.record.components.push(started.recorded.clone());
@@ -332,7 +327,11 @@ fn missing(node: &serde_json::Value, resource: Option<&str>) -> Option<String> {
     let ready = status
         .get("conditions")
         .and_then(serde_json::Value::as_array)
-        .and_then(|conditions| conditions.iter().find(|condition| condition["type"] == "Ready"));
+        .and_then(|conditions| {
+            conditions
+                .iter()
+                .find(|condition| condition["type"] == "Ready")
+        });
     let Some(ready) = ready else {
         return Some("it has not reported yet".to_owned());
     };

@@ -8,7 +8,8 @@
 //! It writes single-layer images for one platform and reads none.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -90,9 +91,8 @@ pub fn full_name(name: &str) -> String {
 
 // === impl Image ===
 
-impl Image {
-    /// An image without files, for the architecture of this machine.
-    pub fn new() -> Self {
+impl Default for Image {
+    fn default() -> Self {
         Self {
             entries: BTreeMap::new(),
             entrypoint: Vec::new(),
@@ -107,48 +107,63 @@ impl Image {
             },
         }
     }
+}
+
+impl Image {
+    /// An image without files, for the architecture of this machine.
+    pub fn new() -> Self {
+        Self::default()
+    }
 
     /// Adds a directory, its mode as in `0o755`. Directories that only lie on the way need not be named.
+    #[must_use]
     pub fn directory(self, path: &str, mode: u32, owner: u32) -> Self {
         self.entry(path, owner, Entry::Directory { mode })
     }
 
     /// Adds a file.
+    #[must_use]
     pub fn file(self, path: &str, mode: u32, owner: u32, content: Content) -> Self {
         self.entry(path, owner, Entry::File { mode, content })
     }
 
     /// Adds a symbolic link.
+    #[must_use]
     pub fn link(self, path: &str, target: &str) -> Self {
         let target = target.to_owned();
         self.entry(path, 0, Entry::Link { target })
     }
 
     /// What a container runs.
+    #[must_use]
     pub fn entrypoint<const N: usize>(mut self, words: [&str; N]) -> Self {
         self.entrypoint = words.map(str::to_owned).to_vec();
         self
     }
 
     /// With which arguments, unless the pod names others.
+    #[must_use]
     pub fn arguments<const N: usize>(mut self, words: [&str; N]) -> Self {
         self.arguments = words.map(str::to_owned).to_vec();
         self
     }
 
     /// Sets an environment variable.
+    #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push(format!("{name}={value}"));
         self
     }
 
     /// Number of the user and the group that the container runs as. Left out: root.
+    #[must_use]
     pub fn user(mut self, user: u32) -> Self {
         self.user = format!("{user}:{user}");
         self
     }
 
     /// Names a port that it listens on.
+    #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.ports.push(port);
         self
@@ -314,7 +329,8 @@ impl Blob {
     fn new(bytes: Vec<u8>) -> Self {
         let mut digest = String::new();
         for byte in Sha256::digest(&bytes) {
-            digest.push_str(&format!("{byte:02x}"));
+            // Writing to a string cannot fail.
+            let _written = write!(digest, "{byte:02x}");
         }
         Self { bytes, digest }
     }

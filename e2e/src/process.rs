@@ -146,7 +146,9 @@ impl Place {
         let prefix = self.prefix();
         match prefix.split_first() {
             None => crate::call::Call::new(program),
-            Some((first, rest)) => crate::call::Call::new(first).arguments(rest).argument(program),
+            Some((first, rest)) => crate::call::Call::new(first)
+                .arguments(rest)
+                .argument(program),
         }
     }
 }
@@ -207,7 +209,9 @@ impl Process {
         let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
         let ticks = rustix::param::clock_ticks_per_second();
         let started = Duration::from_millis(self.started.saturating_mul(1000) / ticks);
-        Duration::try_from_secs_f64(seconds).ok()?.checked_sub(started)
+        Duration::try_from_secs_f64(seconds)
+            .ok()?
+            .checked_sub(started)
     }
 }
 
@@ -331,8 +335,12 @@ mod tests {
     fn all_that_a_component_starts_ends_with_its_cluster_and_nothing_else() {
         let scratch = tempfile::tempdir().expect("a scratch directory");
         let other = tempfile::tempdir().expect("another");
-        let ours = sleeper(scratch.path()).start(scratch.path()).expect("it starts");
-        let mut theirs = sleeper(other.path()).start(other.path()).expect("it starts");
+        let ours = sleeper(scratch.path())
+            .start(scratch.path())
+            .expect("it starts");
+        let mut theirs = sleeper(other.path())
+            .start(other.path())
+            .expect("it starts");
         wait::until("its first line", Duration::from_secs(10), || {
             let said = last_lines(&ours.recorded.component.log);
             Ok(if said == "up" {

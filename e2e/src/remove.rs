@@ -23,20 +23,6 @@ pub(crate) fn remove_directory(directory: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Removes one file; one that is not there is removed already.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "removes what the harness wrote itself"
-)]
-pub(crate) fn remove_file(file: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_file(file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", file.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
 /// Removes one empty directory; one that is not there is removed already.
 #[expect(
     clippy::disallowed_methods,

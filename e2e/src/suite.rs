@@ -104,7 +104,11 @@ fn run_matching(tests: &[Test], arguments: &[String]) -> anyhow::Result<Counts> 
             counts.ignored.join(", ")
         );
     }
-    let word = if counts.failed.is_empty() { "ok" } else { "FAILED" };
+    let word = if counts.failed.is_empty() {
+        "ok"
+    } else {
+        "FAILED"
+    };
     println!(
         "\ntest result: {word}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
         counts.passed,

@@ -22,7 +22,7 @@ use crate::remove::remove_directory;
 use crate::wait;
 
 /// On two cores that others use too, Kubernetes takes about ten minutes.
-const LIMIT: Duration = Duration::from_mins(60);
+const LIMIT: Duration = Duration::from_hours(1);
 
 /// How much of a hash tells builds apart in the name of a directory.
 const HASH_LETTERS: usize = 16;
@@ -334,7 +334,10 @@ impl Tool {
         for argument in &arguments {
             part(&mut hasher, argument.as_bytes());
         }
-        part(&mut hasher, format!("{:?} {:?}", self.programs, self.files).as_bytes());
+        part(
+            &mut hasher,
+            format!("{:?} {:?}", self.programs, self.files).as_bytes(),
+        );
         part(&mut hasher, std::env::consts::ARCH.as_bytes());
         let mut hash = String::new();
         for byte in hasher.finalize() {
@@ -383,11 +386,6 @@ impl Built {
         self.directory.join(name)
     }
 
-    /// The path of files that were kept with it.
-    pub(crate) fn files(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
     /// Its version, as its module says it.
     pub fn version(&self) -> &str {
         &self.version
@@ -410,8 +408,9 @@ fn built_name(package: &str) -> &str {
     package
         .rsplit('/')
         .find(|part| {
-            part.strip_prefix('v')
-                .is_none_or(|rest| rest.is_empty() || !rest.bytes().all(|byte| byte.is_ascii_digit()))
+            part.strip_prefix('v').is_none_or(|rest| {
+                rest.is_empty() || !rest.bytes().all(|byte| byte.is_ascii_digit())
+            })
         })
         .unwrap_or(package)
 }
@@ -470,7 +469,10 @@ fn copy_directory(from: &Path, to: &Path) -> anyhow::Result<()> {
 pub(crate) fn named(name: &str) -> anyhow::Result<&'static Tool> {
     let Some(tool) = ALL.iter().find(|tool| tool.name == name) else {
         let names: Vec<&str> = ALL.iter().map(|tool| tool.name).collect();
-        bail!("there is no tool '{name}'\nhint: there are {}", names.join(", "));
+        bail!(
+            "there is no tool '{name}'\nhint: there are {}",
+            names.join(", ")
+        );
     };
     Ok(tool)
 }

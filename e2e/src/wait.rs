@@ -73,10 +73,7 @@ pub fn until<T>(
             Look::NotYet(missing) => missing,
         };
         if started.elapsed() >= limit {
-            bail!(
-                "waited {} s for {what}: {missing}",
-                limit.as_secs()
-            );
+            bail!("waited {} s for {what}: {missing}", limit.as_secs());
         }
         pause(LOOK_EVERY);
     }

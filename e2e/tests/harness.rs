@@ -5,13 +5,11 @@ use std::process::ExitCode;
 use nagi_e2e::suite::{self, Needs, Test};
 use nagi_e2e::{ControlPlane, Options, Where};
 
-const TESTS: &[Test] = &[
-    Test {
-        name: "a_control_plane_without_root_keeps_objects_and_says_who_wrote_them",
-        needs: Needs::Nothing,
-        run: control_plane_on_loopback,
-    },
-];
+const TESTS: &[Test] = &[Test {
+    name: "a_control_plane_without_root_keeps_objects_and_says_who_wrote_them",
+    needs: Needs::Nothing,
+    run: control_plane_on_loopback,
+}];
 
 fn main() -> ExitCode {
     suite::run(TESTS)
@@ -25,11 +23,22 @@ fn control_plane_on_loopback() -> anyhow::Result<()> {
     let control_plane = ControlPlane::start("harness-loopback", &options)?;
     control_plane
         .kubectl()
-        .arguments(["create", "deployment", "web", "--image=nagi.test/none", "--replicas=3"])
+        .arguments([
+            "create",
+            "deployment",
+            "web",
+            "--image=nagi.test/none",
+            "--replicas=3",
+        ])
         .succeed()?;
     let scaled = control_plane
         .kubectl()
-        .arguments(["get", "deployment", "web", "--output=jsonpath={.spec.replicas}"])
+        .arguments([
+            "get",
+            "deployment",
+            "web",
+            "--output=jsonpath={.spec.replicas}",
+        ])
         .output()?;
     assert_eq!(scaled, "3");
     let audit = std::fs::read_to_string(control_plane.audit_log())?;

@@ -89,7 +89,10 @@ impl Configuration {
             format!("--etcd-certfile={}", self.certificate("etcd.crt")),
             format!("--etcd-keyfile={}", self.certificate("etcd.key")),
             format!("--tls-cert-file={}", self.certificate("apiserver.crt")),
-            format!("--tls-private-key-file={}", self.certificate("apiserver.key")),
+            format!(
+                "--tls-private-key-file={}",
+                self.certificate("apiserver.key")
+            ),
             format!("--client-ca-file={}", self.certificate("ca.crt")),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--enable-admission-plugins=NodeRestriction".to_owned(),
@@ -132,7 +135,10 @@ impl Configuration {
             ),
             "--enable-aggregator-routing=true".to_owned(),
             format!("--audit-policy-file={}", self.audit_policy().display()),
-            format!("--audit-log-path={}", self.directory.join("audit.log").display()),
+            format!(
+                "--audit-log-path={}",
+                self.directory.join("audit.log").display()
+            ),
             // Written before the answer goes out, so that a test that has the answer finds the line.
             "--audit-log-mode=blocking-strict".to_owned(),
             format!("--audit-log-maxsize={AUDIT_LOG_MEGABYTES}"),

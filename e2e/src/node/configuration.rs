@@ -65,7 +65,13 @@ pub(super) struct Configuration<'a> {
 // === impl Configuration ===
 
 impl Configuration<'_> {
-    fn component(&self, name: &str, program: PathBuf, place: &Place, arguments: Vec<String>) -> Component {
+    fn component(
+        &self,
+        name: &str,
+        program: PathBuf,
+        place: &Place,
+        arguments: Vec<String>,
+    ) -> Component {
         Component {
             name: name.to_owned(),
             program,
@@ -94,8 +100,7 @@ impl Configuration<'_> {
                 );
             }
             let own = self.file(own);
-            std::fs::create_dir_all(&own)
-                .with_context(|| format!("create {}", own.display()))?;
+            std::fs::create_dir_all(&own).with_context(|| format!("create {}", own.display()))?;
         }
         for (name, value) in KERNEL_SETTINGS {
             files::write_private(&self.kernel_setting(name), &format!("{value}\n"))?;
