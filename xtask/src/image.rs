@@ -9,15 +9,15 @@
 
 mod binary;
 mod dockerfile;
-pub(crate) mod oci;
 mod sbom;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use nagi_e2e::oci::{Content, Image};
+
 use crate::checkout::Checkout;
-use oci::{Content, Image};
 
 /// Where archives go unless told otherwise, below the root of the working copy.
 const OUTPUT: &str = "target/image";

@@ -64,6 +64,43 @@ pub(super) const FOR_RECIPE: &[Package<'static>] = &[Package {
     name: "buildah",
 }];
 
+/// What the nodes of a test cluster are made of.
+pub(super) const FOR_CLUSTERS: &[Package<'static>] = &[
+    Package {
+        program: "containerd",
+        name: "containerd",
+    },
+    Package {
+        program: "runc",
+        name: "runc",
+    },
+    // Its programs are not on the path.
+    Package {
+        program: "/usr/lib/cni/ptp",
+        name: "containernetworking-plugins",
+    },
+    Package {
+        program: "iptables",
+        name: "iptables",
+    },
+    Package {
+        program: "conntrack",
+        name: "conntrack",
+    },
+    Package {
+        program: "ip",
+        name: "iproute2",
+    },
+    Package {
+        program: "nsenter",
+        name: "util-linux",
+    },
+    Package {
+        program: "mount",
+        name: "mount",
+    },
+];
+
 /// Installs the packages whose program is not on the path.
 pub(super) fn install_missing(packages: &[Package<'_>]) -> anyhow::Result<()> {
     let names = missing(packages, |program| on_path(program).is_some());
@@ -105,7 +142,7 @@ fn missing<'a>(packages: &[Package<'a>], present: impl Fn(&str) -> bool) -> Vec<
         .collect()
 }
 
-fn is_root() -> anyhow::Result<bool> {
+pub(super) fn is_root() -> anyhow::Result<bool> {
     Ok(Run::new("id").argument("-u").output()?.trim() == "0")
 }
 
