@@ -138,7 +138,8 @@ impl App {
     pub(crate) fn metrics(&self) -> Router {
         let router = Router::new()
             .route(routes::METRICS, get(metrics::metrics))
-            .route(routes::HEALTH, get(health::health));
+            .route(routes::HEALTH, get(health::health))
+            .route(routes::READY, get(health::ready));
         self.completed(router)
     }
 

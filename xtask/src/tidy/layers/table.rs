@@ -94,10 +94,17 @@ pub(super) const LAYERS: &[Layer] = &[
         tests_use: &["testkit"],
         outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE]),
     },
+    // An API server of its own, for tests and measurements of the adapter. It never ships.
+    Layer {
+        name: "kube-double",
+        uses: &["runtime"],
+        tests_use: &[],
+        outside: Outside::Never(&[KUBERNETES, REST, SYSTEMS, COMMAND_LINE]),
+    },
     Layer {
         name: "kube",
         uses: &["core", "ports", "runtime", "telemetry"],
-        tests_use: &["testkit"],
+        tests_use: &["testkit", "kube-double"],
         outside: Outside::Never(&[REST, COMMAND_LINE]),
     },
     Layer {
@@ -169,7 +176,7 @@ pub(super) const LAYERS: &[Layer] = &[
             "telemetry",
             "wake",
         ],
-        tests_use: &[],
+        tests_use: &["kube-double"],
         outside: Outside::Never(&[]),
     },
     // Measures the binary from outside; of ours it knows only the types of the wire, for its peer.
