@@ -19,12 +19,12 @@ use std::time::Duration;
 
 use nagi_control::Controller;
 use nagi_gateway::{Gateway, HoldSettings, Settings};
+use nagi_kube::{KubeEngine, KubeSettings, Leading};
 use nagi_local::file::FileError;
 use nagi_local::store::StoreError;
 use nagi_local::{
     LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError, inherited_environment,
 };
-use nagi_kube::{KubeEngine, KubeSettings, Leading};
 use nagi_ports::{
     Clock, Journal, Leadership, Logs, NoTraffic, Nodes, SystemClock, Traffic, Workloads,
 };
@@ -228,9 +228,7 @@ async fn serve(
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), log.lines_dropped());
     let doors = Doors::open(&config, &start.role).await?;
     let keys = match &start.role {
-        Role::All { .. } | Role::Server(_) => {
-            Keyring::open(key_sources(&config), metrics.clone())?
-        }
+        Role::All { .. } | Role::Server(_) => Keyring::open(key_sources(&config), metrics.clone())?,
         Role::Gateway(_) => Keyring::unused(metrics.clone()),
     };
     let mut supervisor = Supervisor::new();
@@ -263,7 +261,10 @@ async fn serve(
         port = config.listen.port(), address = %config.listen, gateway = %config.gateway_listen,
         metrics = %config.metrics_listen, state_dir = %config.state_dir.display(), "Server starting"
     );
-    supervisor.spawn("reload", reload_on_hangup(reload, local, supervisor.shutdown()));
+    supervisor.spawn(
+        "reload",
+        reload_on_hangup(reload, local, supervisor.shutdown()),
+    );
     let common = Common {
         engine,
         clock: Arc::clone(&clock),
@@ -411,6 +412,7 @@ impl Common {
             metrics.clone(),
         );
         let mut traffic: Arc<dyn Traffic> = Arc::new(NoTraffic);
+        let mut routes = None;
         if let Some(door) = doors.gateway {
             let gateway = Gateway::new(
                 Arc::clone(&workloads),
@@ -421,6 +423,7 @@ impl Common {
                 shutdown.clone(),
             );
             traffic = Arc::new(gateway.clone());
+            routes = Some(gateway.loaded());
             let followed = gateway.clone();
             supervisor.spawn_foundation("gateway routes", async move { followed.follow().await });
             supervisor.spawn("gateway", async move { gateway.serve(door).await });
@@ -441,6 +444,7 @@ impl Common {
             journal,
             nodes,
             logs,
+            routes,
             clock,
             wakes,
             metrics,
@@ -484,11 +488,7 @@ fn server_config(config: &ServeConfig) -> ServerConfig {
 
 /// Reads the workload file again at each SIGHUP, until the process drains. A role without one has nothing to read: keys
 /// and credentials are followed without being told.
-async fn reload_on_hangup(
-    mut reload: Reload,
-    engine: Option<LocalEngine>,
-    shutdown: Shutdown,
-) {
+async fn reload_on_hangup(mut reload: Reload, engine: Option<LocalEngine>, shutdown: Shutdown) {
     loop {
         tokio::select! {
             // Cancel-safe: a signal that was not taken is kept. The engine logs what came of it.

@@ -199,7 +199,10 @@ async fn three_controllers_on_one_engine_fire_a_schedule_once() {
             metrics,
         };
         let shutdown = supervisor.shutdown();
-        supervisor.spawn("another control", Controller::new(ports).run(Leadership::alone(), shutdown));
+        supervisor.spawn(
+            "another control",
+            Controller::new(ports).run(Leadership::alone(), shutdown),
+        );
     }
     pass(SECOND * 20).await;
     assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(3));
@@ -302,7 +305,10 @@ async fn the_loops_act_while_this_process_leads_and_not_before_or_after() {
         app
     };
     let leads = tokio::sync::watch::Sender::new(false);
-    let world = start_led([due("2020-01-01T00:00:00Z")], Leadership::new(leads.subscribe()));
+    let world = start_led(
+        [due("2020-01-01T00:00:00Z")],
+        Leadership::new(leads.subscribe()),
+    );
     tokio::time::sleep(SECOND * 60).await;
     assert_eq!(world.workloads.writes().len(), 0);
     leads.send_replace(true);
@@ -315,7 +321,11 @@ async fn the_loops_act_while_this_process_leads_and_not_before_or_after() {
     assert_eq!(world.workloads.writes().len(), 1);
     leads.send_replace(true);
     tokio::time::sleep(SECOND * 2).await;
-    assert_eq!(world.workloads.writes().len(), 2, "the next term picks it up");
+    assert_eq!(
+        world.workloads.writes().len(),
+        2,
+        "the next term picks it up"
+    );
 }
 
 // R07: a wake by request keeps the schedule, and is recorded by the leader when the gateway could not
@@ -333,13 +343,22 @@ async fn a_wake_that_a_gateway_wrote_is_recorded_as_what_it_was() {
         request_id: None,
     });
     let world = start([app]);
-    world.workloads.name_count_writer(nagi_core::intent::CountWriter::Gateway);
-    world.workloads.change(&id(APP), |w| w.desired = Replicas(2));
+    world
+        .workloads
+        .name_count_writer(nagi_core::intent::CountWriter::Gateway);
+    world
+        .workloads
+        .change(&id(APP), |w| w.desired = Replicas(2));
     tokio::time::sleep(SECOND * 2).await;
     let writes = world.workloads.writes();
-    let [(_, update)] = writes.as_slice() else { panic!("{writes:?}") };
+    let [(_, update)] = writes.as_slice() else {
+        panic!("{writes:?}")
+    };
     assert_eq!(update.intent.asleep, None);
     assert!(update.intent.scheduled.is_some());
     let last = update.intent.changes.last().unwrap();
-    assert_eq!((last.actor.clone(), last.from.0, last.to.0), (Actor::Gateway, 0, 2));
+    assert_eq!(
+        (last.actor.clone(), last.from.0, last.to.0),
+        (Actor::Gateway, 0, 2)
+    );
 }

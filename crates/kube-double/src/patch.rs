@@ -26,13 +26,17 @@ pub(crate) fn apply(headers: &HeaderMap, body: &Bytes, target: &mut Value) -> Re
             json_patch::patch(target, &patch).map_err(|error| {
                 Refusal::new(
                     422,
-                    format!("the server rejected our request due to an error in our request: {error}"),
+                    format!(
+                        "the server rejected our request due to an error in our request: {error}"
+                    ),
                 )
             })
         }
         other => Err(Refusal::new(
             415,
-            format!("the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json; got {other:?}"),
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json; got {other:?}"
+            ),
         )),
     }
 }

@@ -56,7 +56,13 @@ const BUILT_IN: [(&str, &str, &str, &str, bool); 13] = [
         "CustomResourceDefinition",
         false,
     ),
-    ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", false),
+    (
+        "policy",
+        "v1",
+        "poddisruptionbudgets",
+        "PodDisruptionBudget",
+        false,
+    ),
 ];
 
 // === impl GroupVersion ===
@@ -95,7 +101,8 @@ impl Resources {
                 group: group.to_owned(),
                 plural: plural.to_owned(),
             };
-            let scale = scales.then(|| ("/spec/replicas".to_owned(), "/status/replicas".to_owned()));
+            let scale =
+                scales.then(|| ("/spec/replicas".to_owned(), "/status/replicas".to_owned()));
             let description = Description {
                 kind: kind.to_owned(),
                 versions: vec![version.to_owned()],

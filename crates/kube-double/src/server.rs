@@ -101,7 +101,9 @@ impl Double {
         });
         let listener = TcpListener::bind(("127.0.0.1", 0)).await;
         let listener = listener.expect("a free loopback port");
-        let address = listener.local_addr().expect("a bound listener has an address");
+        let address = listener
+            .local_addr()
+            .expect("a bound listener has an address");
         let double = Self {
             shared,
             address,
@@ -149,7 +151,10 @@ impl Double {
 
     /// Ends a fault.
     pub fn lift(&self, number: u64) {
-        self.shared.knobs().faults.retain(|(known, _)| *known != number);
+        self.shared
+            .knobs()
+            .faults
+            .retain(|(known, _)| *known != number);
     }
 
     /// Ends all faults.
@@ -254,8 +259,13 @@ impl Double {
     fn locate(&self, path: &str) -> Option<(Resource, Key)> {
         let target = Target::parse(path)?;
         let store = self.shared.store();
-        let (resource, _) = store.resources.find(&target.group_version, &target.resource)?;
-        Some((resource, (target.namespace.unwrap_or_default(), target.name?)))
+        let (resource, _) = store
+            .resources
+            .find(&target.group_version, &target.resource)?;
+        Some((
+            resource,
+            (target.namespace.unwrap_or_default(), target.name?),
+        ))
     }
 
     fn accept(&self, listener: TcpListener) {
@@ -287,7 +297,9 @@ impl Double {
     }
 
     fn listening(&self) -> MutexGuard<'_, Option<TaskSet>> {
-        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -357,7 +369,12 @@ impl Shared {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Option<Effect> {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let text = |name| {
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
         let mut knobs = self.knobs();
         if knobs.recorded.len() == RECORDED_MAX {
             knobs.recorded.pop_front();
@@ -384,10 +401,14 @@ impl Shared {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Response<Answer>, Refusal> {
-        let (path, query) = path.split_once('?').map_or((path, None), |(p, q)| (p, Some(q)));
+        let (path, query) = path
+            .split_once('?')
+            .map_or((path, None), |(p, q)| (p, Some(q)));
         if let Some(token) = &self.knobs().token {
             let wanted = format!("Bearer {token}");
-            let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let given = headers
+                .get(AUTHORIZATION)
+                .and_then(|value| value.to_str().ok());
             if given != Some(wanted.as_str()) {
                 return Err(Refusal::new(401, "Unauthorized"));
             }
@@ -395,7 +416,8 @@ impl Shared {
         match path {
             "/livez" | "/readyz" | "/healthz" => return Ok(answer::text("ok".to_owned())),
             "/version" => {
-                let version = json!({ "major": "1", "minor": "36", "gitVersion": "v1.36.0-double" });
+                let version =
+                    json!({ "major": "1", "minor": "36", "gitVersion": "v1.36.0-double" });
                 return Ok(ok(&version));
             }
             _ => {}
@@ -408,11 +430,15 @@ impl Shared {
         let target = Target::parse(path).ok_or_else(not_found)?;
         let (resource, description) = {
             let store = self.store();
-            let found = store.resources.find(&target.group_version, &target.resource);
+            let found = store
+                .resources
+                .find(&target.group_version, &target.resource);
             let (resource, description) = found.ok_or_else(not_found)?;
             (resource, description.clone())
         };
-        let manager = query.get("fieldManager").map_or_else(|| user_agent(headers), str::to_owned);
+        let manager = query
+            .get("fieldManager")
+            .map_or_else(|| user_agent(headers), str::to_owned);
         let call = Call {
             shared: self,
             target: &target,
@@ -437,7 +463,9 @@ impl Shared {
         let store = self.store();
         let mut resources = Vec::new();
         for (resource, description) in store.resources.of_version(&version) {
-            resources.push(json!({ "name": resource.plural, "kind": description.kind, "namespaced": true }));
+            resources.push(
+                json!({ "name": resource.plural, "kind": description.kind, "namespaced": true }),
+            );
             if description.scale.is_some() {
                 let name = format!("{}/scale", resource.plural);
                 resources.push(json!({ "name": name, "kind": "Scale", "group": "autoscaling", "version": "v1", "namespaced": true }));
@@ -472,7 +500,10 @@ impl Call<'_> {
                 _ => Err(Refusal::new(405, "the method is not allowed")),
             };
         };
-        let key = (self.target.namespace.clone().unwrap_or_default(), name.clone());
+        let key = (
+            self.target.namespace.clone().unwrap_or_default(),
+            name.clone(),
+        );
         match (method, self.target.subresource.as_deref()) {
             (&Method::GET, None) => {
                 let found = self.shared.store().bytes(&self.resource, &key);
@@ -502,7 +533,10 @@ impl Call<'_> {
                 self.shared.tick();
                 Ok(ok(&gone))
             }
-            _ => Err(Refusal::new(404, "the server could not find the requested resource")),
+            _ => Err(Refusal::new(
+                404,
+                "the server could not find the requested resource",
+            )),
         }
     }
 
@@ -514,7 +548,10 @@ impl Call<'_> {
     fn not_found(&self, name: &str) -> Refusal {
         let group = &self.resource.group;
         let dot = if group.is_empty() { "" } else { "." };
-        Refusal::new(404, format!("{}{dot}{group} {name:?} not found", self.resource.plural))
+        Refusal::new(
+            404,
+            format!("{}{dot}{group} {name:?} not found", self.resource.plural),
+        )
     }
 
     fn conflict(&self, name: &str) -> Refusal {
@@ -534,17 +571,27 @@ impl Call<'_> {
     /// Stores what a write made of an object, if the version in it is the present one.
     fn store(&self, before: &Value, object: Value) -> Result<Response<Answer>, Refusal> {
         let name = self.target.name.as_deref().unwrap_or_default();
-        let version = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+        let version = object["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap_or_default();
         if !version.is_empty() && before["metadata"]["resourceVersion"] != version {
             return Err(self.conflict(name));
         }
         if before["metadata"]["uid"] != object["metadata"]["uid"] {
-            return Err(Refusal::new(422, "metadata.uid: Invalid value: field is immutable"));
+            return Err(Refusal::new(
+                422,
+                "metadata.uid: Invalid value: field is immutable",
+            ));
         }
         if let Some((wanted, _)) = &self.description.scale
-            && object.pointer(wanted).is_some_and(|count| count.as_u64().is_none())
+            && object
+                .pointer(wanted)
+                .is_some_and(|count| count.as_u64().is_none())
         {
-            return Err(Refusal::new(422, "spec.replicas: Invalid value: must be greater than or equal to 0"));
+            return Err(Refusal::new(
+                422,
+                "spec.replicas: Invalid value: must be greater than or equal to 0",
+            ));
         }
         let stored = self.write(object, None);
         Ok(ok(&stored))
@@ -597,17 +644,26 @@ impl Call<'_> {
         }
         let key = key_of(&object);
         if self.shared.store().get(&self.resource, &key).is_some() {
-            let mut refusal = Refusal::new(409, format!("{} {:?} already exists", self.resource.plural, key.1));
+            let mut refusal = Refusal::new(
+                409,
+                format!("{} {:?} already exists", self.resource.plural, key.1),
+            );
             refusal.reason = "AlreadyExists";
             return Err(refusal);
         }
         let stored = self.write(object, None);
-        Ok(answer::whole(StatusCode::CREATED, stored.to_string().into()))
+        Ok(answer::whole(
+            StatusCode::CREATED,
+            stored.to_string().into(),
+        ))
     }
 
     fn list(&self) -> Result<Response<Answer>, Refusal> {
         let selection = Selection::new(self.target.namespace.clone(), self.query);
-        let page = self.shared.store().list(&self.resource, &selection, self.query)?;
+        let page = self
+            .shared
+            .store()
+            .list(&self.resource, &selection, self.query)?;
         let mut metadata = json!({ "resourceVersion": page.version.to_string() });
         if let Some(next) = page.next {
             metadata["continue"] = json!(next);
@@ -660,7 +716,10 @@ impl Call<'_> {
             .iter()
             .filter(|(time, _)| time.get(..19) >= since.get(..19))
             .collect();
-        let tail = self.query.number("tailLines").map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
+        let tail = self
+            .query
+            .number("tailLines")
+            .map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
         let skip = tail.map_or(0, |tail| lines.len().saturating_sub(tail));
         let mut text = String::new();
         for (time, line) in lines.into_iter().skip(skip) {
@@ -680,7 +739,9 @@ fn ok(object: &Value) -> Response<Answer> {
 }
 
 fn user_agent(headers: &HeaderMap) -> String {
-    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let agent = headers
+        .get(USER_AGENT)
+        .and_then(|value| value.to_str().ok());
     let agent = agent.unwrap_or("unknown").split('/').next();
     agent.unwrap_or("unknown").to_owned()
 }

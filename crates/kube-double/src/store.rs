@@ -136,7 +136,11 @@ impl Store {
         if resource.plural == "customresourcedefinitions" {
             self.resources.define(&object);
         }
-        let kind = if before.is_some() { "MODIFIED" } else { "ADDED" };
+        let kind = if before.is_some() {
+            "MODIFIED"
+        } else {
+            "ADDED"
+        };
         self.record(resource, key, kind, &object);
         object
     }
@@ -172,7 +176,11 @@ impl Store {
             Some(token) => {
                 let broken = || Refusal::new(400, "continue key is not valid");
                 let mut parts = token.splitn(3, '/');
-                let version: u64 = parts.next().unwrap_or_default().parse().map_err(|_| broken())?;
+                let version: u64 = parts
+                    .next()
+                    .unwrap_or_default()
+                    .parse()
+                    .map_err(|_| broken())?;
                 let namespace = parts.next().ok_or_else(broken)?.to_owned();
                 let name = parts.next().ok_or_else(broken)?.to_owned();
                 if version < collection.compacted {
@@ -185,7 +193,9 @@ impl Store {
             }
         };
         let limit = query.number("limit").filter(|limit| *limit > 0);
-        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let limit = limit.map_or(usize::MAX, |limit| {
+            usize::try_from(limit).unwrap_or(usize::MAX)
+        });
         let start = match &after {
             Some(key) => std::ops::Bound::Excluded(key.clone()),
             None => std::ops::Bound::Unbounded,
@@ -193,7 +203,10 @@ impl Store {
         let mut items = Vec::new();
         let mut last = None;
         let mut remaining = 0;
-        for (key, stored) in collection.objects.range((start, std::ops::Bound::Unbounded)) {
+        for (key, stored) in collection
+            .objects
+            .range((start, std::ops::Bound::Unbounded))
+        {
             if !selection.takes(key, &stored.json) {
                 continue;
             }
@@ -227,7 +240,10 @@ impl Store {
         if version < collection.compacted {
             return Err(Refusal::new(
                 410,
-                format!("too old resource version: {version} ({})", collection.compacted),
+                format!(
+                    "too old resource version: {version} ({})",
+                    collection.compacted
+                ),
             ));
         }
         let first = collection
@@ -285,7 +301,11 @@ impl Selection {
     }
 
     fn takes(&self, key: &Key, json: &Bytes) -> bool {
-        if self.namespace.as_ref().is_some_and(|namespace| *namespace != key.0) {
+        if self
+            .namespace
+            .as_ref()
+            .is_some_and(|namespace| *namespace != key.0)
+        {
             return false;
         }
         if self.fields.is_empty() && self.labels.is_empty() {
@@ -293,7 +313,9 @@ impl Selection {
         }
         let object: Value = serde_json::from_slice(json).unwrap_or_default();
         let field = |(path, wanted): &(Vec<String>, String)| {
-            let found = path.iter().fold(&object, |value, part| &value[part.as_str()]);
+            let found = path
+                .iter()
+                .fold(&object, |value, part| &value[part.as_str()]);
             found.as_str().unwrap_or_default() == wanted
         };
         let label = |(name, wanted): &(String, String)| {
@@ -304,7 +326,12 @@ impl Selection {
 }
 
 pub(crate) fn key_of(object: &Value) -> Key {
-    let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
+    let text = |name: &str| {
+        object["metadata"][name]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     (text("namespace"), text("name"))
 }
 
@@ -312,9 +339,16 @@ pub(crate) fn key_of(object: &Value) -> Key {
 pub(crate) fn scale_of(object: &Value, description: &Description) -> Option<Value> {
     let (wanted, observed) = description.scale.as_ref()?;
     let wanted = object.pointer(wanted).and_then(Value::as_u64).unwrap_or(0);
-    let observed = object.pointer(observed).and_then(Value::as_u64).unwrap_or(0);
+    let observed = object
+        .pointer(observed)
+        .and_then(Value::as_u64)
+        .unwrap_or(0);
     let metadata = &object["metadata"];
-    let spec = if wanted == 0 { json!({}) } else { json!({ "replicas": wanted }) };
+    let spec = if wanted == 0 {
+        json!({})
+    } else {
+        json!({ "replicas": wanted })
+    };
     Some(json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {
@@ -340,7 +374,11 @@ fn note_writer(object: &mut Value, before: Option<&Value>, pointer: &str, writer
     if count.is_none() || before.is_some_and(|before| before.pointer(pointer) == count.as_ref()) {
         return;
     }
-    let parts: Vec<String> = pointer.split('/').skip(1).map(|part| format!("f:{part}")).collect();
+    let parts: Vec<String> = pointer
+        .split('/')
+        .skip(1)
+        .map(|part| format!("f:{part}"))
+        .collect();
     let mut fields = json!({});
     for part in parts.iter().rev() {
         fields = json!({ part.as_str(): fields });
@@ -353,7 +391,10 @@ fn note_writer(object: &mut Value, before: Option<&Value>, pointer: &str, writer
     if let Some(subresource) = writer.subresource {
         entry["subresource"] = json!(subresource);
     }
-    let mut entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let mut entries = object["metadata"]["managedFields"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     for other in &mut entries {
         let mut place = &mut other["fieldsV1"];
         if let Some((last, way)) = parts.split_last() {

@@ -41,7 +41,9 @@ impl Watch {
         let mut bookmarked = Instant::now();
         loop {
             ticks.mark_unchanged();
-            let changes = shared.store().changes(&self.resource, &self.selection, version);
+            let changes = shared
+                .store()
+                .changes(&self.resource, &self.selection, version);
             match changes {
                 Err(refusal) => {
                     self.send("ERROR", &refusal.status()).await;
@@ -105,7 +107,8 @@ impl Watch {
     }
 
     async fn bookmark(&self, version: u64, annotations: Option<Value>) -> bool {
-        let mut metadata = json!({ "resourceVersion": version.to_string(), "creationTimestamp": null });
+        let mut metadata =
+            json!({ "resourceVersion": version.to_string(), "creationTimestamp": null });
         if let Some(annotations) = annotations {
             metadata["annotations"] = annotations;
         }

@@ -61,15 +61,12 @@ pub(crate) fn read(annotations: &BTreeMap<Box<str>, Box<str>>) -> Notes {
         last_scale_time: reader.get(annotation::LAST_SCALE_TIME, instant),
         scheduled: reader.get(annotation::SCHEDULED_SCALE_UP, scheduled),
         keep_awake_until: reader.get(annotation::KEEP_AWAKE_UNTIL, instant),
-        changes: reader
-            .get(annotation::CHANGES, changes)
-            .unwrap_or_default(),
-        learned: reader
-            .get(annotation::LEARNED, learned)
-            .unwrap_or_default(),
+        changes: reader.get(annotation::CHANGES, changes).unwrap_or_default(),
+        learned: reader.get(annotation::LEARNED, learned).unwrap_or_default(),
     };
     let epoch = reader.get(annotation::EPOCH, |text| {
-        text.parse().map_err(|_| "must be a whole number".to_owned())
+        text.parse()
+            .map_err(|_| "must be a whole number".to_owned())
     });
     let awake_replicas = reader.get(annotation::AWAKE_REPLICAS, count);
     let idle_after = reader.get(annotation::IDLE_AFTER, duration);
@@ -106,13 +103,31 @@ pub(crate) fn write(intent: &Intent, epoch: Option<u64>) -> Map<String, Value> {
         map.insert(name.to_owned(), value.map_or(Value::Null, Value::String));
     };
     put(annotation::FORMAT, Some(FORMAT.to_owned()));
-    put(annotation::REPLICAS, remembered.map(|count| count.to_string()));
-    put(annotation::ASLEEP_SINCE, asleep.as_ref().map(|asleep| time(asleep.since)));
-    put(annotation::ASLEEP_BY, asleep.as_ref().map(|asleep| asleep.by.to_string()));
-    put(annotation::REASON, last.map(|change| change.reason.to_string()));
-    put(annotation::ACTOR, last.map(|change| change.actor.to_string()));
+    put(
+        annotation::REPLICAS,
+        remembered.map(|count| count.to_string()),
+    );
+    put(
+        annotation::ASLEEP_SINCE,
+        asleep.as_ref().map(|asleep| time(asleep.since)),
+    );
+    put(
+        annotation::ASLEEP_BY,
+        asleep.as_ref().map(|asleep| asleep.by.to_string()),
+    );
+    put(
+        annotation::REASON,
+        last.map(|change| change.reason.to_string()),
+    );
+    put(
+        annotation::ACTOR,
+        last.map(|change| change.actor.to_string()),
+    );
     put(annotation::LAST_SCALE_TIME, last_scale_time.map(time));
-    put(annotation::SCHEDULED_SCALE_UP, scheduled.as_ref().map(scheduled_text));
+    put(
+        annotation::SCHEDULED_SCALE_UP,
+        scheduled.as_ref().map(scheduled_text),
+    );
     put(annotation::KEEP_AWAKE_UNTIL, keep_awake_until.map(time));
     put(annotation::CHANGES, changes_text(changes));
     put(annotation::LEARNED, learned_text(learned));
@@ -165,9 +180,14 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn hosts(text: &str) -> Result<Vec<Host>, String> {
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let parts = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
     parts
-        .map(|part| Host::new(part.to_ascii_lowercase()).map_err(|error| format!("{part:?} {error}")))
+        .map(|part| {
+            Host::new(part.to_ascii_lowercase()).map_err(|error| format!("{part:?} {error}"))
+        })
         .collect()
 }
 
@@ -189,30 +209,27 @@ fn scheduled(text: &str) -> Result<ScheduledWake, String> {
 
 fn scheduled_text(wake: &ScheduledWake) -> String {
     let request_id = wake.request_id.as_ref().map(RequestId::as_str);
-    let text = format!("{} {} {}", wake.at, wake.actor, request_id.unwrap_or_default());
+    let text = format!(
+        "{} {} {}",
+        wake.at,
+        wake.actor,
+        request_id.unwrap_or_default()
+    );
     text.trim_end().to_owned()
 }
 
-fn changes(text: &str) -> Result<Vec<Change>, String> {
+/// Reads changes, from an object or an Event.
+pub(crate) fn changes(text: &str) -> Result<Vec<Change>, String> {
     let stored: Vec<StoredChange> =
         serde_json::from_str(text).map_err(|error| error.to_string())?;
     stored.into_iter().map(Change::try_from).collect()
 }
 
-fn changes_text(changes: &[Change]) -> Option<String> {
+/// Changes as they are stored; `None` for none.
+pub(crate) fn changes_text(changes: &[Change]) -> Option<String> {
     let stored: Vec<StoredChange> = changes.iter().map(StoredChange::from).collect();
-    (!stored.is_empty()).then(|| serde_json::to_string(&stored).expect("texts and numbers are JSON"))
-}
-
-/// One change, for an Event.
-pub(crate) fn change_text(change: &Change) -> String {
-    serde_json::to_string(&StoredChange::from(change)).expect("texts and numbers are JSON")
-}
-
-/// Reads what [`change_text`] wrote.
-pub(crate) fn read_change(text: &str) -> Option<Change> {
-    let stored: StoredChange = serde_json::from_str(text).ok()?;
-    Change::try_from(stored).ok()
+    (!stored.is_empty())
+        .then(|| serde_json::to_string(&stored).expect("texts and numbers are JSON"))
 }
 
 fn learned(text: &str) -> Result<Learned, String> {
@@ -222,7 +239,9 @@ fn learned(text: &str) -> Result<Learned, String> {
         let known = Stage::parse(&stage).ok_or_else(|| format!("{stage:?} is no stage"));
         known.map(|stage| (stage, Duration::from_millis(millis)))
     });
-    entries.collect::<Result<Vec<_>, String>>().map(Learned::from_stored)
+    entries
+        .collect::<Result<Vec<_>, String>>()
+        .map(Learned::from_stored)
 }
 
 fn learned_text(learned: &Learned) -> Option<String> {
@@ -273,7 +292,9 @@ mod tests {
     use super::*;
 
     fn noted(pairs: &[(&str, &str)]) -> Notes {
-        let map = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        let map = pairs
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()));
         read(&map.collect())
     }
 
@@ -324,19 +345,21 @@ mod tests {
             prop::collection::vec(change, 0..=5),
             learned,
         )
-            .prop_map(|(count, asleep, last, scheduled, keep, changes, learned)| Intent {
-                remembered: count.and_then(WakeCount::new),
-                asleep,
-                last_scale_time: last,
-                scheduled,
-                keep_awake_until: keep,
-                changes,
-                learned: Learned::from_stored(
-                    learned
-                        .into_iter()
-                        .map(|(stage, millis)| (Stage::ALL[stage], Duration::from_millis(millis))),
-                ),
-            })
+            .prop_map(
+                |(count, asleep, last, scheduled, keep, changes, learned)| Intent {
+                    remembered: count.and_then(WakeCount::new),
+                    asleep,
+                    last_scale_time: last,
+                    scheduled,
+                    keep_awake_until: keep,
+                    changes,
+                    learned: Learned::from_stored(
+                        learned.into_iter().map(|(stage, millis)| {
+                            (Stage::ALL[stage], Duration::from_millis(millis))
+                        }),
+                    ),
+                },
+            )
     }
 
     proptest! {
@@ -363,8 +386,14 @@ mod tests {
 
     #[test]
     fn a_count_of_zero_is_named_and_not_taken() {
-        let notes = noted(&[(annotation::REPLICAS, "0"), (annotation::AWAKE_REPLICAS, "-1")]);
-        assert_eq!((notes.intent.remembered, notes.awake_replicas), (None, None));
+        let notes = noted(&[
+            (annotation::REPLICAS, "0"),
+            (annotation::AWAKE_REPLICAS, "-1"),
+        ]);
+        assert_eq!(
+            (notes.intent.remembered, notes.awake_replicas),
+            (None, None)
+        );
         let named: Vec<_> = notes.unreadable.iter().map(|(name, _)| *name).collect();
         assert_eq!(named, [annotation::REPLICAS, annotation::AWAKE_REPLICAS]);
     }

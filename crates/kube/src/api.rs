@@ -174,7 +174,12 @@ impl Api {
     /// How long ago the API server last answered anything; `None` before its first answer.
     pub(crate) fn silent_for(&self) -> Option<Duration> {
         let at = self.inner.answered.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.inner.start.elapsed().saturating_sub(Duration::from_millis(at)))
+        Some(
+            self.inner
+                .start
+                .elapsed()
+                .saturating_sub(Duration::from_millis(at)),
+        )
     }
 
     /// The namespace of the pod that this process runs in.
@@ -263,7 +268,10 @@ impl Api {
             .request()
             .map_err(|error| ApiError::Broken(error.to_string()))?;
         let response = client.send(request).await.map_err(|error| {
-            ApiError::Unreachable(format!("cannot reach the API server: {}", explained(&error)))
+            ApiError::Unreachable(format!(
+                "cannot reach the API server: {}",
+                explained(&error)
+            ))
         })?;
         self.note_answer();
         let (status, headers) = (response.status(), response.headers().clone());
@@ -274,11 +282,7 @@ impl Api {
         Err(refused(status, &headers, &body))
     }
 
-    async fn client(
-        &self,
-        deadline: Deadline,
-        time: Duration,
-    ) -> Result<(Client, u64), ApiError> {
+    async fn client(&self, deadline: Deadline, time: Duration) -> Result<(Client, u64), ApiError> {
         let (client, generation, stale) = {
             let connected = self.connected();
             let old = connected
@@ -293,9 +297,11 @@ impl Api {
                 self.refresh(generation, deadline, time).await?;
                 let connected = self.connected();
                 let client = connected.client.clone();
-                client.map(|client| (client, connected.generation)).ok_or_else(|| {
-                    ApiError::Unreachable(connected.problem.clone().unwrap_or_default())
-                })
+                client
+                    .map(|client| (client, connected.generation))
+                    .ok_or_else(|| {
+                        ApiError::Unreachable(connected.problem.clone().unwrap_or_default())
+                    })
             }
         }
     }
@@ -314,7 +320,9 @@ impl Api {
             .map_err(|_passed| ApiError::Timeout(time))?;
         {
             let mut connected = self.connected();
-            let recent = connected.tried.is_some_and(|tried| tried.elapsed() < REFRESH_EVERY);
+            let recent = connected
+                .tried
+                .is_some_and(|tried| tried.elapsed() < REFRESH_EVERY);
             if connected.generation != generation || recent {
                 return Ok(());
             }
@@ -364,7 +372,10 @@ impl Api {
 
     fn connected(&self) -> MutexGuard<'_, Connected> {
         // No section leaves it half changed.
-        self.inner.connected.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .connected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -386,7 +397,9 @@ async fn collect(body: Body) -> Result<Bytes, ApiError> {
 
 fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ApiError {
     let said: Status = serde_json::from_slice(body).unwrap_or_default();
-    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let seconds = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
     let seconds = seconds.and_then(|text| text.parse().ok());
     ApiError::Status {
         code: status.as_u16(),
@@ -421,6 +434,8 @@ impl From<ApiError> for PortError {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inner").field("source", &self.source).finish_non_exhaustive()
+        f.debug_struct("Inner")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
     }
 }

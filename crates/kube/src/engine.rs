@@ -126,14 +126,21 @@ impl KubeEngine {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
         });
-        for kind in [ScalerKind::Hpa, ScalerKind::ScaledObject] {
-            others.extend(starter.watch("kubernetes autoscalers", || ScalerSink {
-                kind,
+        others.extend(starter.watch("kubernetes autoscalers", || ScalerSink {
+            kind: ScalerKind::Hpa,
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+        }));
+        // Most clusters have no KEDA.
+        others.extend(
+            starter.watch_patiently("kubernetes autoscalers", || ScalerSink {
+                kind: ScalerKind::ScaledObject,
                 store: Arc::clone(&store),
                 clock: Arc::clone(&clock),
-            }));
-        }
-        let (recorder, writer) = recorder(api.clone(), Arc::clone(&clock), settings.identity.clone());
+            }),
+        );
+        let (recorder, writer) =
+            recorder(api.clone(), Arc::clone(&clock), settings.identity.clone());
         let shutdown = supervisor.shutdown();
         supervisor.spawn_foundation("kubernetes events", writer.run(shutdown));
         let shared = Arc::new(Shared {
@@ -152,7 +159,10 @@ impl KubeEngine {
             recorder,
         });
         let (beating, shutdown) = (Arc::clone(&shared), supervisor.shutdown());
-        supervisor.spawn_foundation("kubernetes pulse", async move { beating.pulse(shutdown).await });
+        supervisor.spawn_foundation(
+            "kubernetes pulse",
+            async move { beating.pulse(shutdown).await },
+        );
         let (finding, shutdown) = (Arc::clone(&shared), supervisor.shutdown());
         supervisor.spawn_foundation("kubernetes kinds", finding.find_kinds(shutdown));
         let (hearing, shutdown) = (Arc::clone(&shared), supervisor.shutdown());
@@ -176,17 +186,36 @@ impl Starter<'_> {
         task: &'static str,
         sink: impl Fn() -> S,
     ) -> Vec<(Option<Namespace>, Arc<State>)> {
+        self.spawn(task, sink, Reflector::new)
+    }
+
+    /// The same for one that need not be there.
+    fn watch_patiently<S: Sink + 'static>(
+        &mut self,
+        task: &'static str,
+        sink: impl Fn() -> S,
+    ) -> Vec<(Option<Namespace>, Arc<State>)> {
+        self.spawn(task, sink, Reflector::patient)
+    }
+
+    fn spawn<S: Sink + 'static>(
+        &mut self,
+        task: &'static str,
+        sink: impl Fn() -> S,
+        make: fn(Api, S, Option<Namespace>, Arc<State>) -> Reflector<S>,
+    ) -> Vec<(Option<Namespace>, Arc<State>)> {
         let mut states = Vec::new();
         for namespace in scopes(self.namespaces.as_deref()) {
             let state = State::new();
-            let reflector = Reflector::new(
+            let reflector = make(
                 self.api.clone(),
                 sink(),
                 namespace.clone(),
                 Arc::clone(&state),
             );
             let shutdown = self.supervisor.shutdown();
-            self.supervisor.spawn_foundation(task, reflector.run(shutdown));
+            self.supervisor
+                .spawn_foundation(task, reflector.run(shutdown));
             states.push((namespace, state));
         }
         states
@@ -248,7 +277,9 @@ impl Shared {
 
     /// The API server has answered something lately.
     pub(crate) fn hears(&self) -> bool {
-        self.api.silent_for().is_some_and(|silence| silence < SILENCE_MAX)
+        self.api
+            .silent_for()
+            .is_some_and(|silence| silence < SILENCE_MAX)
     }
 
     /// As of when the cache is true.
@@ -304,12 +335,15 @@ impl Shared {
         id: &WorkloadId,
         body: &[u8],
     ) -> Result<Arc<Workload>, PortError> {
-        let broken = |error: &dyn std::fmt::Display| PortError::Internal(format!("the answer cannot be read: {error}"));
+        let broken = |error: &dyn std::fmt::Display| {
+            PortError::Internal(format!("the answer cannot be read: {error}"))
+        };
         let text = str::from_utf8(body).map_err(|error| broken(&error))?;
         let object = watched.kind.parse(text).map_err(|error| broken(&error))?;
         let seen = watched.state(&id.namespace).map_or(0, |state| state.seen());
         let now = self.clock.now();
-        self.store.apply(&watched.kind, &object, From::Call { seen }, now);
+        self.store
+            .apply(&watched.kind, &object, From::Call { seen }, now);
         let known = self.store.workload(id, now);
         known.map(Arc::new).ok_or(PortError::NotFound)
     }

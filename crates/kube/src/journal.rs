@@ -9,7 +9,7 @@ use nagi_core::intent::Change;
 use nagi_ports::{HistoryEntry, HistoryPage, HistoryQuery, Journal, PortError};
 use serde::Deserialize;
 
-use crate::annotate::read_change;
+use crate::annotate;
 use crate::engine::KubeEngine;
 use crate::names::{REPORTER, annotation};
 use crate::reflect::encoded;
@@ -58,9 +58,17 @@ impl Journal for KubeEngine {
         let reaches_back_to = known.keys().next().map(|(time, ..)| *time);
         let mut entries = numbered(known);
         entries.retain(|entry| {
-            let HistoryEntry { workload, change, .. } = entry;
-            query.namespace.as_ref().is_none_or(|only| *only == workload.namespace)
-                && query.name.as_ref().is_none_or(|only| *only == workload.name)
+            let HistoryEntry {
+                workload, change, ..
+            } = entry;
+            query
+                .namespace
+                .as_ref()
+                .is_none_or(|only| *only == workload.namespace)
+                && query
+                    .name
+                    .as_ref()
+                    .is_none_or(|only| *only == workload.name)
                 && query.since.is_none_or(|since| change.time >= since)
                 && query.before.is_none_or(|before| entry.id < before)
         });
@@ -77,9 +85,15 @@ impl Journal for KubeEngine {
 
 impl KubeEngine {
     /// The changes that Events hold. Whoever may not list Events has the shorter history.
-    async fn events(&self, only: Option<&Namespace>) -> Result<Vec<(WorkloadId, Change)>, PortError> {
+    async fn events(
+        &self,
+        only: Option<&Namespace>,
+    ) -> Result<Vec<(WorkloadId, Change)>, PortError> {
         let shared = &self.shared;
-        let selector = format!("&fieldSelector={}", encoded(&format!("reportingController={REPORTER}")));
+        let selector = format!(
+            "&fieldSelector={}",
+            encoded(&format!("reportingController={REPORTER}"))
+        );
         let collections = match (only, &shared.namespaces) {
             (Some(only), _) => vec![events_of(only)],
             (None, None) => vec!["/apis/events.k8s.io/v1/events".to_owned()],
@@ -94,8 +108,14 @@ impl KubeEngine {
             };
             for event in events {
                 let text = event.metadata.annotations.0.get(annotation::CHANGES);
-                let change = text.and_then(|text| read_change(text));
-                changes.extend(shared.regarded(&event.regarding).zip(change));
+                // Somebody else's words in our annotation are no history.
+                let told = text
+                    .and_then(|text| annotate::changes(text).ok())
+                    .unwrap_or_default();
+                let Some(id) = shared.regarded(&event.regarding) else {
+                    continue;
+                };
+                changes.extend(told.into_iter().map(|change| (id.clone(), change)));
             }
         }
         Ok(changes)
@@ -129,15 +149,17 @@ fn key(id: &WorkloadId, change: &Change) -> Key {
 /// Ids that grow in time and are the same whenever they are asked for: the millisecond and, within it, a count.
 fn numbered(known: BTreeMap<Key, (Change, &'static str)>) -> Vec<HistoryEntry> {
     let mut last = 0;
-    let entries = known.into_iter().map(|((time, workload, ..), (change, source))| {
-        let millis = u64::try_from(time.as_millisecond()).unwrap_or(0);
-        last = (millis << 10).max(last + 1);
-        HistoryEntry {
-            id: last,
-            workload,
-            change,
-            source,
-        }
-    });
+    let entries = known
+        .into_iter()
+        .map(|((time, workload, ..), (change, source))| {
+            let millis = u64::try_from(time.as_millisecond()).unwrap_or(0);
+            last = (millis << 10).max(last + 1);
+            HistoryEntry {
+                id: last,
+                workload,
+                change,
+                source,
+            }
+        });
     entries.collect()
 }

@@ -106,7 +106,8 @@ impl Lead {
     /// The number of the term, while this process leads and is sure of it.
     pub(crate) fn epoch(&self) -> Option<u64> {
         let term = *self.term();
-        term.filter(|term| Instant::now() < term.until).map(|term| term.epoch)
+        term.filter(|term| Instant::now() < term.until)
+            .map(|term| term.epoch)
     }
 
     /// An object of a later term was met: waits until the term of this process is above it. False when that took too long,
@@ -170,10 +171,17 @@ impl Lead {
         *seen = Some(Seen { version, since });
         let holder = lease.spec.holder_identity.as_deref().unwrap_or_default();
         let transitions = lease.spec.lease_transitions.unwrap_or(0);
-        let duration = lease.spec.lease_duration_seconds.map_or(DURATION, Duration::from_secs);
+        let duration = lease
+            .spec
+            .lease_duration_seconds
+            .map_or(DURATION, Duration::from_secs);
         let above = *self.above.lock().unwrap_or_else(PoisonError::into_inner);
         if holder == self.identity {
-            let epoch = if transitions > above { transitions } else { above + 1 };
+            let epoch = if transitions > above {
+                transitions
+            } else {
+                above + 1
+            };
             self.put(&lease, epoch, begun).await
         } else if holder.is_empty() || begun.duration_since(since) >= duration {
             self.put(&lease, transitions.max(above) + 1, begun).await
@@ -251,7 +259,9 @@ impl Lead {
         });
         if changed {
             match epoch {
-                Some(epoch) => tracing::info!(epoch, identity = self.identity, "This process leads"),
+                Some(epoch) => {
+                    tracing::info!(epoch, identity = self.identity, "This process leads")
+                }
                 None => tracing::info!(identity = self.identity, "This process no longer leads"),
             }
         }
@@ -290,11 +300,16 @@ impl Lead {
     }
 
     fn namespace(&self) -> String {
-        self.api.own_namespace().unwrap_or_else(|| NAMESPACE.to_owned())
+        self.api
+            .own_namespace()
+            .unwrap_or_else(|| NAMESPACE.to_owned())
     }
 
     fn leases(&self) -> String {
-        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.namespace())
+        format!(
+            "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
+            self.namespace()
+        )
     }
 
     fn path(&self) -> String {

@@ -27,10 +27,17 @@ impl Logs for KubeEngine {
         let mut newest = after;
         let mut lines = Vec::new();
         // One that has not started yet has printed nothing.
-        let pods: Vec<_> = pods.into_iter().filter(|pod| pod.node.is_some()).take(PODS_MAX).collect();
+        let pods: Vec<_> = pods
+            .into_iter()
+            .filter(|pod| pod.node.is_some())
+            .take(PODS_MAX)
+            .collect();
         let share = PAGE_BYTES / pods.len().max(1);
         for pod in pods {
-            let path = format!("/api/v1/namespaces/{}/pods/{}/log", id.namespace, pod.replica.name);
+            let path = format!(
+                "/api/v1/namespaces/{}/pods/{}/log",
+                id.namespace, pod.replica.name
+            );
             let which = match after {
                 // Whole seconds: what came twice is dropped below.
                 Some(after) => format!("sinceTime={}", encoded(&seconds(after))),
@@ -40,7 +47,9 @@ impl Logs for KubeEngine {
             let body = match shared.api.call(&call, LIVE).await {
                 Ok(body) => body,
                 // Its container is not there yet, or it is gone.
-                Err(ApiError::Status { code: 400 | 404, .. }) => continue,
+                Err(ApiError::Status {
+                    code: 400 | 404, ..
+                }) => continue,
                 Err(error) => return Err(error.into()),
             };
             take(&body, &pod.replica.name, after, &mut newest, &mut lines);

@@ -28,7 +28,10 @@ struct Entry {
 }
 
 /// The manager that set the count last.
-pub(crate) fn count_writer(kind: &Kind, body: &[u8]) -> Result<Option<CountWriter>, serde_json::Error> {
+pub(crate) fn count_writer(
+    kind: &Kind,
+    body: &[u8],
+) -> Result<Option<CountWriter>, serde_json::Error> {
     let object: Managed = serde_json::from_slice(body)?;
     let pointer = match &kind.counts {
         Counts::Apps => "/spec/replicas",
@@ -37,7 +40,9 @@ pub(crate) fn count_writer(kind: &Kind, body: &[u8]) -> Result<Option<CountWrite
     let owns = |entry: &&Entry| {
         let mut parts = pointer.split('/').skip(1);
         parts
-            .try_fold(&entry.fields_v1, |fields, part| fields.get(format!("f:{part}")))
+            .try_fold(&entry.fields_v1, |fields, part| {
+                fields.get(format!("f:{part}"))
+            })
             .is_some()
     };
     let entries = object.metadata.managed_fields.iter();
@@ -61,9 +66,7 @@ mod tests {
     #[test]
     fn the_last_owner_of_the_count_is_named() {
         let [kind, ..] = Kind::built_in();
-        let entry = |manager: &str, time: &str, fields: Value| {
-            json!({ "manager": manager, "time": time, "fieldsV1": fields })
-        };
+        let entry = |manager: &str, time: &str, fields: Value| json!({ "manager": manager, "time": time, "fieldsV1": fields });
         let replicas = json!({ "f:spec": { "f:replicas": {} } });
         let named = |entries: Value| {
             let body = json!({ "metadata": { "managedFields": entries } }).to_string();
@@ -80,7 +83,11 @@ mod tests {
             Some(CountWriter::Other("kubectl-scale".into()))
         );
         assert_eq!(
-            named(json!([entry("nagi-gateway", "2030-01-01T00:00:00Z", replicas)])),
+            named(json!([entry(
+                "nagi-gateway",
+                "2030-01-01T00:00:00Z",
+                replicas
+            )])),
             Some(CountWriter::Gateway)
         );
     }

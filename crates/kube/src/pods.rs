@@ -46,7 +46,10 @@ pub(crate) fn owner(pod: &Pod) -> Option<WorkloadId> {
             name: Name::new(name).ok()?,
         })
     };
-    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    let group = owner
+        .api_version
+        .split_once('/')
+        .map_or("", |(group, _)| group);
     match (group, &*owner.kind) {
         ("apps", "ReplicaSet") => {
             let hash = pod.metadata.labels.get(POD_TEMPLATE_HASH);
@@ -88,7 +91,10 @@ impl PodRow {
                 readiness: readiness(pod, served),
                 ready,
                 stopping,
-                restarts: statuses.map(|status| status.restart_count).max().unwrap_or(0),
+                restarts: statuses
+                    .map(|status| status.restart_count)
+                    .max()
+                    .unwrap_or(0),
             },
             finished: matches!(phase, "Succeeded" | "Failed"),
             pending,
@@ -107,7 +113,10 @@ impl PodRow {
             self.replica.stage = Stage::NodeJoining;
         }
         if let Some(Pending::Engine(words)) = &self.pending {
-            let own = words.split("; the autoscaler says: ").next().unwrap_or_default();
+            let own = words
+                .split("; the autoscaler says: ")
+                .next()
+                .unwrap_or_default();
             self.pending = Some(Pending::Engine(format!(
                 "{own}; the autoscaler says: {}",
                 advice.words
@@ -117,7 +126,10 @@ impl PodRow {
 }
 
 fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a crate::wire::Condition> {
-    pod.status.conditions.iter().find(|condition| &*condition.kind == kind)
+    pod.status
+        .conditions
+        .iter()
+        .find(|condition| &*condition.kind == kind)
 }
 
 /// How far it has come, and what keeps it from going on.
@@ -154,7 +166,11 @@ fn stage(pod: &Pod, ready: bool) -> (Stage, Option<Pending>) {
 /// What a container is stuck on, if it is.
 fn trouble(status: &ContainerStatus) -> Option<Pending> {
     let last_exit = || {
-        let ended = status.state.terminated.as_ref().or(status.last_state.terminated.as_ref());
+        let ended = status
+            .state
+            .terminated
+            .as_ref()
+            .or(status.last_state.terminated.as_ref());
         ended.map_or_else(
             || "its last exit is not known".to_owned(),
             |ended| match (ended.signal.filter(|signal| *signal != 0), &ended.reason) {
@@ -174,8 +190,12 @@ fn trouble(status: &ContainerStatus) -> Option<Pending> {
             restarts: status.restart_count,
             last_exit: last_exit(),
         }),
-        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull"
-        | "RegistryUnavailable" | "ImageInspectError" => Some(Pending::Engine(format!(
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "InvalidImageName"
+        | "ErrImageNeverPull"
+        | "RegistryUnavailable"
+        | "ImageInspectError" => Some(Pending::Engine(format!(
             "the image {} cannot be pulled: {}",
             status.image,
             shortened(message)
@@ -209,16 +229,21 @@ fn readiness(pod: &Pod, served: Option<(&Container, u16)>) -> Readiness {
     let Some((container, port)) = served else {
         return Readiness::Engine;
     };
-    let others = pod.spec.containers.iter().filter(|other| other.name != container.name);
+    let others = pod
+        .spec
+        .containers
+        .iter()
+        .filter(|other| other.name != container.name);
     let judged_elsewhere = others.clone().any(|other| other.readiness_probe.is_some());
     if judged_elsewhere || !pod.spec.readiness_gates.is_empty() {
         return Readiness::Engine;
     }
     let is_served = |asked: &PortRef| match asked {
         PortRef::Number(number) => *number == port,
-        PortRef::Name(name) => container.ports.iter().any(|known| {
-            known.container_port == port && known.name.as_deref() == Some(&**name)
-        }),
+        PortRef::Name(name) => container
+            .ports
+            .iter()
+            .any(|known| known.container_port == port && known.name.as_deref() == Some(&**name)),
     };
     match &container.readiness_probe {
         None => Readiness::Tcp,
@@ -300,9 +325,15 @@ mod tests {
     #[test]
     fn a_pod_belongs_to_the_deployment_of_its_replica_set() {
         let id = |pod: &Pod| owner(pod).map(|id| format!("{} {id}", id.resource));
-        assert_eq!(id(&pod(|_| {})).as_deref(), Some("deployments project-a/web"));
+        assert_eq!(
+            id(&pod(|_| {})).as_deref(),
+            Some("deployments project-a/web")
+        );
         let alone = pod(|p| p["metadata"]["labels"] = json!({}));
-        assert_eq!(id(&alone).as_deref(), Some("replicasets project-a/web-5d4f"));
+        assert_eq!(
+            id(&alone).as_deref(),
+            Some("replicasets project-a/web-5d4f")
+        );
         let other = |api: &str, kind: &str| {
             pod(|p| {
                 p["metadata"]["ownerReferences"][0]["apiVersion"] = json!(api);
@@ -319,7 +350,10 @@ mod tests {
         );
         assert_eq!(id(&other("apps/v1", "DaemonSet")), None);
         assert_eq!(id(&other("batch/v1", "Job")), None);
-        assert_eq!(id(&pod(|p| p["metadata"]["ownerReferences"] = json!([]))), None);
+        assert_eq!(
+            id(&pod(|p| p["metadata"]["ownerReferences"] = json!([]))),
+            None
+        );
     }
 
     #[test]
@@ -328,20 +362,34 @@ mod tests {
         assert_eq!(address(&row(|_| {})).as_deref(), Some("10.1.2.3:8080"));
         let unnamed = row(|p| p["spec"]["containers"][0]["ports"][1]["name"] = json!("web"));
         assert_eq!(address(&unnamed).as_deref(), Some("10.1.2.3:9100"));
-        assert_eq!(address(&row(|p| p["spec"]["containers"][0]["ports"] = json!([]))), None);
+        assert_eq!(
+            address(&row(|p| p["spec"]["containers"][0]["ports"] = json!([]))),
+            None
+        );
         assert_eq!(address(&row(|p| p["status"]["podIP"] = json!(null))), None);
     }
 
     #[test]
     fn readiness_follows_the_probe_of_the_served_port() {
         let with = |probe: Value| {
-            row(|p| p["spec"]["containers"][0]["readinessProbe"] = probe).replica.readiness
+            row(|p| p["spec"]["containers"][0]["readinessProbe"] = probe)
+                .replica
+                .readiness
         };
         let http = |path: &str| Readiness::Http { path: path.into() };
         assert_eq!(row(|_| {}).replica.readiness, Readiness::Tcp);
-        assert_eq!(with(json!({ "httpGet": { "path": "/r", "port": "http" } })), http("/r"));
-        assert_eq!(with(json!({ "httpGet": { "path": "r", "port": 8080 } })), http("/r"));
-        assert_eq!(with(json!({ "tcpSocket": { "port": 8080 } })), Readiness::Tcp);
+        assert_eq!(
+            with(json!({ "httpGet": { "path": "/r", "port": "http" } })),
+            http("/r")
+        );
+        assert_eq!(
+            with(json!({ "httpGet": { "path": "r", "port": 8080 } })),
+            http("/r")
+        );
+        assert_eq!(
+            with(json!({ "tcpSocket": { "port": 8080 } })),
+            Readiness::Tcp
+        );
         for left_to_kubelet in [
             json!({ "httpGet": { "path": "/r", "port": "metrics" } }),
             json!({ "httpGet": { "path": "/r", "port": "http", "scheme": "HTTPS" } }),
@@ -372,24 +420,35 @@ mod tests {
         assert!(words.contains("3 Insufficient nvidia.com/gpu"), "{words}");
         let stuck = |reason: &str| {
             row(|p| {
-                p["status"]["containerStatuses"][0]["state"] = json!({ "waiting": { "reason": reason, "message": "because" } });
-                p["status"]["containerStatuses"][0]["lastState"] = json!({ "terminated": { "exitCode": 3, "reason": "Error" } });
+                p["status"]["containerStatuses"][0]["state"] =
+                    json!({ "waiting": { "reason": reason, "message": "because" } });
+                p["status"]["containerStatuses"][0]["lastState"] =
+                    json!({ "terminated": { "exitCode": 3, "reason": "Error" } });
             })
         };
         let pulling = stuck("ImagePullBackOff");
         assert_eq!(pulling.replica.stage, Stage::Pulling);
         assert_eq!(
             pulling.pending,
-            Some(Pending::Engine("the image i cannot be pulled: because".into()))
+            Some(Pending::Engine(
+                "the image i cannot be pulled: because".into()
+            ))
         );
         assert_eq!(
             stuck("CrashLoopBackOff").pending,
-            Some(Pending::CrashLoop { restarts: 2, last_exit: "exit code 3".into() })
+            Some(Pending::CrashLoop {
+                restarts: 2,
+                last_exit: "exit code 3".into()
+            })
         );
         assert_eq!(stuck("ContainerCreating").replica.stage, Stage::Pulling);
         assert_eq!(row(|_| {}).replica.stage, Stage::Starting);
-        let ready = row(|p| p["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]));
-        assert_eq!((ready.replica.stage, ready.replica.ready, ready.pending), (Stage::Ready, true, None));
+        let ready =
+            row(|p| p["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]));
+        assert_eq!(
+            (ready.replica.stage, ready.replica.ready, ready.pending),
+            (Stage::Ready, true, None)
+        );
         assert!(row(|p| p["status"]["phase"] = json!("Failed")).finished);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! An Event carries the change itself as an annotation, so that the journal reads back exactly what happened for as long as
 //! the API server keeps Events (an hour by default). A change that repeats word for word within some minutes counts the
-//! first Event up instead of making another (`series`).
+//! first Event up and joins its annotation instead of making another Event (`series`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::annotate::change_text;
+use crate::annotate::changes_text;
 use crate::api::{Api, Call, Content};
 use crate::kind::Kind;
 use crate::leader::micros;
@@ -31,6 +31,8 @@ const CALL: Duration = Duration::from_secs(5);
 const SERIES: Duration = Duration::from_mins(6);
 /// Series that are remembered.
 const SERIES_MAX: usize = 256;
+/// Changes that one Event carries; of a longer series the last ones.
+const CHANGES_MAX: usize = 20;
 /// Longest note that the API server takes, in bytes.
 const NOTE_MAX: usize = 1_024;
 
@@ -63,6 +65,7 @@ struct Series {
     uid: String,
     note: String,
     path: String,
+    changes: Vec<Change>,
     count: u32,
     last: Instant,
 }
@@ -129,11 +132,20 @@ impl Writer {
         let note = note(&change);
         self.series.retain(|series| series.last.elapsed() < SERIES);
         let now = micros(self.clock.now());
-        let known = self.series.iter_mut().find(|series| series.uid == uid && series.note == note);
+        let known = self
+            .series
+            .iter_mut()
+            .find(|series| series.uid == uid && series.note == note);
         let call = if let Some(series) = known {
             series.count += 1;
             series.last = Instant::now();
-            let patch = json!({ "series": { "count": series.count, "lastObservedTime": now } });
+            series.changes.push(change);
+            let surplus = series.changes.len().saturating_sub(CHANGES_MAX);
+            series.changes.drain(..surplus);
+            let patch = json!({
+                "metadata": { "annotations": { annotation::CHANGES: changes_text(&series.changes) } },
+                "series": { "count": series.count, "lastObservedTime": now },
+            });
             let path = format!("{}?fieldManager={FIELD_MANAGER}", series.path);
             Call::with(Method::PATCH, path, Content::MergePatch, &patch)
         } else {
@@ -143,6 +155,7 @@ impl Writer {
                 uid: uid.clone(),
                 note: note.clone(),
                 path: format!("{events}/{name}"),
+                changes: vec![change.clone()],
                 count: 1,
                 last: Instant::now(),
             });
@@ -180,7 +193,7 @@ impl Writer {
             "apiVersion": "events.k8s.io/v1", "kind": "Event",
             "metadata": {
                 "name": name, "namespace": id.namespace.as_str(),
-                "annotations": { annotation::CHANGES: change_text(change) },
+                "annotations": { annotation::CHANGES: changes_text(std::slice::from_ref(change)) },
             },
             "eventTime": now, "type": "Normal", "reason": reason(change.action), "action": reason(change.action),
             "reportingController": REPORTER, "reportingInstance": self.instance, "note": note,
@@ -194,7 +207,10 @@ impl Writer {
 
 /// `2 → 0 by key/ops: コスト最適化のため`, at most as long as the API server takes.
 fn note(change: &Change) -> String {
-    let note = format!("{} → {} by {}: {}", change.from, change.to, change.actor, change.reason);
+    let note = format!(
+        "{} → {} by {}: {}",
+        change.from, change.to, change.actor, change.reason
+    );
     let mut end = note.len().min(NOTE_MAX);
     while !note.is_char_boundary(end) {
         end -= 1;

@@ -48,8 +48,8 @@ pub(crate) trait Sink: Send + Sync {
     fn apply(&self, json: &str, list: u32) -> Result<(), serde_json::Error>;
     /// An object is gone; its last state.
     fn delete(&self, json: &str) -> Result<(), serde_json::Error>;
-    /// The list with this number is complete: what it did not bring is gone.
-    fn complete(&self, namespace: Option<&Namespace>, list: u32);
+    /// The list with this number is complete, as of this version: what it did not bring is gone.
+    fn complete(&self, namespace: Option<&Namespace>, list: u32, version: u64);
 }
 
 /// A list and watch of a collection, or of the part of it in one namespace.
@@ -127,12 +127,18 @@ impl State {
 
     /// What went wrong last, until it goes well again.
     pub(crate) fn problem(&self) -> Option<PortError> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// True when the API server says that this may not be read, or that there is no such thing.
     pub(crate) fn is_refused(&self) -> bool {
-        matches!(self.problem(), Some(PortError::Refused(_) | PortError::NotFound))
+        matches!(
+            self.problem(),
+            Some(PortError::Refused(_) | PortError::NotFound)
+        )
     }
 
     fn set_problem(&self, problem: Option<PortError>) {
@@ -151,7 +157,8 @@ impl State {
     }
 
     fn step(&self) {
-        self.progress.send_modify(|count| *count = count.wrapping_add(1));
+        self.progress
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
@@ -200,10 +207,13 @@ impl<S: Sink> Reflector<S> {
                     list = list.wrapping_add(1) % u32::MAX;
                     self.list(list).await.map(Some)
                 }
-                Some(from) => self.watch(from, list).await.map(|(end, reached)| match end {
-                    End::Ended => Some(reached),
-                    End::Expired => None,
-                }),
+                Some(from) => self
+                    .watch(from, list)
+                    .await
+                    .map(|(end, reached)| match end {
+                        End::Ended => Some(reached),
+                        End::Expired => None,
+                    }),
             };
             match done {
                 Ok(reached) => {
@@ -225,14 +235,24 @@ impl<S: Sink> Reflector<S> {
 
     /// Keeps and logs what went wrong; says how long to wait.
     fn note(&self, error: ApiError, backoff: &mut Backoff) -> Duration {
-        let refused = matches!(error, ApiError::Status { code: 403 | 404, .. });
+        let refused = matches!(
+            error,
+            ApiError::Status {
+                code: 403 | 404,
+                ..
+            }
+        );
         let retry_after = match &error {
             ApiError::Status { retry_after, .. } => *retry_after,
             _ => None,
         };
         let problem = PortError::from(error);
         if self.state.problem().as_ref() != Some(&problem) {
-            tracing::warn!(what = self.sink.name(), error = %problem, "Cluster cannot be watched, will try again");
+            if refused && self.retry_refused == RETRY_REFUSED_PATIENT {
+                tracing::debug!(what = self.sink.name(), error = %problem, "Not watched, will try again");
+            } else {
+                tracing::warn!(what = self.sink.name(), error = %problem, "Cluster cannot be watched, will try again");
+            }
         }
         self.state.set_problem(Some(problem));
         if refused {
@@ -248,7 +268,9 @@ impl<S: Sink> Reflector<S> {
         let mut next: Option<String> = None;
         let mut version = String::new();
         loop {
-            let more = next.as_deref().map_or_else(String::new, |token| format!("&continue={}", encoded(token)));
+            let more = next
+                .as_deref()
+                .map_or_else(String::new, |token| format!("&continue={}", encoded(token)));
             let call = Call::get(format!("{path}?limit={PAGE}{more}"));
             let body = match self.api.call(&call, LIST_TIME).await {
                 // The pages after it are gone: from the beginning, and what has come stays.
@@ -271,9 +293,10 @@ impl<S: Sink> Reflector<S> {
                 break;
             }
         }
-        self.sink.complete(self.namespace.as_ref(), list);
+        let as_of = version.parse().unwrap_or(0);
+        self.sink.complete(self.namespace.as_ref(), list, as_of);
         self.state.synced.store(true, Ordering::Release);
-        self.state.saw(version.parse().unwrap_or(0));
+        self.state.saw(as_of);
         tracing::debug!(what = self.sink.name(), version, "Cluster listed");
         Ok(version)
     }
@@ -343,7 +366,9 @@ impl<S: Sink> Reflector<S> {
 
     fn seed(&self) -> u64 {
         let text = self.sink.path(self.namespace.as_ref());
-        text.bytes().fold(0, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
+        text.bytes().fold(0, |seed, byte| {
+            seed.wrapping_mul(31).wrapping_add(byte.into())
+        })
     }
 }
 
@@ -384,7 +409,9 @@ impl Lines {
                     }
                 }
                 Err(error) => {
-                    return Some(Err(ApiError::Unreachable(format!("the watch broke off: {error}"))));
+                    return Some(Err(ApiError::Unreachable(format!(
+                        "the watch broke off: {error}"
+                    ))));
                 }
             }
         };

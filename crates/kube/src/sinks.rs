@@ -61,7 +61,8 @@ impl Sink for WorkloadSink {
 
     fn apply(&self, json: &str, list: u32) -> Result<(), serde_json::Error> {
         let object = self.kind.parse(json)?;
-        self.store.apply(&self.kind, &object, From::Watch(list), self.clock.now());
+        self.store
+            .apply(&self.kind, &object, From::Watch(list), self.clock.now());
         Ok(())
     }
 
@@ -73,8 +74,9 @@ impl Sink for WorkloadSink {
         Ok(())
     }
 
-    fn complete(&self, namespace: Option<&Namespace>, list: u32) {
-        self.store.sweep(&self.kind.resource, within(namespace), list);
+    fn complete(&self, namespace: Option<&Namespace>, list: u32, version: u64) {
+        self.store
+            .sweep(&self.kind.resource, within(namespace), list, version);
     }
 }
 
@@ -113,8 +115,9 @@ impl Sink for PodSink {
         Ok(())
     }
 
-    fn complete(&self, namespace: Option<&Namespace>, list: u32) {
-        self.store.sweep_pods(within(namespace), list, self.clock.now());
+    fn complete(&self, namespace: Option<&Namespace>, list: u32, _version: u64) {
+        self.store
+            .sweep_pods(within(namespace), list, self.clock.now());
     }
 }
 
@@ -132,7 +135,10 @@ impl ScalerKind {
     fn target(self, scaler: &Scaler) -> Option<(WorkloadId, Replicas)> {
         let target = &scaler.spec.scale_target_ref;
         let (kind, minimum) = match self {
-            Self::Hpa => (target.kind.as_deref()?, scaler.spec.min_replicas.unwrap_or(1)),
+            Self::Hpa => (
+                target.kind.as_deref()?,
+                scaler.spec.min_replicas.unwrap_or(1),
+            ),
             Self::ScaledObject => (
                 target.kind.as_deref().unwrap_or("Deployment"),
                 scaler.spec.min_replica_count.unwrap_or(0),
@@ -141,7 +147,11 @@ impl ScalerKind {
         let group = target.api_version.as_deref().unwrap_or("apps/v1");
         let group = group.split_once('/').map_or("", |(group, _)| group);
         let plural = format!("{}s", kind.to_lowercase());
-        let resource = if group == "apps" { plural } else { format!("{plural}.{group}") };
+        let resource = if group == "apps" {
+            plural
+        } else {
+            format!("{plural}.{group}")
+        };
         let id = WorkloadId {
             resource: Resource::new(resource).ok()?,
             namespace: Namespace::new(&*scaler.metadata.namespace).ok()?,
@@ -177,7 +187,8 @@ impl Sink for ScalerSink {
         let scaler: Scaler = serde_json::from_str(json)?;
         let name = self.named(&scaler.metadata.name);
         if let Some((id, minimum)) = self.kind.target(&scaler) {
-            self.store.apply_scaler(&id, &name, minimum, list, self.clock.now());
+            self.store
+                .apply_scaler(&id, &name, minimum, list, self.clock.now());
         }
         Ok(())
     }
@@ -186,13 +197,15 @@ impl Sink for ScalerSink {
         let scaler: Scaler = serde_json::from_str(json)?;
         if let Ok(namespace) = Namespace::new(&*scaler.metadata.namespace) {
             let name = self.named(&scaler.metadata.name);
-            self.store.remove_scaler(&namespace, &name, self.clock.now());
+            self.store
+                .remove_scaler(&namespace, &name, self.clock.now());
         }
         Ok(())
     }
 
-    fn complete(&self, namespace: Option<&Namespace>, list: u32) {
+    fn complete(&self, namespace: Option<&Namespace>, list: u32, _version: u64) {
         let now = self.clock.now();
-        self.store.sweep_scalers(self.kind.name(), within(namespace), list, now);
+        self.store
+            .sweep_scalers(self.kind.name(), within(namespace), list, now);
     }
 }

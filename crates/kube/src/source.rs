@@ -108,7 +108,10 @@ async fn load(kubeconfig: Option<&OsString>, home: Option<&Path>) -> Result<Load
         return from_files(&named).await.map(Loaded::outside);
     }
     let no_pod = |error: &kube::config::InClusterError| {
-        matches!(error, kube::config::InClusterError::ReadEnvironmentVariable(_))
+        matches!(
+            error,
+            kube::config::InClusterError::ReadEnvironmentVariable(_)
+        )
     };
     match Config::incluster_env() {
         Ok(config) => {
@@ -134,7 +137,10 @@ async fn load(kubeconfig: Option<&OsString>, home: Option<&Path>) -> Result<Load
 }
 
 async fn from_files(paths: &[PathBuf]) -> Result<Config, SourceError> {
-    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let names: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
     let failed = |source| SourceError::Kubeconfig {
         path: names.join(":"),
         source,

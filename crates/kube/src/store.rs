@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use jiff::Timestamp;
-use nagi_core::id::{Host, Name, Namespace, PoolName, ReplicaName, Resource, Uid, Version, WorkloadId};
+use nagi_core::guardrail::Guardrails;
+use nagi_core::id::{
+    Host, Name, Namespace, PoolName, ReplicaName, Resource, Uid, Version, WorkloadId,
+};
 use nagi_core::intent::Change;
 use nagi_core::quantity::Replicas;
 use nagi_core::workload::{Autoscaler, Pending, Workload};
@@ -22,6 +25,9 @@ use crate::wire::{Labels, Scaled, ScaledStatus, Template};
 
 /// Events a slow subscriber may lag behind before it must list again (the port promises 1,024).
 const EVENTS: usize = 4_096;
+
+/// In place of the number of a list: only the answer to a call brought it so far.
+const BY_CALL: u32 = u32::MAX;
 
 /// Who brings an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +158,11 @@ impl Store {
                         namespace: namespace.clone(),
                         name: name.clone(),
                     };
-                    notes.intent.changes.iter().for_each(|change| see(&id, change));
+                    notes
+                        .intent
+                        .changes
+                        .iter()
+                        .for_each(|change| see(&id, change));
                 }
             }
         }
@@ -165,8 +175,12 @@ impl Store {
             return;
         };
         let mut inner = self.write();
-        // What a Deployment made is the Deployment's business.
+        // What a Deployment made, or took over, is the Deployment's business.
         if &*kind.plural == "replicasets" && metadata.controller().is_some() {
+            if inner.row(&id).is_some() {
+                inner.remove(&id);
+                drop(self.events.send(WorkloadEvent::Deleted(id)));
+            }
             return;
         }
         let known = inner.row(&id);
@@ -176,7 +190,7 @@ impl Store {
             (From::Call { .. }, Some(known)) => known.listed,
             // The watch is past it and holds no such object: it was deleted since.
             (From::Call { seen }, None) if seen >= version => return,
-            (From::Call { .. }, None) => u32::MAX,
+            (From::Call { .. }, None) => BY_CALL,
         };
         if let Some(known) = known
             && known.version >= version
@@ -214,8 +228,8 @@ impl Store {
         }
     }
 
-    /// A list is complete: workloads of its kind that it did not hold are gone.
-    pub(crate) fn sweep(&self, resource: &Resource, within: Within<'_>, list: u32) {
+    /// A list is complete, as of `version`: workloads of its kind that it did not hold are gone.
+    pub(crate) fn sweep(&self, resource: &Resource, within: Within<'_>, list: u32, version: u64) {
         let mut inner = self.write();
         let Some(namespaces) = inner.rows.get(resource) else {
             return;
@@ -227,8 +241,10 @@ impl Store {
             {
                 continue;
             }
-            // Written by us after the list began: the watch that follows tells.
-            let stale = names.iter().filter(|(_, row)| row.listed != list && row.listed != u32::MAX);
+            // One that a call brought later than the list stays: the watch that follows tells.
+            let stale = names.iter().filter(|(_, row)| {
+                row.listed != list && (row.listed != BY_CALL || row.version <= version)
+            });
             gone.extend(stale.map(|(name, _)| WorkloadId {
                 resource: resource.clone(),
                 namespace: namespace.clone(),
@@ -296,7 +312,10 @@ impl Store {
         let Some(pods) = inner.pods.get_mut(id) else {
             return;
         };
-        if pods.get(name).is_some_and(|(known, _)| known.version <= version) {
+        if pods
+            .get(name)
+            .is_some_and(|(known, _)| known.version <= version)
+        {
             pods.remove(name);
             if pods.is_empty() {
                 inner.pods.remove(id);
@@ -353,7 +372,9 @@ impl Store {
 
     /// An autoscaler of a namespace is gone.
     pub(crate) fn remove_scaler(&self, namespace: &Namespace, name: &str, now: Timestamp) {
-        self.drop_scalers(now, |id, known, _| id.namespace == *namespace && known == name);
+        self.drop_scalers(now, |id, known, _| {
+            id.namespace == *namespace && known == name
+        });
     }
 
     /// A list of autoscalers of this kind is complete.
@@ -408,11 +429,17 @@ impl Store {
 
 impl Inner {
     fn row(&self, id: &WorkloadId) -> Option<&Row> {
-        self.rows.get(&id.resource)?.get(&id.namespace)?.get(&id.name)
+        self.rows
+            .get(&id.resource)?
+            .get(&id.namespace)?
+            .get(&id.name)
     }
 
     fn row_mut(&mut self, id: &WorkloadId) -> Option<&mut Row> {
-        self.rows.get_mut(&id.resource)?.get_mut(&id.namespace)?.get_mut(&id.name)
+        self.rows
+            .get_mut(&id.resource)?
+            .get_mut(&id.namespace)?
+            .get_mut(&id.name)
     }
 
     fn insert(&mut self, id: &WorkloadId, row: Row) {
@@ -449,7 +476,11 @@ impl Inner {
     fn snapshot(&self, id: &WorkloadId, row: &Row, observed_at: Timestamp) -> Workload {
         let empty = BTreeMap::new();
         let pods = self.pods.get(id).unwrap_or(&empty);
-        let alive = || pods.values().map(|(pod, _)| pod).filter(|pod| !pod.finished);
+        let alive = || {
+            pods.values()
+                .map(|(pod, _)| pod)
+                .filter(|pod| !pod.finished)
+        };
         let count = u32::try_from(alive().count()).unwrap_or(u32::MAX);
         let notes = row.notes.as_deref();
         let hosts = notes.and_then(|notes| notes.hosts.clone());
@@ -520,8 +551,13 @@ impl Row {
         if self.available >= self.desired {
             return None;
         }
-        let worst = wanted().filter_map(|pod| pod.pending.as_ref()).max_by_key(|p| urgency(p));
-        let failure = self.failure.as_deref().map(|words| Pending::Engine(words.to_owned()));
+        let worst = wanted()
+            .filter_map(|pod| pod.pending.as_ref())
+            .max_by_key(|p| urgency(p));
+        let failure = self
+            .failure
+            .as_deref()
+            .map(|words| Pending::Engine(words.to_owned()));
         worst.cloned().or(failure)
     }
 
@@ -554,7 +590,11 @@ fn failure(status: &ScaledStatus) -> Option<Box<str>> {
     Some(format!("no pod can be made: {}", shortened(message)).into())
 }
 
+/// The host that a workload has when nobody gave it one. What must not be woken is not put behind the gateway unasked.
 fn default_host(id: &WorkloadId) -> Vec<Host> {
+    if Guardrails::default().check(&id.namespace).is_err() {
+        return Vec::new();
+    }
     let host = Host::new(format!("{}.{}.{LOCAL_DOMAIN}", id.name, id.namespace));
     host.into_iter().collect()
 }

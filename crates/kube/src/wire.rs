@@ -292,7 +292,9 @@ impl Labels {
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let mut pairs = self.iter();
-        pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
+        pairs
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
     }
 }
 

@@ -30,7 +30,10 @@ async fn the_double_answers_as_nagi_relies_on() {
 }
 
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "the harness names the API server by the environment")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the harness names the API server by the environment"
+)]
 async fn a_real_api_server_answers_the_same() {
     let Some(path) = std::env::var_os(REAL) else {
         println!("skipped: {REAL} names no kubeconfig of a real API server");
@@ -38,11 +41,15 @@ async fn a_real_api_server_answers_the_same() {
     };
     let kubeconfig = Kubeconfig::read_from(path).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    suite(&Server { client: Client::try_from(config.unwrap()).unwrap() }).await;
+    suite(&Server {
+        client: Client::try_from(config.unwrap()).unwrap(),
+    })
+    .await;
 }
 
 async fn suite(server: &Server) {
-    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
+    let namespace =
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
     server.post("/api/v1/namespaces", &namespace).await;
     merge_patches_keep_their_precondition(server).await;
     scale_drops_annotations_and_hides_zero(server).await;
@@ -63,10 +70,20 @@ struct Server {
 
 impl Server {
     async fn ask(&self, method: &str, path: &str, content: &str, body: &Value) -> (u16, Value) {
-        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        let request = Request::builder().method(method).uri(path).header("content-type", content);
+        let body = if body.is_null() {
+            Vec::new()
+        } else {
+            body.to_string().into_bytes()
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content);
         let asked = self.client.send(request.body(Body::from(body)).unwrap());
-        let response = tokio::time::timeout(PATIENCE, asked).await.unwrap().unwrap();
+        let response = tokio::time::timeout(PATIENCE, asked)
+            .await
+            .unwrap()
+            .unwrap();
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&bytes).unwrap_or_default())
@@ -105,7 +122,9 @@ impl Server {
             let mut body = response.into_body();
             let (mut text, mut lines) = (Vec::new(), Vec::new());
             while !enough(&lines) {
-                let Some(frame) = body.frame().await else { break };
+                let Some(frame) = body.frame().await else {
+                    break;
+                };
                 text.extend_from_slice(&frame.unwrap().into_data().unwrap_or_default());
                 while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
                     let line: Vec<u8> = text.drain(..=end).collect();
@@ -117,12 +136,17 @@ impl Server {
             }
             (status, lines)
         };
-        tokio::time::timeout(PATIENCE, watching).await.expect("the watch brings it")
+        tokio::time::timeout(PATIENCE, watching)
+            .await
+            .expect("the watch brings it")
     }
 }
 
 fn version(object: &Value) -> String {
-    object["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+    object["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 async fn merge_patches_keep_their_precondition(server: &Server) {
@@ -135,40 +159,78 @@ async fn merge_patches_keep_their_precondition(server: &Server) {
         })
     };
     let at = format!("{path}?fieldManager=nagi");
-    let (status, after) = server.patch(&at, MERGE, &patch(&version(&before), 0, json!("2"))).await;
+    let (status, after) = server
+        .patch(&at, MERGE, &patch(&version(&before), 0, json!("2")))
+        .await;
     assert_eq!(status, 200);
-    assert_eq!(after["spec"]["replicas"], 0, "zero is written out on the object");
+    assert_eq!(
+        after["spec"]["replicas"], 0,
+        "zero is written out on the object"
+    );
     assert_eq!(after["metadata"]["annotations"]["nagi.dev/replicas"], "2");
     let number = |object: &Value| version(object).parse::<u64>().unwrap();
-    assert!(number(&after) > number(&before), "versions are numbers that grow");
-    let (status, refused) = server.patch(&at, MERGE, &patch(&version(&before), 5, json!("9"))).await;
+    assert!(
+        number(&after) > number(&before),
+        "versions are numbers that grow"
+    );
+    let (status, refused) = server
+        .patch(&at, MERGE, &patch(&version(&before), 5, json!("9")))
+        .await;
     assert_eq!((status, &refused["reason"]), (409, &json!("Conflict")));
     let (_, unchanged) = server.get(&path).await;
     assert_eq!(unchanged["spec"]["replicas"], 0);
-    let (status, after) = server.patch(&at, MERGE, &patch(&version(&unchanged), 0, Value::Null)).await;
+    let (status, after) = server
+        .patch(&at, MERGE, &patch(&version(&unchanged), 0, Value::Null))
+        .await;
     assert_eq!(status, 200);
-    assert!(after["metadata"]["annotations"].get("nagi.dev/replicas").is_none(), "null removes");
+    assert!(
+        after["metadata"]["annotations"]
+            .get("nagi.dev/replicas")
+            .is_none(),
+        "null removes"
+    );
     // Deleted and made again: the version of the old one writes nothing on the new one.
     let again = server.deployment("precondition", 1).await;
-    let (status, _) = server.patch(&again, MERGE, &patch(&version(&after), 0, json!("1"))).await;
+    let (status, _) = server
+        .patch(&again, MERGE, &patch(&version(&after), 0, json!("1")))
+        .await;
     assert_eq!(status, 409);
     let (status, missing) = server.get(&format!("{path}-missing")).await;
-    assert_eq!((status, &missing["kind"], &missing["reason"]), (404, &json!("Status"), &json!("NotFound")));
+    assert_eq!(
+        (status, &missing["kind"], &missing["reason"]),
+        (404, &json!("Status"), &json!("NotFound"))
+    );
 }
 
 async fn scale_drops_annotations_and_hides_zero(server: &Server) {
     let path = server.deployment("scale", 2).await;
     let scale = format!("{path}/scale");
     let (status, shown) = server.get(&scale).await;
-    assert_eq!((status, &shown["kind"], &shown["spec"]), (200, &json!("Scale"), &json!({ "replicas": 2 })));
+    assert_eq!(
+        (status, &shown["kind"], &shown["spec"]),
+        (200, &json!("Scale"), &json!({ "replicas": 2 }))
+    );
     let (_, object) = server.get(&path).await;
-    assert_eq!(version(&shown), version(&object), "a Scale has the version of its object");
+    assert_eq!(
+        version(&shown),
+        version(&object),
+        "a Scale has the version of its object"
+    );
     let patch = json!({ "metadata": { "annotations": { "nagi.dev/replicas": "2" } }, "spec": { "replicas": 0 } });
     let (status, shown) = server.patch(&scale, MERGE, &patch).await;
-    assert_eq!((status, &shown["spec"]), (200, &json!({})), "zero is left out");
+    assert_eq!(
+        (status, &shown["spec"]),
+        (200, &json!({})),
+        "zero is left out"
+    );
     let (_, object) = server.get(&path).await;
     assert_eq!(object["spec"]["replicas"], 0);
-    assert!(object["metadata"]["annotations"].get("nagi.dev/replicas").is_none(), "dropped without a word");
+    assert!(
+        object["metadata"]["annotations"]
+            .get("nagi.dev/replicas")
+            .is_none(),
+        "dropped without a word"
+    );
     let stale = json!({ "metadata": { "resourceVersion": "1" }, "spec": { "replicas": 3 } });
     assert_eq!(server.patch(&scale, MERGE, &stale).await.0, 409);
 }
@@ -190,17 +252,38 @@ async fn the_writer_of_a_count_is_named(server: &Server) {
     let path = server.deployment("writer", 1).await;
     let owners = async |server: &Server| {
         let (_, object) = server.get(&path).await;
-        let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
-        let owning = entries.into_iter().filter(|entry| entry["fieldsV1"]["f:spec"].get("f:replicas").is_some());
+        let entries = object["metadata"]["managedFields"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let owning = entries
+            .into_iter()
+            .filter(|entry| entry["fieldsV1"]["f:spec"].get("f:replicas").is_some());
         owning
-            .map(|entry| (entry["manager"].as_str().unwrap().to_owned(), entry["subresource"].clone()))
+            .map(|entry| {
+                (
+                    entry["manager"].as_str().unwrap().to_owned(),
+                    entry["subresource"].clone(),
+                )
+            })
             .collect::<Vec<_>>()
     };
     let patch = json!({ "spec": { "replicas": 4 } });
-    server.patch(&format!("{path}/scale?fieldManager=kubectl-scale"), MERGE, &patch).await;
-    assert_eq!(owners(server).await, [("kubectl-scale".to_owned(), json!("scale"))]);
+    server
+        .patch(
+            &format!("{path}/scale?fieldManager=kubectl-scale"),
+            MERGE,
+            &patch,
+        )
+        .await;
+    assert_eq!(
+        owners(server).await,
+        [("kubectl-scale".to_owned(), json!("scale"))]
+    );
     let patch = json!({ "spec": { "replicas": 0 } });
-    server.patch(&format!("{path}?fieldManager=nagi"), MERGE, &patch).await;
+    server
+        .patch(&format!("{path}?fieldManager=nagi"), MERGE, &patch)
+        .await;
     assert_eq!(owners(server).await, [("nagi".to_owned(), Value::Null)]);
 }
 
@@ -213,7 +296,17 @@ async fn bad_writes_are_refused(server: &Server) {
     let (status, _) = server.patch(&path, MERGE, &other_uid).await;
     assert!(matches!(status, 409 | 422), "{status}");
     assert_eq!(server.patch(&path, "text/plain", &negative).await.0, 415);
-    assert_eq!(server.patch(&path, JSON_PATCH, &json!([{ "op": "test", "path": "/spec/replicas", "value": 9 }])).await.0, 422);
+    assert_eq!(
+        server
+            .patch(
+                &path,
+                JSON_PATCH,
+                &json!([{ "op": "test", "path": "/spec/replicas", "value": 9 }])
+            )
+            .await
+            .0,
+        422
+    );
 }
 
 async fn lists_come_in_pages(server: &Server) {
@@ -227,39 +320,79 @@ async fn lists_come_in_pages(server: &Server) {
         assert_eq!(status, 200);
         let items = page["items"].as_array().unwrap();
         assert!(items.len() <= 2);
-        names.extend(items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()));
+        names.extend(
+            items
+                .iter()
+                .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()),
+        );
         let version = version(&page);
-        assert_eq!(*first.get_or_insert(version.clone()), version, "one version for all pages");
-        let Some(token) = page["metadata"]["continue"].as_str() else { break };
+        assert_eq!(
+            *first.get_or_insert(version.clone()),
+            version,
+            "one version for all pages"
+        );
+        let Some(token) = page["metadata"]["continue"].as_str() else {
+            break;
+        };
         let escaped: String = token.bytes().map(|byte| format!("%{byte:02X}")).collect();
         next = format!("&continue={escaped}");
     }
     let mut sorted = names.clone();
     sorted.sort();
     assert_eq!(names, sorted);
-    assert!(names.iter().filter(|name| name.starts_with("page-")).count() == 5);
-    assert_eq!(server.get(&format!("{collection}?limit=2&continue=nonsense")).await.0, 400);
+    assert!(
+        names
+            .iter()
+            .filter(|name| name.starts_with("page-"))
+            .count()
+            == 5
+    );
+    assert_eq!(
+        server
+            .get(&format!("{collection}?limit=2&continue=nonsense"))
+            .await
+            .0,
+        400
+    );
 }
 
 async fn watches_bring_every_change(server: &Server) {
     let collection = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments");
     let (_, list) = server.get(&collection).await;
     let path = server.deployment("watched", 1).await;
-    server.patch(&path, MERGE, &json!({ "spec": { "replicas": 2 } })).await;
+    server
+        .patch(&path, MERGE, &json!({ "spec": { "replicas": 2 } }))
+        .await;
     server.ask("DELETE", &path, JSON, &Value::Null).await;
     let of = |lines: &[Value]| {
-        let ours = lines.iter().filter(|line| line["object"]["metadata"]["name"] == "watched");
-        ours.map(|line| line["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        let ours = lines
+            .iter()
+            .filter(|line| line["object"]["metadata"]["name"] == "watched");
+        ours.map(|line| line["type"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
-    let watch = format!("{collection}?watch=true&allowWatchBookmarks=true&resourceVersion={}", version(&list));
-    let (status, lines) = server.watch(&watch, |lines| of(lines).last().is_some_and(|last| last == "DELETED")).await;
+    let watch = format!(
+        "{collection}?watch=true&allowWatchBookmarks=true&resourceVersion={}",
+        version(&list)
+    );
+    let (status, lines) = server
+        .watch(&watch, |lines| {
+            of(lines).last().is_some_and(|last| last == "DELETED")
+        })
+        .await;
     assert_eq!(status, 200);
     let mut seen = of(&lines);
     seen.dedup();
     assert_eq!(seen, ["ADDED", "MODIFIED", "DELETED"]);
-    let deleted = lines.iter().rfind(|line| line["type"] == "DELETED").unwrap();
+    let deleted = lines
+        .iter()
+        .rfind(|line| line["type"] == "DELETED")
+        .unwrap();
     let number = |object: &Value| version(object).parse::<u64>().unwrap();
-    assert!(number(&deleted["object"]) > number(&list), "a deletion has a version of its own");
+    assert!(
+        number(&deleted["object"]) > number(&list),
+        "a deletion has a version of its own"
+    );
     // With the initial events asked for, a bookmark marks their end.
     let initial = format!(
         "{collection}?watch=true&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
@@ -268,7 +401,9 @@ async fn watches_bring_every_change(server: &Server) {
         line["type"] == "BOOKMARK"
             && line["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"] == "true"
     };
-    let (_, lines) = server.watch(&initial, |lines| lines.last().is_some_and(is_end)).await;
+    let (_, lines) = server
+        .watch(&initial, |lines| lines.last().is_some_and(is_end))
+        .await;
     assert!(lines.iter().any(|line| line["type"] == "ADDED"));
     let bookmark = lines.last().unwrap();
     assert_eq!(bookmark["object"]["kind"], "Deployment");
@@ -278,11 +413,18 @@ async fn watches_bring_every_change(server: &Server) {
 async fn old_watches_are_refused(server: &Server) {
     let collection = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments");
     let (status, lines) = server
-        .watch(&format!("{collection}?watch=true&resourceVersion=1"), |lines| !lines.is_empty())
+        .watch(
+            &format!("{collection}?watch=true&resourceVersion=1"),
+            |lines| !lines.is_empty(),
+        )
         .await;
     // As the status of the answer, or as a line of it: both are said by the real one.
     let last = lines.last().unwrap();
-    let code = if status == 200 { last["object"]["code"].clone() } else { json!(status) };
+    let code = if status == 200 {
+        last["object"]["code"].clone()
+    } else {
+        json!(status)
+    };
     assert_eq!(code, 410, "{status} {last}");
 }
 
@@ -298,12 +440,20 @@ async fn leases_are_taken_once(server: &Server) {
     assert_eq!(status, 201);
     let (status, refused) = server.post(&collection, &lease).await;
     assert_eq!((status, &refused["reason"]), (409, &json!("AlreadyExists")));
-    let take = |version: &str| json!({
-        "metadata": { "resourceVersion": version }, "spec": { "holderIdentity": "b", "leaseTransitions": 2 },
-    });
+    let take = |version: &str| {
+        json!({
+            "metadata": { "resourceVersion": version }, "spec": { "holderIdentity": "b", "leaseTransitions": 2 },
+        })
+    };
     let (status, taken) = server.patch(&path, MERGE, &take(&version(&held))).await;
-    assert_eq!((status, &taken["spec"]["leaseTransitions"]), (200, &json!(2)));
-    assert_eq!(server.patch(&path, MERGE, &take(&version(&held))).await.0, 409);
+    assert_eq!(
+        (status, &taken["spec"]["leaseTransitions"]),
+        (200, &json!(2))
+    );
+    assert_eq!(
+        server.patch(&path, MERGE, &take(&version(&held))).await.0,
+        409
+    );
     let released = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 } });
     assert_eq!(server.patch(&path, MERGE, &released).await.0, 200);
 }
@@ -313,7 +463,14 @@ async fn events_are_found_by_their_reporter(server: &Server) {
     let (_, object) = server.get(&path).await;
     let collection = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
     let name = "told.1";
-    server.ask("DELETE", &format!("{collection}/{name}"), JSON, &Value::Null).await;
+    server
+        .ask(
+            "DELETE",
+            &format!("{collection}/{name}"),
+            JSON,
+            &Value::Null,
+        )
+        .await;
     let event = json!({
         "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": { "name": name, "annotations": { "nagi.dev/changes": "{}" } },
         "eventTime": "2030-01-01T00:00:00.000000Z", "type": "Normal", "reason": "ScaledToZero", "action": "ScaledToZero",
@@ -322,12 +479,27 @@ async fn events_are_found_by_their_reporter(server: &Server) {
     });
     let (status, answer) = server.post(&collection, &event).await;
     assert_eq!(status, 201, "{answer}");
-    let series = json!({ "series": { "count": 2, "lastObservedTime": "2030-01-01T00:01:00.000000Z" } });
-    let (status, answer) = server.patch(&format!("{collection}/{name}"), MERGE, &series).await;
-    assert_eq!((status, &answer["series"]["count"]), (200, &json!(2)), "{answer}");
+    let series =
+        json!({ "series": { "count": 2, "lastObservedTime": "2030-01-01T00:01:00.000000Z" } });
+    let (status, answer) = server
+        .patch(&format!("{collection}/{name}"), MERGE, &series)
+        .await;
+    assert_eq!(
+        (status, &answer["series"]["count"]),
+        (200, &json!(2)),
+        "{answer}"
+    );
     for (selector, found) in [("nagi.dev%2Fscale-api", 1), ("somebody-else", 0)] {
-        let (status, list) = server.get(&format!("{collection}?fieldSelector=reportingController%3D{selector}")).await;
-        assert_eq!((status, list["items"].as_array().map(Vec::len)), (200, Some(found)), "{list}");
+        let (status, list) = server
+            .get(&format!(
+                "{collection}?fieldSelector=reportingController%3D{selector}"
+            ))
+            .await;
+        assert_eq!(
+            (status, list["items"].as_array().map(Vec::len)),
+            (200, Some(found)),
+            "{list}"
+        );
     }
 }
 
@@ -345,7 +517,12 @@ async fn custom_kinds_scale(server: &Server) {
             }],
         },
     });
-    server.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).await;
+    server
+        .post(
+            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+            &definition,
+        )
+        .await;
     let collection = format!("/apis/conformance.nagi.dev/v1/namespaces/{NAMESPACE}/runners");
     let path = format!("{collection}/one");
     let served = async {
@@ -353,7 +530,9 @@ async fn custom_kinds_scale(server: &Server) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, served).await.expect("the kind is served");
+    tokio::time::timeout(PATIENCE, served)
+        .await
+        .expect("the kind is served");
     server.ask("DELETE", &path, JSON, &Value::Null).await;
     let object = json!({
         "apiVersion": "conformance.nagi.dev/v1", "kind": "Runner", "metadata": { "name": "one" }, "spec": { "workers": 2 },

@@ -60,7 +60,11 @@ pub(crate) async fn run(args: &GatewayArgs) -> ExitCode {
         Err(error) => return serve::refuse_settings(&error, hint),
     };
     let role = Role::Gateway(kube);
-    match serve::run(Start { config, role }, async |_clock| std::future::pending().await).await {
+    match serve::run(Start { config, role }, async |_clock| {
+        std::future::pending().await
+    })
+    .await
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => serve::fail(&error, error.hint()),
     }

@@ -50,7 +50,9 @@ fn table(items: &[PoolItem]) -> Table {
             0 => String::new(),
             count => format!(" ({count} booting)"),
         };
-        let most = pool.nodes_max.map_or_else(String::new, |most| format!(" of {most}"));
+        let most = pool
+            .nodes_max
+            .map_or_else(String::new, |most| format!(" of {most}"));
         let replicas: u32 = pool.nodes.iter().map(|node| node.replicas).sum();
         table.row([
             Cell::from(words::clean(&pool.name)),

@@ -49,7 +49,11 @@ pub(crate) async fn run(args: &ServerArgs) -> ExitCode {
         Err(error) => return serve::refuse_settings(&error, hint),
     };
     let role = Role::Server(settings);
-    match serve::run(Start { config, role }, async |_clock| std::future::pending().await).await {
+    match serve::run(Start { config, role }, async |_clock| {
+        std::future::pending().await
+    })
+    .await
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => serve::fail(&error, error.hint()),
     }

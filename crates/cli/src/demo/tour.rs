@@ -263,7 +263,10 @@ impl<W: Write> Tour<'_, W> {
                 pool.saved.unwrap_or_default()
             ))?;
         }
-        let saved = pools.iter().filter_map(|pool| pool.saved).fold(0.0, f64::max);
+        let saved = pools
+            .iter()
+            .filter_map(|pool| pool.saved)
+            .fold(0.0, f64::max);
         self.expect(saved > 0.0, "some money saved", &saved.to_string())
     }
 

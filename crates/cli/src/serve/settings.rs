@@ -316,7 +316,11 @@ impl ServeConfig {
     }
 
     fn checked(args: &ServeArgs, home: &Home, wrong: &mut ConfigErrors) -> Self {
-        let host = if home.in_pod { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        let host = if home.in_pod {
+            Ipv4Addr::UNSPECIFIED
+        } else {
+            Ipv4Addr::LOCALHOST
+        };
         let local = |port| SocketAddr::from((host, port));
         let port = PORT.number(args.port.as_deref(), API_PORT, 1, u16::MAX);
         let port = wrong.note(port, API_PORT);
@@ -539,11 +543,20 @@ mod tests {
     // the probes of kubelet and the Service come from outside
     #[test]
     fn in_a_pod_every_address_is_served() {
-        let pod = Home { in_pod: true, ..home() };
+        let pod = Home {
+            in_pod: true,
+            ..home()
+        };
         let config = ServeConfig::resolve(&ServeArgs::default(), &pod).unwrap();
         assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
         assert_eq!(config.metrics_listen.to_string(), "0.0.0.0:9090");
-        let kube = |names: &str| KubeArgs { namespaces: Some(names.into()), ..KubeArgs::default() }.namespaces();
+        let kube = |names: &str| {
+            KubeArgs {
+                namespaces: Some(names.into()),
+                ..KubeArgs::default()
+            }
+            .namespaces()
+        };
         assert_eq!(kube("").unwrap(), None);
         assert_eq!(kube("project-a, project-b").unwrap().unwrap().len(), 2);
         assert!(kube("Bad").is_err());

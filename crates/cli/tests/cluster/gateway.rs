@@ -51,7 +51,10 @@ async fn the_first_request_wakes_with_the_rights_of_the_gateway_and_is_answered(
     let gateway = Process::start("gateway", Some(&double), &[]);
     let metrics = gateway.metrics;
     let waited = tokio::time::timeout(PATIENCE, async {
-        while exchange(metrics, "GET", "/ready", "", None).await.is_none_or(|answer| answer.status != 200) {
+        while exchange(metrics, "GET", "/ready", "", None)
+            .await
+            .is_none_or(|answer| answer.status != 200)
+        {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     });
@@ -60,19 +63,48 @@ async fn the_first_request_wakes_with_the_rights_of_the_gateway_and_is_answered(
     let host = Some("sample-app-a.project-a.localhost");
     let answer = loop {
         // Routes are read a moment after the first list.
-        let answer = exchange(gateway.main, "GET", "/", "", host).await.expect("an answer");
+        let answer = exchange(gateway.main, "GET", "/", "", host)
+            .await
+            .expect("an answer");
         if answer.status != 404 {
             break answer;
         }
     };
-    assert_eq!((answer.status, answer.text.as_str()), (200, "awake"), "{}", gateway.log());
-    let writes: Vec<_> = double.requests().into_iter().filter(|request| request.method == "PATCH").collect();
-    let counts: Vec<_> = writes.iter().filter(|request| request.path.contains("/apps/")).collect();
+    assert_eq!(
+        (answer.status, answer.text.as_str()),
+        (200, "awake"),
+        "{}",
+        gateway.log()
+    );
+    let writes: Vec<_> = double
+        .requests()
+        .into_iter()
+        .filter(|request| request.method == "PATCH")
+        .collect();
+    let counts: Vec<_> = writes
+        .iter()
+        .filter(|request| request.path.contains("/apps/"))
+        .collect();
     assert_eq!(counts.len(), 1, "{counts:?}");
-    assert!(counts[0].path.starts_with(&format!("{PATH}/scale?")), "{}", counts[0].path);
+    assert!(
+        counts[0].path.starts_with(&format!("{PATH}/scale?")),
+        "{}",
+        counts[0].path
+    );
     let body: Value = serde_json::from_slice(&counts[0].body).unwrap();
     assert_eq!(body[1]["value"], 2);
-    assert!(writes.iter().all(|request| !request.path.contains("/leases/")), "a gateway leads nobody");
-    let scraped = exchange(metrics, "GET", "/metrics", "", None).await.unwrap();
-    assert!(scraped.text.contains("nagi_wakes_total"), "{}", scraped.text);
+    assert!(
+        writes
+            .iter()
+            .all(|request| !request.path.contains("/leases/")),
+        "a gateway leads nobody"
+    );
+    let scraped = exchange(metrics, "GET", "/metrics", "", None)
+        .await
+        .unwrap();
+    assert!(
+        scraped.text.contains("nagi_wakes_total"),
+        "{}",
+        scraped.text
+    );
 }

@@ -98,7 +98,9 @@ impl Process {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
-        exchange(self.main, "POST", path, body, None).await.expect("an answer")
+        exchange(self.main, "POST", path, body, None)
+            .await
+            .expect("an answer")
     }
 
     /// Calls until the answer fits.
@@ -151,9 +153,12 @@ pub(crate) async fn exchange(
     body: &str,
     host: Option<&str>,
 ) -> Option<Answer> {
-    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
+        .await
+        .ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .ok()?;
     let request = hyper::Request::builder()
         .method(method)
         .uri(path)
@@ -163,7 +168,10 @@ pub(crate) async fn exchange(
     let asked = async {
         let response = sender.send_request(request).await.ok()?;
         let status = response.status().as_u16();
-        let bytes = http_body_util::BodyExt::collect(response.into_body()).await.ok()?.to_bytes();
+        let bytes = http_body_util::BodyExt::collect(response.into_body())
+            .await
+            .ok()?
+            .to_bytes();
         Some((status, bytes))
     };
     let both = async {

@@ -14,7 +14,11 @@ async fn cluster() -> Double {
 }
 
 fn keys(body: &Value) -> Vec<&str> {
-    body.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect()
+    body.as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key.as_str())
+        .collect()
 }
 
 async fn is_not_ready(process: &Process) {
@@ -26,9 +30,16 @@ async fn is_not_ready(process: &Process) {
     let again = process.get("/ready").await.unwrap();
     assert_eq!(again.status, 503);
     // The probe of the manifest waits 5 s.
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
     let health = process.get("/health").await.unwrap();
-    assert_eq!((health.status, keys(&health.body)), (200, vec!["status", "time"]));
+    assert_eq!(
+        (health.status, keys(&health.body)),
+        (200, vec!["status", "time"])
+    );
 }
 
 async fn is_ready(process: &Process) {
@@ -62,7 +73,11 @@ async fn a_server_without_a_configuration_starts_and_finds_one_that_comes_later(
     let double = cluster().await;
     let process = Process::start("server", None, &[]);
     is_not_ready(&process).await;
-    assert!(process.log().contains("no Kubernetes configuration"), "{}", process.log());
+    assert!(
+        process.log().contains("no Kubernetes configuration"),
+        "{}",
+        process.log()
+    );
     let directory = process.home().join(".kube");
     std::fs::create_dir(&directory).unwrap();
     std::fs::write(directory.join("config"), kubeconfig(&double)).unwrap();
@@ -78,7 +93,11 @@ async fn start_and_end_are_lines_of_the_log() {
     process.signal(nix::sys::signal::Signal::SIGTERM);
     let waited = Instant::now();
     while !process.log().contains("Shutting down server...") {
-        assert!(waited.elapsed() < Duration::from_secs(20), "{}", process.log());
+        assert!(
+            waited.elapsed() < Duration::from_secs(20),
+            "{}",
+            process.log()
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let log = process.log();

@@ -256,15 +256,26 @@ fn who_set_the_count_decides_what_a_change_without_record_means() {
     w.desired = Replicas(1);
     let gateway = outside_change(&w, Some(&CountWriter::Gateway), now()).unwrap();
     assert!(gateway.intent.scheduled.is_some(), "a wake keeps it");
-    assert_eq!(gateway.intent.remembered, WakeCount::new(3), "nobody wanted 1");
+    assert_eq!(
+        gateway.intent.remembered,
+        WakeCount::new(3),
+        "nobody wanted 1"
+    );
     let last = gateway.intent.changes.last().unwrap();
-    assert_eq!((last.action, &last.actor), (Action::WakeOnRequest, &Actor::Gateway));
+    assert_eq!(
+        (last.action, &last.actor),
+        (Action::WakeOnRequest, &Actor::Gateway)
+    );
     let other = CountWriter::Other("kubectl-scale".into());
     let other = outside_change(&w, Some(&other), now()).unwrap();
     assert_eq!(other.intent.scheduled, None);
     assert_eq!(other.intent.remembered, WakeCount::new(1));
     let last = other.intent.changes.last().unwrap();
-    assert!(last.reason.as_str().ends_with("by kubectl-scale"), "{}", last.reason);
+    assert!(
+        last.reason.as_str().ends_with("by kubectl-scale"),
+        "{}",
+        last.reason
+    );
     // A leftover "asleep" on a workload that is awake is cleared even where no change is recorded.
     w.intent.changes.clear();
     assert_eq!(outside_change(&w, None, now()).unwrap().intent.asleep, None);

@@ -70,7 +70,10 @@ impl Shared {
     /// The last word of an autoscaler about a pod.
     async fn advice(&self, id: &WorkloadId, uid: &str) -> Result<Option<Advice>, PortError> {
         let collection = format!("/api/v1/namespaces/{}/events", id.namespace);
-        let selector = format!("&fieldSelector={}", encoded(&format!("involvedObject.uid={uid}")));
+        let selector = format!(
+            "&fieldSelector={}",
+            encoded(&format!("involvedObject.uid={uid}"))
+        );
         let events: Vec<CoreEvent> = self.list_live(&collection, &selector).await?;
         let said = events.into_iter().filter_map(|event| {
             let coming = match event.reason.as_str() {
@@ -79,7 +82,10 @@ impl Shared {
                 "NotTriggerScaleUp" => false,
                 _ => return None,
             };
-            let at = event.last_timestamp.or(event.event_time).unwrap_or_default();
+            let at = event
+                .last_timestamp
+                .or(event.event_time)
+                .unwrap_or_default();
             let advice = Advice {
                 coming,
                 words: shortened(&event.message).into(),

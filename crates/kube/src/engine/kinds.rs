@@ -141,7 +141,11 @@ impl Shared {
                 namespace.clone(),
                 Arc::clone(&state),
             );
-            if self.kind_tasks.try_spawn(reflector.run(shutdown.clone())).is_err() {
+            if self
+                .kind_tasks
+                .try_spawn(reflector.run(shutdown.clone()))
+                .is_err()
+            {
                 tracing::warn!(resource = %kind.resource, "Too many kinds, this one is not served");
                 return;
             }
@@ -204,18 +208,31 @@ mod tests {
         let kind = kind_of_definition(&definition("Namespaced", ".spec.workers.count")).unwrap();
         assert_eq!(kind.resource.as_str(), "runners.example.com");
         assert_eq!(kind.path(None), "/apis/example.com/v1/runners");
-        assert_eq!(kind.count_patch(3), json!({ "spec": { "workers": { "count": 3 } } }));
+        assert_eq!(
+            kind.count_patch(3),
+            json!({ "spec": { "workers": { "count": 3 } } })
+        );
         let object = kind
             .parse(r#"{"metadata":{"name":"a","namespace":"p"},"spec":{"workers":{"count":2}},"status":{"replicas":1}}"#)
             .unwrap();
-        assert_eq!((object.spec.replicas, object.status.replicas), (Some(2), Some(1)));
+        assert_eq!(
+            (object.spec.replicas, object.status.replicas),
+            (Some(2), Some(1))
+        );
     }
 
     #[test]
     fn a_definition_without_one_is_none() {
-        assert_eq!(kind_of_definition(&definition("Cluster", ".spec.replicas")), None);
+        assert_eq!(
+            kind_of_definition(&definition("Cluster", ".spec.replicas")),
+            None
+        );
         for path in ["", ".", ".spec[0]", "spec.replicas"] {
-            assert_eq!(kind_of_definition(&definition("Namespaced", path)), None, "{path}");
+            assert_eq!(
+                kind_of_definition(&definition("Namespaced", path)),
+                None,
+                "{path}"
+            );
         }
     }
 }

@@ -152,7 +152,9 @@ impl Shared {
     /// Deployments that may not be read are an error; other kinds are left out.
     fn refused_list(&self, state: &State, problem: PortError) -> Result<(), PortError> {
         let deployments = self.deployments();
-        let is_deployments = deployments.states().any(|known| std::ptr::eq(&**known, state));
+        let is_deployments = deployments
+            .states()
+            .any(|known| std::ptr::eq(&**known, state));
         if is_deployments { Err(problem) } else { Ok(()) }
     }
 }

@@ -28,18 +28,33 @@ impl Shared {
                 // Cancel-safe: a tick that was not taken comes again.
                 _ = looks.tick() => {}
             }
-            if asked.elapsed() >= ASK && self.api.silent_for().is_none_or(|silence| silence >= ASK - LOOK) {
+            if asked.elapsed() >= ASK
+                && self
+                    .api
+                    .silent_for()
+                    .is_none_or(|silence| silence >= ASK - LOOK)
+            {
                 asked = Instant::now();
                 // Whoever authenticated may read this; the answer is noted where it comes in, and so is the failure.
                 drop(self.api.call(&Call::get("/version"), LIVE).await);
             }
-            let silent = self.api.silent_for().is_some_and(|silence| silence >= SILENCE_MAX);
+            let silent = self
+                .api
+                .silent_for()
+                .is_some_and(|silence| silence >= SILENCE_MAX);
             if silent && !away {
-                tracing::warn!(seconds = SILENCE_MAX.as_secs(), "API server does not answer");
+                tracing::warn!(
+                    seconds = SILENCE_MAX.as_secs(),
+                    "API server does not answer"
+                );
             }
             if away && !silent {
                 tracing::info!("API server answers again");
-                for state in self.all_watched().iter().flat_map(|watched| watched.states()) {
+                for state in self
+                    .all_watched()
+                    .iter()
+                    .flat_map(|watched| watched.states())
+                {
                     state.nudge();
                 }
                 for state in &self.others {

@@ -45,9 +45,14 @@ impl Shared {
         epoch: Option<u64>,
     ) -> Result<Arc<Workload>, PortError> {
         let id = &before.id;
-        if self.store.fencing(id).is_some_and(|(_, newer_format)| newer_format) {
+        if self
+            .store
+            .fencing(id)
+            .is_some_and(|(_, newer_format)| newer_format)
+        {
             return Err(PortError::Refused(
-                "a newer release of Nagi wrote its annotations; this one would destroy them".to_owned(),
+                "a newer release of Nagi wrote its annotations; this one would destroy them"
+                    .to_owned(),
             ));
         }
         let mut patch = if update.desired == before.desired {
@@ -60,7 +65,10 @@ impl Shared {
             "resourceVersion": before.version.to_string(),
             "annotations": annotate::write(&update.intent, epoch),
         });
-        let path = format!("{}?fieldManager={FIELD_MANAGER}", watched.kind.object_path(id));
+        let path = format!(
+            "{}?fieldManager={FIELD_MANAGER}",
+            watched.kind.object_path(id)
+        );
         let call = Call::with(Method::PATCH, path, Content::MergePatch, &patch);
         let lane = Lane::of(before.desired, update.desired);
         match self.in_turn(lane, &call).await {
@@ -108,13 +116,18 @@ impl Shared {
                 let scale: Bare = serde_json::from_slice(&body).unwrap_or_default();
                 let (version, now) = (scale.metadata.version(), self.clock.now());
                 self.store.apply_count(id, count.0, version, now);
-                let known = self.store.workload(id, now).filter(|known| known.version.0 >= version);
+                let known = self
+                    .store
+                    .workload(id, now)
+                    .filter(|known| known.version.0 >= version);
                 match known {
                     Some(known) => Ok(Arc::new(known)),
                     None => self.live(watched, id).await,
                 }
             }
-            Err(ApiError::Status { code: 422, message, .. }) => {
+            Err(ApiError::Status {
+                code: 422, message, ..
+            }) => {
                 let now = self.live(watched, id).await?;
                 if now.desired.is_zero() {
                     return Err(PortError::Refused(message));
@@ -130,7 +143,8 @@ impl Shared {
     fn tell(&self, watched: &Watched, before: &Workload, update: &IntentUpdate) {
         let last = update.intent.changes.last();
         if let Some(change) = last.filter(|last| before.intent.changes.last() != Some(last)) {
-            self.recorder.note(&watched.kind, &before.id, before.uid.as_str(), change);
+            self.recorder
+                .note(&watched.kind, &before.id, before.uid.as_str(), change);
         }
     }
 
@@ -154,4 +168,3 @@ fn written(before: &Workload, update: IntentUpdate, body: &[u8]) -> Workload {
         ..before.clone()
     }
 }
-

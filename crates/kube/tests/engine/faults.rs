@@ -18,16 +18,24 @@ async fn an_api_server_that_was_stopped_is_told_and_found_again() {
     lab.double.stop().await;
     let error = lab.engine.reachable().await.unwrap_err();
     assert!(matches!(&error, PortError::Unreachable(_)), "{error}");
-    assert!(error.to_string().contains("connection"), "A-056: the word is in the log: {error}");
+    assert!(
+        error.to_string().contains("connection"),
+        "A-056: the word is in the log: {error}"
+    );
     // The watch broke with it: nothing is answered from a cache that nobody feeds.
     eventually("reads to fail", async || {
-        lab.engine.get(&id(), Read::Cached).await.is_err_and(|error| is_unreachable(&error))
+        lab.engine
+            .get(&id(), Read::Cached)
+            .await
+            .is_err_and(|error| is_unreachable(&error))
     })
     .await;
     assert!(is_unreachable(&lab.engine.list().await.unwrap_err()));
-    lab.double.edit(PATH, |object| object["spec"]["replicas"] = json!(3));
+    lab.double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(3));
     lab.double.resume().await;
-    lab.sees("what changed meanwhile", |w| w.desired.0 == 3).await;
+    lab.sees("what changed meanwhile", |w| w.desired.0 == 3)
+        .await;
     eventually("lists", async || lab.engine.list().await.is_ok()).await;
     lab.engine.reachable().await.unwrap();
 }
@@ -40,16 +48,25 @@ async fn an_api_server_that_hangs_is_told_in_time() {
     let begun = Instant::now();
     let error = lab.engine.reachable().await.unwrap_err();
     assert!(matches!(error, PortError::Timeout(_)), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
     // The watch is open and silent; five seconds without any answer end the trust in it.
     eventually("reads to go live and fail", async || {
-        lab.engine.get(&id(), Read::Cached).await.is_err_and(|error| is_unreachable(&error))
+        lab.engine
+            .get(&id(), Read::Cached)
+            .await
+            .is_err_and(|error| is_unreachable(&error))
     })
     .await;
     assert!(is_unreachable(&lab.engine.list().await.unwrap_err()));
-    lab.double.edit(PATH, |object| object["spec"]["replicas"] = json!(4));
+    lab.double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(4));
     lab.double.lift(hang);
-    lab.sees("what changed meanwhile", |w| w.desired.0 == 4).await;
+    lab.sees("what changed meanwhile", |w| w.desired.0 == 4)
+        .await;
 }
 
 #[tokio::test]
@@ -59,7 +76,10 @@ async fn rights_that_are_taken_away_are_told_and_work_again_when_they_are_back()
     let denied = double.inject(Fault::status(403));
     let lab = Lab::on(double, Rights::Full);
     let error = lab.engine.reachable().await.unwrap_err();
-    assert!(matches!(&error, PortError::Refused(words) if words.contains("403")), "{error}");
+    assert!(
+        matches!(&error, PortError::Refused(words) if words.contains("403")),
+        "{error}"
+    );
     let error = lab.engine.get(&id(), Read::Cached).await.unwrap_err();
     assert!(matches!(error, PortError::Refused(_)), "{error}");
     lab.double.lift(denied);
@@ -76,7 +96,10 @@ async fn a_kind_that_may_not_be_read_takes_no_other_with_it() {
     let lab = Lab::on(double, Rights::Full);
     lab.synced().await;
     eventually("a list without them", async || {
-        lab.engine.list().await.is_ok_and(|listing| listing.items.len() == 1)
+        lab.engine
+            .list()
+            .await
+            .is_ok_and(|listing| listing.items.len() == 1)
     })
     .await;
 }
@@ -92,16 +115,18 @@ async fn watches_that_are_cut_or_too_old_lose_nothing() {
         if round % 2 == 1 {
             lab.double.compact();
         }
-        event(&mut events, |event| {
-            matches!(event, nagi_ports::WorkloadEvent::Changed(w) if w.id == named(&name))
-        })
+        event(
+            &mut events,
+            |event| matches!(event, nagi_ports::WorkloadEvent::Changed(w) if w.id == named(&name)),
+        )
         .await;
     }
     lab.double.delete(PATH);
     lab.double.compact();
-    event(&mut events, |event| {
-        matches!(event, nagi_ports::WorkloadEvent::Deleted(gone) if *gone == id())
-    })
+    event(
+        &mut events,
+        |event| matches!(event, nagi_ports::WorkloadEvent::Deleted(gone) if *gone == id()),
+    )
     .await;
 }
 
@@ -121,15 +146,27 @@ async fn a_watch_that_begins_with_an_error_is_begun_again() {
 async fn a_server_that_asks_to_wait_is_waited_for() {
     let lab = Lab::new().await;
     let before = lab.get().await;
-    let busy = Effect::Status { code: 429, retry_after: Some(1) };
-    lab.double.inject(Fault::always(busy.clone()).on(http::Method::PATCH).times(1));
+    let busy = Effect::Status {
+        code: 429,
+        retry_after: Some(1),
+    };
+    lab.double
+        .inject(Fault::always(busy.clone()).on(http::Method::PATCH).times(1));
     let begun = Instant::now();
     let asleep = lab.engine.write(&before, sleep(&before)).await.unwrap();
     assert!(begun.elapsed() >= Duration::from_secs(1));
     // One that asks for longer than anybody waits is told to the caller instead.
-    let long = Effect::Status { code: 429, retry_after: Some(60) };
-    lab.double.inject(Fault::always(long).on(http::Method::PATCH).times(1));
-    let error = lab.engine.write(&asleep, wake(&asleep, 2)).await.unwrap_err();
+    let long = Effect::Status {
+        code: 429,
+        retry_after: Some(60),
+    };
+    lab.double
+        .inject(Fault::always(long).on(http::Method::PATCH).times(1));
+    let error = lab
+        .engine
+        .write(&asleep, wake(&asleep, 2))
+        .await
+        .unwrap_err();
     assert!(is_unreachable(&error), "{error}");
     lab.engine.write(&asleep, wake(&asleep, 2)).await.unwrap();
 }
@@ -150,14 +187,22 @@ async fn a_token_that_was_rotated_is_read_again() {
         "users": [{ "name": "u", "user": { "tokenFile": "token" } }],
         "contexts": [{ "name": "c", "context": { "cluster": "k", "user": "u" } }],
     });
-    std::fs::File::create(&file).unwrap().write_all(config.to_string().as_bytes()).unwrap();
-    let source = Source::Rules { kubeconfig: Some(file.into_os_string()), home: None };
+    std::fs::File::create(&file)
+        .unwrap()
+        .write_all(config.to_string().as_bytes())
+        .unwrap();
+    let source = Source::Rules {
+        kubeconfig: Some(file.into_os_string()),
+        home: None,
+    };
     let lab = Lab::from_source(double, source, Rights::Full);
     lab.synced().await;
     std::fs::write(&token, "second").unwrap();
     lab.double.require_token("second");
     lab.double.cut_watches();
-    let before = lab.sees("the workload under the new token", |w| w.desired.0 == 2).await;
+    let before = lab
+        .sees("the workload under the new token", |w| w.desired.0 == 2)
+        .await;
     eventually("a write under the new token", async || {
         lab.engine.write(&before, sleep(&before)).await.is_ok()
     })
@@ -170,10 +215,16 @@ async fn a_configuration_that_comes_later_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let double = Double::start().await;
     double.put(objects::deployment("project-a", "sample-app-a", 2));
-    let source = Source::Rules { kubeconfig: None, home: Some(directory.path().to_owned()) };
+    let source = Source::Rules {
+        kubeconfig: None,
+        home: Some(directory.path().to_owned()),
+    };
     let lab = Lab::from_source(double, source, Rights::Full);
     let error = lab.engine.reachable().await.unwrap_err();
-    assert!(matches!(&error, PortError::Unreachable(words) if words.contains(".kube/config")), "{error}");
+    assert!(
+        matches!(&error, PortError::Unreachable(words) if words.contains(".kube/config")),
+        "{error}"
+    );
     let config = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: k, cluster: {{server: \"{}\"}}}}]\n\
          contexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n",
@@ -189,10 +240,17 @@ async fn a_configuration_that_comes_later_is_found() {
 async fn a_lost_answer_is_a_timeout_and_the_next_read_tells_what_happened() {
     let lab = Lab::new().await;
     let before = lab.get().await;
-    lab.double.inject(Fault::always(Effect::LoseAnswer).on(http::Method::PATCH).times(1));
+    lab.double.inject(
+        Fault::always(Effect::LoseAnswer)
+            .on(http::Method::PATCH)
+            .times(1),
+    );
     let error = lab.engine.write(&before, sleep(&before)).await.unwrap_err();
     assert!(matches!(error, PortError::Timeout(_)), "{error}");
     let now = lab.get().await;
     assert_eq!(now.desired.0, 0);
-    assert_eq!(now.intent.remembered.map(|count| count.replicas().0), Some(2));
+    assert_eq!(
+        now.intent.remembered.map(|count| count.replicas().0),
+        Some(2)
+    );
 }

@@ -69,7 +69,10 @@ impl Lab {
     }
 
     pub(crate) async fn synced(&self) {
-        eventually("the first list", async || self.engine.reachable().await.is_ok()).await;
+        eventually("the first list", async || {
+            self.engine.reachable().await.is_ok()
+        })
+        .await;
     }
 
     pub(crate) async fn get(&self) -> Arc<Workload> {
@@ -79,12 +82,14 @@ impl Lab {
     /// Waits until the cache shows what is looked for.
     pub(crate) async fn sees(&self, what: &str, sees: impl Fn(&Workload) -> bool) -> Arc<Workload> {
         let mut found = None;
-        eventually(what, async || match self.engine.get(&id(), Read::Cached).await {
-            Ok(workload) if sees(&workload) => {
-                found = Some(workload);
-                true
+        eventually(what, async || {
+            match self.engine.get(&id(), Read::Cached).await {
+                Ok(workload) if sees(&workload) => {
+                    found = Some(workload);
+                    true
+                }
+                Ok(_) | Err(_) => false,
             }
-            Ok(_) | Err(_) => false,
         })
         .await;
         found.unwrap()
@@ -93,7 +98,9 @@ impl Lab {
     /// Patches of workloads that the double was asked for.
     pub(crate) fn patches(&self) -> Vec<nagi_kube_double::Recorded> {
         let requests = self.double.requests().into_iter();
-        requests.filter(|request| request.method == "PATCH" && request.path.contains("/apps/")).collect()
+        requests
+            .filter(|request| request.method == "PATCH" && request.path.contains("/apps/"))
+            .collect()
     }
 }
 
@@ -102,7 +109,10 @@ pub(crate) fn id() -> WorkloadId {
 }
 
 pub(crate) fn named(name: &str) -> WorkloadId {
-    WorkloadId::deployment(Namespace::new("project-a").unwrap(), Name::new(name).unwrap())
+    WorkloadId::deployment(
+        Namespace::new("project-a").unwrap(),
+        Name::new(name).unwrap(),
+    )
 }
 
 /// What puts a workload to sleep.
@@ -173,7 +183,9 @@ pub(crate) async fn event(
             }
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("the event comes")
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("the event comes")
 }
 
 pub(crate) fn is_unreachable(error: &PortError) -> bool {

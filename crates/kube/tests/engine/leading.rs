@@ -39,12 +39,16 @@ fn process(double: &Double, identity: &str) -> Process {
 impl Process {
     async fn leads(&self) {
         let mut leadership = self.leading.leadership();
-        tokio::time::timeout(PATIENCE, leadership.gained()).await.expect("it leads");
+        tokio::time::timeout(PATIENCE, leadership.gained())
+            .await
+            .expect("it leads");
     }
 
     async fn no_longer_leads(&self) {
         let mut leadership = self.leading.leadership();
-        tokio::time::timeout(PATIENCE, leadership.lost()).await.expect("it leads no more");
+        tokio::time::timeout(PATIENCE, leadership.lost())
+            .await
+            .expect("it leads no more");
     }
 }
 
@@ -67,18 +71,30 @@ async fn of_two_processes_one_leads_and_the_other_follows_at_once_when_it_ends()
     assert_eq!(lease(&double)["holderIdentity"], "first");
     let second = process(&double, "second");
     eventually("the second to see the Lease", async || {
-        double.requests().iter().filter(|request| request.path == LEASE).count() > 4
+        double
+            .requests()
+            .iter()
+            .filter(|request| request.path == LEASE)
+            .count()
+            > 4
     })
     .await;
     let mut leadership = second.leading.leadership();
     let waiting = tokio::time::timeout(Duration::from_millis(10), leadership.gained()).await;
     assert!(waiting.is_err(), "two lead");
     let asked = Instant::now();
-    first.supervisor.run_until(std::future::ready(()), PATIENCE).await.unwrap();
+    first
+        .supervisor
+        .run_until(std::future::ready(()), PATIENCE)
+        .await
+        .unwrap();
     second.leads().await;
     let taken = asked.elapsed();
     println!("hand-over took {taken:?}");
-    assert!(taken < Duration::from_secs(5), "it was let go, not waited for: {taken:?}");
+    assert!(
+        taken < Duration::from_secs(5),
+        "it was let go, not waited for: {taken:?}"
+    );
     assert_eq!(lease(&double)["holderIdentity"], "second");
     assert_eq!(lease(&double)["leaseTransitions"], 2);
 }
@@ -89,17 +105,39 @@ async fn a_leader_writes_its_term_and_rises_above_one_that_it_meets() {
     let double = cluster().await;
     let process = process(&double, "first");
     process.leads().await;
-    let before = process.leading.get(&id(), nagi_ports::Read::Cached).await.unwrap();
-    let asleep = process.leading.write(&before, sleep(&before)).await.unwrap();
-    let epoch = |double: &Double| double.get(PATH).unwrap()["metadata"]["annotations"][annotation::EPOCH].clone();
+    let before = process
+        .leading
+        .get(&id(), nagi_ports::Read::Cached)
+        .await
+        .unwrap();
+    let asleep = process
+        .leading
+        .write(&before, sleep(&before))
+        .await
+        .unwrap();
+    let epoch = |double: &Double| {
+        double.get(PATH).unwrap()["metadata"]["annotations"][annotation::EPOCH].clone()
+    };
     assert_eq!(epoch(&double), "1");
     // Written in a later term: the Lease was deleted and made anew.
-    double.edit(PATH, |object| object["metadata"]["annotations"][annotation::EPOCH] = json!("41"));
+    double.edit(PATH, |object| {
+        object["metadata"]["annotations"][annotation::EPOCH] = json!("41")
+    });
     eventually("the later term", async || {
-        process.leading.get(&id(), nagi_ports::Read::Cached).await.unwrap().version > asleep.version
+        process
+            .leading
+            .get(&id(), nagi_ports::Read::Cached)
+            .await
+            .unwrap()
+            .version
+            > asleep.version
     })
     .await;
-    let met = process.leading.get(&id(), nagi_ports::Read::Cached).await.unwrap();
+    let met = process
+        .leading
+        .get(&id(), nagi_ports::Read::Cached)
+        .await
+        .unwrap();
     process.leading.write(&met, sleep(&met)).await.unwrap();
     assert_eq!(lease(&double)["leaseTransitions"], 42);
     assert_eq!(epoch(&double), "42");
@@ -110,13 +148,21 @@ async fn a_process_that_lost_the_lease_writes_nothing() {
     let double = cluster().await;
     let process = process(&double, "first");
     process.leads().await;
-    let before = process.leading.get(&id(), nagi_ports::Read::Cached).await.unwrap();
+    let before = process
+        .leading
+        .get(&id(), nagi_ports::Read::Cached)
+        .await
+        .unwrap();
     double.edit(LEASE, |lease| {
         lease["spec"]["holderIdentity"] = json!("other");
         lease["spec"]["leaseTransitions"] = json!(7);
     });
     process.no_longer_leads().await;
-    let refused = process.leading.write(&before, sleep(&before)).await.unwrap_err();
+    let refused = process
+        .leading
+        .write(&before, sleep(&before))
+        .await
+        .unwrap_err();
     assert!(matches!(refused, PortError::Refused(_)), "{refused}");
     assert_eq!(double.get(PATH).unwrap()["spec"]["replicas"], 2);
 }
@@ -130,7 +176,11 @@ async fn a_leader_that_cannot_renew_stops_to_decide_before_others_begin() {
     let begun = Instant::now();
     process.no_longer_leads().await;
     // The Lease runs out for others 15 s after its last renewal.
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
     double.lift(hang);
     process.leads().await;
 }
@@ -141,7 +191,15 @@ async fn a_process_without_rights_on_the_lease_decides_nothing_and_reads_on() {
     double.inject(Fault::status(403).at("/leases"));
     let process = process(&double, "first");
     eventually("reads", async || process.leading.list().await.is_ok()).await;
-    let before = process.leading.get(&id(), nagi_ports::Read::Cached).await.unwrap();
-    let refused = process.leading.write(&before, sleep(&before)).await.unwrap_err();
+    let before = process
+        .leading
+        .get(&id(), nagi_ports::Read::Cached)
+        .await
+        .unwrap();
+    let refused = process
+        .leading
+        .write(&before, sleep(&before))
+        .await
+        .unwrap_err();
     assert!(matches!(refused, PortError::Refused(_)), "{refused}");
 }

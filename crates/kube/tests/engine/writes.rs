@@ -17,12 +17,20 @@ async fn sleep_is_one_merge_patch_with_count_memory_and_version() {
     assert_eq!(after.desired.0, 0);
     assert_eq!(after.intent.remembered, WakeCount::new(2));
     let patches = lab.patches();
-    let [patch] = patches.as_slice() else { panic!("{patches:?}") };
+    let [patch] = patches.as_slice() else {
+        panic!("{patches:?}")
+    };
     assert_eq!(patch.path, format!("{PATH}?fieldManager=nagi"));
-    assert_eq!(patch.content_type.as_deref(), Some("application/merge-patch+json"));
+    assert_eq!(
+        patch.content_type.as_deref(),
+        Some("application/merge-patch+json")
+    );
     let body: Value = serde_json::from_slice(&patch.body).unwrap();
     assert_eq!(body["spec"], json!({ "replicas": 0 }));
-    assert_eq!(body["metadata"]["resourceVersion"], before.version.to_string());
+    assert_eq!(
+        body["metadata"]["resourceVersion"],
+        before.version.to_string()
+    );
     let annotations = &body["metadata"]["annotations"];
     assert_eq!(annotations[annotation::REPLICAS], "2");
     assert_eq!(annotations[annotation::ASLEEP_BY], "api");
@@ -44,7 +52,11 @@ async fn a_wake_removes_what_only_a_sleeper_has() {
     let awake = lab.engine.write(&asleep, wake(&asleep, 2)).await.unwrap();
     assert_eq!((awake.desired.0, awake.intent.asleep.clone()), (2, None));
     let object = lab.double.get(PATH).unwrap();
-    assert!(object["metadata"]["annotations"].get(annotation::ASLEEP_SINCE).is_none());
+    assert!(
+        object["metadata"]["annotations"]
+            .get(annotation::ASLEEP_SINCE)
+            .is_none()
+    );
     assert_eq!(object["metadata"]["annotations"][annotation::REPLICAS], "2");
 }
 
@@ -53,7 +65,8 @@ async fn a_wake_removes_what_only_a_sleeper_has() {
 async fn a_write_on_an_old_observation_is_a_conflict_and_writes_nothing() {
     let lab = Lab::new().await;
     let before = lab.get().await;
-    lab.double.edit(PATH, |object| object["spec"]["replicas"] = json!(5));
+    lab.double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(5));
     let refused = lab.engine.write(&before, sleep(&before)).await;
     assert_eq!(refused.unwrap_err(), PortError::Conflict);
     assert_eq!(lab.double.get(PATH).unwrap()["spec"]["replicas"], 5);
@@ -69,7 +82,11 @@ async fn a_workload_that_was_made_again_is_not_written_on_the_word_of_the_old_on
     let lab = Lab::new().await;
     let before = lab.get().await;
     lab.double.delete(PATH);
-    lab.double.put(nagi_kube_double::objects::deployment("project-a", "sample-app-a", 1));
+    lab.double.put(nagi_kube_double::objects::deployment(
+        "project-a",
+        "sample-app-a",
+        1,
+    ));
     let refused = lab.engine.write(&before, sleep(&before)).await;
     assert_eq!(refused.unwrap_err(), PortError::Conflict);
     let now = lab.engine.get(&id(), Read::Cached).await.unwrap();
@@ -83,11 +100,16 @@ async fn a_write_that_may_not_be_is_refused_with_the_words_of_the_api_server() {
     let lab = Lab::new().await;
     let before = lab.get().await;
     for code in [403, 422] {
-        lab.double.inject(Fault::status(code).on(http::Method::PATCH).times(1));
+        lab.double
+            .inject(Fault::status(code).on(http::Method::PATCH).times(1));
         let refused = lab.engine.write(&before, sleep(&before)).await.unwrap_err();
-        assert!(matches!(&refused, PortError::Refused(words) if words.contains(&code.to_string())), "{refused}");
+        assert!(
+            matches!(&refused, PortError::Refused(words) if words.contains(&code.to_string())),
+            "{refused}"
+        );
     }
-    lab.double.inject(Fault::status(500).on(http::Method::PATCH).times(1));
+    lab.double
+        .inject(Fault::status(500).on(http::Method::PATCH).times(1));
     let failed = lab.engine.write(&before, sleep(&before)).await.unwrap_err();
     assert!(matches!(failed, PortError::Internal(_)), "{failed}");
     assert_eq!(lab.double.get(PATH).unwrap()["spec"]["replicas"], 2);
@@ -97,9 +119,12 @@ async fn a_write_that_may_not_be_is_refused_with_the_words_of_the_api_server() {
 async fn what_a_newer_release_wrote_is_not_overwritten() {
     let lab = Lab::new().await;
     lab.double.edit(PATH, |object| {
-        object["metadata"]["annotations"] = json!({ annotation::FORMAT: "2", annotation::REPLICAS: "4" });
+        object["metadata"]["annotations"] =
+            json!({ annotation::FORMAT: "2", annotation::REPLICAS: "4" });
     });
-    let before = lab.sees("the annotation", |w| w.intent.remembered.is_some()).await;
+    let before = lab
+        .sees("the annotation", |w| w.intent.remembered.is_some())
+        .await;
     let refused = lab.engine.write(&before, sleep(&before)).await.unwrap_err();
     assert!(matches!(refused, PortError::Refused(_)), "{refused}");
     assert_eq!(lab.patches().len(), 0);
@@ -125,13 +150,22 @@ async fn many_gateways_wake_through_scale_and_one_takes_effect() {
     let patches = lab.patches();
     assert_eq!(patches.len(), 2);
     for patch in &patches {
-        assert_eq!(patch.path, format!("{PATH}/scale?fieldManager=nagi-gateway"));
-        assert_eq!(patch.content_type.as_deref(), Some("application/json-patch+json"));
+        assert_eq!(
+            patch.path,
+            format!("{PATH}/scale?fieldManager=nagi-gateway")
+        );
+        assert_eq!(
+            patch.content_type.as_deref(),
+            Some("application/json-patch+json")
+        );
         let body: Value = serde_json::from_slice(&patch.body).unwrap();
-        assert_eq!(body, json!([
-            { "op": "test", "path": "/spec", "value": {} },
-            { "op": "add", "path": "/spec/replicas", "value": 2 },
-        ]));
+        assert_eq!(
+            body,
+            json!([
+                { "op": "test", "path": "/spec", "value": {} },
+                { "op": "add", "path": "/spec/replicas", "value": 2 },
+            ])
+        );
     }
     // The second changed nothing: the count was set once, and what is remembered is untouched.
     let object = lab.double.get(PATH).unwrap();
