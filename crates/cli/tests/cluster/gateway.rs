@@ -99,12 +99,16 @@ async fn the_first_request_wakes_with_the_rights_of_the_gateway_and_is_answered(
             .all(|request| !request.path.contains("/leases/")),
         "a gateway leads nobody"
     );
-    let scraped = exchange(metrics, "GET", "/metrics", "", None)
-        .await
-        .unwrap();
-    assert!(
-        scraped.text.contains("nagi_wakes_total"),
-        "{}",
-        scraped.text
-    );
+    let counted = tokio::time::timeout(PATIENCE, async {
+        let scrape = async || {
+            exchange(metrics, "GET", "/metrics", "", None)
+                .await
+                .unwrap()
+                .text
+        };
+        while !scrape().await.contains("nagi_wakes_total{") {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    });
+    counted.await.expect("the wake is counted");
 }

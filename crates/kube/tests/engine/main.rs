@@ -5,4 +5,5 @@ mod lab;
 mod leading;
 mod others;
 mod reads;
+mod real;
 mod writes;
