@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cmd::Verb;
+use crate::cmd::gateway::GatewayArgs;
 use crate::cmd::server::ServerArgs;
 use crate::exit::Exit;
 use crate::output::Format;
@@ -104,6 +105,8 @@ pub(crate) enum Command {
     Demo(Box<demo::DemoArgs>),
     /// Serve the API on a Kubernetes cluster; what `nagi` alone does
     Server(Box<ServerArgs>),
+    /// Hold, wake and proxy requests on a Kubernetes cluster
+    Gateway(Box<GatewayArgs>),
     /// A sample app of the demo
     #[command(hide = true)]
     Sample(sample::Sample),

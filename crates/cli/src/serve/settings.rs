@@ -38,11 +38,11 @@ const PORT: Setting = Setting {
     flag: "--port",
     env: "PORT",
 };
-const METRICS_LISTEN: Setting = Setting {
+pub(crate) const METRICS_LISTEN: Setting = Setting {
     flag: "--metrics-listen",
     env: "NAGI_METRICS_LISTEN",
 };
-const GATEWAY_LISTEN: Setting = Setting {
+pub(crate) const GATEWAY_LISTEN: Setting = Setting {
     flag: "--gateway-listen",
     env: "NAGI_GATEWAY_LISTEN",
 };
@@ -50,7 +50,7 @@ const STATE_DIR: Setting = Setting {
     flag: "--state-dir",
     env: "NAGI_STATE_DIR",
 };
-const LOG_LEVEL: Setting = Setting {
+pub(crate) const LOG_LEVEL: Setting = Setting {
     flag: "--log-level",
     env: "LOG_LEVEL",
 };
@@ -94,7 +94,15 @@ const TRUSTED_PROXIES: Setting = Setting {
     flag: "--trusted-proxies",
     env: "NAGI_TRUSTED_PROXIES",
 };
-const HOLD_SECONDS: Setting = Setting {
+pub(crate) const KUBECONFIG: Setting = Setting {
+    flag: "--kubeconfig",
+    env: "KUBECONFIG",
+};
+pub(crate) const NAMESPACES: Setting = Setting {
+    flag: "--namespaces",
+    env: "NAGI_NAMESPACES",
+};
+pub(crate) const HOLD_SECONDS: Setting = Setting {
     flag: "--hold-seconds",
     env: "NAGI_HOLD_SECONDS",
 };
@@ -103,7 +111,7 @@ const HOLD_SECONDS: Setting = Setting {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct ServeArgs {
-    /// Address of the REST API [default: 127.0.0.1:8080]
+    /// Address of the REST API [default: 127.0.0.1:8080; in a pod 0.0.0.0:8080]
     #[arg(long, env = LISTEN.env, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<String>,
 
@@ -111,7 +119,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = PORT.env, value_name = "PORT")]
     pub(crate) port: Option<String>,
 
-    /// Address of /metrics [default: 127.0.0.1:9090]
+    /// Address of /metrics [default: 127.0.0.1:9090; in a pod 0.0.0.0:9090]
     #[arg(long, env = METRICS_LISTEN.env, value_name = "ADDRESS:PORT")]
     pub(crate) metrics_listen: Option<String>,
 
@@ -171,6 +179,20 @@ pub(crate) struct ServeArgs {
     /// How long the gateway holds a request for a sleeping workload, in seconds, 1 to 3600 [default: 25]
     #[arg(long, env = HOLD_SECONDS.env, value_name = "SECONDS")]
     pub(crate) hold_seconds: Option<String>,
+}
+
+/// The settings of the roles that work on a cluster, as text.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub(crate) struct KubeArgs {
+    /// Files that say how the API server is reached, as kubectl reads them
+    /// [default: the service account in a pod, else `~/.kube/config`]
+    #[arg(long, env = KUBECONFIG.env, value_name = "FILES")]
+    pub(crate) kubeconfig: Option<std::ffi::OsString>,
+
+    /// Namespaces to look at, separated by commas; rights are needed in these only [default: all]
+    #[arg(long, env = NAMESPACES.env, value_name = "NAMES")]
+    pub(crate) namespaces: Option<String>,
 }
 
 /// The settings, checked.
@@ -294,7 +316,12 @@ impl ServeConfig {
     }
 
     fn checked(args: &ServeArgs, home: &Home, wrong: &mut ConfigErrors) -> Self {
-        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let host = if home.in_pod {
+            Ipv4Addr::UNSPECIFIED
+        } else {
+            Ipv4Addr::LOCALHOST
+        };
+        let local = |port| SocketAddr::from((host, port));
         let port = PORT.number(args.port.as_deref(), API_PORT, 1, u16::MAX);
         let port = wrong.note(port, API_PORT);
         let mut address = |setting: Setting, text: &Option<String>, default| {
@@ -337,6 +364,19 @@ impl ServeConfig {
             rate_limit: rate_limit(args, wrong),
             trusted_proxies: wrong.note(trusted_proxies(args), Vec::new()),
             hold: Duration::from_secs(wrong.note(hold, HOLD_DEFAULT.as_secs())),
+        }
+    }
+}
+
+impl KubeArgs {
+    /// The namespaces to look at; `None` for all.
+    ///
+    /// # Errors
+    /// A text that is no namespace.
+    pub(crate) fn namespaces(&self) -> Result<Option<Vec<Namespace>>, ConfigError> {
+        match list(self.namespaces.as_deref()) {
+            names if names.is_empty() => Ok(None),
+            names => namespaces(NAMESPACES, names).map(Some),
         }
     }
 }
@@ -406,6 +446,8 @@ pub(crate) struct Home {
     pub(crate) directory: Option<PathBuf>,
     /// Name of the state directory below them.
     pub(crate) name: &'static str,
+    /// This process serves in a pod: kubelet and the Service reach it from outside.
+    pub(crate) in_pod: bool,
 }
 
 impl Home {
@@ -425,6 +467,21 @@ impl Home {
             state: absolute("XDG_STATE_HOME"),
             directory: absolute("HOME"),
             name: "nagi",
+            in_pod: false,
+        }
+    }
+
+    /// The same for a role of the cluster. Its state is there: a pod without a home directory is no error.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the composition root reads the environment"
+    )]
+    pub(crate) fn of_cluster_role() -> Self {
+        let home = Self::from_environment();
+        Self {
+            directory: home.directory.or_else(|| Some(PathBuf::from("/"))),
+            in_pod: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+            ..home
         }
     }
 
@@ -458,6 +515,7 @@ mod tests {
             state: None,
             directory: Some("/home/member".into()),
             name: "nagi",
+            in_pod: false,
         }
     }
 
@@ -480,6 +538,28 @@ mod tests {
         );
         assert_eq!(config.rails, Guardrails::default());
         assert_eq!(config.rate_limit, RateLimit::default());
+    }
+
+    // the probes of kubelet and the Service come from outside
+    #[test]
+    fn in_a_pod_every_address_is_served() {
+        let pod = Home {
+            in_pod: true,
+            ..home()
+        };
+        let config = ServeConfig::resolve(&ServeArgs::default(), &pod).unwrap();
+        assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
+        assert_eq!(config.metrics_listen.to_string(), "0.0.0.0:9090");
+        let kube = |names: &str| {
+            KubeArgs {
+                namespaces: Some(names.into()),
+                ..KubeArgs::default()
+            }
+            .namespaces()
+        };
+        assert_eq!(kube("").unwrap(), None);
+        assert_eq!(kube("project-a, project-b").unwrap().unwrap().len(), 2);
+        assert!(kube("Bad").is_err());
     }
 
     // A-162, W-A20
