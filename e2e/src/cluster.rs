@@ -94,32 +94,23 @@ impl Cluster {
         autoscaler: Option<Duration>,
     ) -> anyhow::Result<()> {
         let surroundings = &self.surroundings;
-        let (addons, nodes) = std::thread::scope(|scope| {
-            let starting: Vec<_> = options
-                .nodes
-                .iter()
-                .map(|kind| scope.spawn(move || surroundings.add_node(kind)))
-                .collect();
-            let addons = addons::apply(&surroundings.kubectl());
-            let nodes: Vec<anyhow::Result<Node>> = starting
-                .into_iter()
-                .map(|thread| {
-                    thread
-                        .join()
-                        .unwrap_or_else(|_| Err(anyhow::anyhow!("the start of a node panicked")))
-                })
-                .collect();
-            (addons, nodes)
-        });
-        let mut failed = addons.err();
-        for node in nodes {
-            match node {
-                Ok(node) => self.nodes.push(node),
-                Err(error) => failed = failed.or(Some(error)),
-            }
+        let control_plane = &mut self.control_plane;
+        // What needs no API server goes on while it starts.
+        let (finished, prepared) = side_by_side(
+            &options.nodes,
+            |kind| surroundings.prepare_node(kind),
+            || {
+                control_plane.finish()?;
+                addons::apply(&surroundings.kubectl())
+            },
+        );
+        self.nodes = prepared?;
+        finished?;
+        for node in &mut self.nodes {
+            self.surroundings.join_node(node)?;
         }
-        if let Some(error) = failed {
-            return Err(error);
+        for node in &mut self.nodes {
+            self.surroundings.wait_for_node(node)?;
         }
         self.wait_for_deployment("kube-system", "coredns")?;
         if let Some(empty_for) = autoscaler {
@@ -174,6 +165,13 @@ impl Cluster {
     /// Imports an OCI archive into the containerds of all nodes, and of those that join later.
     pub fn load_image(&self, archive: &Path) -> anyhow::Result<()> {
         load_image(&self.surroundings.cluster, archive)
+    }
+
+    /// Loads the image of a small web server for pods of tests and gives its name: it answers on port 8080 with the name of
+    /// its pod, and `/web -get URL` in it is a client.
+    pub fn load_web_image(&self) -> anyhow::Result<&'static str> {
+        self.load_image(&image::web(&self.surroundings.stand_ins)?)?;
+        Ok(image::WEB)
     }
 
     /// Adds a node and waits until it is ready.
@@ -258,6 +256,34 @@ impl Surroundings {
     pub(crate) fn kubectl(&self) -> Kubectl {
         Kubectl::of(&self.kubernetes, &self.cluster)
     }
+}
+
+/// Does one thing for each kind of node, each in a thread, and another meanwhile.
+fn side_by_side<T>(
+    kinds: &[NodeKind],
+    each: impl Fn(&NodeKind) -> anyhow::Result<Node> + Sync,
+    meanwhile: impl FnOnce() -> anyhow::Result<T>,
+) -> (anyhow::Result<T>, anyhow::Result<Vec<Node>>) {
+    std::thread::scope(|scope| {
+        let each = &each;
+        let threads: Vec<_> = kinds
+            .iter()
+            .map(|kind| scope.spawn(move || each(kind)))
+            .collect();
+        let done = meanwhile();
+        let nodes = threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow::anyhow!("the start of a node panicked")))
+            })
+            // All are waited for, also after one has failed.
+            .collect::<Vec<_>>()
+            .into_iter()
+            .collect();
+        (done, nodes)
+    })
 }
 
 /// The record of a cluster that is up.

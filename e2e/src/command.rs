@@ -162,8 +162,7 @@ fn up(name: &str, request: &Request) -> anyhow::Result<()> {
                 "without root there are no nodes: only the API works, and pods stay Pending",
             );
         }
-        let mut control_plane = ControlPlane::start_as(name, &options, Lifetime::Person)?;
-        control_plane.is_up_now()?;
+        ControlPlane::start_alone(name, &options, Lifetime::Person)?;
     } else {
         let autoscaler = (!request.no_autoscaler)
             .then(|| request.empty_for.map_or(EMPTY_FOR, Duration::from_secs));

@@ -7,6 +7,7 @@
 mod configuration;
 mod ports;
 
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ pub(crate) const API_SERVICE: &str = "10.96.0.1";
 
 /// From the first process to an API server that answers takes about 4 s on two idle cores.
 const UP_LIMIT: Duration = Duration::from_mins(2);
+
+/// A connection to this machine is made at once or not at all.
+const CONNECT_LIMIT: Duration = Duration::from_millis(200);
 
 /// How often a start on the loopback is tried: another program may take a free port before we do.
 const LOOPBACK_TRIES: u32 = 3;
@@ -65,6 +69,8 @@ pub struct ControlPlane {
     directory: Directory,
     record: Record,
     started: Vec<Started>,
+    /// What is to be started when the API server answers.
+    next: Vec<Component>,
     kubernetes: Built,
 }
 
@@ -109,12 +115,7 @@ impl ControlPlane {
         };
         loop {
             tries -= 1;
-            let started =
-                Self::start_as(name, options, Lifetime::Process).and_then(|mut started| {
-                    started.is_up_now()?;
-                    Ok(started)
-                });
-            match started {
+            match Self::start_alone(name, options, Lifetime::Process) {
                 Err(error) if tries > 0 && format!("{error:#}").contains(PORT_TAKEN) => {
                     crate::say(
                         "another program took a port that was free a moment ago; trying others",
@@ -125,6 +126,19 @@ impl ControlPlane {
         }
     }
 
+    /// Starts one without nodes.
+    pub(crate) fn start_alone(
+        name: &str,
+        options: &Options,
+        lifetime: Lifetime,
+    ) -> anyhow::Result<Self> {
+        let mut control_plane = Self::start_as(name, options, lifetime)?;
+        control_plane.finish()?;
+        control_plane.is_up_now()?;
+        Ok(control_plane)
+    }
+
+    /// Starts etcd and the API server; [`ControlPlane::finish`] does the rest.
     pub(crate) fn start_as(
         name: &str,
         options: &Options,
@@ -142,13 +156,14 @@ impl ControlPlane {
             directory,
             record,
             started: Vec::new(),
+            next: Vec::new(),
             kubernetes,
         };
-        control_plane.bring_up(&etcd, options)?;
+        control_plane.begin(&etcd, options)?;
         Ok(control_plane)
     }
 
-    fn bring_up(&mut self, etcd: &Built, options: &Options) -> anyhow::Result<()> {
+    fn begin(&mut self, etcd: &Built, options: &Options) -> anyhow::Result<()> {
         let (place, ports) = match &self.record.network {
             Some(network) => {
                 network.create()?;
@@ -191,11 +206,21 @@ impl ControlPlane {
         self.run(&component(etcd, "etcd", configuration.etcd()))?;
         let name = "kube-apiserver";
         self.run(&component(&kubernetes, name, configuration.api_server()))?;
+        // They give up when no API server answers.
+        let (controllers, scheduler) = ("kube-controller-manager", "kube-scheduler");
+        self.next = vec![
+            component(&kubernetes, controllers, configuration.controllers()),
+            component(&kubernetes, scheduler, configuration.scheduler()),
+        ];
+        Ok(())
+    }
+
+    /// Starts what needs an API server that answers, and waits until it works.
+    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
         self.wait_until_ready()?;
-        let name = "kube-controller-manager";
-        self.run(&component(&kubernetes, name, configuration.controllers()))?;
-        let name = "kube-scheduler";
-        self.run(&component(&kubernetes, name, configuration.scheduler()))?;
+        for component in std::mem::take(&mut self.next) {
+            self.run(&component)?;
+        }
         self.wait_for_controllers()
     }
 
@@ -215,7 +240,13 @@ impl ControlPlane {
     /// Waits until the API server says that it is ready.
     pub fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let kubectl = Kubectl::of(&self.kubernetes, &self.directory.path);
+        let address = self.record.server.trim_start_matches("https://");
+        let address: SocketAddr = address.parse().context("read the API server's address")?;
         process::until("the API server", UP_LIMIT, &mut self.started, || {
+            // Until its port is open there is no use in starting a client again and again.
+            if let Err(error) = TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
+                return Ok(Look::NotYet(error.to_string()));
+            }
             let ended = kubectl.call().arguments(["get", "--raw=/readyz"]).end()?;
             Ok(if ended.status.success() {
                 Look::There(())

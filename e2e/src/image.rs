@@ -21,6 +21,9 @@ pub(crate) const COREDNS: &str = "nagi.test/coredns:1";
 /// The image of metrics-server.
 pub(crate) const METRICS_SERVER: &str = "nagi.test/metrics-server:1";
 
+/// A web server that answers with its pod's name on port 8080; `/web -get URL` is a client.
+pub(crate) const WEB: &str = "nagi.test/web:1";
+
 /// Nobody, as distributions number it.
 const NOBODY: u32 = 65534;
 
@@ -87,6 +90,11 @@ fn archive(built: &Built, program: &str, name: &str) -> anyhow::Result<PathBuf> 
             .with_context(|| format!("make the image {name}"))?;
     }
     Ok(path)
+}
+
+/// The archive of the web server for tests.
+pub(crate) fn web(stand_ins: &Built) -> anyhow::Result<PathBuf> {
+    archive(stand_ins, "web", WEB)
 }
 
 fn loaded_directory(cluster: &Path) -> PathBuf {

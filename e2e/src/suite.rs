@@ -11,15 +11,15 @@ use anyhow::bail;
 
 use crate::wait;
 
-/// One test.
-#[derive(Debug, Clone, Copy)]
-pub struct Test {
+/// One test. `World` is what the tests share; it is dropped after the last one.
+#[derive(Debug)]
+pub struct Test<World> {
     /// The rule that it proves.
     pub name: &'static str,
     /// What a machine must allow.
     pub needs: Needs,
     /// Fails by an error or a panic.
-    pub run: fn() -> anyhow::Result<()>,
+    pub run: fn(&mut World) -> anyhow::Result<()>,
 }
 
 /// What a machine must allow.
@@ -41,7 +41,9 @@ struct Counts {
 }
 
 /// Runs the tests whose name holds one of the arguments; without arguments, all.
-pub fn run(tests: &[Test]) -> ExitCode {
+///
+/// A test that builds on what an earlier one made must be able to make it itself: it may run alone.
+pub fn run<World: Default>(tests: &[Test<World>]) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match run_matching(tests, &arguments) {
         Ok(counts) if counts.failed.is_empty() => ExitCode::SUCCESS,
@@ -57,7 +59,10 @@ pub fn run(tests: &[Test]) -> ExitCode {
     clippy::print_stdout,
     reason = "the report of a test program, as `cargo test` reads it"
 )]
-fn run_matching(tests: &[Test], arguments: &[String]) -> anyhow::Result<Counts> {
+fn run_matching<World: Default>(
+    tests: &[Test<World>],
+    arguments: &[String],
+) -> anyhow::Result<Counts> {
     let mut wanted = Vec::new();
     for argument in arguments {
         match argument.as_str() {
@@ -72,6 +77,7 @@ fn run_matching(tests: &[Test], arguments: &[String]) -> anyhow::Result<Counts> 
     let is_root = rustix::process::geteuid().is_root();
     let mut counts = Counts::default();
     let started = wait::now();
+    let mut world = World::default();
     for test in tests {
         if !wanted.is_empty() && !wanted.iter().any(|part| test.name.contains(part)) {
             counts.filtered += 1;
@@ -83,7 +89,7 @@ fn run_matching(tests: &[Test], arguments: &[String]) -> anyhow::Result<Counts> 
         }
         wait::check_interrupted()?;
         let begun = wait::now();
-        let ended = catch_unwind(AssertUnwindSafe(test.run))
+        let ended = catch_unwind(AssertUnwindSafe(|| (test.run)(&mut world)))
             .unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked; the message is above")));
         let took = begun.elapsed().as_secs_f64();
         match ended {
@@ -97,6 +103,7 @@ fn run_matching(tests: &[Test], arguments: &[String]) -> anyhow::Result<Counts> 
             }
         }
     }
+    drop(world);
     if !counts.ignored.is_empty() {
         println!(
             "skipped {} tests that make namespaces, which needs root: {}",

@@ -123,12 +123,12 @@ pub const COREDNS: Tool = Tool {
     name: "coredns",
     module: "github.com/coredns/coredns",
     programs: &[Program {
-        package: "github.com/coredns/coredns",
+        package: "./server",
         name: "coredns",
     }],
     variables: &[],
     files: &[],
-    takes: "about 90 seconds",
+    takes: "about 60 seconds",
 };
 
 /// What `kubectl top` asks.
@@ -198,7 +198,8 @@ pub const KARPENTER: Tool = Tool {
     takes: "about 60 seconds",
 };
 
-/// Small programs of our own: `pause`, which holds a pod's namespaces, and the stand-in for a GPU's device plugin.
+/// Small programs of our own: `pause`, which holds a pod's namespaces, the stand-in for a GPU's device plugin, and a web
+/// server for pods of tests.
 pub const STAND_INS: Tool = Tool {
     name: "stand-ins",
     module: "k8s.io/kubelet",
@@ -210,6 +211,10 @@ pub const STAND_INS: Tool = Tool {
         Program {
             package: "./device-plugin",
             name: "device-plugin",
+        },
+        Program {
+            package: "./web",
+            name: "web",
         },
     ],
     variables: &[],
