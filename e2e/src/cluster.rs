@@ -12,7 +12,7 @@ use crate::control_plane::{self, ControlPlane, Kubectl, Options, Where, network_
 use crate::directory::{Lifetime, Record};
 use crate::image;
 use crate::node::{Node, NodeKind, NodeRecord, Surroundings, containerd_socket};
-use crate::process::Component;
+use crate::process::{Component, Place};
 use crate::tools;
 use crate::wait::{self, Look};
 
@@ -174,6 +174,18 @@ impl Cluster {
         Ok(image::WEB)
     }
 
+    /// Where the programs of the first node live.
+    pub(crate) fn first_place(&self) -> anyhow::Result<&Place> {
+        let first = self.nodes.first().context("a cluster has a node")?;
+        let containerd = first
+            .record
+            .components
+            .iter()
+            .find(|recorded| recorded.component.name == "containerd")
+            .context("a node has containerd")?;
+        Ok(&containerd.component.place)
+    }
+
     /// Adds a node and waits until it is ready.
     pub fn add_node(&mut self, kind: &NodeKind) -> anyhow::Result<()> {
         let node = self.surroundings.add_node(kind)?;
@@ -321,7 +333,7 @@ fn autoscaler_component(
             format!("--name={name}"),
             format!("--empty-for={}", empty_for.as_secs()),
         ],
-        place: crate::process::Place::default(),
+        place: Place::default(),
         log: control_plane::log(cluster, "autoscaler"),
     })
 }

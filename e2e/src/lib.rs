@@ -25,6 +25,7 @@ mod directory;
 mod files;
 pub mod go;
 mod image;
+mod inside;
 mod lock;
 mod network;
 mod node;

@@ -93,7 +93,7 @@ pub(super) const LAYERS: &[Layer] = &[
     Layer {
         name: "e2e",
         uses: &[],
-        tests_use: &[],
+        tests_use: &["seeds"],
         outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE, &["tokio"]]),
     },
     Layer {
