@@ -37,7 +37,7 @@ picture() {
 
 begin "Inference: $DEPLOYMENT in $NAMESPACE" MODEL_TIMEOUT NODE_TIMEOUT TRITON_TIMEOUT RETRY_INTERVAL \
   TRITON_HTTP_PORT TRITON_GRPC_PORT
-found=$(nodes "$GPU") || abort "the nodes cannot be listed: $found"
+found=$(nodes "$GPU" 2>&1) || abort "the nodes cannot be listed: $found"
 if [[ -z $found && ${GPU_POOL_AT_ZERO:-false} != true ]]; then
   skip "no node has $GPU; where an autoscaler brings one, set GPU_POOL_AT_ZERO=true"
 fi
@@ -61,6 +61,8 @@ step 'Inference'
 picture >"$SCRATCH/picture"
 ANSWER=$(curl --silent --show-error --max-time "$API_TIMEOUT" --header 'Content-Type: application/json' \
   --data "@$SCRATCH/picture" --write-out '\n%{http_code}' "$TRITON/v2/models/$MODEL/infer" 2>&1)
+# `expect` judges it.
+# shellcheck disable=SC2034
 STATUS=${ANSWER##*$'\n'}
 ANSWER=${ANSWER%$'\n'*}
 expect 'one picture gives 1,000 scores' 200 '.outputs[0] | .shape == [1, 1000] and (.data | length) == 1000'

@@ -186,14 +186,13 @@ impl<'a> Tour<'a> {
     fn prepare(&mut self, seed: &Command, expect: &Expectation) -> anyhow::Result<()> {
         let text = &seed.command;
         let holds = |words: &[&str]| words.iter().any(|word| text.contains(word));
-        match expect.world {
-            Seen::Down | Seen::Away | Seen::Empty | Seen::Local | Seen::Log => {}
-            Seen::Refused => self.sample(expect.replicas)?,
-            Seen::Open | Seen::Keyed => self.sample(expect.replicas)?,
-            Seen::Kubernetes if holds(&["project-a", "sample-app-a", "project"]) => {
-                self.sample(expect.replicas)?;
-            }
-            Seen::Kubernetes => {}
+        let has_sample = match expect.world {
+            Seen::Open | Seen::Keyed | Seen::Refused => true,
+            Seen::Kubernetes => holds(&["project", "sample-app"]),
+            Seen::Down | Seen::Away | Seen::Empty | Seen::Local | Seen::Log => false,
+        };
+        if has_sample {
+            self.sample(expect.replicas)?;
         }
         if expect.world == Seen::Kubernetes {
             if holds(&[
@@ -211,12 +210,16 @@ impl<'a> Tour<'a> {
                 self.figures()?;
             }
         }
-        if expect.world == Seen::Down || !holds(&["localhost:8080", "localhost:9090"]) {
-            self.stop_forwards()
-        } else if holds(&["exec"]) {
-            Ok(())
-        } else {
+        let has_forwards = match expect.world {
+            Seen::Down | Seen::Away | Seen::Local | Seen::Log => false,
+            Seen::Open | Seen::Keyed | Seen::Empty | Seen::Refused | Seen::Kubernetes => {
+                holds(&["curl"]) && !holds(&["exec"])
+            }
+        };
+        if has_forwards {
             self.forwards()
+        } else {
+            self.stop_forwards()
         }
     }
 
@@ -427,6 +430,7 @@ true"#,
     /// Says what was run, and fails when anything was not as expected.
     #[expect(clippy::print_stdout, reason = "for the person who reads the report of the tests")]
     fn judge(mut self) -> anyhow::Result<()> {
+        self.stop_forwards()?;
         for document in nagi_seeds::documents() {
             for seed in &document.commands {
                 match &seed.exempt {

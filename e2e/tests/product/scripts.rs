@@ -39,13 +39,13 @@ const FAULTS: &[Fault] = &[
     // Somebody else keeps the node.
     Fault {
         inject: "kubectl run keeps-the-node --image=sample-app-a:0.1.0 --overrides='{\"spec\":{\"nodeSelector\":{\"project\":\"a\"}}}'",
-        script: "NODES_GONE_TIMEOUT=8 test-scale-to-zero.sh",
+        script: "NODES_GONE_TIMEOUT=15 test-scale-to-zero.sh",
         names: "projecta is still there, with keeps-the-node",
         mend: "kubectl delete pod keeps-the-node --grace-period=1",
     },
     // Pods that no node fits.
     Fault {
-        inject: "kubectl patch deployment sample-app-b -n project-b -p '{\"spec\":{\"template\":{\"spec\":{\"nodeSelector\":{\"project\":\"c\"}}}}}'",
+        inject: "kubectl wait --for=delete node/projectb --timeout=120s && kubectl patch deployment sample-app-b -n project-b -p '{\"spec\":{\"template\":{\"spec\":{\"nodeSelector\":{\"project\":\"c\"}}}}}'",
         script: "NODE_TIMEOUT=5 test-triton-inference.sh",
         names: "no node has workload=gpu",
         mend: "kubectl apply -k src/samples/app-b",
@@ -86,8 +86,10 @@ fn passes(installed: &Installed) -> anyhow::Result<()> {
         ))?;
         ensure!(wanted == "0", "{name} began with 0 and has {wanted}");
     }
-    let left = installed.end("pgrep -f 'port-forward --namespace'")?;
-    ensure!(!left.status.success(), "a port-forward is left: {}", left.output);
+    for port in [8000, 8001, 8080] {
+        let left = installed.end(&format!("exec 3<>/dev/tcp/127.0.0.1/{port}"))?;
+        ensure!(!left.status.success(), "a port-forward of {port} is left");
+    }
     Ok(())
 }
 
