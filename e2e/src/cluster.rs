@@ -321,6 +321,7 @@ fn autoscaler_component(
             format!("--name={name}"),
             format!("--empty-for={}", empty_for.as_secs()),
         ],
+        environment: Vec::new(),
         place: crate::process::Place::default(),
         log: control_plane::log(cluster, "autoscaler"),
     })

@@ -138,7 +138,7 @@ impl Network {
     }
 
     /// Makes the namespace of a node and joins it to the bridge.
-    pub(crate) fn add_node(&self, name: &str, number: u8) -> anyhow::Result<Place> {
+    pub(crate) fn add_node(&self, name: &str, number: u8) -> anyhow::Result<()> {
         if !(1..=NODES_MAX).contains(&number) {
             bail!("a cluster has at most {NODES_MAX} nodes");
         }
@@ -168,13 +168,11 @@ impl Network {
         }
         batch(Call::new("ip").arguments(["-netns", &namespace]), &lines)
             .with_context(|| format!("give {name} its addresses"))?;
-        let place = self.place(name);
         // Pods are reached through their node.
-        place
+        self.place(name)
             .call("sh")
             .arguments(["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"])
-            .succeed()?;
-        Ok(place)
+            .succeed()
     }
 
     /// The namespace of a node.
