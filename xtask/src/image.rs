@@ -9,7 +9,6 @@
 
 mod binary;
 mod dockerfile;
-pub(crate) mod oci;
 mod sbom;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use crate::checkout::Checkout;
-use oci::{Content, Image};
+use nagi_e2e::oci::{Content, Image};
 
 /// Where archives go unless told otherwise, below the root of the working copy.
 const OUTPUT: &str = "target/image";

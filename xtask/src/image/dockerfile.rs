@@ -11,11 +11,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use nagi_e2e::oci::Image;
 use serde_json::Value;
 
 use crate::checkout::{Checkout, remove_directory};
 use crate::command::Run;
-use crate::image::oci::Image;
+
 use crate::setup;
 
 /// The recipe.
@@ -285,7 +286,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::oci::Content;
+    use nagi_e2e::oci::Content;
 
     fn contents(image: &Image) -> Contents {
         let directory = tempfile::tempdir().expect("a directory");
