@@ -19,6 +19,11 @@ const EMPTY_LIMIT: Duration = Duration::from_secs(10);
 /// The controllers that a kubelet asks for.
 const CONTROLLERS: &str = "+cpu +cpuset +io +memory +pids";
 
+/// Whether this machine has control groups.
+pub(crate) fn are_there() -> bool {
+    hierarchies().is_ok()
+}
+
 /// Makes a group in every hierarchy.
 pub(crate) fn create(name: &str) -> anyhow::Result<()> {
     for hierarchy in hierarchies()? {

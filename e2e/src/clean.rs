@@ -1,7 +1,7 @@
 //! Takes a cluster away: processes, containers, control groups, namespaces, links, mounts and files, in this order.
 //!
-//! Nothing here depends on how far the cluster got or how it ended: everything is found by marks and names, so it works after
-//! `kill -9` at any moment, and a second time. Other clusters, and other containerds on the machine, carry other marks.
+//! Nothing here depends on how far the cluster got, how it ended or what is recorded: everything is found by marks and names, so
+//! it works after `kill -9` at any moment, and a second time. Other clusters, and other containerds on the machine, carry other marks.
 
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use crate::cgroup::{self, Groups};
 use crate::directory::{self, Directory, Lifetime, Record};
+use crate::network;
 use crate::process;
 use crate::remove::{mounts_below, remove_directory};
 use crate::wait::Unstoppable;
@@ -21,31 +22,38 @@ pub(crate) fn remove(directory: &Directory) -> anyhow::Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    // An unreadable record still leaves the marks; without it there is no knowing which links were ours.
-    let record = Record::load(path)?;
     process::end_marked(path)?;
-    if let Some(network) = record.and_then(|record| record.network) {
-        let prefix = network.namespace("");
+    // Without control groups there are no containers.
+    if cgroup::are_there() {
+        let prefix = network::prefix(&directory.name);
         let groups = Groups::Beginning(&prefix);
         cgroup::end_processes(groups)?;
         // What a container's end set off, such as a shim that reports it.
         process::end_marked(path)?;
         cgroup::remove(groups)?;
-        network.remove()?;
     }
+    network::remove(&directory.name)?;
     unmount_below(path)?;
     remove_directory(path)
 }
 
-/// Takes away the clusters of processes that have ended without doing it.
+/// Takes away clusters whose process ended without doing it, or while it started them.
 pub(crate) fn remove_rubbish() -> anyhow::Result<()> {
     let root = directory::root()?;
     for name in directory::names()? {
         let Some(owned) = Directory::try_own(&name)? else {
             continue;
         };
-        let is_rubbish = Record::load(&root.join(&name))?
-            .is_none_or(|record| record.lifetime == Lifetime::Process);
+        let is_rubbish = match Record::load(&root.join(&name)) {
+            Ok(record) => {
+                record.is_none_or(|record| record.lifetime == Lifetime::Process || !record.is_up)
+            }
+            // Another version of the harness wrote it, and may still use it.
+            Err(error) => {
+                crate::say(&format!("'{name}' is left alone: {error:#}"));
+                false
+            }
+        };
         if is_rubbish {
             crate::say(&format!("cleaning up '{name}', whose process is gone"));
             remove(&owned)?;

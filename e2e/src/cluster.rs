@@ -333,6 +333,7 @@ fn autoscaler_component(
             format!("--name={name}"),
             format!("--empty-for={}", empty_for.as_secs()),
         ],
+        environment: Vec::new(),
         place: Place::default(),
         log: control_plane::log(cluster, "autoscaler"),
     })

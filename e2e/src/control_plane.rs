@@ -164,14 +164,13 @@ impl ControlPlane {
     }
 
     fn begin(&mut self, etcd: &Built, options: &Options) -> anyhow::Result<()> {
-        let (place, ports) = match &self.record.network {
-            Some(network) => {
-                network.create()?;
-                let (node, number) = FIRST_NODE;
-                (network.add_node(node, number)?, Ports::standard())
-            }
-            None => (Place::default(), Ports::free()?),
-        };
+        if let Some(network) = &self.record.network {
+            network.create()?;
+            let (node, number) = FIRST_NODE;
+            network.add_node(node, number)?;
+        }
+        let place = self.place();
+        let ports = Ports::from(self.free_ports(Ports::STANDARD)?);
         let configuration = Configuration {
             directory: self.directory.path.clone(),
             address: self.address(),
@@ -198,6 +197,7 @@ impl ControlPlane {
                 name: name.to_owned(),
                 program: built.program(name),
                 arguments,
+                environment: Vec::new(),
                 place: place.clone(),
                 log: log(&configuration.directory, name),
             }
@@ -276,6 +276,25 @@ impl ControlPlane {
         match &self.record.network {
             Some(network) => network.addresses.node(FIRST_NODE.1).to_string(),
             None => "127.0.0.1".to_owned(),
+        }
+    }
+
+    /// Where programs live that belong to the control plane.
+    pub(crate) fn place(&self) -> Place {
+        match &self.record.network {
+            Some(network) => network.place(FIRST_NODE.0),
+            None => Place::default(),
+        }
+    }
+
+    /// These ports where the control plane has a network of its own, else some that are free.
+    pub(crate) fn free_ports<const N: usize>(
+        &self,
+        standard: [u16; N],
+    ) -> anyhow::Result<[u16; N]> {
+        match self.record.network {
+            Some(_) => Ok(standard),
+            None => ports::free(),
         }
     }
 

@@ -17,9 +17,14 @@ use crate::files;
 use crate::lock::Lock;
 use crate::network::{Addresses, Network};
 use crate::process::Recorded;
+use crate::wait;
 
 /// With this the names of namespaces and control groups stay readable.
 const NAME_LETTERS_MAX: usize = 30;
+
+/// The owner may be another cluster's start that takes this one's rubbish away.
+const CLEANING_LIMIT: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Choosing addresses takes a few calls of `ip`.
 const CHOOSE_LIMIT: Duration = Duration::from_secs(30);
@@ -51,6 +56,7 @@ pub(crate) struct Record {
 /// A directory that this process owns.
 #[derive(Debug)]
 pub(crate) struct Directory {
+    pub(crate) name: String,
     pub(crate) path: PathBuf,
     _lock: Lock,
 }
@@ -101,12 +107,19 @@ impl Directory {
 
     /// Becomes the owner of a name, whether or not there is a cluster.
     pub(crate) fn own(name: &str) -> anyhow::Result<Self> {
-        match Self::try_own(name)? {
-            Some(directory) => Ok(directory),
-            None => bail!(
-                "cluster '{name}' belongs to another process that is running\n\
-                 hint: wait for it, or choose another name"
-            ),
+        let begun = wait::now();
+        loop {
+            if let Some(directory) = Self::try_own(name)? {
+                return Ok(directory);
+            }
+            if begun.elapsed() > CLEANING_LIMIT {
+                bail!(
+                    "cluster '{name}' belongs to another process that is running\n\
+                     hint: wait for it, or choose another name"
+                );
+            }
+            wait::check_interrupted()?;
+            wait::pause(LOOK_EVERY);
         }
     }
 
@@ -116,6 +129,7 @@ impl Directory {
         let root = root()?;
         let lock = Lock::try_take(&root.join(format!("{name}.lock")))?;
         Ok(lock.map(|lock| Self {
+            name: name.to_owned(),
             path: root.join(name),
             _lock: lock,
         }))
@@ -182,7 +196,8 @@ fn free_addresses() -> anyhow::Result<Addresses> {
     let root = root()?;
     let mut taken = Vec::new();
     for name in names()? {
-        if let Some(record) = Record::load(&root.join(&name))? {
+        // What another version of the harness recorded is seen by its links and routes.
+        if let Ok(Some(record)) = Record::load(&root.join(&name)) {
             taken.extend(record.network.map(|network| network.addresses));
         }
     }

@@ -22,6 +22,7 @@ mod cluster;
 pub mod command;
 mod control_plane;
 mod directory;
+mod fake;
 mod files;
 pub mod go;
 mod image;
@@ -39,6 +40,7 @@ pub mod wait;
 pub use autoscaler::Autoscaler;
 pub use cluster::{Cluster, ClusterOptions};
 pub use control_plane::{ControlPlane, Options, Where};
+pub use fake::{Delays, FAKE_NODE, MachineKind};
 pub use node::{NodeKind, Taint};
 pub use process::Process;
 

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::call::Call;
+use crate::call::{Call, on_path};
 use crate::process::Place;
 
 /// Node numbers begin at 1 and end here: what the address range holds.
@@ -123,7 +123,7 @@ impl Network {
         let bridge = self.addresses.bridge();
         let mut lines = vec![
             format!("link add {bridge} type bridge"),
-            format!("link set {bridge} alias {}", self.alias()),
+            format!("link set {bridge} alias {}", alias(&self.cluster)),
             format!("address add {}/24 dev {bridge}", self.addresses.machine()),
             format!("link set {bridge} up"),
         ];
@@ -138,7 +138,7 @@ impl Network {
     }
 
     /// Makes the namespace of a node and joins it to the bridge.
-    pub(crate) fn add_node(&self, name: &str, number: u8) -> anyhow::Result<Place> {
+    pub(crate) fn add_node(&self, name: &str, number: u8) -> anyhow::Result<()> {
         if !(1..=NODES_MAX).contains(&number) {
             bail!("a cluster has at most {NODES_MAX} nodes");
         }
@@ -168,13 +168,11 @@ impl Network {
         }
         batch(Call::new("ip").arguments(["-netns", &namespace]), &lines)
             .with_context(|| format!("give {name} its addresses"))?;
-        let place = self.place(name);
         // Pods are reached through their node.
-        place
+        self.place(name)
             .call("sh")
             .arguments(["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"])
-            .succeed()?;
-        Ok(place)
+            .succeed()
     }
 
     /// The namespace of a node.
@@ -191,50 +189,54 @@ impl Network {
         remove_namespace(&self.namespace(name))
     }
 
-    /// Takes everything away.
-    pub(crate) fn remove(&self) -> anyhow::Result<()> {
-        for namespace in self.namespaces()? {
-            remove_namespace(&namespace)?;
-        }
-        let bridge = self.addresses.bridge();
-        // The name may be another cluster's by now: of another user, or in another network than ours was.
-        if !self.owns(&bridge)? {
-            return Ok(());
-        }
-        for number in 1..=NODES_MAX {
-            remove_link(&self.addresses.link(number))?;
-        }
-        remove_link(&bridge)
-    }
-
-    /// The namespaces of this cluster that exist.
-    pub(crate) fn namespaces(&self) -> anyhow::Result<Vec<String>> {
-        let prefix = self.namespace("");
-        let entries = match std::fs::read_dir(NAMESPACES) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).with_context(|| format!("look into {NAMESPACES}")),
-        };
-        Ok(entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| name.starts_with(&prefix))
-            .collect())
-    }
-
-    /// The names of clusters and nodes hold no underscore, so no cluster's prefix is the beginning of another's.
     pub(crate) fn namespace(&self, node: &str) -> String {
-        format!("nagi_{}_{node}", self.cluster)
+        format!("{}{node}", prefix(&self.cluster))
     }
+}
 
-    fn alias(&self) -> String {
-        format!("nagi-cluster-{}", self.cluster)
-    }
+/// What the names of a cluster's namespaces and control groups begin with. Names of clusters and nodes hold no underscore, so no
+/// cluster's prefix is the beginning of another's.
+pub(crate) fn prefix(cluster: &str) -> String {
+    format!("nagi_{cluster}_")
+}
 
-    fn owns(&self, bridge: &str) -> anyhow::Result<bool> {
-        Ok(links()?
-            .iter()
-            .any(|link| link.name == bridge && link.alias == self.alias()))
+/// What the bridge of a cluster carries: its name says nothing, and may be another's by the time it is taken away.
+fn alias(cluster: &str) -> String {
+    format!("nagi-cluster-{cluster}")
+}
+
+/// Takes away all that a cluster of this name has in this process' network.
+pub(crate) fn remove(cluster: &str) -> anyhow::Result<()> {
+    if on_path("ip").is_none() {
+        // What it would have been made with.
+        return Ok(());
     }
+    for namespace in namespaces(&prefix(cluster))? {
+        remove_namespace(&namespace)?;
+    }
+    let links = links()?;
+    let alias = alias(cluster);
+    for bridge in links.iter().filter(|link| link.alias == alias) {
+        let joined = format!("{}-", bridge.name);
+        for link in links.iter().filter(|link| link.name.starts_with(&joined)) {
+            remove_link(&link.name)?;
+        }
+        remove_link(&bridge.name)?;
+    }
+    Ok(())
+}
+
+/// The names of namespaces that begin so.
+fn namespaces(prefix: &str) -> anyhow::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(NAMESPACES) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("look into {NAMESPACES}")),
+    };
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with(prefix))
+        .collect())
 }
 
 /// Where `ip netns` keeps its names.

@@ -132,12 +132,10 @@ impl Surroundings {
     /// Makes a node's namespaces and starts containerd with its images: everything that needs no API server.
     pub(crate) fn prepare_node(&self, kind: &NodeKind) -> anyhow::Result<Node> {
         let directory = self.node_directory(&kind.name);
-        let network = if kind.number == FIRST_NODE.1 {
-            // The control plane is in it already.
-            self.network.place(&kind.name)
-        } else {
-            self.network.add_node(&kind.name, kind.number)?
-        };
+        // The first one's is there: the control plane is in it.
+        if kind.number != FIRST_NODE.1 {
+            self.network.add_node(&kind.name, kind.number)?;
+        }
         let mut node = Node {
             record: NodeRecord {
                 kind: kind.clone(),
@@ -159,7 +157,7 @@ impl Surroundings {
         })?;
         let place = Place {
             mounts_of: Some(holder),
-            ..network
+            ..self.network.place(&kind.name)
         };
         node.run(&directory, &configuration.containerd(&place)?)?;
         let socket = containerd_socket(&directory);

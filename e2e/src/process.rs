@@ -32,6 +32,8 @@ pub(crate) struct Component {
     pub(crate) name: String,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
+    /// Variables that it has beside this process' own.
+    pub(crate) environment: Vec<(String, String)>,
     /// Where it lives.
     pub(crate) place: Place,
     /// Where its output goes.
@@ -99,6 +101,7 @@ impl Component {
         let (program, arguments) = line.split_first().context("a component has a program")?;
         let child = Command::new(program)
             .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env(MARK, owner)
             .env("PATH", search_path()?)
             .stdin(Stdio::null())
@@ -326,6 +329,7 @@ mod tests {
             name: "sleeper".to_owned(),
             program: PathBuf::from("sh"),
             arguments: vec!["-c".to_owned(), "sleep 1000 & echo up; wait".to_owned()],
+            environment: Vec::new(),
             place: Place::default(),
             log: scratch.join("logs/sleeper.log"),
         }

@@ -111,13 +111,13 @@ fn run_matching<World: Default>(
             counts.ignored.join(", ")
         );
     }
-    let word = if counts.failed.is_empty() {
+    let verdict = if counts.failed.is_empty() {
         "ok"
     } else {
         "FAILED"
     };
     println!(
-        "\ntest result: {word}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        "\ntest result: {verdict}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
         counts.passed,
         counts.failed.len(),
         counts.ignored.len(),

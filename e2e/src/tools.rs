@@ -391,6 +391,11 @@ impl Built {
         self.directory.join(name)
     }
 
+    /// The directory of files that were kept with it.
+    pub(crate) fn files(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
     /// Its version, as its module says it.
     pub fn version(&self) -> &str {
         &self.version

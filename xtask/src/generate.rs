@@ -59,15 +59,33 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
         [option] if option == "--check" => true,
         [..] => bail!("gen knows only --check"),
     };
+    // The templates first: they need no build.
+    let mut stale = settle(checkout, chart::templates(checkout)?, check)?;
     Run::cargo()
         .arguments(["build", "--locked", "--package", "nagi-cli"])
         .within(checkout.root())
         .finish()?;
     let binary = checkout.root().join("target/debug/nagi");
-    let mut files = chart::templates(checkout)?;
-    for file in FILES {
-        files.push((file.path.to_owned(), content(file, &binary)?));
+    let pages: Vec<(String, String)> = FILES
+        .iter()
+        .map(|file| Ok((file.path.to_owned(), content(file, &binary)?)))
+        .collect::<anyhow::Result<_>>()?;
+    stale.extend(settle(checkout, pages, check)?);
+    if stale.is_empty() {
+        return Ok(());
     }
+    bail!(
+        "stale: {}\nhint: run 'cargo xtask gen' and commit what it writes",
+        stale.join(", ")
+    )
+}
+
+/// Writes what is not as it must be; when only asked to check, names it instead.
+fn settle(
+    checkout: &Checkout,
+    files: Vec<(String, String)>,
+    check: bool,
+) -> anyhow::Result<Vec<String>> {
     let mut stale = Vec::new();
     for (name, wanted) in files {
         let path = checkout.root().join(&name);
@@ -86,13 +104,7 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
         std::fs::write(&path, wanted).with_context(|| format!("write {name}"))?;
         println!("wrote {name}");
     }
-    if stale.is_empty() {
-        return Ok(());
-    }
-    bail!(
-        "stale: {}\nhint: run 'cargo xtask gen' and commit what it writes",
-        stale.join(", ")
-    )
+    Ok(stale)
 }
 
 fn content(file: &File, binary: &Path) -> anyhow::Result<String> {

@@ -25,6 +25,12 @@ use clap::Parser;
 
 use crate::commands::{Cli, Command};
 
+/// The allocator of musl takes one lock and gives memory back at once: a list of 80 workloads costs three times the
+/// processor time with it.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();

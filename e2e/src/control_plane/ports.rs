@@ -17,36 +17,33 @@ pub(super) struct Ports {
 // === impl Ports ===
 
 impl Ports {
-    /// Those that everyone knows.
-    pub(super) fn standard() -> Self {
-        Self {
-            etcd: 2379,
-            etcd_peers: 2380,
-            api_server: 6443,
-            controllers: 10257,
-            scheduler: 10259,
-        }
-    }
+    /// Those that everyone knows, in the order of the fields.
+    pub(super) const STANDARD: [u16; 5] = [2379, 2380, 6443, 10257, 10259];
+}
 
-    /// Some that are free on the loopback at this moment.
-    pub(super) fn free() -> anyhow::Result<Self> {
-        // All are held at once, so that no two are the same.
-        let listeners = [(); 5].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-        let mut ports = [0; 5];
-        for (port, listener) in ports.iter_mut().zip(&listeners) {
-            let address = listener
-                .as_ref()
-                .ok()
-                .and_then(|listener| listener.local_addr().ok());
-            *port = address.context("find a free port")?.port();
-        }
-        let [etcd, etcd_peers, api_server, controllers, scheduler] = ports;
-        Ok(Self {
+impl From<[u16; 5]> for Ports {
+    fn from([etcd, etcd_peers, api_server, controllers, scheduler]: [u16; 5]) -> Self {
+        Self {
             etcd,
             etcd_peers,
             api_server,
             controllers,
             scheduler,
-        })
+        }
     }
+}
+
+/// Some ports that are free on the loopback at this moment.
+pub(super) fn free<const N: usize>() -> anyhow::Result<[u16; N]> {
+    // All are held at once, so that no two are the same.
+    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        let address = listener
+            .as_ref()
+            .ok()
+            .and_then(|listener| listener.local_addr().ok());
+        *port = address.context("find a free port")?.port();
+    }
+    Ok(ports)
 }

@@ -76,6 +76,7 @@ impl Configuration<'_> {
             name: name.to_owned(),
             program,
             arguments,
+            environment: Vec::new(),
             place: place.clone(),
             log: self.directory.join("logs").join(format!("{name}.log")),
         }

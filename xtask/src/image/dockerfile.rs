@@ -11,6 +11,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use nagi_e2e::oci::Image;
 use serde_json::Value;
 
 use crate::checkout::{Checkout, remove_directory};

@@ -40,8 +40,11 @@ fn document(metadata: &Metadata) -> anyhow::Result<Value> {
             "bom-ref": reference(id),
             "name": package.name.as_str(),
             "version": package.version.to_string(),
-            "purl": reference(id),
         });
+        // Our own crates are in no registry: somebody else's may have their names there.
+        if package.source.is_some() {
+            component["purl"] = reference(id).into();
+        }
         if let Some(licence) = &package.license {
             component["licenses"] = json!([{ "expression": licence.replace('/', " OR ") }]);
         }

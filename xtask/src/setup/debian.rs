@@ -127,14 +127,16 @@ pub(super) fn install(names: &[&str]) -> anyhow::Result<()> {
              hint: run 'sudo apt-get update && sudo apt-get install --yes --no-install-recommends {list}'"
         );
     }
-    println!("setup: installing {list}");
+    eprintln!("setup: installing {list}");
     Run::new("apt-get")
         .arguments(["update", "--quiet=2"])
+        .aside()
         .finish()?;
     Run::new("apt-get")
         .arguments(["install", "--yes", "--quiet=2", "--no-install-recommends"])
         .arguments(names)
         .environment("DEBIAN_FRONTEND", "noninteractive")
+        .aside()
         .finish()
         .with_context(|| format!("install {list}"))
 }

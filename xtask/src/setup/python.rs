@@ -82,10 +82,11 @@ impl Environment {
         if !has_venv {
             debian::install(&["python3-venv"])?;
         }
-        println!("setup: installing {name} {version}");
+        eprintln!("setup: installing {name} {version}");
         Run::new("python3")
             .arguments(["-m", "venv", "--clear"])
             .argument(&directory)
+            .aside()
             .finish()?;
         Run::new(directory.join("bin/pip"))
             .arguments([
@@ -96,6 +97,7 @@ impl Environment {
                 "--requirement",
             ])
             .argument(checkout.root().join(list))
+            .aside()
             .finish()
             .with_context(|| format!("install {name} {version}"))?;
         std::fs::write(marker(&directory), wanted)
