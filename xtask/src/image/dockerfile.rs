@@ -16,7 +16,6 @@ use serde_json::Value;
 
 use crate::checkout::{Checkout, remove_directory};
 use crate::command::Run;
-use nagi_e2e::oci::Image;
 use crate::setup;
 
 /// The recipe.
