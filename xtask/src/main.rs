@@ -16,6 +16,7 @@
 
 mod bench;
 mod checkout;
+mod cluster;
 mod command;
 mod coverage;
 mod docs;
@@ -95,6 +96,11 @@ const TASKS: &[Task] = &[
         name: "bench",
         explanation: "speed and size against the goals and peers; --quick, --json FILE",
         run: bench::run,
+    },
+    Task {
+        name: "cluster",
+        explanation: "a real Kubernetes here: up, down, status, logs, load-image; --name NAME",
+        run: cluster::run,
     },
     Task {
         name: "fuzz",

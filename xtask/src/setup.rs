@@ -42,7 +42,7 @@ pub(crate) fn for_tests(checkout: &Checkout) -> anyhow::Result<()> {
         tool.install_if_missing()?;
         progress(&format!("{} {}", tool.name, tool.version));
     }
-    python::install_if_missing(checkout)?;
+    python::install_schemathesis(checkout)?;
     progress("schemathesis");
     // All targets, not only this machine's: cargo-deny reads every manifest, and later steps work offline.
     Run::cargo()
@@ -50,6 +50,15 @@ pub(crate) fn for_tests(checkout: &Checkout) -> anyhow::Result<()> {
         .within(checkout.root())
         .finish()?;
     progress("dependencies");
+    Ok(())
+}
+
+/// Sets up what a cluster needs to be built and, as root, to have nodes.
+pub(crate) fn for_cluster(checkout: &Checkout) -> anyhow::Result<()> {
+    python::install_go(checkout)?;
+    if debian::is_root()? {
+        debian::install_missing(debian::FOR_CLUSTERS)?;
+    }
     Ok(())
 }
 

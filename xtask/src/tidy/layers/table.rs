@@ -82,6 +82,13 @@ pub(super) const LAYERS: &[Layer] = &[
         tests_use: &[],
         outside: Outside::Never(&[KUBERNETES, REST, HTTP, WIRE, SYSTEMS, COMMAND_LINE]),
     },
+    // A real Kubernetes for tests and for a person at a terminal: processes, no client.
+    Layer {
+        name: "e2e",
+        uses: &[],
+        tests_use: &[],
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE, &["tokio"]]),
+    },
     Layer {
         name: "api",
         uses: &["core"],
@@ -97,7 +104,7 @@ pub(super) const LAYERS: &[Layer] = &[
     Layer {
         name: "kube",
         uses: &["core", "ports", "runtime", "telemetry"],
-        tests_use: &["testkit"],
+        tests_use: &["e2e", "testkit"],
         outside: Outside::Never(&[REST, COMMAND_LINE]),
     },
     Layer {
@@ -181,7 +188,7 @@ pub(super) const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "xtask",
-        uses: &[],
+        uses: &["e2e"],
         tests_use: &[],
         outside: Outside::Never(&[&["tokio"], HTTP]),
     },

@@ -8,7 +8,8 @@
 //! It writes single-layer images for one platform and reads none.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -31,7 +32,7 @@ const CREATED: &str = "1970-01-01T00:00:00Z";
 
 /// What a file holds.
 #[derive(Debug, Clone)]
-pub(crate) enum Content {
+pub enum Content {
     /// These bytes.
     Bytes(Vec<u8>),
     /// What this file of the machine holds when the image is written.
@@ -55,7 +56,7 @@ struct Owned {
 
 /// An image that is being described: first its files, then how a container of it starts.
 #[derive(Debug, Clone)]
-pub(crate) struct Image {
+pub struct Image {
     /// By path from the root, without a leading slash. Sorted, so a directory comes before what is in it.
     entries: BTreeMap<String, Owned>,
     entrypoint: Vec<String>,
@@ -68,15 +69,15 @@ pub(crate) struct Image {
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Written {
+pub struct Written {
     /// Digest of the manifest: what names the image in a registry, as `sha256:…`.
-    pub(crate) digest: String,
+    pub digest: String,
     /// Size of the archive in bytes.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 /// The name by which container runtimes know an image: `app:1` is `docker.io/library/app:1`.
-pub(crate) fn full_name(name: &str) -> String {
+pub fn full_name(name: &str) -> String {
     let tagged = match name.rsplit_once('/').map_or(name, |(_, last)| last) {
         last if last.contains([':', '@']) => name.to_owned(),
         _ => format!("{name}:latest"),
@@ -90,9 +91,8 @@ pub(crate) fn full_name(name: &str) -> String {
 
 // === impl Image ===
 
-impl Image {
-    /// An image without files, for the architecture of this machine.
-    pub(crate) fn new() -> Self {
+impl Default for Image {
+    fn default() -> Self {
         Self {
             entries: BTreeMap::new(),
             entrypoint: Vec::new(),
@@ -107,49 +107,64 @@ impl Image {
             },
         }
     }
+}
+
+impl Image {
+    /// An image without files, for the architecture of this machine.
+    pub fn new() -> Self {
+        Self::default()
+    }
 
     /// Adds a directory, its mode as in `0o755`. Directories that only lie on the way need not be named.
-    pub(crate) fn directory(self, path: &str, mode: u32, owner: u32) -> Self {
+    #[must_use]
+    pub fn directory(self, path: &str, mode: u32, owner: u32) -> Self {
         self.entry(path, owner, Entry::Directory { mode })
     }
 
     /// Adds a file.
-    pub(crate) fn file(self, path: &str, mode: u32, owner: u32, content: Content) -> Self {
+    #[must_use]
+    pub fn file(self, path: &str, mode: u32, owner: u32, content: Content) -> Self {
         self.entry(path, owner, Entry::File { mode, content })
     }
 
     /// Adds a symbolic link.
-    pub(crate) fn link(self, path: &str, target: &str) -> Self {
+    #[must_use]
+    pub fn link(self, path: &str, target: &str) -> Self {
         let target = target.to_owned();
         self.entry(path, 0, Entry::Link { target })
     }
 
     /// What a container runs.
-    pub(crate) fn entrypoint<const N: usize>(mut self, words: [&str; N]) -> Self {
+    #[must_use]
+    pub fn entrypoint<const N: usize>(mut self, words: [&str; N]) -> Self {
         self.entrypoint = words.map(str::to_owned).to_vec();
         self
     }
 
     /// With which arguments, unless the pod names others.
-    pub(crate) fn arguments<const N: usize>(mut self, words: [&str; N]) -> Self {
+    #[must_use]
+    pub fn arguments<const N: usize>(mut self, words: [&str; N]) -> Self {
         self.arguments = words.map(str::to_owned).to_vec();
         self
     }
 
     /// Sets an environment variable.
-    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push(format!("{name}={value}"));
         self
     }
 
     /// Number of the user and the group that the container runs as. Left out: root.
-    pub(crate) fn user(mut self, user: u32) -> Self {
+    #[must_use]
+    pub fn user(mut self, user: u32) -> Self {
         self.user = format!("{user}:{user}");
         self
     }
 
     /// Names a port that it listens on.
-    pub(crate) fn port(mut self, port: u16) -> Self {
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
         self.ports.push(port);
         self
     }
@@ -158,7 +173,7 @@ impl Image {
     ///
     /// # Errors
     /// A file cannot be read, or the archive cannot be written; then no archive, or the former one, is at `path`.
-    pub(crate) fn write(&self, path: &Path, name: &str) -> anyhow::Result<Written> {
+    pub fn write(&self, path: &Path, name: &str) -> anyhow::Result<Written> {
         let layer = Blob::new(self.layer()?);
         let config = Blob::json(&self.config(&layer))?;
         let manifest = Blob::json(&json!({
@@ -314,7 +329,8 @@ impl Blob {
     fn new(bytes: Vec<u8>) -> Self {
         let mut digest = String::new();
         for byte in Sha256::digest(&bytes) {
-            digest.push_str(&format!("{byte:02x}"));
+            // Writing to a string cannot fail.
+            let _written = write!(digest, "{byte:02x}");
         }
         Self { bytes, digest }
     }
