@@ -67,6 +67,9 @@ pub(crate) struct Shared {
     watches: TaskSet,
 }
 
+/// When a line was printed, and the line.
+type Printed = (String, String);
+
 #[derive(Debug)]
 struct Knobs {
     faults: Vec<(u64, Fault)>,
@@ -74,7 +77,7 @@ struct Knobs {
     recorded: VecDeque<Recorded>,
     token: Option<String>,
     bookmark_every: Duration,
-    logs: Vec<((String, String), Vec<(String, String)>)>,
+    logs: Vec<(Key, Vec<Printed>)>,
 }
 
 // === impl Double ===
@@ -354,7 +357,7 @@ impl Shared {
             }
             Some(Effect::LoseAnswer) => {
                 drop(self.answer(&parts.method, path, &parts.headers, &body));
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
         let answered = self.answer(&parts.method, path, &parts.headers, &body);
@@ -709,7 +712,7 @@ impl Call<'_> {
         self.object(key)?;
         let knobs = self.shared.knobs();
         let found = knobs.logs.iter().find(|(known, _)| known == key);
-        let lines: &[(String, String)] = found.map_or(&[], |(_, lines)| lines.as_slice());
+        let lines: &[Printed] = found.map_or(&[], |(_, lines)| lines.as_slice());
         let since = self.query.get("sinceTime").unwrap_or_default().to_owned();
         // Whole seconds, as in the real one: RFC 3339 in UTC compares as text.
         let lines: Vec<_> = lines

@@ -154,7 +154,7 @@ impl Shared {
         let deployments = self.deployments();
         let is_deployments = deployments
             .states()
-            .any(|known| std::ptr::eq(&**known, state));
+            .any(|known| std::ptr::eq(Arc::as_ptr(known), state));
         if is_deployments { Err(problem) } else { Ok(()) }
     }
 }
