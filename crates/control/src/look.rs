@@ -181,6 +181,7 @@ impl Looker {
             PortError::NotFound
             | PortError::Conflict
             | PortError::Refused(_)
+            | PortError::Busy { .. }
             | PortError::StorageFull(_) => Settled::Aborted,
         }
     }

@@ -10,6 +10,7 @@ pub mod fault;
 pub mod objects;
 
 mod answer;
+mod call;
 mod patch;
 mod path;
 mod resources;

@@ -104,27 +104,24 @@ impl Store {
         let key = key_of(&object);
         let before = self.get(resource, &key);
         let metadata = &mut object["metadata"];
-        match &before {
-            Some(before) => {
-                for kept in ["uid", "creationTimestamp", "managedFields"] {
-                    if metadata.get(kept).is_none() {
-                        metadata[kept] = before["metadata"][kept].clone();
-                    }
+        if let Some(before) = &before {
+            for kept in ["uid", "creationTimestamp", "managedFields"] {
+                if metadata.get(kept).is_none() {
+                    metadata[kept] = before["metadata"][kept].clone();
                 }
-                let generation = before["metadata"]["generation"].as_u64().unwrap_or(1);
-                let changed = before["spec"] != object["spec"];
-                object["metadata"]["generation"] = json!(generation + u64::from(changed));
             }
-            None => {
-                if metadata.get("uid").is_none() {
-                    let number = self.version;
-                    metadata["uid"] = json!(format!("00000000-0000-4000-8000-{number:012x}"));
-                }
-                if metadata.get("creationTimestamp").is_none() {
-                    metadata["creationTimestamp"] = json!(seconds(now()));
-                }
-                metadata["generation"] = json!(1);
+            let generation = before["metadata"]["generation"].as_u64().unwrap_or(1);
+            let changed = before["spec"] != object["spec"];
+            object["metadata"]["generation"] = json!(generation + u64::from(changed));
+        } else {
+            if metadata.get("uid").is_none() {
+                let number = self.version;
+                metadata["uid"] = json!(format!("00000000-0000-4000-8000-{number:012x}"));
             }
+            if metadata.get("creationTimestamp").is_none() {
+                metadata["creationTimestamp"] = json!(seconds(now()));
+            }
+            metadata["generation"] = json!(1);
         }
         if let Some((_, description)) = self.resources.of_object(&object)
             && let Some((wanted, _)) = &description.scale

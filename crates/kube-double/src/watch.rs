@@ -81,14 +81,12 @@ impl Watch {
         let asked = self.query.get("resourceVersion").unwrap_or_default();
         let initial = self.query.flag("sendInitialEvents");
         if !initial && !matches!(asked, "" | "0") {
-            return match asked.parse() {
-                Ok(version) => Some(version),
-                Err(_) => {
-                    let refusal = Refusal::new(400, "invalid resource version");
-                    self.send("ERROR", &refusal.status()).await;
-                    None
-                }
+            let Ok(version) = asked.parse() else {
+                let refusal = Refusal::new(400, "invalid resource version");
+                self.send("ERROR", &refusal.status()).await;
+                return None;
             };
+            return Some(version);
         }
         let page = shared
             .store()

@@ -4,6 +4,12 @@
 //! prints one line of JSON: how many, how long it took, resident memory, CPU time. Each mode is a process of its own, so
 //! that neither pays for the other.
 
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a measurement prints what it measured, and stops at what it did not expect"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -415,12 +415,17 @@ impl From<ApiError> for PortError {
     fn from(error: ApiError) -> Self {
         let words = error.to_string();
         match error {
-            ApiError::Status { code, message, .. } => match code {
+            ApiError::Status {
+                code,
+                message,
+                retry_after,
+            } => match code {
                 404 => Self::NotFound,
                 409 => Self::Conflict,
                 // Credentials that are refused are read again with every call: it heals by itself.
                 401 => Self::Unreachable(format!("the credentials are not accepted: {message}")),
-                429 | 503 => Self::Unreachable(words),
+                429 => Self::Busy { retry_after },
+                503 => Self::Unreachable(words),
                 504 => Self::Timeout(words),
                 400..=499 => Self::Refused(words),
                 _ => Self::Internal(words),

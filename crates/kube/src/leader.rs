@@ -258,11 +258,10 @@ impl Lead {
             changed
         });
         if changed {
-            match epoch {
-                Some(epoch) => {
-                    tracing::info!(epoch, identity = self.identity, "This process leads")
-                }
-                None => tracing::info!(identity = self.identity, "This process no longer leads"),
+            if let Some(epoch) = epoch {
+                tracing::info!(epoch, identity = self.identity, "This process leads");
+            } else {
+                tracing::info!(identity = self.identity, "This process no longer leads");
             }
         }
     }
@@ -295,8 +294,8 @@ impl Lead {
     }
 
     fn patch(&self, patch: &serde_json::Value) -> Call {
-        let path = format!("{}?fieldManager={FIELD_MANAGER}", self.path());
-        Call::with(Method::PATCH, path, Content::MergePatch, patch)
+        let at = format!("{}?fieldManager={FIELD_MANAGER}", self.path());
+        Call::with(Method::PATCH, at, Content::MergePatch, patch)
     }
 
     fn namespace(&self) -> String {

@@ -21,7 +21,6 @@ mod lanes;
 mod leader;
 mod leading;
 mod logs;
-mod managers;
 mod names;
 mod nodes;
 mod pods;
@@ -31,6 +30,7 @@ mod sinks;
 mod source;
 mod store;
 mod wire;
+mod writers;
 
 pub use engine::{KubeEngine, KubeSettings, Rights};
 pub use leading::Leading;

@@ -68,5 +68,5 @@ pub(crate) const POOL_LABELS: [&str; 6] = [
     "eks.amazonaws.com/nodegroup",
     "node.kubernetes.io/pool",
 ];
-/// Label of pods that names the ReplicaSet's part after the Deployment's name.
+/// Label of pods that names the part of a `ReplicaSet`'s name after that of its Deployment.
 pub(crate) const POD_TEMPLATE_HASH: &str = "pod-template-hash";

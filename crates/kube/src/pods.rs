@@ -34,8 +34,8 @@ pub(crate) struct Advice {
     pub(crate) words: Box<str>,
 }
 
-/// The workload that a pod belongs to. A pod of a Deployment names its ReplicaSet, whose name is that of the Deployment
-/// and the hash that the pod carries as a label; looking the ReplicaSet up would cost a watch of all of them.
+/// The workload that a pod belongs to. A pod of a Deployment names its `ReplicaSet`, whose name is that of the Deployment
+/// and the hash that the pod carries as a label; looking the `ReplicaSet` up would cost a watch of all of them.
 pub(crate) fn owner(pod: &Pod) -> Option<WorkloadId> {
     let owner = pod.metadata.controller()?;
     let namespace = Namespace::new(&*pod.metadata.namespace).ok()?;
@@ -150,9 +150,11 @@ fn stage(pod: &Pod, ready: bool) -> (Stage, Option<Pending>) {
     let init = pod.status.init_container_statuses.iter();
     let all = init.chain(&pod.status.container_statuses);
     if let Some(pending) = all.clone().find_map(trouble) {
-        let stage = match pending {
-            Pending::CrashLoop { .. } => Stage::Starting,
-            _ => Stage::Pulling,
+        let crashed = matches!(pending, Pending::CrashLoop { .. });
+        let stage = if crashed {
+            Stage::Starting
+        } else {
+            Stage::Pulling
         };
         return (stage, Some(pending));
     }

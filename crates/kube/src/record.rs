@@ -146,8 +146,8 @@ impl Writer {
                 "metadata": { "annotations": { annotation::CHANGES: changes_text(&series.changes) } },
                 "series": { "count": series.count, "lastObservedTime": now },
             });
-            let path = format!("{}?fieldManager={FIELD_MANAGER}", series.path);
-            Call::with(Method::PATCH, path, Content::MergePatch, &patch)
+            let at = format!("{}?fieldManager={FIELD_MANAGER}", series.path);
+            Call::with(Method::PATCH, at, Content::MergePatch, &patch)
         } else {
             let name = name(&id, &change);
             let events = format!("/apis/events.k8s.io/v1/namespaces/{}/events", id.namespace);

@@ -242,10 +242,14 @@ impl<S: Sink> Reflector<S> {
                 ..
             }
         );
-        let retry_after = match &error {
-            ApiError::Status { retry_after, .. } => *retry_after,
-            _ => None,
-        };
+        let mut asked = Duration::ZERO;
+        if let ApiError::Status {
+            retry_after: Some(after),
+            ..
+        } = &error
+        {
+            asked = *after;
+        }
         let problem = PortError::from(error);
         if self.state.problem().as_ref() != Some(&problem) {
             if refused && self.retry_refused == RETRY_REFUSED_PATIENT {
@@ -258,7 +262,7 @@ impl<S: Sink> Reflector<S> {
         if refused {
             self.retry_refused
         } else {
-            retry_after.unwrap_or_default().max(backoff.next_delay())
+            asked.max(backoff.next_delay())
         }
     }
 
@@ -435,7 +439,11 @@ pub(crate) fn encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            out.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                let digit = char::from_digit(digit.into(), 16).unwrap_or('0');
+                out.push(digit.to_ascii_uppercase());
+            }
         }
     }
     out

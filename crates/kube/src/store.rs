@@ -356,7 +356,7 @@ impl Store {
         now: Timestamp,
     ) {
         let mut inner = self.write();
-        let same_name = |known: &Box<str>| **known == *name;
+        let same_name = |known: &str| known == name;
         // It may have aimed at another workload before.
         for (id, scalers) in &mut inner.scalers {
             if id.namespace == target.namespace && id != target {
@@ -543,15 +543,15 @@ impl Row {
     }
 
     /// Why fewer serve than are wanted.
-    fn pending<'a>(&self, pods: impl Iterator<Item = &'a PodRow> + Clone) -> Option<Pending> {
-        let wanted = || pods.clone().filter(|pod| !pod.replica.stopping);
+    fn pending<'a>(&self, mut pods: impl Iterator<Item = &'a PodRow> + Clone) -> Option<Pending> {
         if self.desired == 0 {
-            return pods.clone().next().map(|_| Pending::Stopping);
+            return pods.next().map(|_| Pending::Stopping);
         }
         if self.available >= self.desired {
             return None;
         }
-        let worst = wanted()
+        let worst = pods
+            .filter(|pod| !pod.replica.stopping)
             .filter_map(|pod| pod.pending.as_ref())
             .max_by_key(|p| urgency(p));
         let failure = self

@@ -25,7 +25,7 @@ impl Leadership {
     /// Waits until this process leads. Cancel-safe.
     pub async fn gained(&mut self) {
         if self.leads.wait_for(|leads| *leads).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

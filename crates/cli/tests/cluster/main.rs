@@ -3,6 +3,8 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
     reason = "these tests start programs, wait for them and look at them from outside"
 )]
 

@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{CATCH_UP, KubeEngine, LIVE, Shared, Watched};
 use crate::api::Call;
-use crate::managers;
 use crate::reflect::State;
+use crate::writers;
 
 #[async_trait]
 impl Workloads for KubeEngine {
@@ -78,7 +78,7 @@ impl Workloads for KubeEngine {
         let watched = shared.kind_of(id).await?;
         let call = Call::get(watched.kind.object_path(id));
         let body = shared.api.call(&call, LIVE).await?;
-        managers::count_writer(&watched.kind, &body)
+        writers::count_writer(&watched.kind, &body)
             .map_err(|error| PortError::Internal(format!("managed fields cannot be read: {error}")))
     }
 
@@ -154,7 +154,7 @@ impl Shared {
         let deployments = self.deployments();
         let is_deployments = deployments
             .states()
-            .any(|known| std::ptr::eq(&**known, state));
+            .any(|known| std::ptr::eq(Arc::as_ptr(known), state));
         if is_deployments { Err(problem) } else { Ok(()) }
     }
 }

@@ -32,7 +32,7 @@ impl Shared {
                 && self
                     .api
                     .silent_for()
-                    .is_none_or(|silence| silence >= ASK - LOOK)
+                    .is_none_or(|silence| silence + LOOK >= ASK)
             {
                 asked = Instant::now();
                 // Whoever authenticated may read this; the answer is noted where it comes in, and so is the failure.

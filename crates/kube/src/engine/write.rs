@@ -65,11 +65,11 @@ impl Shared {
             "resourceVersion": before.version.to_string(),
             "annotations": annotate::write(&update.intent, epoch),
         });
-        let path = format!(
+        let at = format!(
             "{}?fieldManager={FIELD_MANAGER}",
             watched.kind.object_path(id)
         );
-        let call = Call::with(Method::PATCH, path, Content::MergePatch, &patch);
+        let call = Call::with(Method::PATCH, at, Content::MergePatch, &patch);
         let lane = Lane::of(before.desired, update.desired);
         match self.in_turn(lane, &call).await {
             Ok(body) => {
@@ -108,8 +108,8 @@ impl Shared {
             { "op": "add", "path": "/spec/replicas", "value": count.0 },
         ]);
         let object = watched.kind.object_path(id);
-        let path = format!("{object}/scale?fieldManager={FIELD_MANAGER_GATEWAY}");
-        let call = Call::with(Method::PATCH, path, Content::JsonPatch, &patch);
+        let at = format!("{object}/scale?fieldManager={FIELD_MANAGER_GATEWAY}");
+        let call = Call::with(Method::PATCH, at, Content::JsonPatch, &patch);
         match self.in_turn(Lane::Wake, &call).await {
             Ok(body) => {
                 self.tell(watched, before, &update);

@@ -121,7 +121,7 @@ async fn a_leader_writes_its_term_and_rises_above_one_that_it_meets() {
     assert_eq!(epoch(&double), "1");
     // Written in a later term: the Lease was deleted and made anew.
     double.edit(PATH, |object| {
-        object["metadata"]["annotations"][annotation::EPOCH] = json!("41")
+        object["metadata"]["annotations"][annotation::EPOCH] = json!("41");
     });
     eventually("the later term", async || {
         process
