@@ -139,8 +139,12 @@ impl KubeEngine {
                 clock: Arc::clone(&clock),
             }),
         );
-        let (recorder, writer) =
-            recorder(api.clone(), Arc::clone(&clock), settings.identity.clone());
+        let (recorder, writer) = recorder(
+            api.clone(),
+            Arc::clone(&clock),
+            settings.identity.clone(),
+            settings.rights,
+        );
         let shutdown = supervisor.shutdown();
         supervisor.spawn_foundation("kubernetes events", writer.run(shutdown));
         let shared = Arc::new(Shared {

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::annotate::changes_text;
 use crate::api::{Api, Call, Content};
+use crate::engine::Rights;
 use crate::kind::Kind;
 use crate::leader::micros;
 use crate::names::{FIELD_MANAGER, REPORTER, annotation};
@@ -35,6 +36,9 @@ const SERIES_MAX: usize = 256;
 const CHANGES_MAX: usize = 20;
 /// Longest note that the API server takes, in bytes.
 const NOTE_MAX: usize = 1_024;
+
+/// The reason of a wake that a gateway wrote: the leader tells later what came of it.
+const WAKING: &str = "Waking";
 
 /// Where events are handed over.
 #[derive(Debug, Clone)]
@@ -56,6 +60,7 @@ pub(crate) struct Writer {
     api: Api,
     clock: Arc<dyn Clock>,
     instance: String,
+    rights: Rights,
     queue: mpsc::Receiver<Noted>,
     series: VecDeque<Series>,
     problem: Option<String>,
@@ -71,12 +76,18 @@ struct Series {
 }
 
 /// Both ends.
-pub(crate) fn recorder(api: Api, clock: Arc<dyn Clock>, instance: String) -> (Recorder, Writer) {
+pub(crate) fn recorder(
+    api: Api,
+    clock: Arc<dyn Clock>,
+    instance: String,
+    rights: Rights,
+) -> (Recorder, Writer) {
     let (sender, queue) = mpsc::channel(WAITING_MAX);
     let writer = Writer {
         api,
         clock,
         instance,
+        rights,
         queue,
         series: VecDeque::new(),
         problem: None,
@@ -142,10 +153,12 @@ impl Writer {
             series.changes.push(change);
             let surplus = series.changes.len().saturating_sub(CHANGES_MAX);
             series.changes.drain(..surplus);
-            let patch = json!({
-                "metadata": { "annotations": { annotation::CHANGES: changes_text(&series.changes) } },
-                "series": { "count": series.count, "lastObservedTime": now },
-            });
+            let mut patch =
+                json!({ "series": { "count": series.count, "lastObservedTime": now } });
+            if self.rights == Rights::Full {
+                let text = changes_text(&series.changes);
+                patch["metadata"] = json!({ "annotations": { annotation::CHANGES: text } });
+            }
             let at = format!("{}?fieldManager={FIELD_MANAGER}", series.path);
             Call::with(Method::PATCH, at, Content::MergePatch, &patch)
         } else {
@@ -189,13 +202,18 @@ impl Writer {
         change: &Change,
         (name, note, now): (&str, &str, &str),
     ) -> Value {
+        let (reason, annotations) = match self.rights {
+            Rights::Full => (
+                reason(change.action),
+                json!({ annotation::CHANGES: changes_text(std::slice::from_ref(change)) }),
+            ),
+            // The leader records this wake on the object and tells it again: the history shall know it once.
+            Rights::ScaleOnly => (WAKING, json!({})),
+        };
         json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event",
-            "metadata": {
-                "name": name, "namespace": id.namespace.as_str(),
-                "annotations": { annotation::CHANGES: changes_text(std::slice::from_ref(change)) },
-            },
-            "eventTime": now, "type": "Normal", "reason": reason(change.action), "action": reason(change.action),
+            "metadata": { "name": name, "namespace": id.namespace.as_str(), "annotations": annotations },
+            "eventTime": now, "type": "Normal", "reason": reason, "action": reason,
             "reportingController": REPORTER, "reportingInstance": self.instance, "note": note,
             "regarding": {
                 "apiVersion": kind.api_version(), "kind": kind.name, "namespace": id.namespace.as_str(),

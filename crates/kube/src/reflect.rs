@@ -27,7 +27,8 @@ const LIST_TIME: Duration = Duration::from_secs(30);
 const WATCH_TIME: Duration = Duration::from_secs(5);
 /// The API server ends a watch after this, and we go on with another.
 const WATCH_SECONDS: u32 = 290;
-/// Bookmarks come about once a minute: without a line for this long the watch is dead.
+/// Bookmarks come about once a minute, later from an API server that is busy: without a line for this long the watch may
+/// be dead, and another one goes on.
 const LINE_TIME: Duration = Duration::from_secs(100);
 /// Pauses before a list or a watch is begun again after a failure.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -329,7 +330,8 @@ impl<S: Sink> Reflector<S> {
                 line = timeout(LINE_TIME, lines.next()) => line,
             };
             let line = match line {
-                Err(_elapsed) => return Err(ApiError::Timeout(LINE_TIME)),
+                // Nothing happened, or the connection is dead: a new watch goes on from here, and finds out which.
+                Err(_elapsed) => return Ok((End::Ended, reached)),
                 Ok(None) => return Ok((End::Ended, reached)),
                 Ok(Some(line)) => line?,
             };

@@ -156,10 +156,18 @@ impl<'a> Tour<'a> {
         let before = seed.before.as_deref().unwrap_or_default();
         let ended = self.run(seed, before)?;
         let mut wrong = expect.differences(ended.status.code(), &ended.output, &ended.errors);
-        if let Some(after) = &expect.after
-            && !self.installed.end(after)?.status.success()
-        {
-            wrong.push(format!("fails afterwards: {after}"));
+        if let Some(after) = &expect.after {
+            let comes = wait::until("what must be so afterwards", SOON, || {
+                let ended = self.with_home(self.installed.bash(after)?).end()?;
+                Ok(if ended.status.success() {
+                    Look::There(())
+                } else {
+                    Look::NotYet(format!("{}{}", ended.output, ended.errors))
+                })
+            });
+            if let Err(error) = comes {
+                wrong.push(format!("fails afterwards: {after}: {error:#}"));
+            }
         }
         if let Some(count) = expect.settles {
             self.installed.settle("project-a", "sample-app-a", count)?;
@@ -170,16 +178,21 @@ impl<'a> Tour<'a> {
 
     fn run(&self, seed: &Command, before: &str) -> anyhow::Result<Ended> {
         let command = seed.filled();
-        let with_values = |call: Call| {
-            call.environment("HOME", &self.home)
+        let values = |call: Call| {
+            self.with_home(call)
                 .environment("TEST_POD", TEST_POD)
                 .environment("NEW_IMAGE", NEW_IMAGE)
         };
         if seed.endless {
             let call = self.installed.bash(UNTIL_OUTPUT)?;
-            return with_values(call.environment("ENDLESS", command)).end();
+            return values(call.environment("ENDLESS", command)).end();
         }
-        with_values(self.installed.bash(&format!("{before}\n{command}"))?).end()
+        values(self.installed.bash(&format!("{before}\n{command}"))?).end()
+    }
+
+    /// A person's curl finds its settings at home.
+    fn with_home(&self, call: Call) -> Call {
+        call.environment("HOME", &self.home)
     }
 
     /// What the command finds: the sample as its world says, an API behind `localhost`, logs that hold something.

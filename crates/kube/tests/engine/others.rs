@@ -38,6 +38,28 @@ async fn a_change_is_an_event_on_the_workload() {
     assert_eq!(event["note"], "2 → 0 by key/ops: コスト最適化のため");
 }
 
+// R20: the leader records the wake on the object, and that is what the history tells
+#[tokio::test]
+async fn the_event_of_a_gateway_is_no_second_entry_of_the_history() {
+    let lab = Lab::new().await;
+    let before = lab.get().await;
+    let asleep = lab.engine.write(&before, sleep(&before)).await.unwrap();
+    eventually("the sleep", async || events(&lab).len() == 1).await;
+    let gateway = lab.second(nagi_kube::Rights::ScaleOnly);
+    gateway.synced().await;
+    gateway
+        .engine
+        .write(&asleep, wake(&asleep, 2))
+        .await
+        .unwrap();
+    eventually("the wake", async || events(&lab).len() == 2).await;
+    let told = &events(&lab)[1];
+    assert_eq!(told["reason"], "Waking");
+    assert_eq!(told["regarding"]["name"], "sample-app-a");
+    let page = lab.engine.history(&query()).await.unwrap();
+    assert_eq!(page.entries.len(), 1, "the sleep alone: {page:?}");
+}
+
 #[tokio::test]
 async fn an_event_that_cannot_be_written_delays_no_write() {
     let lab = Lab::new().await;
