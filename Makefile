@@ -2,7 +2,7 @@
 # Every target sets up what it needs, or says exactly what is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage docs gen bench bench-quick fuzz clean
+.PHONY: help setup demo cluster test check coverage docs gen bench bench-quick fuzz clean
 
 XTASK = sh scripts/setup.sh && cargo xtask
 
@@ -15,6 +15,9 @@ setup: ## install what is missing on this machine (done by the others too)
 demo: ## two projects with sample apps go to sleep and wake up, on this machine
 	@sh scripts/setup.sh && cargo build --release --locked --package nagi-cli
 	@exec target/release/nagi demo $(ARGUMENTS)
+
+cluster: ## a real Kubernetes on this machine, with three nodes when you are root
+	@$(XTASK) cluster up $(ARGUMENTS)
 
 test: ## everything that a change must pass; CI runs this
 	@$(XTASK) test

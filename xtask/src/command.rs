@@ -122,6 +122,12 @@ impl Run {
         self
     }
 
+    /// Says what it says on standard error, since what a task prints on standard output may be read by a shell.
+    pub(crate) fn aside(mut self) -> Self {
+        self.command.stdout(std::io::stderr());
+        self
+    }
+
     /// Runs in `directory`.
     pub(crate) fn within(mut self, directory: &Path) -> Self {
         self.command.current_dir(directory);

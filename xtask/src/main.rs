@@ -15,12 +15,15 @@
 )]
 
 mod bench;
+mod chart;
 mod checkout;
+mod cluster;
 mod command;
 mod coverage;
 mod docs;
 mod fuzz;
 mod generate;
+mod image;
 mod junit;
 mod markdown;
 mod requirements;
@@ -96,6 +99,11 @@ const TASKS: &[Task] = &[
         run: bench::run,
     },
     Task {
+        name: "cluster",
+        explanation: "a real Kubernetes here: up, down, status, logs, load-image; --name NAME",
+        run: cluster::run,
+    },
+    Task {
         name: "fuzz",
         explanation: "every fuzz target for a minute, or those named; --seconds N",
         run: fuzz::run,
@@ -104,6 +112,11 @@ const TASKS: &[Task] = &[
         name: "gen",
         explanation: "write the generated pages and files anew; --check says which are stale",
         run: generate::run,
+    },
+    Task {
+        name: "image",
+        explanation: "the container image as an OCI archive; --samples, --prove, --output DIRECTORY",
+        run: image::run,
     },
     Task {
         name: "junit",

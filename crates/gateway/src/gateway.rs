@@ -15,6 +15,7 @@ use nagi_telemetry::Metrics;
 use nagi_wake::Wakes;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::answer::{self, Answer};
 use crate::backend::{Backend, Turned};
@@ -90,6 +91,11 @@ impl Gateway {
             .routes
             .follow(&*self.inner.workloads, &self.inner.shutdown)
             .await;
+    }
+
+    /// Follows whether it knows its workloads; before that it can only ask its clients to come again.
+    pub fn loaded(&self) -> watch::Receiver<bool> {
+        self.inner.routes.loaded()
     }
 
     /// Accepts connections until the process drains, then finishes what is in flight within the grace period: held

@@ -1,5 +1,7 @@
 //! One error class for every port: whose fault it was and whether a retry can help.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 /// Why a port could not do what it was asked.
@@ -20,6 +22,12 @@ pub enum PortError {
     /// The engine did not answer within its deadline. The word `timeout` is in the log.
     #[error("timeout: {0}")]
     Timeout(String),
+    /// The engine takes no more for now (429) and did not do it; it may say after how long to ask again.
+    #[error("the engine takes no more requests for now")]
+    Busy {
+        /// When to ask again, as far as it says.
+        retry_after: Option<Duration>,
+    },
     /// The place where intent is stored is full or read-only; reads still work.
     #[error("cannot store the change: {0}")]
     StorageFull(String),
@@ -35,6 +43,7 @@ impl PortError {
             Self::Conflict
             | Self::Unreachable(_)
             | Self::Timeout(_)
+            | Self::Busy { .. }
             | Self::StorageFull(_)
             | Self::Internal(_) => true,
             Self::NotFound | Self::Refused(_) => false,

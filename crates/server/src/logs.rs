@@ -49,6 +49,7 @@ pub(crate) async fn logs(State(app): State<App>, call: Target) -> Result<Respons
         | PortError::Conflict
         | PortError::Unreachable(_)
         | PortError::Timeout(_)
+        | PortError::Busy { .. }
         | PortError::StorageFull(_)
         | PortError::Internal(_) => Problem::port(&error, Doing::Read("logs"), Some(&call.id)),
     })?;

@@ -176,6 +176,9 @@ impl Problem {
             PortError::Timeout(_) => failed(StatusCode::SERVICE_UNAVAILABLE)
                 .retry_after(RETRY_SECONDS)
                 .hint("a change may have taken effect: read the status before trying again"),
+            PortError::Busy { retry_after } => failed(StatusCode::SERVICE_UNAVAILABLE)
+                .retry_after(retry_after.map_or(RETRY_SECONDS, |after| after.as_secs().max(1)))
+                .hint("the engine is loaded and nothing was changed: try again after that time"),
             PortError::StorageFull(_) => failed(StatusCode::SERVICE_UNAVAILABLE)
                 .retry_after(RETRY_SECONDS)
                 .hint("free space where Nagi keeps its state; it goes on by itself"),
@@ -202,6 +205,7 @@ pub(crate) const fn failure_of(error: &PortError) -> Option<Failure> {
         PortError::Unreachable(_) => Some(Failure::UpstreamConnection),
         PortError::Timeout(_) => Some(Failure::UpstreamTimeout),
         PortError::Refused(_) => Some(Failure::UpstreamDenied),
+        PortError::Busy { .. } => Some(Failure::Overloaded),
         PortError::StorageFull(_) => Some(Failure::Storage),
         PortError::NotFound | PortError::Conflict | PortError::Internal(_) => None,
     }

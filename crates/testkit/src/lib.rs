@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use nagi_core::id::{Name, Namespace, ReplicaName, Uid, Version, WorkloadId};
 use nagi_core::idle::Activity;
-use nagi_core::intent::{Intent, IntentUpdate};
+use nagi_core::intent::{CountWriter, Intent, IntentUpdate};
 use nagi_core::quantity::Replicas;
 use nagi_core::wake::Stage;
 use nagi_core::workload::{Readiness, Replica, Workload};
@@ -130,6 +130,7 @@ struct World {
     write_faults: VecDeque<Fault>,
     forever: Option<(Option<Fault>, Option<Fault>)>,
     writes: Vec<(WorkloadId, IntentUpdate)>,
+    count_writer: Option<CountWriter>,
 }
 
 /// Workloads in memory.
@@ -211,6 +212,11 @@ impl MemoryWorkloads {
     /// Every update that took effect, in order.
     pub fn writes(&self) -> Vec<(WorkloadId, IntentUpdate)> {
         self.lock().writes.clone()
+    }
+
+    /// Whoever sets a count without leaving a record is this one from now on.
+    pub fn name_count_writer(&self, writer: CountWriter) {
+        self.lock().count_writer = Some(writer);
     }
 
     /// The next read does this instead.
@@ -310,6 +316,10 @@ impl Workloads for MemoryWorkloads {
             Some(Fault::AfterEffect(error)) => Err(error),
             Some(Fault::Error(_) | Fault::Hang) | None => Ok(next),
         }
+    }
+
+    async fn count_writer(&self, _workload: &Workload) -> Result<Option<CountWriter>, PortError> {
+        Ok(self.lock().count_writer.clone())
     }
 
     fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {

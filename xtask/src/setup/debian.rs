@@ -46,6 +46,66 @@ pub(super) const FOR_TESTS: &[Package<'static>] = &[
     },
 ];
 
+/// What the container image is built with beside Rust.
+pub(super) const FOR_IMAGE: &[Package<'static>] = &[
+    Package {
+        program: "cc",
+        name: "gcc",
+    },
+    Package {
+        program: "musl-gcc",
+        name: "musl-tools",
+    },
+];
+
+/// What builds a Dockerfile.
+pub(super) const FOR_RECIPE: &[Package<'static>] = &[Package {
+    program: "buildah",
+    name: "buildah",
+}];
+
+/// What the nodes of a test cluster are made of.
+pub(super) const FOR_CLUSTERS: &[Package<'static>] = &[
+    Package {
+        program: "containerd",
+        name: "containerd",
+    },
+    Package {
+        program: "runc",
+        name: "runc",
+    },
+    // Its programs are not on the path.
+    Package {
+        program: "/usr/lib/cni/ptp",
+        name: "containernetworking-plugins",
+    },
+    Package {
+        program: "iptables",
+        name: "iptables",
+    },
+    Package {
+        program: "conntrack",
+        name: "conntrack",
+    },
+    Package {
+        program: "ip",
+        name: "iproute2",
+    },
+    Package {
+        program: "nsenter",
+        name: "util-linux",
+    },
+    Package {
+        program: "mount",
+        name: "mount",
+    },
+    // For a pod that asks for names.
+    Package {
+        program: "/bin/busybox",
+        name: "busybox-static",
+    },
+];
+
 /// Installs the packages whose program is not on the path.
 pub(super) fn install_missing(packages: &[Package<'_>]) -> anyhow::Result<()> {
     let names = missing(packages, |program| on_path(program).is_some());
@@ -67,14 +127,16 @@ pub(super) fn install(names: &[&str]) -> anyhow::Result<()> {
              hint: run 'sudo apt-get update && sudo apt-get install --yes --no-install-recommends {list}'"
         );
     }
-    println!("setup: installing {list}");
+    eprintln!("setup: installing {list}");
     Run::new("apt-get")
         .arguments(["update", "--quiet=2"])
+        .aside()
         .finish()?;
     Run::new("apt-get")
         .arguments(["install", "--yes", "--quiet=2", "--no-install-recommends"])
         .arguments(names)
         .environment("DEBIAN_FRONTEND", "noninteractive")
+        .aside()
         .finish()
         .with_context(|| format!("install {list}"))
 }
@@ -87,7 +149,7 @@ fn missing<'a>(packages: &[Package<'a>], present: impl Fn(&str) -> bool) -> Vec<
         .collect()
 }
 
-fn is_root() -> anyhow::Result<bool> {
+pub(super) fn is_root() -> anyhow::Result<bool> {
     Ok(Run::new("id").argument("-u").output()?.trim() == "0")
 }
 

@@ -1,7 +1,8 @@
-//! schemathesis, which calls every operation of the REST API with input made from its OpenAPI document.
+//! Tools from the Python registry, each in an environment of its own: schemathesis, which calls every operation of the REST
+//! API with input made from its OpenAPI document, and a Go toolchain where the machine has none.
 //!
-//! It lives in a Python environment of its own, built from `xtask/schemathesis/requirements.txt`: exact versions with hashes. A
-//! copy of that list inside the environment, written last, says that it is complete.
+//! An environment is built from a list of exact versions with hashes. A copy of that list inside it, written last, says
+//! that it is complete.
 
 use std::path::{Path, PathBuf};
 
@@ -12,56 +13,100 @@ use super::debian;
 use crate::checkout::Checkout;
 use crate::command::Run;
 
-const NAME: &str = "schemathesis";
-const VERSION: &str = "4.32.5";
+const SCHEMATHESIS: Environment = Environment {
+    name: "schemathesis",
+    version: "4.32.5",
+    list: "xtask/schemathesis/requirements.txt",
+};
 
-/// The list of packages, from the root of the working copy.
-const LIST: &str = "xtask/schemathesis/requirements.txt";
+/// The name is where the harness looks for a toolchain.
+const GO: Environment = Environment {
+    name: nagi_e2e::go::INSTALLED,
+    version: "1.26.6",
+    list: "xtask/go-toolchain/requirements.txt",
+};
 
-/// The path of the program.
-pub(crate) fn schemathesis() -> anyhow::Result<PathBuf> {
-    Ok(cache::tool_directory(NAME, VERSION)?.join("bin").join(NAME))
+/// An environment of one tool.
+#[derive(Debug, Clone, Copy)]
+struct Environment {
+    name: &'static str,
+    version: &'static str,
+    /// The list of packages, from the root of the working copy.
+    list: &'static str,
 }
 
-/// Builds the environment unless it is there and complete.
-pub(super) fn install_if_missing(checkout: &Checkout) -> anyhow::Result<()> {
-    let directory = cache::tool_directory(NAME, VERSION)?;
-    let wanted = std::fs::read_to_string(checkout.root().join(LIST))
-        .with_context(|| format!("read {LIST}"))?;
-    if is_complete(&directory, &wanted) {
+/// The path of the program schemathesis.
+pub(crate) fn schemathesis() -> anyhow::Result<PathBuf> {
+    let name = SCHEMATHESIS.name;
+    Ok(SCHEMATHESIS.directory()?.join("bin").join(name))
+}
+
+/// Builds the environment of schemathesis unless it is there and complete.
+pub(super) fn install_schemathesis(checkout: &Checkout) -> anyhow::Result<()> {
+    SCHEMATHESIS.install_if_missing(checkout)
+}
+
+/// Installs a Go toolchain unless the machine has one that is new enough.
+pub(super) fn install_go(checkout: &Checkout) -> anyhow::Result<()> {
+    if nagi_e2e::go::find().is_ok() {
         return Ok(());
     }
-    let has_venv = Run::new("python3")
-        .arguments(["-c", "import ensurepip, venv"])
-        .quiet()
-        .finish()
-        .is_ok();
-    if !has_venv {
-        debian::install(&["python3-venv"])?;
+    GO.install_if_missing(checkout)?;
+    nagi_e2e::go::find().map(drop)
+}
+
+// === impl Environment ===
+
+impl Environment {
+    fn directory(self) -> anyhow::Result<PathBuf> {
+        cache::tool_directory(self.name, self.version)
     }
-    println!("setup: installing {NAME} {VERSION}");
-    Run::new("python3")
-        .arguments(["-m", "venv", "--clear"])
-        .argument(&directory)
-        .finish()?;
-    Run::new(directory.join("bin/pip"))
-        .arguments([
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--require-hashes",
-            "--requirement",
-        ])
-        .argument(checkout.root().join(LIST))
-        .finish()
-        .with_context(|| format!("install {NAME} {VERSION}"))?;
-    std::fs::write(marker(&directory), wanted).with_context(|| format!("mark {NAME} as complete"))
+
+    fn install_if_missing(self, checkout: &Checkout) -> anyhow::Result<()> {
+        let Self {
+            name,
+            version,
+            list,
+        } = self;
+        let directory = self.directory()?;
+        let wanted = std::fs::read_to_string(checkout.root().join(list))
+            .with_context(|| format!("read {list}"))?;
+        if is_complete(&directory, &wanted) {
+            return Ok(());
+        }
+        let has_venv = Run::new("python3")
+            .arguments(["-c", "import ensurepip, venv"])
+            .quiet()
+            .finish()
+            .is_ok();
+        if !has_venv {
+            debian::install(&["python3-venv"])?;
+        }
+        eprintln!("setup: installing {name} {version}");
+        Run::new("python3")
+            .arguments(["-m", "venv", "--clear"])
+            .argument(&directory)
+            .aside()
+            .finish()?;
+        Run::new(directory.join("bin/pip"))
+            .arguments([
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--require-hashes",
+                "--requirement",
+            ])
+            .argument(checkout.root().join(list))
+            .aside()
+            .finish()
+            .with_context(|| format!("install {name} {version}"))?;
+        std::fs::write(marker(&directory), wanted)
+            .with_context(|| format!("mark {name} as complete"))
+    }
 }
 
 fn is_complete(directory: &Path, wanted: &str) -> bool {
-    let program = directory.join("bin").join(NAME);
-    program.is_file()
-        && std::fs::read_to_string(marker(directory)).is_ok_and(|found| found == wanted)
+    std::fs::read_to_string(marker(directory)).is_ok_and(|found| found == wanted)
 }
 
 fn marker(directory: &Path) -> PathBuf {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nagi_core::id::WorkloadId;
-use nagi_core::intent::IntentUpdate;
+use nagi_core::intent::{CountWriter, IntentUpdate};
 use nagi_core::pool::Pool;
 use nagi_core::workload::Workload;
 use nagi_ports::{
@@ -62,6 +62,11 @@ impl Workloads for LocalEngine {
             .blocking
             .run(move || shared.commit(&id, (&uid, version), update));
         in_time(written).await?
+    }
+
+    async fn count_writer(&self, _workload: &Workload) -> Result<Option<CountWriter>, PortError> {
+        // Somebody edited the workload file; it does not say who.
+        Ok(None)
     }
 
     fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {

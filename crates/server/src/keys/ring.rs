@@ -177,6 +177,16 @@ impl Keyring {
         Ok(ring)
     }
 
+    /// Of a role that serves no API: no key, and nothing is said about it.
+    pub fn unused(metrics: Metrics) -> Self {
+        Self {
+            sources: Arc::new(KeySources::default()),
+            keys: Arc::new(watch::Sender::new(Arc::new(Keys::default()))),
+            seen: Arc::new(Mutex::new(Seen::default())),
+            metrics,
+        }
+    }
+
     /// What counts now.
     pub(crate) fn current(&self) -> Arc<Keys> {
         Arc::clone(&self.keys.borrow())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use nagi_core::id::{NodeName, PoolName, ReplicaName, RequestId};
 use nagi_core::intent::{Action, Actor, Change};
-use nagi_core::pool::{Money, Node, NodePhase, Pool};
+use nagi_core::pool::{Cost, Money, Node, NodePhase, Pool};
 use nagi_core::quantity::Replicas;
 use nagi_core::text::ReasonText;
 use nagi_ports::{HistoryEntry, LogLine};
@@ -286,7 +286,7 @@ async fn pools_show_nodes_and_money() {
             node(
                 "gpu-0",
                 NodePhase::Booting {
-                    ready_in: Duration::from_millis(1500),
+                    ready_in: Some(Duration::from_millis(1500)),
                 },
             ),
             node(
@@ -296,10 +296,12 @@ async fn pools_show_nodes_and_money() {
                 },
             ),
         ],
-        nodes_max: 2,
-        price_per_hour: Money { micros: 3_500_000 },
-        spent: Money { micros: 1 },
-        saved: Money { micros: 12_345_678 },
+        nodes_max: Some(2),
+        cost: Some(Cost {
+            price_per_hour: Money { micros: 3_500_000 },
+            spent: Money { micros: 1 },
+            saved: Money { micros: 12_345_678 },
+        }),
     });
     let answer = w.get("/api/v1/pools").send().await.expect(200);
     assert_eq!(

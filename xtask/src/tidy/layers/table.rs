@@ -89,6 +89,13 @@ pub(super) const LAYERS: &[Layer] = &[
         tests_use: &[],
         outside: Outside::Never(&[KUBERNETES, REST, HTTP, WIRE, SYSTEMS, COMMAND_LINE]),
     },
+    // A real Kubernetes for tests and for a person at a terminal: processes, no client.
+    Layer {
+        name: "e2e",
+        uses: &[],
+        tests_use: &["seeds"],
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE, &["tokio"]]),
+    },
     Layer {
         name: "api",
         uses: &["core"],
@@ -101,10 +108,17 @@ pub(super) const LAYERS: &[Layer] = &[
         tests_use: &["testkit"],
         outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE]),
     },
+    // An API server of its own, for tests and measurements of the adapter. It never ships.
+    Layer {
+        name: "kube-double",
+        uses: &["runtime"],
+        tests_use: &[],
+        outside: Outside::Never(&[KUBERNETES, REST, SYSTEMS, COMMAND_LINE]),
+    },
     Layer {
         name: "kube",
         uses: &["core", "ports", "runtime", "telemetry"],
-        tests_use: &["testkit"],
+        tests_use: &["e2e", "kube-double", "testkit"],
         outside: Outside::Never(&[REST, COMMAND_LINE]),
     },
     Layer {
@@ -176,7 +190,7 @@ pub(super) const LAYERS: &[Layer] = &[
             "telemetry",
             "wake",
         ],
-        tests_use: &["seeds"],
+        tests_use: &["seeds", "kube-double"],
         outside: Outside::Never(&[]),
     },
     // Measures the binary from outside; of ours it knows only the types of the wire, for its peer.
@@ -188,7 +202,7 @@ pub(super) const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "xtask",
-        uses: &[],
+        uses: &["e2e"],
         tests_use: &[],
         outside: Outside::Never(&[&["tokio"], HTTP]),
     },

@@ -1,0 +1,215 @@
+//! Nodes and pods that exist in the API only, played by kwok, and Karpenter, a real node autoscaler, over them.
+//!
+//! For what a machine cannot hold or cannot wait for: thousands of workloads, and a pool whose node takes ten minutes to come
+//! back, played at any speed. A node counts as fake by the annotation that Karpenter's provider sets as well.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::control_plane::{ControlPlane, log};
+use crate::files;
+use crate::process::Component;
+use crate::tools;
+
+/// Marks nodes that kwok plays, as `name=value`.
+pub const FAKE_NODE: &str = "kwok.x-k8s.io/node=fake";
+
+/// The first port of kwok and Karpenter where they have a network of their own.
+const KWOK_PORT: u16 = 10247;
+
+/// How long things take that are only played.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Delays {
+    /// From the node's object to a ready node.
+    pub node_joins: Duration,
+    /// From a pod that has its node to a ready pod: pulling and starting.
+    pub pod_starts: Duration,
+}
+
+/// A kind of machine that Karpenter may order.
+#[derive(Debug, Clone)]
+pub struct MachineKind {
+    /// Its name.
+    pub name: String,
+    /// How many processors it has.
+    pub processors: u32,
+    /// Memory, as Kubernetes writes it.
+    pub memory: String,
+    /// Devices: a resource and how many.
+    pub devices: Option<(String, u32)>,
+    /// Price of an hour.
+    pub price: f64,
+}
+
+// === impl ControlPlane ===
+
+impl ControlPlane {
+    /// Plays every node that has the annotation [`FAKE_NODE`], and the pods on it.
+    pub fn start_kwok(&mut self, delays: Delays) -> anyhow::Result<()> {
+        let kwok = tools::KWOK.build()?;
+        let stages = kwok.files("kustomize").join("stage");
+        let mut configuration = Vec::new();
+        for (file, delay) in [
+            ("node/fast/node-initialize.yaml", delays.node_joins),
+            (
+                "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
+                Duration::ZERO,
+            ),
+            ("pod/fast/pod-ready.yaml", delays.pod_starts),
+            ("pod/fast/pod-complete.yaml", Duration::ZERO),
+            ("pod/fast/pod-delete.yaml", Duration::ZERO),
+        ] {
+            let path = stages.join(file);
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("read {}", path.display()))?;
+            configuration.push(delayed(&text, delay));
+        }
+        let path = self.directory().join("kwok-stages.yaml");
+        files::write_private(&path, &configuration.join("\n---\n"))?;
+        let [port] = self.free_ports([KWOK_PORT])?;
+        let component = self.local_component(
+            "kwok",
+            kwok.program("kwok"),
+            vec![
+                format!("--kubeconfig={}", self.kubeconfig().display()),
+                format!("--config={}", path.display()),
+                "--manage-all-nodes=false".to_owned(),
+                format!("--manage-nodes-with-annotation-selector={FAKE_NODE}"),
+                "--node-lease-duration-seconds=40".to_owned(),
+                format!("--server-address=127.0.0.1:{port}"),
+            ],
+            Vec::new(),
+        );
+        self.run(&component)
+    }
+
+    /// Starts Karpenter, which orders machines for pods that find no node, as its `NodePool` objects say.
+    ///
+    /// Its nodes are kwok's: start that first. The pools are the caller's to create.
+    pub fn start_karpenter(&mut self, machines: &[MachineKind]) -> anyhow::Result<()> {
+        let karpenter = tools::KARPENTER.build()?;
+        for directory in ["crds", "kwok-crds"] {
+            self.kubectl()
+                .arguments(["apply", "--server-side", "--filename"])
+                .argument(karpenter.files(directory))
+                .succeed()?;
+        }
+        self.kubectl()
+            .arguments(["wait", "customresourcedefinition", "--all"])
+            .arguments(["--for=condition=Established", "--timeout=50s"])
+            .succeed()?;
+        let path = self.directory().join("machines.json");
+        let machines: Vec<Value> = machines.iter().map(MachineKind::offering).collect();
+        files::write_json(&path, &Value::Array(machines))?;
+        let [metrics, health] = self.free_ports([8080, 8081])?;
+        let variable = |name: &str, value: String| (name.to_owned(), value);
+        let component = self.local_component(
+            "karpenter",
+            karpenter.program("karpenter"),
+            Vec::new(),
+            vec![
+                variable("KUBECONFIG", self.kubeconfig().display().to_string()),
+                variable("INSTANCE_TYPES_FILE_PATH", path.display().to_string()),
+                variable("DISABLE_LEADER_ELECTION", "true".to_owned()),
+                variable("SYSTEM_NAMESPACE", "kube-system".to_owned()),
+                variable("CPU_REQUESTS", "1000".to_owned()),
+                variable("METRICS_PORT", metrics.to_string()),
+                variable("HEALTH_PROBE_PORT", health.to_string()),
+            ],
+        );
+        self.run(&component)
+    }
+
+    /// A program that lives beside the control plane.
+    fn local_component(
+        &self,
+        name: &str,
+        program: PathBuf,
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+    ) -> Component {
+        Component {
+            name: name.to_owned(),
+            program,
+            arguments,
+            environment,
+            place: self.place(),
+            log: log(self.directory(), name),
+        }
+    }
+}
+
+// === impl MachineKind ===
+
+impl MachineKind {
+    /// As Karpenter's provider reads it.
+    fn offering(&self) -> Value {
+        let mut resources = json!({
+            "cpu": self.processors.to_string(),
+            "memory": self.memory,
+            "pods": "110",
+            "ephemeral-storage": "20Gi",
+        });
+        if let Some((resource, count)) = &self.devices {
+            resources[resource] = json!(count.to_string());
+        }
+        let requirement =
+            |key: &str, value: &str| json!({"key": key, "operator": "In", "values": [value]});
+        json!({
+            "name": self.name,
+            "architecture": "amd64",
+            "operatingSystems": ["linux"],
+            "resources": resources,
+            "offerings": [{
+                "Price": self.price,
+                "Available": true,
+                "Requirements": [
+                    requirement("karpenter.sh/capacity-type", "on-demand"),
+                    requirement("topology.kubernetes.io/zone", "zone-1"),
+                ],
+            }],
+        })
+    }
+}
+
+/// A stage that begins later than it would.
+fn delayed(stage: &str, delay: Duration) -> String {
+    if delay.is_zero() {
+        return stage.to_owned();
+    }
+    let line = format!(
+        "  delay:\n    durationMilliseconds: {}\n  next:",
+        delay.as_millis()
+    );
+    stage.replacen("  next:", &line, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delay_stands_before_what_comes_next() {
+        let stage = "spec:\n  selector: {}\n  next:\n    statusTemplate: |\n      next:\n";
+        assert_eq!(delayed(stage, Duration::ZERO), stage);
+        assert_eq!(
+            delayed(stage, Duration::from_secs(2)),
+            "spec:\n  selector: {}\n  delay:\n    durationMilliseconds: 2000\n  next:\n    statusTemplate: |\n      next:\n"
+        );
+    }
+
+    #[test]
+    fn machine_with_devices_offers_them() {
+        let machine = MachineKind {
+            name: "gpu".to_owned(),
+            processors: 4,
+            memory: "16Gi".to_owned(),
+            devices: Some(("nvidia.com/gpu".to_owned(), 1)),
+            price: 3.5,
+        };
+        assert_eq!(machine.offering()["resources"]["nvidia.com/gpu"], "1");
+    }
+}
