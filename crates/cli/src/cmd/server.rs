@@ -40,10 +40,11 @@ pub(crate) async fn run_from_environment() -> ExitCode {
 /// Serves until a signal.
 pub(crate) async fn run(args: &ServerArgs) -> ExitCode {
     let hint = "see `nagi server --help` for every setting";
-    let config = match ServeConfig::resolve(&args.serve, &Home::of_cluster_role()) {
-        Ok(config) => config,
-        Err(error) => return serve::refuse_settings(&error, hint),
-    };
+    let config =
+        match ServeConfig::resolve(&args.serve, &Home::from_environment().of_cluster_role()) {
+            Ok(config) => config,
+            Err(error) => return serve::refuse_settings(&error, hint),
+        };
     let settings = match kube_settings(&args.kube, Rights::Full) {
         Ok(settings) => settings,
         Err(error) => return serve::refuse_settings(&error, hint),

@@ -133,7 +133,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = METRICS_LISTEN.env, value_name = "ADDRESS:PORT")]
     pub(crate) metrics_listen: Option<String>,
 
-    /// Address of the gateway, through which the workloads are reached [default: 127.0.0.1:8000]
+    /// Address of the gateway, through which the workloads are reached [default: 127.0.0.1:8000; in a pod 0.0.0.0:8000]
     #[arg(long, env = GATEWAY_LISTEN.env, value_name = "ADDRESS:PORT")]
     pub(crate) gateway_listen: Option<String>,
 
@@ -496,21 +496,15 @@ impl Home {
             state: absolute("XDG_STATE_HOME"),
             directory: absolute("HOME"),
             name: "nagi",
-            in_pod: false,
+            in_pod: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
         }
     }
 
     /// The same for a role of the cluster. Its state is there: a pod without a home directory is no error.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the composition root reads the environment"
-    )]
-    pub(crate) fn of_cluster_role() -> Self {
-        let home = Self::from_environment();
+    pub(crate) fn of_cluster_role(self) -> Self {
         Self {
-            directory: home.directory.or_else(|| Some(PathBuf::from("/"))),
-            in_pod: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
-            ..home
+            directory: self.directory.or_else(|| Some(PathBuf::from("/"))),
+            ..self
         }
     }
 
