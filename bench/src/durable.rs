@@ -1,8 +1,8 @@
 //! From a request to durable intent: how much longer a scale call takes than the bare sync that it needs.
 //!
-//! Each call is followed by writing the same bytes to a new file in the same directory: once with one sync, which is the
-//! least that durability costs and what the goal is measured against, and once as Nagi does it, with rename and a sync of
-//! the directory. What the disk does at the time hits all three alike.
+//! Each call is followed by writing as many bytes to a new file in the same directory: once with one sync, which is what the
+//! goal is measured against, and once with rename and a sync of the directory, as a file is usually replaced. What the disk
+//! does at the time hits all three alike.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -65,12 +65,14 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
                 "{}",
                 String::from_utf8_lossy(&answer.body)
             );
-            let bytes =
+            let file =
                 std::fs::read(directory.join("sample-app-a.json")).context("read the intent")?;
+            // A call writes one of the two slots.
+            let (bytes, _) = file.split_at(file.len() / 2);
             // What the call set in motion (a process starts or ends) must not fall into the bare writes either.
             tokio::time::sleep(PACE / 2).await;
-            synced.push(bare(&directory, &bytes, false)?);
-            replaced.push(bare(&directory, &bytes, true)?);
+            synced.push(bare(&directory, bytes, false)?);
+            replaced.push(bare(&directory, bytes, true)?);
             tokio::time::sleep(next.saturating_sub(clock::now())).await;
         }
         anyhow::Ok(())

@@ -19,8 +19,6 @@ mod when;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::commands::{Cli, Command};
 
 fn main() -> ExitCode {
@@ -29,7 +27,10 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == "shim") {
         return nagi_local::shim::run(arguments);
     }
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

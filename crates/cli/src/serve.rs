@@ -227,7 +227,8 @@ async fn serve(
         port = config.listen.port(), address = %config.listen, gateway = %config.gateway_listen,
         metrics = %config.metrics_listen, state_dir = %config.state_dir.display(), "Server starting"
     );
-    let followed = reload_on_hangup(reload, common.engine.clone(), supervisor.shutdown());
+    let (engine, log) = (common.engine.clone(), common.log.clone());
+    let followed = on_hangup(reload, engine, log, supervisor.shutdown());
     supervisor.spawn("reload", followed);
     common.start_faces(&config, doors, keys, &mut supervisor);
     let asked = async {
@@ -376,12 +377,16 @@ fn server_config(config: &ServeConfig) -> ServerConfig {
     }
 }
 
-/// Reads the workload file again at each SIGHUP, until the process drains.
-async fn reload_on_hangup(mut reload: Reload, engine: LocalEngine, shutdown: Shutdown) {
+/// Opens the log file anew and reads the workload file again at each SIGHUP, until the process drains.
+async fn on_hangup(mut reload: Reload, engine: LocalEngine, log: Log, shutdown: Shutdown) {
     loop {
         tokio::select! {
-            // Cancel-safe: a signal that was not taken is kept. The engine logs what came of it.
-            () = reload.recv() => drop(engine.reload().await),
+            // Cancel-safe: a signal that was not taken is kept.
+            () = reload.recv() => {
+                log.reopen();
+                // The engine logs what came of it, in the new file.
+                drop(engine.reload().await);
+            }
             // Cancel-safe: waiting on a watch channel loses nothing.
             () = shutdown.draining() => break,
         }

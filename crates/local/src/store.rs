@@ -9,12 +9,14 @@
 //! replicas/NAMESPACE/NAME/REPLICA/  records and output of replicas, see `shim`
 //! ```
 //!
-//! A file of a workload is replaced as a whole and synced before anybody hears of its content. One that cannot be read back
-//! stops the start with an error that names it: to go on would mean to forget what was wanted. There is no cache here; the
-//! engine keeps what it read and is the only writer while it holds the lock.
+//! A file of a workload is synced before anybody hears of its content, and overwritten in place without touching what was
+//! acknowledged before, see `slots`. One that cannot be read back stops the start with an error that names it: to go on would
+//! mean to forget what was wanted. There is no cache here; the engine keeps what it read and is the only writer while it
+//! holds the lock.
 
 pub mod history;
 
+mod slots;
 mod stored;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -30,6 +32,7 @@ use nagi_core::quantity::Replicas;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::slots::{Slot, Slots};
 use crate::disk::{self, Survives, WriteError};
 use crate::process::ProcessId;
 use crate::shim::record::EngineInCharge;
@@ -201,28 +204,66 @@ impl StateDirectory {
     /// [`StoreError::Read`] and [`StoreError::Damaged`], never a made-up state.
     pub fn read_workload(&self, id: &WorkloadId) -> Result<Option<Remembered>, StoreError> {
         let path = self.workload_path(id);
-        let Some(file) = read_state::<stored::Workload>(&path)? else {
+        let Some(slots) = read_slots(&path)? else {
             return Ok(None);
         };
-        let read = Remembered::try_from(file);
-        read.map(Some)
-            .map_err(|why| StoreError::Damaged { path, why })
+        let damaged = |why| StoreError::Damaged {
+            path: path.clone(),
+            why,
+        };
+        let [first, second] = [Slot::First, Slot::Second].map(|slot| in_slot(&slots, slot));
+        match (first, second) {
+            (Ok(first), Ok(second)) => {
+                Ok(first.into_iter().chain(second).max_by_key(|s| s.version))
+            }
+            // The last write was torn before anybody heard of it; the state before it is whole.
+            (Ok(Some(whole)), Err(why)) | (Err(why), Ok(Some(whole))) => {
+                tracing::warn!(
+                    namespace = %id.namespace, workload = %id.name, error = why,
+                    "Last write was torn, the state before it holds"
+                );
+                Ok(Some(whole))
+            }
+            (Err(why), Ok(None) | Err(_)) | (Ok(None), Err(why)) => Err(damaged(why)),
+        }
+        .and_then(|read| {
+            read.map(Some)
+                .ok_or_else(|| damaged("it is empty".to_owned()))
+        })
     }
 
-    /// Writes what is wanted of a workload. When it returns, it survives the loss of power.
+    /// Writes what is wanted of a workload. When it returns, it survives the loss of power. `acknowledged` is the version of
+    /// the last write that succeeded, `None` for the first: that state is kept until this one is safe.
     ///
     /// # Errors
     /// [`WriteError`]; the state before is still there then.
-    pub fn write_workload(&self, id: &WorkloadId, state: &Remembered) -> Result<(), WriteError> {
+    pub fn write_workload(
+        &self,
+        id: &WorkloadId,
+        acknowledged: Option<Version>,
+        state: &Remembered,
+    ) -> Result<(), WriteError> {
         let path = self.workload_path(id);
-        match write_state(&path, &stored::Workload::from(state), Survives::PowerLoss) {
+        let content = encoded(&path, &stored::Workload::from(state))?;
+        let slots = acknowledged.and_then(|_| read_slots(&path).ok().flatten());
+        let kept = slots.as_ref().and_then(|slots| {
+            let holds = |slot: &Slot| {
+                in_slot(slots, *slot).is_ok_and(|state| state.map(|s| s.version) == acknowledged)
+            };
+            let slot = [Slot::First, Slot::Second].into_iter().find(holds)?;
+            slots::fits(slots, &content).then_some(slot)
+        });
+        if let Some(kept) = kept {
+            return slots::overwrite(&path, kept.other(), &content);
+        }
+        match slots::create(&path, &content) {
             Err(WriteError::Other { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 // The first workload of its namespace. The directory's own entry is synced with its parent.
                 let namespace = path.parent().unwrap_or(&self.root);
                 disk::make_directory(namespace)?;
                 let parent = self.root.join("workloads");
                 disk::sync_directory(&parent).map_err(|error| WriteError::new(&parent, error))?;
-                write_state(&path, &stored::Workload::from(state), Survives::PowerLoss)
+                slots::create(&path, &content)
             }
             written => written,
         }
@@ -311,7 +352,33 @@ fn lock(root: &Path) -> Result<File, StoreError> {
     Ok(file)
 }
 
+fn read_slots(path: &Path) -> Result<Option<Slots>, StoreError> {
+    Ok(read_file(path)?.map(Slots::of))
+}
+
+/// The state in a slot; `None` when the slot was never written.
+fn in_slot(slots: &Slots, slot: Slot) -> Result<Option<Remembered>, String> {
+    let content = slots.get(slot);
+    if content.is_empty() {
+        return Ok(None);
+    }
+    let stored: stored::Workload =
+        serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    Remembered::try_from(stored).map(Some)
+}
+
 fn read_state<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let Some(content) = read_file(path)? else {
+        return Ok(None);
+    };
+    let read = serde_json::from_slice(&content);
+    read.map(Some).map_err(|error| StoreError::Damaged {
+        path: path.to_path_buf(),
+        why: error.to_string(),
+    })
+}
+
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     use io::Read as _;
     let failed = |source| StoreError::Read {
         path: path.to_path_buf(),
@@ -327,18 +394,17 @@ fn read_state<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     }
-    let read = serde_json::from_slice(&content);
-    read.map(Some).map_err(|error| StoreError::Damaged {
-        path: path.to_path_buf(),
-        why: error.to_string(),
-    })
+    Ok(Some(content))
 }
 
 fn write_state<T: Serialize>(path: &Path, state: &T, survives: Survives) -> Result<(), WriteError> {
-    let mut content =
-        serde_json::to_vec_pretty(state).map_err(|error| WriteError::new(path, error.into()))?;
+    let mut content = encoded(path, state)?;
     content.push(b'\n');
     disk::replace(path, &content, survives)
+}
+
+fn encoded<T: Serialize>(path: &Path, state: &T) -> Result<Vec<u8>, WriteError> {
+    serde_json::to_vec_pretty(state).map_err(|error| WriteError::new(path, error.into()))
 }
 
 #[cfg(test)]

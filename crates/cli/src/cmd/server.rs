@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser};
+use clap::Args;
 use thiserror::Error;
 
 use crate::commands::{Cli, Command};
@@ -38,7 +38,7 @@ enum ServerError {
 
 /// Runs it with settings from the environment only.
 pub(crate) fn run_from_environment() -> ExitCode {
-    match Cli::try_parse_from(["nagi", "server"]).map(|cli| cli.command) {
+    match Cli::read(["nagi", "server"]).map(|cli| cli.command) {
         Ok(Some(Command::Server(arguments))) => run(&arguments),
         Ok(_) => ExitCode::FAILURE,
         Err(error) => serve::fail(&error, None),

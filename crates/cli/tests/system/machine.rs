@@ -24,13 +24,25 @@ enum Gate {
     Closed,
 }
 
+/// Where Nagi listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ports {
+    /// Where this test says, so that many run side by side.
+    Own,
+    /// Where it listens when nobody says anything.
+    Default,
+}
+
 /// A directory, three ports, a workload file: where Nagi runs, again and again.
 pub(crate) struct Machine {
     directory: tempfile::TempDir,
     pub(crate) api: u16,
     pub(crate) metrics: u16,
     pub(crate) gateway: u16,
+    ports: Ports,
     environment: Vec<(String, String)>,
+    /// What its callers send as bearer.
+    key: Option<String>,
     /// A program before `nagi`, with its arguments, that becomes it.
     prefix: Vec<String>,
     instance: Option<String>,
@@ -52,7 +64,9 @@ impl Machine {
             api,
             metrics,
             gateway,
+            ports: Ports::Own,
             environment: Vec::new(),
+            key: None,
             prefix: Vec::new(),
             instance: None,
             // Limits on the rate of writes have tests of their own.
@@ -64,6 +78,19 @@ impl Machine {
     /// With an environment variable more.
     pub(crate) fn with_env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With an API key, which its callers here send.
+    pub(crate) fn with_key(mut self, key: &str) -> Self {
+        self.key = Some(key.to_owned());
+        self.with_env("API_KEY", key)
+    }
+
+    /// Where the founding documents look for it, which is where it listens by itself. Only in a network of its own.
+    pub(crate) fn on_default_ports(mut self) -> Self {
+        (self.api, self.metrics, self.gateway) = (8080, 9090, 8000);
+        self.ports = Ports::Default;
         self
     }
 
@@ -116,7 +143,9 @@ impl Machine {
             ("--metrics-listen", self.metrics),
             ("--gateway-listen", self.gateway),
         ] {
-            arguments.extend([flag.into(), format!("127.0.0.1:{port}")]);
+            if self.ports == Ports::Own {
+                arguments.extend([flag.into(), format!("127.0.0.1:{port}")]);
+            }
         }
         arguments.extend(self.flags.iter().cloned());
         arguments
@@ -253,7 +282,12 @@ impl Machine {
 
     /// An API call.
     pub(crate) fn try_call(&self, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
-        http::exchange(self.api, method, path, &[], body)
+        let bearer = self.key.as_ref().map(|key| format!("Bearer {key}"));
+        let headers: Vec<(&str, &str)> = bearer
+            .iter()
+            .map(|bearer| ("Authorization", bearer.as_str()))
+            .collect();
+        http::exchange(self.api, method, path, &headers, body)
     }
 
     /// An API call that must be answered with this status.

@@ -11,11 +11,13 @@
 )]
 
 mod faults;
+mod hangup;
 mod http;
 mod kill;
 mod machine;
 mod processes;
 mod schedules;
+mod seeds;
 mod steps;
 mod tracer;
 

@@ -191,7 +191,7 @@ impl Shared {
             ..before
         };
         self.store
-            .write_workload(id, &state)
+            .write_workload(id, Some(version), &state)
             .map_err(|error| port_error(&error))?;
         let written = {
             let mut inner = self.lock();
@@ -211,6 +211,9 @@ impl Shared {
     /// # Errors
     /// [`StoreError`] of the first workload that could not be read or written.
     pub(crate) fn put_in_force(&self, file: WorkloadFile) -> Result<Reloaded, StoreError> {
+        for warning in &file.warnings {
+            tracing::warn!(reason = %warning, "Workload file holds what is hardly meant");
+        }
         let mut reloaded = Reloaded::default();
         let gone: Vec<WorkloadId> = {
             let mut inner = self.lock();
@@ -293,12 +296,13 @@ impl Shared {
         let Some(mut state) = before else {
             return Ok(Described::Same);
         };
+        let acknowledged = state.version;
         // A decision made on the former description must be made again.
         state.version = self.store.next_version();
         if state.declared != declared {
             state = edited(state, declared);
         }
-        self.store.write_workload(&id, &state)?;
+        self.store.write_workload(&id, Some(acknowledged), &state)?;
         let mut inner = self.lock();
         if let Some(entry) = inner.workloads.get_mut(&id) {
             entry.spec = Arc::new(spec);
@@ -318,9 +322,10 @@ impl Shared {
         match self.store.read_workload(id)? {
             Some(state) if state.declared == declared => Ok(state),
             Some(state) => {
+                let acknowledged = state.version;
                 let version = self.store.next_version();
                 let state = edited(Remembered { version, ..state }, declared);
-                self.store.write_workload(id, &state)?;
+                self.store.write_workload(id, Some(acknowledged), &state)?;
                 Ok(state)
             }
             None => {
@@ -333,7 +338,7 @@ impl Shared {
                         intent: Intent::default(),
                     },
                 };
-                self.store.write_workload(id, &state)?;
+                self.store.write_workload(id, None, &state)?;
                 Ok(state)
             }
         }

@@ -14,13 +14,22 @@ use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::text::ReasonText;
 use nagi_core::wake::{Learned, Stage};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::Remembered;
 
 /// Format of this file. A reader refuses any other.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
-/// The whole file.
+/// A text with the digest that belongs to it, for tests of what else can be wrong.
+#[cfg(test)]
+pub(super) fn sealed_anew(text: &str) -> String {
+    let read: Workload = serde_json::from_str(text).unwrap();
+    let digest = read.seal();
+    serde_json::to_string_pretty(&Workload { digest, ..read }).unwrap()
+}
+
+/// One slot of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Workload {
@@ -46,6 +55,8 @@ pub(super) struct Workload {
     /// Milliseconds from entering a stage until ready.
     #[serde(default)]
     learned: BTreeMap<String, u64>,
+    /// Of everything before it: a write that was torn is not taken for a state.
+    digest: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -91,7 +102,7 @@ impl From<&Remembered> for Workload {
             learned,
         } = intent;
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Self {
+        let unsealed = Self {
             format: FORMAT,
             uid: uid.as_str().to_owned(),
             version: version.0,
@@ -108,7 +119,28 @@ impl From<&Remembered> for Workload {
                 .entries()
                 .map(|(stage, time)| (stage.as_str().to_owned(), millis(time)))
                 .collect(),
-        }
+            digest: String::new(),
+        };
+        let digest = unsealed.seal();
+        Self { digest, ..unsealed }
+    }
+}
+
+impl Workload {
+    /// The digest of all fields but itself: 64 bits, against torn writes and slips, not against malice.
+    fn seal(&self) -> String {
+        let parts = (
+            (self.format, &self.uid, self.version, self.declared),
+            (self.desired, self.remembered),
+            (&self.asleep_since, &self.asleep_by, &self.last_scale_time),
+            (&self.scheduled, &self.keep_awake_until),
+            (&self.changes, &self.learned),
+        );
+        // Text, numbers and maps with text as keys always encode.
+        let bytes = serde_json::to_vec(&parts).unwrap_or_default();
+        let hash = Sha256::digest(&bytes);
+        let beginning = hash.first_chunk().copied().unwrap_or_default();
+        format!("{:016x}", u64::from_be_bytes(beginning))
     }
 }
 
@@ -118,6 +150,9 @@ impl TryFrom<Workload> for Remembered {
     fn try_from(file: Workload) -> Result<Self, String> {
         if file.format != FORMAT {
             return Err(format!("format {} instead of {FORMAT}", file.format));
+        }
+        if file.digest != file.seal() {
+            return Err("its digest does not match its content".to_owned());
         }
         let asleep = match (file.asleep_since, file.asleep_by) {
             (Some(since), Some(by)) => Some(Asleep {

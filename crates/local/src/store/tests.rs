@@ -69,8 +69,8 @@ fn what_was_written_is_read_back_by_the_next_engine() {
         ..full()
     };
     let first = StateDirectory::open(directory.path()).unwrap();
-    first.write_workload(&id("a"), &full()).unwrap();
-    first.write_workload(&id("b.c"), &bare).unwrap();
+    first.write_workload(&id("a"), None, &full()).unwrap();
+    first.write_workload(&id("b.c"), None, &bare).unwrap();
     assert_eq!(first.read_workload(&id("none")).unwrap(), None);
     let (instance, version) = (first.in_charge().instance.clone(), first.next_version());
     drop(first);
@@ -102,18 +102,24 @@ fn a_second_engine_is_refused_and_told_by_whom() {
 fn a_damaged_file_is_an_error_that_names_it_and_never_a_state() {
     let directory = tempfile::tempdir().unwrap();
     let store = StateDirectory::open(directory.path()).unwrap();
-    store.write_workload(&id("a"), &full()).unwrap();
+    store.write_workload(&id("a"), None, &full()).unwrap();
     let path = directory.path().join("workloads/project-a/a.json");
     let good = fs::read_to_string(&path).unwrap();
+    let good = good.trim_end();
     let mut damaged = vec![String::new(), "{".into(), "null".into(), "[]".into()];
     damaged.push(good.chars().take(good.len() / 2).collect());
-    damaged.push(good.replace("\"format\": 1", "\"format\": 2"));
-    damaged.push(good.replace("\"remembered\": 3", "\"remembered\": 0"));
-    damaged.push(good.replace("policy/local/idle-after", "nobody"));
     damaged.push(good.replace("\"declared\"", "\"bogus\""));
+    damaged.push(good.replace("\"remembered\": 3", "\"remembered\": 4"));
+    for (word, other) in [
+        ("\"format\": 2", "\"format\": 1"),
+        ("\"remembered\": 3", "\"remembered\": 0"),
+        ("policy/local/idle-after", "nobody"),
+    ] {
+        damaged.push(stored::sealed_anew(&good.replace(word, other)));
+    }
     for content in damaged {
         assert_ne!(content, good);
-        fs::write(&path, &content).unwrap();
+        slots::create(&path, content.as_bytes()).unwrap();
         let error = store.read_workload(&id("a")).unwrap_err();
         assert!(
             matches!(error, StoreError::Damaged { .. }),
@@ -127,6 +133,115 @@ fn a_damaged_file_is_an_error_that_names_it_and_never_a_state() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("engine.json is damaged"), "{error}");
+}
+
+/// One write after the other, each with the version after the last.
+fn successor(state: &Remembered) -> Remembered {
+    Remembered {
+        version: Version(state.version.0 + 1),
+        declared: Replicas(state.declared.0 + 1),
+        ..state.clone()
+    }
+}
+
+#[test]
+fn a_write_torn_at_any_byte_leaves_what_was_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = StateDirectory::open(directory.path()).unwrap();
+    let path = directory.path().join("workloads/project-a/a.json");
+    let mut acknowledged = full();
+    store.write_workload(&id("a"), None, &acknowledged).unwrap();
+    for _ in 0..3 {
+        let next = successor(&acknowledged);
+        let before = fs::read(&path).unwrap();
+        store
+            .write_workload(&id("a"), Some(acknowledged.version), &next)
+            .unwrap();
+        let after = fs::read(&path).unwrap();
+        assert_eq!(before.len(), after.len());
+        let changed = |(at, (old, new)): (usize, (&u8, &u8))| (old != new).then_some(at);
+        let changes: Vec<usize> =
+            (before.iter().zip(&after).enumerate().filter_map(changed)).collect();
+        assert!(changes.len() > 1, "overwritten in place");
+        let mut kept = 0;
+        let cuts: Vec<usize> = changes.iter().copied().skip(1).step_by(7).collect();
+        for cut in &cuts {
+            // The disk got this far, from either end.
+            for (head, tail) in [(&after, &before), (&before, &after)] {
+                let torn = [head.get(..*cut).unwrap(), tail.get(*cut..).unwrap()].concat();
+                fs::write(&path, torn).unwrap();
+                let read = store.read_workload(&id("a")).unwrap().unwrap();
+                // Only blanks were missing, or something of the state was.
+                assert!(read == acknowledged || read == next, "cut at {cut}");
+                kept += usize::from(read == acknowledged);
+            }
+        }
+        assert!(kept > cuts.len(), "{kept} of {}", cuts.len() * 2);
+        fs::write(&path, &after).unwrap();
+        assert_eq!(store.read_workload(&id("a")).unwrap().as_ref(), Some(&next));
+        acknowledged = next;
+    }
+}
+
+#[test]
+fn a_write_replaces_only_what_was_not_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = StateDirectory::open(directory.path()).unwrap();
+    let first = full();
+    store.write_workload(&id("a"), None, &first).unwrap();
+    // Two writes whose answers were errors, as far as the engine knows.
+    let lost = successor(&first);
+    for _ in 0..2 {
+        store
+            .write_workload(&id("a"), Some(first.version), &lost)
+            .unwrap();
+    }
+    let path = directory.path().join("workloads/project-a/a.json");
+    let text = fs::read_to_string(&path).unwrap();
+    for state in [&first, &lost] {
+        let version = format!("\"version\": {},", state.version.0);
+        assert_eq!(text.matches(&version).count(), 1, "{text}");
+    }
+    // The engine knows neither: the file is made anew, and nothing of it is left.
+    let other = successor(&successor(&lost));
+    store
+        .write_workload(&id("a"), Some(Version(1)), &other)
+        .unwrap();
+    assert_eq!(store.read_workload(&id("a")).unwrap(), Some(other));
+    assert!(
+        !fs::read_to_string(&path)
+            .unwrap()
+            .contains("\"version\": 7,")
+    );
+}
+
+#[test]
+fn slots_grow_with_the_longest_reasons() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = StateDirectory::open(directory.path()).unwrap();
+    let first = full();
+    store.write_workload(&id("a"), None, &first).unwrap();
+    let mut long = successor(&first);
+    for second in 0..5 {
+        let reason = ReasonText::new("\u{1}".repeat(500)).unwrap();
+        let change = Change {
+            reason,
+            ..change(second, 1)
+        };
+        long.update.intent.record(change);
+    }
+    store
+        .write_workload(&id("a"), Some(first.version), &long)
+        .unwrap();
+    assert_eq!(store.read_workload(&id("a")).unwrap().as_ref(), Some(&long));
+    let short = Remembered {
+        version: Version(long.version.0 + 1),
+        ..first
+    };
+    store
+        .write_workload(&id("a"), Some(long.version), &short)
+        .unwrap();
+    assert_eq!(store.read_workload(&id("a")).unwrap(), Some(short));
 }
 
 fn entry(history_id: u64, name: &str, second: i64) -> HistoryEntry {

@@ -63,10 +63,17 @@ pub(super) const LAYERS: &[Layer] = &[
         tests_use: &[],
         outside: Outside::Never(&[KUBERNETES, REST, HTTP, WIRE, SYSTEMS, COMMAND_LINE]),
     },
+    // The commands of the founding documents, as data. It stands in second columns only, so it never ships.
+    Layer {
+        name: "seeds",
+        uses: &[],
+        tests_use: &[],
+        outside: Outside::Only(&["serde", "serde-saphyr"]),
+    },
     Layer {
         name: "telemetry",
         uses: &[],
-        tests_use: &[],
+        tests_use: &["seeds"],
         outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE]),
     },
     Layer {
@@ -176,7 +183,7 @@ pub(super) const LAYERS: &[Layer] = &[
             "telemetry",
             "wake",
         ],
-        tests_use: &[],
+        tests_use: &["seeds"],
         outside: Outside::Never(&[]),
     },
     // Measures the binary from outside; of ours it knows only the types of the wire, for its peer.
