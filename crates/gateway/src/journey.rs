@@ -80,6 +80,7 @@ impl<'a> Journey<'a> {
                 }
                 Attempt::Broken => return self.broken(),
                 Attempt::TimedOut => return self.timed_out(),
+                Attempt::BadBody => return self.bad_body(),
             }
         }
         self.broken()
@@ -99,6 +100,7 @@ impl<'a> Journey<'a> {
                 Attempt::Unsent(_, _, _) | Attempt::Broken => return self.broken(),
                 Attempt::Again(back, _) => outgoing = back,
                 Attempt::TimedOut => return self.timed_out(),
+                Attempt::BadBody => return self.bad_body(),
             }
         }
         let view = self.shared().wakes.flight(&self.backend.id);
@@ -184,6 +186,12 @@ impl<'a> Journey<'a> {
 
     fn broken(&mut self) -> Response<ResponseBody> {
         self.refuse(&answer::broken(&self.backend))
+    }
+
+    fn bad_body(&mut self) -> Response<ResponseBody> {
+        let message =
+            "the body of the request cannot be read: its chunks are malformed, or it broke off";
+        self.refuse(&Answer::new(StatusCode::BAD_REQUEST, status::BAD_REQUEST, message).closing())
     }
 
     fn overloaded(&mut self) -> Response<ResponseBody> {
