@@ -176,6 +176,7 @@ impl Looker {
                 }
             }
             PortError::NotFound
+            | PortError::NoSuchVersion { .. }
             | PortError::Conflict
             | PortError::Refused(_)
             | PortError::StorageFull(_) => Settled::Aborted,

@@ -84,6 +84,7 @@ impl Run {
                 | PortError::Unreachable(_)
                 | PortError::Timeout(_)
                 | PortError::NotFound
+                | PortError::NoSuchVersion { .. }
                 | PortError::Refused(_)
                 | PortError::StorageFull(_)
                 | PortError::Internal(_) => return Err(WakeError::Port(error)),
