@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use nagi_core::id::{RequestId, Version, WorkloadId};
 use nagi_core::idle::Activity;
-use nagi_core::workload::{Readiness, Workload};
+use nagi_core::workload::Workload;
 use nagi_ports::Settled;
 use tokio::sync::{Notify, oneshot};
 
@@ -589,13 +589,5 @@ impl Drop for Visit {
         let mut state = self.backend.lock();
         state.open = state.open.saturating_sub(1);
         state.last_end = state.last_end.max(now);
-    }
-}
-
-/// A replica of which only the engine can tell whether it serves is not probed.
-fn may_be_probed(readiness: &Readiness) -> bool {
-    match readiness {
-        Readiness::Http { .. } | Readiness::Tcp => true,
-        Readiness::Engine => false,
     }
 }

@@ -53,7 +53,7 @@ pub(super) async fn send(address: SocketAddr, text: &str) -> TcpStream {
 }
 
 /// Reads until these bytes have come.
-async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
+pub(super) async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
     let mut seen = Vec::new();
     let read = async {
         loop {
@@ -307,35 +307,6 @@ async fn interim_answers_are_not_the_answer() {
         .unwrap();
     let reply = read_to_close(&mut client).await;
     assert_eq!((reply.code, reply.text().as_str()), (200, "ok"));
-}
-
-// The guide for troubles tells by this header who answered.
-#[tokio::test]
-async fn a_replica_cannot_speak_in_the_name_of_the_gateway() {
-    let mut tasks = JoinSet::new();
-    let mut puppet = Puppet::start(&mut tasks).await;
-    let world = World::awake(&[puppet.address]).await;
-    for (asked, answer) in [
-        (
-            "X: 1",
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nNagi-Status: waking\r\n\r\n",
-        ),
-        (
-            "Connection: upgrade\r\nUpgrade: websocket",
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nnagi-status: ready\r\n\r\n",
-        ),
-    ] {
-        let text = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{asked}\r\n\r\n");
-        let mut client = send(world.address, &text).await;
-        let mut replica = puppet.next().await;
-        read_until(&mut replica, "\r\n\r\n").await;
-        replica.write_all(answer.as_bytes()).await.unwrap();
-        let head = read_until(&mut client, "\r\n\r\n")
-            .await
-            .to_ascii_lowercase();
-        assert!(head.contains("via: 1.1 nagi"), "{head}");
-        assert!(!head.contains("nagi-status"), "{head}");
-    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::proxying::{Puppet, read_until, send};
 use super::support::{Echo, HOST, PATIENCE, World, request};
 
 /// Sends the bytes and reads until the gateway closes.
@@ -214,4 +215,33 @@ async fn an_answer_is_sent_on_with_one_length_or_not_at_all() {
         502,
         "a coding that nobody asked for"
     );
+}
+
+// The guide for troubles tells by this header who answered.
+#[tokio::test]
+async fn a_replica_cannot_speak_in_the_name_of_the_gateway() {
+    let mut tasks = JoinSet::new();
+    let mut puppet = Puppet::start(&mut tasks).await;
+    let world = World::awake(&[puppet.address]).await;
+    for (asked, answer) in [
+        (
+            "X: 1",
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nNagi-Status: waking\r\n\r\n",
+        ),
+        (
+            "Connection: upgrade\r\nUpgrade: websocket",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nnagi-status: ready\r\n\r\n",
+        ),
+    ] {
+        let text = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{asked}\r\n\r\n");
+        let mut client = send(world.address, &text).await;
+        let mut replica = puppet.next().await;
+        read_until(&mut replica, "\r\n\r\n").await;
+        replica.write_all(answer.as_bytes()).await.unwrap();
+        let head = read_until(&mut client, "\r\n\r\n")
+            .await
+            .to_ascii_lowercase();
+        assert!(head.contains("via: 1.1 nagi"), "{head}");
+        assert!(!head.contains("nagi-status"), "{head}");
+    }
 }
