@@ -42,8 +42,7 @@ struct Shown {
 
 /// Wakes a sleeping workload.
 ///
-/// To the count that is remembered for it, or to the one in the body. A pending scheduled wake stays. A wake that is under way is
-/// joined; awake already: nothing is changed.
+/// To the count that is remembered for it, or to the one in the body. A pending scheduled wake stays. A wake that is under way is joined; awake already: nothing is changed.
 #[utoipa::path(
     post, path = routes::WAKE, tag = "scale", operation_id = "wake",
     params(crate::openapi::WorkloadPath, crate::openapi::WriteQuery),
