@@ -179,6 +179,7 @@ impl Looker {
                 }
             }
             PortError::NotFound
+            | PortError::NoSuchVersion { .. }
             | PortError::Conflict
             | PortError::Refused(_)
             | PortError::Busy { .. }

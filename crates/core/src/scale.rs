@@ -87,6 +87,11 @@ pub enum Warning {
         /// How many.
         open: u64,
     },
+    /// Requests that are held until it is awake are refused.
+    RequestsRefused {
+        /// How many.
+        held: u64,
+    },
 }
 
 /// What an order comes to.

@@ -23,7 +23,7 @@ use crate::body::ResponseBody;
 use crate::client::{self, Client};
 use crate::exclusion::excludes;
 use crate::forward::Outgoing;
-use crate::headers::hops;
+use crate::headers::{Coding, foreign_coding, hops};
 use crate::host::host_of;
 use crate::journey::Journey;
 use crate::names::{STATUS_PATH, status};
@@ -233,6 +233,19 @@ impl Gateway {
             return Err(bad(
                 "the request names its length twice, by Content-Length and Transfer-Encoding",
             ));
+        }
+        match foreign_coding(request.headers()) {
+            None => {}
+            Some(Coding::Repeated) => {
+                return Err(bad("the request names the transfer coding chunked twice"));
+            }
+            Some(Coding::Unknown) => {
+                let message = "no transfer coding but chunked is understood";
+                return Err(
+                    Answer::new(StatusCode::NOT_IMPLEMENTED, status::BAD_REQUEST, message)
+                        .closing(),
+                );
+            }
         }
         if *request.method() == Method::CONNECT {
             let message = "CONNECT is not served: the gateway is no forward proxy";

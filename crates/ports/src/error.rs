@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nagi_core::id::Version;
 use thiserror::Error;
 
 /// Why a port could not do what it was asked.
@@ -10,6 +11,14 @@ pub enum PortError {
     /// The object is not there (404).
     #[error("not found")]
     NotFound,
+    /// A read asked for a version that the object never had: it is from no answer about this object.
+    #[error("no version {asked} of it exists, the newest is {newest}")]
+    NoSuchVersion {
+        /// What was asked for.
+        asked: Version,
+        /// What it has.
+        newest: Version,
+    },
     /// The object changed since it was read (409): read, decide and write again.
     #[error("the object was changed by somebody else meanwhile")]
     Conflict,
@@ -46,7 +55,7 @@ impl PortError {
             | Self::Busy { .. }
             | Self::StorageFull(_)
             | Self::Internal(_) => true,
-            Self::NotFound | Self::Refused(_) => false,
+            Self::NotFound | Self::NoSuchVersion { .. } | Self::Refused(_) => false,
         }
     }
 }

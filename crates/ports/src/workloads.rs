@@ -26,7 +26,8 @@ pub enum Engine {
 pub enum Read {
     /// As the watch last saw it; says `observed_at`.
     Cached,
-    /// At least this version: waits for the watch for up to 1 s, or reads live.
+    /// At least this version: waits for the watch for up to 1 s, or reads live. [`PortError::Timeout`] when it was not seen
+    /// by then, [`PortError::NoSuchVersion`] where the engine knows that there is none.
     AtLeast(Version),
 }
 

@@ -266,13 +266,17 @@ impl Workloads for MemoryWorkloads {
         }
     }
 
-    async fn get(&self, id: &WorkloadId, _read: Read) -> Result<Arc<Workload>, PortError> {
+    async fn get(&self, id: &WorkloadId, read: Read) -> Result<Arc<Workload>, PortError> {
         self.read_fault().await?;
-        self.lock()
-            .workloads
-            .get(id)
-            .cloned()
-            .ok_or(PortError::NotFound)
+        let workload = self.lock().workloads.get(id).cloned();
+        let workload = workload.ok_or(PortError::NotFound)?;
+        match read {
+            Read::AtLeast(asked) if asked > workload.version => Err(PortError::NoSuchVersion {
+                asked,
+                newest: workload.version,
+            }),
+            Read::AtLeast(_) | Read::Cached => Ok(workload),
+        }
     }
 
     async fn list(&self) -> Result<Listing, PortError> {
@@ -294,7 +298,13 @@ impl Workloads for MemoryWorkloads {
             next.or_else(|| world.forever.clone().and_then(|(_, write)| write))
         };
         match &fault {
-            Some(Fault::Error(error)) => return Err(error.clone()),
+            Some(Fault::Error(error)) => {
+                if *error == PortError::Conflict {
+                    // Somebody else wrote, or there would be none.
+                    self.change(&before.id, |_| {});
+                }
+                return Err(error.clone());
+            }
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::AfterEffect(_)) | None => {}
         }

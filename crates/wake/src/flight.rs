@@ -93,6 +93,7 @@ impl Run {
                 | PortError::Unreachable(_)
                 | PortError::Timeout(_)
                 | PortError::NotFound
+                | PortError::NoSuchVersion { .. }
                 | PortError::Refused(_)
                 | PortError::Busy { .. }
                 | PortError::StorageFull(_)

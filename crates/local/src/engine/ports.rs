@@ -34,12 +34,16 @@ impl Workloads for LocalEngine {
         Ok(())
     }
 
-    async fn get(&self, id: &WorkloadId, _read: Read) -> Result<Arc<Workload>, PortError> {
+    async fn get(&self, id: &WorkloadId, read: Read) -> Result<Arc<Workload>, PortError> {
         // There is no cache that could be behind: a write is in memory before it returns.
-        self.shared
-            .workload(id)
-            .map(Arc::new)
-            .ok_or(PortError::NotFound)
+        let workload = self.shared.workload(id).ok_or(PortError::NotFound)?;
+        match read {
+            Read::AtLeast(asked) if asked > workload.version => Err(PortError::NoSuchVersion {
+                asked,
+                newest: workload.version,
+            }),
+            Read::AtLeast(_) | Read::Cached => Ok(Arc::new(workload)),
+        }
     }
 
     async fn list(&self) -> Result<Listing, PortError> {
