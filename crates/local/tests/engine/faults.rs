@@ -165,7 +165,7 @@ async fn hostile_commands_are_ended_with_everything_they_started() {
     let file = r#"
 workloads:
 - {namespace: project-a, name: deaf, command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"], stop_grace: 200ms}
-- {namespace: project-a, name: sessions, command: [sh, -c, "setsid sh -c 'trap : TERM; sleep 1000; sleep 1000' & setsid sleep 1000 & wait"]}
+- {namespace: project-a, name: sessions, command: [sh, -c, "setsid sh -c 'trap : TERM; sleep 1000; sleep 1000' & setsid sleep 1000 & wait"], stop_grace: 200ms}
 - {namespace: project-a, name: flood, command: ["yes"], stop_grace: 200ms}
 "#;
     let lab = Lab::start(file).await;
