@@ -55,6 +55,11 @@ impl Slots {
         Self { content }
     }
 
+    /// All of it, for a file that has no slots.
+    pub(super) fn whole(&self) -> &[u8] {
+        self.content.trim_ascii()
+    }
+
     /// The content of a slot without its padding; empty when it was never written.
     pub(super) fn get(&self, slot: Slot) -> &[u8] {
         let (first, second) = self.content.split_at(self.content.len() / 2);
