@@ -10,6 +10,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,6 @@ use std::time::Duration;
 use nagi_control::Controller;
 use nagi_gateway::{Gateway, HoldSettings, Settings};
 use nagi_local::file::FileError;
-use nagi_local::store::StoreError;
 use nagi_local::{
     LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError, inherited_environment,
 };
@@ -42,6 +42,16 @@ pub(crate) struct Start {
     pub(crate) workloads: PathBuf,
     /// What becomes of the replicas when this process ends.
     pub(crate) on_exit: OnShutdown,
+    pub(crate) on_hangup: OnHangup,
+}
+
+/// What SIGHUP means, which also comes when the terminal is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnHangup {
+    /// Log file and workload file are opened anew.
+    Reload,
+    /// The end: what was started for somebody to look at ends when nobody can.
+    End,
 }
 
 /// Why serving could not begin, or ended by itself.
@@ -98,12 +108,7 @@ impl ServeError {
             Self::Engine(StartError::File(_)) => {
                 Some("mend the workload file; `nagi config check FILE` says the same")
             }
-            Self::Engine(StartError::Store(StoreError::InUse { .. })) => {
-                Some("end the other nagi, or give this one a directory of its own with --state-dir")
-            }
-            Self::Engine(StartError::Store(_)) => {
-                Some("choose a directory that you may write with --state-dir")
-            }
+            Self::Engine(StartError::Store(error)) => Some(error.hint()),
             Self::SameAddress { .. } => Some("see --listen, --metrics-listen and --gateway-listen"),
             Self::Keys(_) => {
                 Some("see `nagi key --help`, API_KEY, API_KEY_FILE and NAGI_KEYS_FILE")
@@ -203,7 +208,7 @@ async fn serve(
 ) -> Result<(), ServeError> {
     let config = start.config;
     let mut termination = Termination::listen()?;
-    let reload = Reload::listen()?;
+    let mut reload = Reload::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), log.lines_dropped());
     let doors = Doors::open(&config).await?;
@@ -227,14 +232,21 @@ async fn serve(
         port = config.listen.port(), address = %config.listen, gateway = %config.gateway_listen,
         metrics = %config.metrics_listen, state_dir = %config.state_dir.display(), "Server starting"
     );
-    let (engine, log) = (common.engine.clone(), common.log.clone());
-    let followed = on_hangup(reload, engine, log, supervisor.shutdown());
-    supervisor.spawn("reload", followed);
+    let hung_up: Pin<Box<dyn Future<Output = ()>>> = match start.on_hangup {
+        OnHangup::Reload => {
+            let (engine, log) = (common.engine.clone(), common.log.clone());
+            let followed = reload_on_hangup(reload, engine, log, supervisor.shutdown());
+            supervisor.spawn("reload", followed);
+            Box::pin(std::future::pending())
+        }
+        OnHangup::End => Box::pin(async move { reload.recv().await }),
+    };
     common.start_faces(&config, doors, keys, &mut supervisor);
     let asked = async {
         tokio::select! {
             // Cancel-safe: the process ends either way.
             signal = termination.recv() => tracing::info!(signal, "Shutdown asked for"),
+            () = hung_up => tracing::info!(signal = "SIGHUP", "Shutdown asked for"),
             () = guest(clock) => {}
         }
     };
@@ -378,7 +390,7 @@ fn server_config(config: &ServeConfig) -> ServerConfig {
 }
 
 /// Opens the log file anew and reads the workload file again at each SIGHUP, until the process drains.
-async fn on_hangup(mut reload: Reload, engine: LocalEngine, log: Log, shutdown: Shutdown) {
+async fn reload_on_hangup(mut reload: Reload, engine: LocalEngine, log: Log, shutdown: Shutdown) {
     loop {
         tokio::select! {
             // Cancel-safe: a signal that was not taken is kept.

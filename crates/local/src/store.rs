@@ -351,6 +351,16 @@ impl StateDirectory {
     }
 }
 
+/// Whether the file system of a directory will have the room without which every change is refused, when as many bytes have
+/// been written to it.
+///
+/// # Errors
+/// [`WriteError::Full`] when it will not.
+pub fn check_room(directory: &Path, written: u64) -> Result<(), WriteError> {
+    let checked = File::open(directory).and_then(|opened| slots::check_room(&opened, written));
+    checked.map_err(|error| WriteError::new(directory, error))
+}
+
 /// A random word of 16 characters.
 ///
 /// # Errors

@@ -120,9 +120,8 @@ fn a_damaged_file_is_an_error_that_names_it_and_never_a_state() {
     damaged.push(good.chars().take(good.len() / 2).collect());
     damaged.push(good.replace("\"declared\"", "\"bogus\""));
     damaged.push(good.replace("\"remembered\": 3", "\"remembered\": 4"));
-    let digest = good.find("\"digest\"").unwrap();
-    let since = "\"removed\": \"1970-01-01T00:00:03Z\",\n  ";
-    damaged.push([&good[..digest], since, &good[digest..]].concat());
+    let since = "\"removed\": \"1970-01-01T00:00:03Z\", \"digest\"";
+    damaged.push(good.replace("\"digest\"", since));
     for (word, other) in [
         ("\"format\": 2", "\"format\": 1"),
         ("\"remembered\": 3", "\"remembered\": 0"),
@@ -163,7 +162,7 @@ fn a_file_of_the_format_before_is_read_and_the_next_write_makes_it_anew() {
     fs::write(&path, &old).unwrap();
     assert_eq!(store.read_workload(&id("a")).unwrap(), Some(full()));
     // Half of it is no state, and neither is it with a digest that it never had.
-    fs::write(&path, &old[..old.len() / 2]).unwrap();
+    fs::write(&path, old.split_at(old.len() / 2).0).unwrap();
     store.read_workload(&id("a")).unwrap_err();
     fs::write(&path, old.replacen('{', "{\"digest\": \"0\",", 1)).unwrap();
     store.read_workload(&id("a")).unwrap_err();
@@ -226,11 +225,11 @@ fn a_write_torn_at_any_byte_leaves_what_was_acknowledged() {
         let after = fs::read(&path).unwrap();
         assert_eq!(before.len(), after.len());
         let changed = |(at, (old, new)): (usize, (&u8, &u8))| (old != new).then_some(at);
-        let changes: Vec<usize> =
+        let places: Vec<usize> =
             (before.iter().zip(&after).enumerate().filter_map(changed)).collect();
-        assert!(changes.len() > 1, "overwritten in place");
+        assert!(places.len() > 1, "overwritten in place");
         let mut kept = 0;
-        let cuts: Vec<usize> = changes.iter().copied().skip(1).step_by(7).collect();
+        let cuts: Vec<usize> = places.iter().copied().skip(1).step_by(7).collect();
         for cut in &cuts {
             // The disk got this far, from either end.
             for (head, tail) in [(&after, &before), (&before, &after)] {
