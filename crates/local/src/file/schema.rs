@@ -98,7 +98,7 @@ pub(super) struct Workload {
     /// The port people know the workload by. Each replica listens on its own, given in `PORT`.
     #[schemars(with = "Option<Whole>", range(min = 1, max = 65535))]
     pub(super) port: Option<Text>,
-    /// When a replica is ready. Default: its port accepts connections; without a port: it runs.
+    /// When a replica is ready. Default: its port accepts connections; without a port: it has run for 1 s.
     #[schemars(with = "Option<Readiness>")]
     pub(super) readiness: Option<Spanned<Readiness>>,
     /// Name of the pool it runs on. May be left out while there is only one.

@@ -52,7 +52,6 @@ fn words(error: &Error) -> String {
         Error::NullIntoString { .. } => "must not be empty",
         Error::Unexpected { expected, .. } => kind(expected),
         Error::SerdeInvalidType { expected, .. } => kind(expected),
-        Error::SerdeInvalidLength { .. } | Error::SerdeInvalidValue { .. } => NO_YAML,
         Error::SerdeUnknownField { expected, .. } => {
             return format!("unknown field; allowed: {}", expected.join(", "));
         }
@@ -122,6 +121,10 @@ fn kind(expected: &str) -> &'static str {
 }
 
 /// What is wrong with the text before it means anything.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "an enum of the library; what no row names is told in general words"
+)]
 fn syntax(kind: &Syntax) -> String {
     let words = match kind {
         Syntax::UnexpectedEofFlowSequence | Syntax::UnclosedFlowCollection { open: '[' } => {

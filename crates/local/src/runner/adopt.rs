@@ -96,6 +96,7 @@ impl Runner {
             since: now,
             started: true,
             ready: false,
+            served: false,
             stop,
         };
         self.replicas

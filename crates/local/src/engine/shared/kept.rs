@@ -75,16 +75,17 @@ impl Shared {
             .extend(state.removed.map(|since| (id.clone(), since)));
         let IntentUpdate { desired, intent } = &state.update;
         let remembered = intent.remembered.map(|count| count.replicas().0);
-        match &intent.scheduled {
-            Some(scheduled) => tracing::warn!(
+        if let Some(scheduled) = &intent.scheduled {
+            tracing::warn!(
                 namespace = %id.namespace, workload = %id.name, replicas = desired.0, remembered,
                 scheduled_scale_up = %scheduled.at,
                 "Workload left the workload file, its scheduled wake waits until it is back"
-            ),
-            None => tracing::info!(
+            );
+        } else {
+            tracing::info!(
                 namespace = %id.namespace, workload = %id.name, replicas = desired.0, remembered,
                 "Workload left the workload file, what is wanted of it is kept"
-            ),
+            );
         }
         self.record(id, vec![change]);
         Ok(state)
