@@ -41,7 +41,7 @@ pub(crate) fn run_from_environment() -> ExitCode {
     match Cli::read(["nagi", "server"]).map(|cli| cli.command) {
         Ok(Some(Command::Server(arguments))) => run(&arguments),
         Ok(_) => ExitCode::FAILURE,
-        Err(error) => serve::fail(&error, None),
+        Err(error) => serve::refuse_settings(&error, "see `nagi server --help` for every setting"),
     }
 }
 
