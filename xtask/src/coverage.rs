@@ -34,6 +34,9 @@ const FLOORS: &[Floor] = &[
 /// Where the raw numbers go, below the root of the working copy.
 pub(crate) const REPORT: &str = "target/coverage/lcov.info";
 
+/// How long the crowd of the soak test calls: read by `crates/cli/tests/system/faults.rs`.
+const SOAK_SECONDS: &str = "NAGI_TEST_SOAK_SECONDS";
+
 /// A cold build on two cores takes a few minutes, the tests another few.
 const LIMIT: Duration = Duration::from_mins(40);
 
@@ -81,6 +84,8 @@ pub(crate) fn run_tests(checkout: &Checkout) -> anyhow::Result<Outcome> {
     counted(
         llvm_cov(checkout, Network::Own)?
             .environment("CARGO_NET_OFFLINE", "true")
+            // The edit loop calls for 5 s; what everything must pass is a minute.
+            .environment(SOAK_SECONDS, "60")
             .arguments([
                 "test",
                 "--no-report",

@@ -1,14 +1,15 @@
 //! Runs the steps of a task one after another, goes on after a failed one, and closes with a table.
 //!
 //! The closing line, `N passed, N failed`, counts the tests that the steps reported and each step that runs no
-//! tests of its own as one. It is alone on its line so that a machine can read it.
+//! tests of its own as one. It is alone on its line so that a machine can read it. Tests that could prove nothing on this
+//! machine stand in the line before it, each with its reason, and not among those that passed.
 
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
 /// What a step did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The step is one check, and it held.
     Held,
@@ -17,10 +18,12 @@ pub(crate) enum Outcome {
 }
 
 /// How many tests a step ran.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
+    /// What could not run here: `TEST: REASON`.
+    pub(crate) skipped: Vec<String>,
 }
 
 /// A step that has ended.
@@ -80,7 +83,7 @@ impl Ended {
                 took,
                 counts: Counts {
                     passed: 1,
-                    failed: 0,
+                    ..Counts::default()
                 },
                 error: None,
             },
@@ -97,8 +100,8 @@ impl Ended {
                     name,
                     took,
                     counts: Counts {
-                        passed: 0,
                         failed: 1,
+                        ..Counts::default()
                     },
                     error: Some(error),
                 }
@@ -121,7 +124,14 @@ pub(crate) fn counts_in_line(line: &str) -> Option<Counts> {
     Some(Counts {
         passed: number(" passed")?,
         failed: number(" failed")?,
+        skipped: Vec::new(),
     })
+}
+
+/// Reads the line of a test that could not run here, `skipped TEST: REASON`.
+pub(crate) fn skipped_in_line(line: &str) -> Option<String> {
+    let skipped = line.strip_prefix("skipped ")?;
+    skipped.contains(": ").then(|| skipped.to_owned())
 }
 
 #[expect(
@@ -146,6 +156,7 @@ fn table(ended: &[Ended]) -> String {
         ));
         total.passed += step.counts.passed;
         total.failed += step.counts.failed;
+        total.skipped.extend(step.counts.skipped.iter().cloned());
         time += step.took;
     }
     lines.push(format!("{:<6} {:>7.1} s\n", "total", time.as_secs_f64()));
@@ -153,6 +164,14 @@ fn table(ended: &[Ended]) -> String {
         if let Some(error) = &step.error {
             lines.push(format!("FAILED {}: {error}\n", step.name));
         }
+    }
+    if !total.skipped.is_empty() {
+        // Their programs say that they passed.
+        let count = total.skipped.len();
+        total.passed = total
+            .passed
+            .saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
+        lines.push(format!("{count} skipped: {}", total.skipped.join("; ")));
     }
     lines.push(format!("{} passed, {} failed", total.passed, total.failed));
     lines.join("\n")
@@ -170,7 +189,8 @@ mod tests {
             counts_in_line(line),
             Some(Counts {
                 passed: 12,
-                failed: 3
+                failed: 3,
+                skipped: Vec::new()
             })
         );
         assert_eq!(counts_in_line("running 3 tests"), None);
@@ -186,12 +206,26 @@ mod tests {
                 Ok(Outcome::Tests(Counts {
                     passed: 7,
                     failed: 0,
+                    skipped: vec!["a::b: no rights".to_owned()],
                 })),
             ),
             Ended::new("tidy", Duration::ZERO, Err(anyhow::anyhow!("two findings"))),
         ];
         let table = table(&ended);
         assert!(table.contains("FAILED tidy: two findings"), "{table}");
-        assert_eq!(table.lines().last(), Some("8 passed, 1 failed"));
+        let last: Vec<&str> = table.lines().rev().take(2).collect();
+        assert_eq!(last, ["7 passed, 1 failed", "1 skipped: a::b: no rights"]);
+    }
+
+    #[test]
+    fn a_test_that_could_not_run_is_told_from_all_other_lines() {
+        let line = "skipped faults::a_full_disk: no mount";
+        assert_eq!(
+            skipped_in_line(line).as_deref(),
+            Some("faults::a_full_disk: no mount")
+        );
+        for other in ["skipped", "skipped all", "test a ... ok", "  skipped a: b"] {
+            assert_eq!(skipped_in_line(other), None, "{other}");
+        }
     }
 }

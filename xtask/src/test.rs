@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use crate::checkout::{Checkout, remove_directory};
 use crate::command::{Network, Run};
 use crate::setup::{self, CARGO_DENY};
-use crate::steps::{Counts, Outcome, Steps, counts_in_line};
+use crate::steps::{Counts, Outcome, Steps, counts_in_line, skipped_in_line};
 use crate::{bench, coverage, docs, generate, image, schemathesis, tidy};
 
 /// The release binary, below the root of the working copy.
@@ -204,6 +204,7 @@ pub(crate) fn counted(run: Run) -> anyhow::Result<Outcome> {
             total.passed += counts.passed;
             total.failed += counts.failed;
         }
+        total.skipped.extend(skipped_in_line(line));
     });
     // Failed tests are counted one by one; any other failure (a build error) is the error of the step.
     if total.failed == 0 {

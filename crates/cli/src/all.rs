@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::serve::settings::{Home, ServeArgs, ServeConfig};
-use crate::serve::{self, Role, Start};
+use crate::serve::{self, OnHangup, Role, Start};
 use nagi_local::OnShutdown;
 
 /// The command line of `nagi all`.
@@ -60,6 +60,7 @@ pub(crate) async fn run(args: AllArgs) -> ExitCode {
             workloads: args.workloads,
             on_exit: args.on_exit.into(),
         },
+        on_hangup: OnHangup::Reload,
     };
     match serve::run(start, async |_clock| std::future::pending().await).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use thiserror::Error;
 
 use crate::cmd::Verb;
 use crate::cmd::gateway::GatewayArgs;
@@ -105,11 +106,51 @@ impl Cli {
     /// What is wrong with it, or the help that was asked for.
     pub(crate) fn read(
         line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
-    ) -> Result<Self, clap::Error> {
+    ) -> Result<Self, ReadError> {
         let mut command = without_empty(Self::command(), &is_set_to_nothing);
-        let mut matches = command.try_get_matches_from_mut(line)?;
-        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+        let mut matches = command
+            .try_get_matches_from_mut(line)
+            .map_err(|error| named(error, &command))?;
+        Self::from_arg_matches_mut(&mut matches)
+            .map_err(|error| ReadError::Line(error.format(&mut command)))
     }
+}
+
+/// Why a command line could not be read.
+#[derive(Debug, Error)]
+pub(crate) enum ReadError {
+    /// It is wrong, or asks for help.
+    #[error(transparent)]
+    Line(clap::Error),
+    /// A variable of the environment that belongs to it is no text.
+    #[error("the environment variable {variable} is not UTF-8")]
+    NotText { variable: String },
+}
+
+/// Of a word that is no text the parser does not say where it stands; when it is a variable, we do.
+fn named(error: clap::Error, command: &clap::Command) -> ReadError {
+    if error.kind() != clap::error::ErrorKind::InvalidUtf8 {
+        return ReadError::Line(error);
+    }
+    match not_text(command) {
+        Some(variable) => ReadError::NotText { variable },
+        None => ReadError::Line(error),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the composition root reads the environment"
+)]
+fn not_text(command: &clap::Command) -> Option<String> {
+    let own = command.get_arguments().filter_map(|arg| arg.get_env());
+    let of_others = command.get_subcommands().find_map(not_text);
+    let is_not_text =
+        |name: &&OsStr| std::env::var_os(name).is_some_and(|value| value.to_str().is_none());
+    let found = own.into_iter().find(is_not_text);
+    found
+        .map(|name| name.to_string_lossy().into_owned())
+        .or(of_others)
 }
 
 #[expect(

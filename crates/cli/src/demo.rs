@@ -1,12 +1,14 @@
 //! `nagi demo`: two sample projects on the local engine, and a tour that shows what Nagi does with them.
 //!
 //! On a terminal the tour runs and everything stays up until Ctrl-C. Without one the tour is a check: it runs once and
-//! the exit code tells whether every step went as it should. Either way the sample apps are ended at the end.
+//! the exit code tells whether every step went as it should. Either way the sample apps are ended at the end, also when the
+//! terminal is closed.
 
 mod tour;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,19 +20,24 @@ use thiserror::Error;
 
 use crate::demo::tour::{Tour, TourError};
 use crate::serve::settings::{Home, ServeArgs, ServeConfig};
-use crate::serve::{self, Role, Start};
+use crate::serve::{self, OnHangup, Role, Start};
 use nagi_local::OnShutdown;
+use nagi_local::WriteError;
 
 /// The workload file of the demo; `NAGI` stands for the path of this binary.
 const WORKLOADS: &str = include_str!("demo/workloads.yaml");
 /// The word in it that stands for the binary.
 const PLACEHOLDER: &str = "NAGI";
+/// What a tour writes at most, in bytes: state, log and output of the apps take some 200 KiB.
+const TOUR_BYTES: u64 = 1 << 20;
+/// By this a directory is known in which an engine has begun.
+const ENGINE_FILE: &str = "engine.json";
 
 /// Of the shared settings, those that have a default of the demo's own.
 pub(crate) const STATE_DIR_HELP: &str = "Directory for everything of the demo; one process at a time \
      [default: `$XDG_STATE_HOME/nagi-demo` or `~/.local/state/nagi-demo`]";
 pub(crate) const LOG_FILE_HELP: &str =
-    "File that the JSON log is appended to; opened anew on SIGHUP [default: STATE_DIR/nagi.log]";
+    "File that the JSON log is appended to [default: STATE_DIR/nagi.log]";
 
 /// The command line of `nagi demo`.
 #[derive(Debug, Args)]
@@ -56,6 +63,31 @@ enum DemoError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the demo has no room to run")]
+    NoRoom(#[source] WriteError),
+}
+
+// === impl DemoError ===
+
+impl DemoError {
+    const fn hint(&self) -> &'static str {
+        match self {
+            Self::NoRoom(_) => {
+                "make room on the disk of the state directory, or choose one elsewhere with --state-dir"
+            }
+            Self::Foreign { .. } | Self::OwnPath(_) | Self::Write { .. } => {
+                "choose a directory of its own that you may write with --state-dir"
+            }
+        }
+    }
+}
+
+/// What the demo made before its start, to be taken back when it does not come to one.
+#[derive(Debug)]
+struct Prepared {
+    workloads: PathBuf,
+    /// The state directory, when there was none before.
+    made: Option<PathBuf>,
 }
 
 /// Runs the demo.
@@ -67,14 +99,9 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
         }
     };
     let log_file = (config.log_file.take()).unwrap_or_else(|| config.state_dir.join("nagi.log"));
-    let workloads = match prepare(&config.state_dir) {
-        Ok(path) => path,
-        Err(error) => {
-            return serve::complain(
-                &error,
-                Some("choose a directory of its own that you may write with --state-dir"),
-            );
-        }
+    let prepared = match prepare(&config.state_dir, &log_file) {
+        Ok(prepared) => prepared,
+        Err(error) => return serve::complain(&error, Some(error.hint())),
     };
     let stay = std::io::stdout().is_terminal() && !args.once;
     let (api, gateway) = (config.listen, config.gateway_listen);
@@ -89,9 +116,10 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
         Start {
             config,
             role: Role::All {
-                workloads,
+                workloads: prepared.workloads.clone(),
                 on_exit: OnShutdown::End,
             },
+            on_hangup: OnHangup::End,
         },
         async |clock: Arc<dyn Clock>| {
             println_now(&banner);
@@ -105,6 +133,9 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
         },
     ))
     .await;
+    if ended.is_err() && outcome.is_none() {
+        prepared.take_back();
+    }
     match (ended, outcome) {
         (Err(error), _) => serve::complain(&error, error.hint()),
         (Ok(()), Some(Err(error))) => {
@@ -128,27 +159,73 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
     }
 }
 
-/// Writes the workload file with this binary in it.
-fn prepare(state_dir: &Path) -> Result<PathBuf, DemoError> {
+/// Writes the workload file with this binary in it, and begins the log.
+fn prepare(state_dir: &Path, log_file: &Path) -> Result<Prepared, DemoError> {
     let binary = std::env::current_exe().map_err(DemoError::OwnPath)?;
     // A JSON string is a YAML string, whatever the path holds.
     let quoted = serde_json::Value::from(binary.to_string_lossy().into_owned()).to_string();
     let path = state_dir.join("workloads.yaml");
-    let write = |source| DemoError::Write {
-        path: path.clone(),
+    let write = |path: &Path, source| DemoError::Write {
+        path: path.to_owned(),
         source,
     };
     // Written by the first start of an engine; a demo's directory has the demo's workload file beside it.
-    let engine = state_dir.join("engine.json");
+    let engine = state_dir.join(ENGINE_FILE);
     if engine.exists() && !path.exists() {
         return Err(DemoError::Foreign {
             path: state_dir.to_owned(),
         });
     }
-    std::fs::create_dir_all(state_dir).map_err(write)?;
+    let is_new = !state_dir.exists();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state_dir)
+        .map_err(|source| write(&path, source))?;
+    let prepared = Prepared {
+        workloads: path.clone(),
+        made: is_new.then(|| state_dir.to_owned()),
+    };
     let text = WORKLOADS.replace(&format!("[{PLACEHOLDER},"), &format!("[{quoted},"));
-    std::fs::write(&path, text).map_err(write)?;
-    Ok(path)
+    let begun = nagi_local::store::check_room(state_dir, TOUR_BYTES)
+        .map_err(DemoError::NoRoom)
+        .and_then(|()| std::fs::write(&path, text).map_err(|source| write(&path, source)))
+        .and_then(|()| begin_log(log_file).map_err(|source| write(log_file, source)));
+    match begun {
+        Ok(()) => Ok(prepared),
+        Err(error) => {
+            prepared.take_back();
+            Err(error)
+        }
+    }
+}
+
+/// Makes the log file like everything else of the demo, for its user only. One that is there stays as it is.
+fn begin_log(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true).mode(0o600);
+    options.open(path).map(drop)
+}
+
+// === impl Prepared ===
+
+impl Prepared {
+    /// Removes the directory of a demo that did not start. One in which an engine has begun stays.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "removes three names that this process has just made, in a directory that it made"
+    )]
+    fn take_back(&self) {
+        let Some(made) = &self.made else { return };
+        if made.join(ENGINE_FILE).exists() {
+            return;
+        }
+        for file in [&self.workloads, &made.join("nagi.log")] {
+            drop(std::fs::remove_file(file));
+        }
+        // Only while it is empty.
+        drop(std::fs::remove_dir(made));
+    }
 }
 
 async fn guide(api: SocketAddr, gateway: SocketAddr, clock: &dyn Clock) -> Result<(), TourError> {
@@ -192,7 +269,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("engine.json"), "{}").unwrap();
         assert!(matches!(
-            prepare(dir.path()),
+            prepare(dir.path(), &dir.path().join("nagi.log")),
             Err(DemoError::Foreign { .. })
         ));
         assert!(!dir.path().join("workloads.yaml").exists());
@@ -201,8 +278,9 @@ mod tests {
     #[test]
     fn the_workload_file_of_the_demo_is_valid_wherever_the_binary_lies() {
         let dir = tempfile::tempdir().unwrap();
-        let path = prepare(&dir.path().join("state")).unwrap();
-        let file = nagi_local::file::WorkloadFile::read(&path).unwrap();
+        let state = dir.path().join("state");
+        let prepared = prepare(&state, &state.join("nagi.log")).unwrap();
+        let file = nagi_local::file::WorkloadFile::read(&prepared.workloads).unwrap();
         assert_eq!(file.workloads.len(), 2);
         for workload in &file.workloads {
             assert!(

@@ -60,6 +60,15 @@ impl Failure {
         self
     }
 
+    /// Names a field of a request as the command line does.
+    #[must_use]
+    pub(crate) fn naming(mut self, field: &str, flag: &str) -> Self {
+        for text in self.causes.iter_mut().chain(&mut self.hints) {
+            *text = text.replace(field, flag);
+        }
+        self
+    }
+
     /// The lines that are printed, each with its kind: `error`, `cause`, `hint`.
     pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
         if self.silent {
@@ -104,8 +113,15 @@ impl From<ClientError> for Failure {
             ClientError::Refused(refusal) => {
                 let body = refusal.body;
                 let mut failure = Self::new(Exit::of_status(refusal.status), body.message);
-                let field = body.field.map(|field| format!("{field}: ")).unwrap_or_default();
-                failure.causes.extend(body.error.map(|error| format!("{field}{error}")));
+                let field = body.field.unwrap_or_default();
+                failure.causes.extend(body.error.map(|error| {
+                    // Most rules name what they are about.
+                    if field.is_empty() || error.starts_with(&field) {
+                        error
+                    } else {
+                        format!("{field}: {error}")
+                    }
+                }));
                 failure.hints.extend(body.limit.map(|limit| format!("expected {limit}")));
                 failure.hints.extend(body.hint);
                 if refusal.status == 401 {

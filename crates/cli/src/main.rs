@@ -18,10 +18,12 @@ mod wait;
 mod watch;
 mod when;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::commands::{Cli, Command};
+use crate::commands::{Cli, Command, ReadError};
+use crate::exit::Exit;
 
 /// The allocator of musl takes one lock and gives memory back at once: a list of 80 workloads costs three times the
 /// processor time with it.
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
     }
     let Cli { global, command } = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => return unread(&error),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -64,4 +66,32 @@ fn main() -> ExitCode {
             Some(Command::Verb(verb)) => cmd::run(verb, &global).await,
         }
     })
+}
+
+/// The end of a command line that could not be read, or that asked for help.
+fn unread(error: &ReadError) -> ExitCode {
+    let line = match error {
+        ReadError::Line(line) => line,
+        ReadError::NotText { .. } => {
+            let command = std::env::args_os()
+                .skip(1)
+                .find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+            let serves = command
+                .is_none_or(|command| ["all", "demo", "server"].iter().any(|one| command == *one));
+            let hint = "set it to text, or unset it";
+            if serves {
+                return serve::refuse_settings(error, hint);
+            }
+            serve::complain(error, Some(hint));
+            return Exit::Usage.into();
+        }
+    };
+    // Help on a full disk is a failure; into a pipe that nobody reads any more it is none.
+    let printed = line.print().and_then(|()| std::io::stdout().flush());
+    match printed {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            serve::complain(&error, None)
+        }
+        Ok(()) | Err(_) => u8::try_from(line.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+    }
 }

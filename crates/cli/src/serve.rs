@@ -13,6 +13,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,6 @@ use nagi_control::Controller;
 use nagi_gateway::{Gateway, HoldSettings, Settings};
 use nagi_kube::{KubeEngine, KubeSettings, Leading};
 use nagi_local::file::FileError;
-use nagi_local::store::StoreError;
 use nagi_local::{
     LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError, inherited_environment,
 };
@@ -46,6 +46,7 @@ const GRACE: Duration = Duration::from_secs(30);
 pub(crate) struct Start {
     pub(crate) config: ServeConfig,
     pub(crate) role: Role,
+    pub(crate) on_hangup: OnHangup,
 }
 
 /// Which engine, and which faces.
@@ -62,6 +63,15 @@ pub(crate) enum Role {
     Server(KubeSettings),
     /// The gateway on a cluster.
     Gateway(KubeSettings),
+}
+
+/// What SIGHUP means, which also comes when the terminal is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnHangup {
+    /// Log file and workload file are opened anew.
+    Reload,
+    /// The end: what was started for somebody to look at ends when nobody can.
+    End,
 }
 
 /// Why serving could not begin, or ended by itself.
@@ -118,12 +128,7 @@ impl ServeError {
             Self::Engine(StartError::File(_)) => {
                 Some("mend the workload file; `nagi config check FILE` says the same")
             }
-            Self::Engine(StartError::Store(StoreError::InUse { .. })) => {
-                Some("end the other nagi, or give this one a directory of its own with --state-dir")
-            }
-            Self::Engine(StartError::Store(_)) => {
-                Some("choose a directory that you may write with --state-dir")
-            }
+            Self::Engine(StartError::Store(error)) => Some(error.hint()),
             Self::SameAddress { .. } => Some("see --listen, --metrics-listen and --gateway-listen"),
             Self::Keys(_) => {
                 Some("see `nagi key --help`, API_KEY, API_KEY_FILE and NAGI_KEYS_FILE")
@@ -223,7 +228,7 @@ async fn serve(
 ) -> Result<(), ServeError> {
     let config = start.config;
     let mut termination = Termination::listen()?;
-    let reload = Reload::listen()?;
+    let mut reload = Reload::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), log.lines_dropped());
     let doors = Doors::open(&config, &start.role).await?;
@@ -261,21 +266,26 @@ async fn serve(
         port = config.listen.port(), address = %config.listen, gateway = %config.gateway_listen,
         metrics = %config.metrics_listen, state_dir = %config.state_dir.display(), "Server starting"
     );
-    supervisor.spawn(
-        "reload",
-        on_hangup(reload, local, log.clone(), supervisor.shutdown()),
-    );
     let common = Common {
         engine,
         clock: Arc::clone(&clock),
         metrics,
         log,
     };
+    let hung_up: Pin<Box<dyn Future<Output = ()>>> = match start.on_hangup {
+        OnHangup::Reload => {
+            let followed = on_hangup(reload, local, common.log.clone(), supervisor.shutdown());
+            supervisor.spawn("reload", followed);
+            Box::pin(std::future::pending())
+        }
+        OnHangup::End => Box::pin(async move { reload.recv().await }),
+    };
     common.start_faces(&config, doors, keys, &mut supervisor);
     let asked = async {
         tokio::select! {
             // Cancel-safe: the process ends either way.
             signal = termination.recv() => tracing::info!(signal, "Shutdown asked for"),
+            () = hung_up => tracing::info!(signal = "SIGHUP", "Shutdown asked for"),
             () = guest(clock) => {}
         }
     };

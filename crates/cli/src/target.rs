@@ -10,6 +10,13 @@ use nagi_core::id::{Name, Namespace, Resource, WorkloadId};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
+/// Kinds that can be scaled and have no group in their name.
+const KINDS: [&str; 4] = [
+    "deployments",
+    "statefulsets",
+    "replicasets",
+    "replicationcontrollers",
+];
 /// Items of a page while all are wanted: the most that the API gives.
 const PAGE: usize = 500;
 /// Pages that are followed at most: fifty thousand workloads, more than any list for people.
@@ -71,8 +78,7 @@ impl TargetArgs {
         let namespace = parse_namespace(namespace)?;
         let resource = match resource {
             None => Resource::deployments(),
-            Some(text) => Resource::new(text)
-                .map_err(|rule| Failure::usage(format!("the kind {text:?} {rule}")))?,
+            Some(text) => parse_kind(text)?,
         };
         Ok(Named::Whole(WorkloadId {
             resource,
@@ -94,6 +100,24 @@ impl TargetArgs {
         let ids: Vec<WorkloadId> = items.iter().filter_map(id_of).collect();
         choose(&name, &ids)
     }
+}
+
+/// Reads the kind in front of a workload: one of Kubernetes' own, or one with its group.
+fn parse_kind(text: &str) -> Result<Resource, Failure> {
+    let kind =
+        Resource::new(text).map_err(|rule| Failure::usage(format!("the kind {text:?} {rule}")))?;
+    if text.contains('.') || KINDS.contains(&text) {
+        return Ok(kind);
+    }
+    let failure = Failure::usage(format!("there is no kind {text:?} of workloads"));
+    let near = nearest(text, KINDS).into_iter().next();
+    let failure = near.into_iter().fold(failure, |failure, kind| {
+        failure.hint(format!("did you mean {kind}?"))
+    });
+    Err(failure.hint(format!(
+        "write NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME, with {} or PLURAL.GROUP as the kind",
+        KINDS.join(", ")
+    )))
 }
 
 /// Checks the value of `--namespace`.
@@ -235,6 +259,8 @@ mod tests {
             ("a", Some("")),
             ("a", Some("../b")),
             ("ns/a", Some("other")),
+            ("a/b/c", None),
+            ("deployment/b/c", None),
             ("a b", None),
         ] {
             let failure = args(workload, namespace).named().unwrap_err();
@@ -255,6 +281,15 @@ mod tests {
             args("deployments/project-a/web", None).named().unwrap(),
             whole
         );
+        let Named::Whole(other) = args("runs.batch.example/project-a/web", None)
+            .named()
+            .unwrap()
+        else {
+            panic!("it is whole")
+        };
+        assert_eq!(other.resource.as_str(), "runs.batch.example");
+        let near = args("deployment/a/b", None).named().unwrap_err();
+        assert_eq!(near.hints[0], "did you mean deployments?");
         assert_eq!(
             args("web", None).named().unwrap(),
             Named::NameOnly(Name::new("web").unwrap())

@@ -227,7 +227,8 @@ fn prepare(config: LocalConfig, clock: Arc<dyn Clock>) -> Result<Prepared, Start
     let store = StateDirectory::open(&config.state_directory)?;
     let shared = Arc::new(Shared::new(clock, store));
     shared.put_in_force(file)?;
-    if let Err(error) = shared.complete_history() {
+    let kept = shared.take_stock()?;
+    if let Err(error) = shared.complete_history(kept) {
         tracing::warn!(error = explained(&error), "History could not be completed");
     }
     let LocalConfig {

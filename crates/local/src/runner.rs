@@ -328,6 +328,7 @@ impl Runner {
                     since: now,
                     started: false,
                     ready: false,
+                    served: false,
                     stop,
                 }));
             }
@@ -369,6 +370,7 @@ impl Runner {
             Report::Started => running.started = true,
             Report::Serves(ready) => {
                 running.ready = ready;
+                running.served |= ready;
                 let name = id.name();
                 if ready {
                     tracing::info!(%namespace, %workload, replica = %name, elapsed_ms, "Replica ready");

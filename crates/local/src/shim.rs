@@ -11,8 +11,9 @@
 //! id of a parent would not do: for a moment after its death it is still the parent.
 //!
 //! **Nothing left over.** It is a child subreaper, so whatever the command forked and abandoned stays its descendant,
-//! `setsid` or not; where there is a control group, the command lives in it. When the command ends, or its time to stop is
-//! over, everything is killed and waited for before the exit record is written.
+//! `setsid` or not; where there is a control group, the command lives in it. An order to stop asks all of them to end, and all
+//! have the same grace: a worker behind a shell that is gone at once may be the one with something to finish. When that time is
+//! over, or when the command ends by itself, whatever is left is killed and waited for before the exit record is written.
 //!
 //! It decides nothing: when to start again, and whether, is the engine's business.
 
@@ -178,7 +179,8 @@ async fn attempt_once(directory: &Path, attempt: &str, own: ProcessId) -> Result
     write(&Kind::Exit.path(directory, attempt), &exit)
 }
 
-/// Stores output and waits until the command has ended, by itself or because it was told to.
+/// Stores output and waits until the command has ended by itself, or until it and all that came from it have ended because they
+/// were told to, within their grace.
 async fn watch(
     child: &mut Child,
     pipes: &mut [Pipe; 2],
@@ -191,8 +193,12 @@ async fn watch(
         paid_at: Instant::now(),
     };
     let mut kill_at: Option<Instant> = None;
+    let (mut ended, mut grace_is_over) = (None, false);
     loop {
-        if let Some(ending) = child.reap() {
+        ended = ended.or(child.reap());
+        if let Some(ending) =
+            ended.take_if(|_| kill_at.is_none() || grace_is_over || child::nothing_is_left())
+        {
             return ending;
         }
         let [stdout, stderr] = pipes;
@@ -207,6 +213,7 @@ async fn watch(
             }
             () = until(kill_at) => {
                 child.kill();
+                grace_is_over = true;
                 // Asked again each second until it is gone: a process in an uninterruptible call dies late.
                 kill_at = Some(Instant::now() + Duration::from_secs(1));
             }

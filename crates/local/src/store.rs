@@ -26,7 +26,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nagi_core::id::{Uid, Version, WorkloadId};
+use jiff::Timestamp;
+use nagi_core::id::{Name, Namespace, Uid, Version, WorkloadId};
 use nagi_core::intent::IntentUpdate;
 use nagi_core::quantity::Replicas;
 use serde::Serialize;
@@ -59,6 +60,8 @@ pub struct Remembered {
     pub declared: Replicas,
     /// Wanted count and intent.
     pub update: IntentUpdate,
+    /// Since when the workload file does not name it any more: kept for when it comes back, which is the same life.
+    pub removed: Option<Timestamp>,
 }
 
 /// The state directory, with the lock on it.
@@ -114,6 +117,37 @@ pub enum StoreError {
     /// The system gave no random bytes.
     #[error("no random bytes: {0}")]
     Random(String),
+}
+
+// === impl StoreError ===
+
+impl StoreError {
+    /// The next step. Another state directory is never one where something may be remembered here: a Nagi without it would
+    /// know neither what was wanted nor which replicas run.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::InUse { .. } => {
+                "end the other nagi, or give this one a directory of its own with --state-dir"
+            }
+            Self::Lock { .. } => {
+                "the state directory needs a file system with locks, such as a local disk: move it to one and name it with --state-dir"
+            }
+            Self::Read { .. } => {
+                "what is wanted of the workloads lies there: give this user the right to read it, or start nagi as the user who did before"
+            }
+            Self::Damaged { .. } => {
+                "put the file back from a backup of the state directory; without one move it away, and what it remembers begins anew from the workload file. \
+                 Do not start in another directory: replicas that still run would be started a second time"
+            }
+            Self::Write(WriteError::Full { .. }) => {
+                "make room on the disk of the state directory (also for the user's quota), or mount it for writing"
+            }
+            Self::Write(WriteError::Other { .. }) => {
+                "may this user write there? For a first start, any directory of yours will do: --state-dir"
+            }
+            Self::Random(_) => "is there a sandbox around nagi that forbids getrandom?",
+        }
+    }
 }
 
 // === impl StateDirectory ===
@@ -214,22 +248,24 @@ impl StateDirectory {
         let [first, second] = [Slot::First, Slot::Second].map(|slot| in_slot(&slots, slot));
         match (first, second) {
             (Ok(first), Ok(second)) => {
-                Ok(first.into_iter().chain(second).max_by_key(|s| s.version))
+                let newest = first.into_iter().chain(second).max_by_key(|s| s.version);
+                newest
+                    .map(Some)
+                    .ok_or_else(|| damaged("it is empty".to_owned()))
             }
-            // The last write was torn before anybody heard of it; the state before it is whole.
+            // A write that power was lost in, of which nobody had heard: nothing is missing. Or the disk spoiled a state that
+            // was acknowledged: then what holds now is one change old. Nothing here tells the two apart, so a person must.
             (Ok(Some(whole)), Err(why)) | (Err(why), Ok(Some(whole))) => {
-                tracing::warn!(
-                    namespace = %id.namespace, workload = %id.name, error = why,
-                    "Last write was torn, the state before it holds"
+                tracing::error!(
+                    namespace = %id.namespace, workload = %id.name, file = %path.display(), error = why,
+                    "Half of a state file is unreadable, the state in its other half holds and may be one change old"
                 );
                 Ok(Some(whole))
             }
-            (Err(why), Ok(None) | Err(_)) | (Ok(None), Err(why)) => Err(damaged(why)),
+            (Err(why), Ok(None) | Err(_)) | (Ok(None), Err(why)) => {
+                in_old_file(&slots).map_or_else(|| Err(damaged(why)), |state| Ok(Some(state)))
+            }
         }
-        .and_then(|read| {
-            read.map(Some)
-                .ok_or_else(|| damaged("it is empty".to_owned()))
-        })
     }
 
     /// Writes what is wanted of a workload. When it returns, it survives the loss of power. `acknowledged` is the version of
@@ -269,7 +305,25 @@ impl StateDirectory {
         }
     }
 
-    /// Forgets a workload that is no longer described.
+    /// Every workload of which something is remembered, described or not. What cannot be listed is left out.
+    pub fn workloads(&self) -> Vec<WorkloadId> {
+        let mut found = Vec::new();
+        for (namespace, path) in entries(&self.root.join("workloads")) {
+            let Ok(namespace) = Namespace::new(namespace) else {
+                continue;
+            };
+            for (name, _) in entries(&path) {
+                if let Some(name) = name.strip_suffix(".json").map(Name::new)
+                    && let Ok(name) = name
+                {
+                    found.push(WorkloadId::deployment(namespace.clone(), name));
+                }
+            }
+        }
+        found
+    }
+
+    /// Forgets a workload for good.
     pub fn forget_workload(&self, id: &WorkloadId) {
         disk::remove_file(&self.workload_path(id));
     }
@@ -295,6 +349,16 @@ impl StateDirectory {
         // Not `with_extension`, which would cut a name at its last dot.
         directory.join(format!("{}.json", id.name))
     }
+}
+
+/// Whether the file system of a directory will have the room without which every change is refused, when as many bytes have
+/// been written to it.
+///
+/// # Errors
+/// [`WriteError::Full`] when it will not.
+pub fn check_room(directory: &Path, written: u64) -> Result<(), WriteError> {
+    let checked = File::open(directory).and_then(|opened| slots::check_room(&opened, written));
+    checked.map_err(|error| WriteError::new(directory, error))
 }
 
 /// A random word of 16 characters.
@@ -367,6 +431,12 @@ fn in_slot(slots: &Slots, slot: Slot) -> Result<Option<Remembered>, String> {
     Remembered::try_from(stored).map(Some)
 }
 
+/// The state in a file of the format before this one, which was a single document.
+fn in_old_file(slots: &Slots) -> Option<Remembered> {
+    let stored: stored::Workload = serde_json::from_slice(slots.whole()).ok()?;
+    Remembered::try_from(stored).ok()
+}
+
 fn read_state<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     let Some(content) = read_file(path)? else {
         return Ok(None);
@@ -376,6 +446,18 @@ fn read_state<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError>
         path: path.to_path_buf(),
         why: error.to_string(),
     })
+}
+
+/// Names and paths in a directory; none when it cannot be read.
+pub(crate) fn entries(directory: &Path) -> Vec<(String, PathBuf)> {
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((entry.file_name().into_string().ok()?, entry.path()))
+        })
+        .collect()
 }
 
 fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {

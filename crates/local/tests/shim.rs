@@ -227,6 +227,51 @@ fn a_deaf_command_is_killed_after_its_grace_which_may_have_been_changed_meanwhil
     );
 }
 
+/// Needs a moment to finish when it is asked to end, and says so.
+const TIDY: &str =
+    "trap 'sleep 0.5; echo flushed; exit' TERM; echo up; while :; do sleep 0.02; done";
+
+// A shell that starts a server and waits, or a launcher that has its workers in sessions of their own.
+#[test]
+fn whatever_the_command_started_has_the_same_grace_as_the_command() {
+    let group = format!("nagi-test-grace-{}", std::process::id());
+    let group = nagi_local::process::cgroup::ControlGroup::make(&group);
+    for (session, group) in [("", None), ("setsid ", None), ("setsid ", group)] {
+        let script = format!("{session}sh -c \"{TIDY}\" & exec sleep 1000");
+        let mut bench = Bench::start_with(&script, |launch| {
+            launch.control_group = group.map(|group| group.directory().to_path_buf());
+        });
+        bench.wait_for_line("up");
+        let below = descendants(bench.supervisor().pid);
+        bench.supervisor().signal(Signal::TERM).unwrap();
+        assert_eq!(bench.exit(), Ending::Signal(15));
+        let flushed = bench
+            .lines()
+            .iter()
+            .filter(|line| *line == "flushed")
+            .count();
+        assert_eq!(flushed, 1, "{session}: asked once, and waited for");
+        assert!(below.iter().all(|process| !process.is_alive()));
+    }
+}
+
+#[test]
+fn what_is_deaf_is_killed_after_the_grace_also_when_the_command_has_gone_before() {
+    let script =
+        "setsid sh -c \"trap '' TERM; echo up; while :; do sleep 0.05; done\" & exec sleep 1000";
+    let mut bench = Bench::start_with(script, |launch| launch.stop_grace_ms = 400);
+    bench.wait_for_line("up");
+    let begin = Instant::now();
+    bench.supervisor().signal(Signal::TERM).unwrap();
+    assert_eq!(bench.exit(), Ending::Signal(15));
+    assert!(
+        begin.elapsed() >= Duration::from_millis(400),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert_eq!(marked(&format!("{REPLICA_VARIABLE}={}", bench.mark)), []);
+}
+
 #[test]
 fn grandchildren_in_sessions_of_their_own_end_with_the_command() {
     // Twice abandoned, in its own session, deaf to SIGTERM: only killing everything reaches it.

@@ -95,11 +95,14 @@ fn check(args: &CheckArgs, session: &Session) -> Result<(), Failure> {
                     .hint("'nagi config schema' prints what may stand where"),
             )
         }
-        Err(error @ (FileError::Read { .. } | FileError::TooLarge { .. })) => {
-            let mut failure = Failure::new(Exit::Failed, error.to_string());
+        Err(error @ FileError::Read { .. }) => {
+            let mut failure = Failure::usage(error.to_string());
             let source = std::error::Error::source(&error);
             failure.causes.extend(source.map(ToString::to_string));
-            Err(failure)
+            Err(failure.hint("is the path right, and may you read it?"))
+        }
+        Err(error @ FileError::TooLarge { .. }) => {
+            Err(Failure::new(Exit::Refused, error.to_string()).hint("is this a workload file?"))
         }
     }
 }

@@ -10,7 +10,7 @@ use nagi_kube::Rights;
 
 use crate::cmd::server::kube_settings;
 use crate::serve::settings::{self, Home, KubeArgs, ServeArgs, ServeConfig};
-use crate::serve::{self, Role, Start};
+use crate::serve::{self, OnHangup, Role, Start};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: &GatewayArgs) -> ExitCode {
         Err(error) => return serve::refuse_settings(&error, hint),
     };
     let role = Role::Gateway(kube);
-    match serve::run(Start { config, role }, async |_clock| {
+    match serve::run(Start { config, role, on_hangup: OnHangup::Reload }, async |_clock| {
         std::future::pending().await
     })
     .await

@@ -218,10 +218,14 @@ fn failure(error: &KeyFileError) -> Failure {
             (Exit::Refused, Some("is this the keys file?"))
         }
         KeyFileError::Read { .. } => (
-            Exit::Failed,
-            Some("name the keys file with --file or NAGI_KEYS_FILE"),
+            Exit::Usage,
+            Some("is the path right, and may you read it? 'nagi key create' makes a keys file"),
         ),
-        KeyFileError::Write { .. } | KeyFileError::Randomness(_) => (Exit::Failed, None),
+        KeyFileError::Write { .. } => (
+            Exit::Failed,
+            Some("is the directory there, may you write there, and is there room?"),
+        ),
+        KeyFileError::Randomness(_) => (Exit::Failed, None),
     };
     let mut failure = Failure::new(exit, error.to_string());
     let mut source = std::error::Error::source(error);

@@ -9,7 +9,7 @@ use nagi_kube::{KubeSettings, Rights, Source};
 
 use crate::commands::{Cli, Command};
 use crate::serve::settings::{Home, KubeArgs, ServeArgs, ServeConfig};
-use crate::serve::{self, Role, Start};
+use crate::serve::{self, OnHangup, Role, Start};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,7 +33,7 @@ pub(crate) async fn run_from_environment() -> ExitCode {
     match Cli::read(["nagi", "server"]).map(|cli| cli.command) {
         Ok(Some(Command::Server(arguments))) => run(&arguments).await,
         Ok(_) => ExitCode::FAILURE,
-        Err(error) => serve::fail(&error, None),
+        Err(error) => serve::refuse_settings(&error, "see `nagi server --help` for every setting"),
     }
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: &ServerArgs) -> ExitCode {
         Err(error) => return serve::refuse_settings(&error, hint),
     };
     let role = Role::Server(settings);
-    match serve::run(Start { config, role }, async |_clock| {
+    match serve::run(Start { config, role, on_hangup: OnHangup::Reload }, async |_clock| {
         std::future::pending().await
     })
     .await

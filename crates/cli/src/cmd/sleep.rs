@@ -59,7 +59,10 @@ pub(crate) async fn run(args: &SleepArgs, session: &Session) -> Result<(), Failu
         .await;
     let answer = match sent {
         Ok(answer) => answer,
-        Err(error) => return Err(explain(&client, &id, error).await),
+        Err(error) => {
+            let failure = explain(&client, &id, error).await;
+            return Err(failure.naming("scheduled_scale_up", "--wake-at"));
+        }
     };
     let result = &answer.body.deployment;
     let Some(waiting) = waiting else {

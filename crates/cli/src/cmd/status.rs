@@ -141,7 +141,8 @@ impl Facts {
         let at = |time: Option<Time>| {
             time.map(|time| format!("{time} ({})", words::relative(time.0, now)))
         };
-        self.fact_some("last change", at(item.last_scale_time).as_deref());
+        let changed = item.last_change.as_ref().map(|change| change.time);
+        self.fact_some("last change", at(changed).as_deref());
         if let Some(change) = &item.last_change {
             let line = format!(
                 "{} by {}, from {} to {}: {}",
@@ -149,6 +150,9 @@ impl Facts {
             );
             self.fact("", &line);
         }
+        // Not every change is one of the count: a schedule that is set or cancelled leaves it.
+        let scaled = item.last_scale_time.filter(|time| Some(*time) != changed);
+        self.fact_some("last scaled", at(scaled).as_deref());
         let asleep = at(item.asleep_since).map(|since| match &item.asleep_by {
             Some(by) => format!("{since}, by {by}"),
             None => since,
@@ -227,6 +231,21 @@ mod tests {
   labels          app=sample-app-b
 "
         );
+    }
+
+    #[test]
+    fn a_change_that_leaves_the_count_has_its_own_time() {
+        let mut item = sample_item();
+        let change = item.last_change.as_mut().unwrap();
+        change.time = Time("2030-01-31T07:00:03Z".parse().unwrap());
+        change.action = "schedule-cancelled".to_owned();
+        let now = "2030-01-31T07:00:05Z".parse().unwrap();
+        let text = text(&item, now, Style::Plain);
+        let expected = "  last change     2030-01-31T07:00:03Z (2s ago)
+                  schedule-cancelled by key/ops, from 0 to 1: サンプルアプリ開始のため
+  last scaled     2030-01-31T07:00:00Z (5s ago)
+";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::{Timestamp, Unit};
-use nagi_api::{PoolItem, ScaleToZeroRequest, WakeRequest, WorkloadItem};
+use nagi_api::{PoolItem, ScaleToZeroRequest, ScaleUpRequest, WakeRequest, WorkloadItem};
 use nagi_client::{Client, ClientError, DryRun, EventFollower, Followed, ServerEvent};
 use nagi_core::id::{Name, Namespace, WorkloadId};
 use nagi_core::wake::Stage;
@@ -96,11 +96,36 @@ impl<W: Write> Tour<'_, W> {
             "start",
             "Two projects share this machine: a web page and an inference server.",
         )?;
-        self.until(web, "active", |w| w.status == "active").await?;
+        self.begin_anew(web, model).await?;
         self.until(model, "inactive", |w| w.status == "inactive")
             .await?;
+        self.until(web, "active", |w| w.status == "active").await?;
         self.say("project-a/sample-app-a is awake on pool standard, which booted a node for it.")?;
         self.say("project-b/sample-app-b sleeps; pool gpu has no node and costs nothing.")
+    }
+
+    /// Brings both to where the tour begins, wherever an earlier demo in this directory left them. In a new directory there is
+    /// nothing to do.
+    async fn begin_anew(&mut self, web: &WorkloadId, model: &WorkloadId) -> Result<(), TourError> {
+        if self.status(model).await?.desired_replicas > 0 {
+            let request = ScaleToZeroRequest {
+                reason: "the tour begins".to_owned(),
+                scheduled_scale_up: None,
+            };
+            let sent = self.client.scale_to_zero(model, &request, DryRun::No).await;
+            self.sent(sent)?;
+        }
+        let now = self.status(web).await?;
+        if now.desired_replicas == 0 || now.scheduled_scale_up.is_some() {
+            // Unlike a wake this cancels a scheduled one as well.
+            let request = ScaleUpRequest {
+                replicas: 1,
+                reason: "the tour begins".to_owned(),
+            };
+            let sent = self.client.scale_up(web, &request, DryRun::No).await;
+            self.sent(sent)?;
+        }
+        Ok(())
     }
 
     async fn fall_asleep(&mut self, web: &WorkloadId) -> Result<(), TourError> {
@@ -170,11 +195,7 @@ impl<W: Write> Tour<'_, W> {
             reason: Some("tour".to_owned()),
         };
         let began = Instant::now();
-        let answer = self.client.wake(model, &request, DryRun::No).await;
-        let answer = answer.map_err(|source| TourError::Api {
-            step: self.step,
-            source,
-        })?;
+        let answer = self.sent(self.client.wake(model, &request, DryRun::No).await)?;
         self.expect(
             answer.status == 202,
             "202 Wake started",
@@ -229,10 +250,7 @@ impl<W: Write> Tour<'_, W> {
             scheduled_scale_up: Some(at.to_string()),
         };
         let sent = self.client.scale_to_zero(web, &request, DryRun::No).await;
-        let answer = sent.map_err(|source| TourError::Api {
-            step: self.step,
-            source,
-        })?;
+        let answer = self.sent(sent)?;
         self.say(&format!("{}; wakes at {at}", answer.body.message))?;
         let awake = self
             .until(web, "a wanted replica", |w| w.desired_replicas > 0)
@@ -300,24 +318,22 @@ impl<W: Write> Tour<'_, W> {
         })
     }
 
+    /// The answer to a call in this step.
+    fn sent<T>(&self, answer: Result<T, ClientError>) -> Result<T, TourError> {
+        answer.map_err(|source| TourError::Api {
+            step: self.step,
+            source,
+        })
+    }
+
     async fn status(&self, id: &WorkloadId) -> Result<WorkloadItem, TourError> {
-        let answer = self.client.status(id, None).await;
-        answer
-            .map(|answer| answer.body.deployment)
-            .map_err(|source| TourError::Api {
-                step: self.step,
-                source,
-            })
+        let answer = self.sent(self.client.status(id, None).await)?;
+        Ok(answer.body.deployment)
     }
 
     async fn pools(&self) -> Result<Vec<PoolItem>, TourError> {
-        let answer = self.client.pools().await;
-        answer
-            .map(|answer| answer.body.items)
-            .map_err(|source| TourError::Api {
-                step: self.step,
-                source,
-            })
+        let answer = self.sent(self.client.pools().await)?;
+        Ok(answer.body.items)
     }
 
     /// Waits until something happened to this workload, or it is time to look anyway.

@@ -20,9 +20,13 @@ fn is_bidi_override(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A span in its two largest units: `42s`, `3m12s`, `2h5m`, `4d3h`.
+/// A span in its two largest units: `250ms`, `42s`, `3m12s`, `2h5m`, `4d3h`.
 pub(crate) fn span(span: Duration) -> String {
     let seconds = span.as_secs();
+    let millis = span.subsec_millis();
+    if seconds == 0 && millis > 0 {
+        return format!("{millis}ms");
+    }
     let (days, hours, minutes, rest) = (
         seconds / 86_400,
         seconds / 3600 % 24,
@@ -111,6 +115,9 @@ mod tests {
             (356_400, "4d3h"),
         ] {
             assert_eq!(span(Duration::from_secs(seconds)), expected);
+        }
+        for (millis, expected) in [(1, "1ms"), (999, "999ms"), (1_999, "1s")] {
+            assert_eq!(span(Duration::from_millis(millis)), expected);
         }
     }
 

@@ -37,6 +37,23 @@ fn refusals_have_an_exit_code_each_and_say_reason_and_next_step() {
     }
 }
 
+// The words of the command line, and each once.
+#[test]
+fn a_refused_time_is_named_as_it_was_given() {
+    let fake = Fake::answering(
+        "400 Bad Request",
+        "",
+        "application/json",
+        r#"{"status":"error","message":"Invalid request","error":"scheduled_scale_up must lie in the future","field":"scheduled_scale_up","timestamp":"2030-01-31T07:00:00Z"}"#,
+    );
+    let ran = nagi("sleep a/b --wake-at 2020-01-01T00:00:00Z")
+        .at(fake.port)
+        .run();
+    let ran = ran.exits(5).prints_nothing();
+    let ran = ran.says("cause: --wake-at must lie in the future\n");
+    assert!(!ran.stderr.contains("scheduled_scale_up"), "{ran:?}");
+}
+
 #[test]
 fn something_else_on_the_port_is_recognised() {
     let html = "<!doctype html><title>hello</title>";

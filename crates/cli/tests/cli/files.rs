@@ -45,7 +45,8 @@ fn a_bad_workload_file_is_told_with_line_column_and_field() {
 fn a_workload_file_that_cannot_be_read_is_another_failure() {
     nagi("config check /nonexistent/file.yaml")
         .run()
-        .exits(1)
+        .exits(2)
+        .says("hint: is the path right")
         .says("cannot read")
         .says("cause: ");
 }

@@ -83,8 +83,9 @@ fn wrong_keys_are_not_made() {
             5,
             "reserved",
         ),
-        ("list", 1, "cannot read the keys file"),
-        ("revoke alice --yes", 1, "cannot read the keys file"),
+        ("list", 2, "cannot read the keys file"),
+        ("list", 2, "hint: is the path right"),
+        ("revoke alice --yes", 2, "cannot read the keys file"),
     ] {
         keys.key(arguments)
             .run()

@@ -47,6 +47,51 @@ fn a_variable_that_protects_may_not_be_set_to_nothing() {
     }
 }
 
+// a server's last words are a line of its log.
+#[test]
+fn a_variable_that_is_no_text_is_named() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let no_text = std::ffi::OsStr::from_bytes(b"k\xff");
+    for arguments in ["all --workloads a.yaml", "demo", "server", ""] {
+        let mut command = nagi(arguments).command();
+        command.env("API_KEY", no_text);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {output:?}");
+        let line = String::from_utf8(output.stdout).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line.trim()).unwrap();
+        let error = line["error"].as_str().unwrap();
+        assert!(
+            error.contains("API_KEY is not UTF-8"),
+            "{arguments}: {error}"
+        );
+    }
+    let mut command = nagi("list").command();
+    command.env("NAGI_KEY", no_text);
+    let output = command.output().unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert!(words.contains("NAGI_KEY is not UTF-8"), "{words}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn help_that_finds_no_room_is_no_success() {
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    for arguments in ["--help", "list --help", "version", "config schema"] {
+        let mut command = nagi(arguments).command();
+        let status = command
+            .stdout(full())
+            .stderr(std::process::Stdio::null())
+            .status();
+        assert_eq!(status.unwrap().code(), Some(1), "{arguments}");
+    }
+}
+
 // Every one of these must not reach the server.
 #[test]
 fn wrong_command_lines_are_refused_before_anything_is_sent() {
@@ -60,6 +105,8 @@ fn wrong_command_lines_are_refused_before_anything_is_sent() {
         ("wake web --replicas -1", "-1"),
         ("wake UPPER", "DNS subdomain"),
         ("wake a/b/c/d", "NAMESPACE/NAME"),
+        ("status a/b/c", "no kind \"a\""),
+        ("status deployment/b/c", "did you mean deployments?"),
         ("wake web -n UPPER", "DNS label"),
         (
             "wake project-a/web -n project-b",

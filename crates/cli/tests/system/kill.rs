@@ -9,18 +9,24 @@
 //! - at no moment does a replica run twice, and in the end exactly the wanted ones run;
 //! - a schedule has fired once, or is still there.
 //!
+//! A reload of the workload file (`kill/reload.rs`) and a change of the keys file (`kill/keys.rs`) are killed in the same way; what
+//! must hold after them is theirs to say.
+//!
 //! The table (`kill/table.rs`) has a row for each method of each port. A method without a row fails this test, and so does a
 //! row whose operations take no durable step although it says so.
 
+mod keys;
 mod operations;
+mod reload;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::machine::Machine;
 use crate::steps::Step;
-use crate::tracer::{Phase, Plan};
+use crate::tracer::{Phase, Plan, Trace, Tracer};
 use crate::{processes, wait};
 use operations::{OPERATIONS, Operation};
 
@@ -30,7 +36,10 @@ const QUIET: Duration = Duration::from_millis(300);
 /// From the action to the step at which to kill. The longest operation waits a second for idleness.
 const REACHED_MAX: Duration = Duration::from_secs(6);
 /// What a restart has to put right takes as long as processes need to end and start.
-const RIGHT_MAX: Duration = Duration::from_secs(20);
+const RIGHT_MAX: Duration = Duration::from_mins(1);
+
+/// Rows at once: each starts and traces processes, and two cores have to do for all of them.
+const AT_ONCE: usize = 8;
 
 /// For a person who looks for the cause of a failure: the one operation to run.
 const ONLY: &str = "NAGI_TEST_KILL_ONLY";
@@ -83,86 +92,80 @@ fn in_both(first: &[Step], second: &[Step]) -> Vec<Step> {
     kept
 }
 
-/// Runs one operation at every place; gives a line for the person who reads the test's output.
-fn run(operation: &Operation) -> String {
-    let mut machine = Machine::new(operations::WORKLOADS);
-    machine.start();
+/// Kills something at every place that two recorded runs of it have; gives a line for the person who reads the test's output.
+/// `attempt` runs it once by a plan and judges what came of it.
+fn at_every_place(name: &str, mut attempt: impl FnMut(Plan, &str) -> Trace) -> String {
+    let mut record = || attempt(Plan::Record, "after the last step").steps;
     // What only one of two runs did belongs to the preparation before it, not to the operation.
-    let recorded = in_both(
-        &record(operation, &mut machine),
-        &record(operation, &mut machine),
-    );
+    let recorded = in_both(&record(), &record());
     assert!(
         !recorded.is_empty(),
-        "{}: takes no durable step, so the table is wrong about it",
-        operation.name
+        "{name}: takes no durable step, so the table is wrong about it"
     );
     let mut unreached = BTreeSet::new();
     let places = places(&recorded);
     for place in &places {
+        let plan = || Plan::Kill {
+            step: place.step.clone(),
+            occurrence: place.occurrence,
+            phase: place.phase,
+        };
+        let at = format!("{:?} {} ({})", place.phase, place.step, place.occurrence);
         // A step may be missing in one run: two changes of the world can share one write. Three runs without it are no chance.
-        let reached = (0..3).any(|_| kill_at(operation, &mut machine, place));
+        let reached = (0..3).any(|_| attempt(plan(), &at).killed);
         if !reached && must_come(place) {
-            unreached.insert(format!("{:?} {}", place.phase, place.step));
+            unreached.insert(at);
         }
     }
-    assert!(
-        unreached.is_empty(),
-        "{}: never came to {unreached:?}",
-        operation.name
-    );
+    assert!(unreached.is_empty(), "{name}: never came to {unreached:?}");
     format!(
-        "{:<28} {:>3} steps, {:>3} kills",
-        operation.name,
+        "{name:<28} {:>3} steps, {:>3} kills",
         recorded.len(),
         places.len()
     )
 }
 
-/// One run without a kill until it is over.
-fn record(operation: &Operation, machine: &mut Machine) -> Vec<Step> {
-    operation.prepare(machine);
-    let (tracer, acknowledged) = operation.act(machine, Plan::Record);
-    let done = wait(RIGHT_MAX, || operation.is_done(machine).then_some(()));
-    assert!(
-        done.is_some(),
-        "{}: does not come to its end without a kill\n{}",
-        operation.name,
-        machine.log()
-    );
-    let mut seen = tracer.steps_so_far();
-    wait(RIGHT_MAX, || {
-        std::thread::sleep(QUIET);
-        let now = tracer.steps_so_far();
-        let quiet = now == seen;
-        seen = now;
-        quiet.then_some(())
-    });
-    machine.kill();
-    let steps = tracer.finish().steps;
-    judge(operation, machine, acknowledged, "after the last step");
-    steps
+/// Runs one operation at every place.
+fn run(operation: &Operation) -> String {
+    let mut machine = Machine::new(operations::WORKLOADS);
+    machine.start();
+    at_every_place(operation.name, |plan, place| {
+        operation.prepare(&machine);
+        let is_recorded = plan == Plan::Record;
+        let (tracer, acknowledged) = operation.act(&mut machine, plan);
+        let is_done = |machine: &Machine| operation.is_done(machine);
+        let trace = end(&mut machine, tracer, is_recorded.then_some(&is_done));
+        judge(operation, &mut machine, acknowledged, place);
+        trace
+    })
 }
 
-/// One run with a kill; false when the step did not come.
-fn kill_at(operation: &Operation, machine: &mut Machine, place: &Place) -> bool {
-    operation.prepare(machine);
-    let plan = Plan::Kill {
-        step: place.step.clone(),
-        occurrence: place.occurrence,
-        phase: place.phase,
-    };
-    let (tracer, acknowledged) = operation.act(machine, plan);
-    wait(REACHED_MAX, || tracer.has_ended().then_some(()));
+/// Ends a run: where the plan kills, after that; where it only records, when it is done and quiet.
+fn end(
+    machine: &mut Machine,
+    tracer: Tracer,
+    recorded_until: Option<&dyn Fn(&Machine) -> bool>,
+) -> Trace {
+    if let Some(is_done) = recorded_until {
+        let done = wait(RIGHT_MAX, || is_done(machine).then_some(()));
+        assert!(
+            done.is_some(),
+            "it does not come to its end without a kill\n{}",
+            machine.log()
+        );
+        let mut seen = tracer.steps_so_far();
+        wait(RIGHT_MAX, || {
+            std::thread::sleep(QUIET);
+            let now = tracer.steps_so_far();
+            let quiet = now == seen;
+            seen = now;
+            quiet.then_some(())
+        });
+    } else {
+        wait(REACHED_MAX, || tracer.has_ended().then_some(()));
+    }
     machine.kill();
-    let trace = tracer.finish();
-    judge(
-        operation,
-        machine,
-        acknowledged,
-        &format!("{:?} {} ({})", place.phase, place.step, place.occurrence),
-    );
-    trace.killed
+    tracer.finish()
 }
 
 /// Starts Nagi again and looks whether everything is as it must be.
@@ -218,22 +221,48 @@ fn judge(operation: &Operation, machine: &mut Machine, acknowledged: bool, place
     );
 }
 
+/// What is killed at every place, by its name.
+type Row = (&'static str, Box<dyn Fn() -> String + Send>);
+
+fn rows() -> Vec<Row> {
+    let operations = OPERATIONS
+        .iter()
+        .map(|operation| -> Row { (operation.name, Box::new(move || run(operation))) });
+    let reloads = reload::RELOADS
+        .iter()
+        .map(|reload| -> Row { (reload.name, Box::new(move || reload::run(reload))) });
+    let keys = keys::CHANGES
+        .iter()
+        .map(|change| -> Row { (change.name, Box::new(move || keys::run(change))) });
+    operations.chain(reloads).chain(keys).collect()
+}
+
 // Invariant 7 of the design; F06, A-029; "kill table" of the REST issue.
 #[test]
 fn nothing_is_lost_and_nothing_runs_twice_wherever_the_process_is_killed() {
     let only = std::env::var(ONLY).ok();
-    // One operation has one machine of its own and mostly waits.
+    let chosen = rows()
+        .into_iter()
+        .filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name));
+    let left = Mutex::new(chosen);
+    // Each has a machine of its own and mostly waits.
     let lines = std::thread::scope(|scope| {
-        let chosen = OPERATIONS
-            .iter()
-            .filter(|operation| only.as_deref().is_none_or(|only| only == operation.name));
-        let runs: Vec<_> = chosen
-            .map(|operation| (operation.name, scope.spawn(|| run(operation))))
-            .collect();
-        let ended = runs
+        let work = || {
+            let mut lines = Vec::new();
+            loop {
+                let next = left.lock().expect("no panic").next();
+                let Some((name, run)) = next else {
+                    return lines;
+                };
+                // On a thread of its own, so that a failure ends this row and no other.
+                lines.push(std::thread::spawn(run).join().map_err(|_| name));
+            }
+        };
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        let ended = workers
             .into_iter()
-            .map(|(name, run)| run.join().map_err(|_| name));
-        ended.collect::<Vec<_>>()
+            .map(|worker| worker.join().expect("no panic"));
+        ended.flatten().collect::<Vec<_>>()
     });
     for line in lines.iter().flatten() {
         println!("{line}");

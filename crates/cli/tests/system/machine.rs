@@ -81,6 +81,12 @@ impl Machine {
         self
     }
 
+    /// Gives an environment variable another value, for the next start.
+    pub(crate) fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// With an API key, which its callers here send.
     pub(crate) fn with_key(mut self, key: &str) -> Self {
         self.key = Some(key.to_owned());

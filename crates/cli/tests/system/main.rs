@@ -10,6 +10,8 @@
     reason = "these tests start programs, wait for them and measure them from outside"
 )]
 
+mod demo;
+mod diagnosis;
 mod faults;
 mod hangup;
 mod http;

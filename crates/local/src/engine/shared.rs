@@ -4,9 +4,12 @@
 //! disk, memory, event, in this order. Facts are published by the runner alone. The mutex around both is held for
 //! moments without waiting for anything; the disk is waited for under a lock that belongs to one workload.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use nagi_core::id::{PoolName, Uid, Version, WorkloadId};
 use nagi_core::intent::{Change, Intent, IntentUpdate};
 use nagi_core::pool::Pool;
@@ -41,6 +44,8 @@ pub(crate) struct Shared {
 struct Inner {
     pools: BTreeMap<PoolName, PoolSpec>,
     workloads: BTreeMap<WorkloadId, Entry>,
+    /// Workloads that left the file, and when; what is wanted of them lies in the state directory.
+    kept: BTreeMap<WorkloadId, Timestamp>,
     nodes: NodeFacts,
     /// Why the present workload file is not in use, if it is not.
     file_problem: Option<String>,
@@ -205,16 +210,17 @@ impl Shared {
         Ok(written)
     }
 
-    /// Puts a checked file in force: takes up what is new, changes what changed, forgets what is gone.
-    /// Blocks for one sync of the disk for each new workload. What could not be written stays as it was before.
+    /// Puts a checked file in force: takes up what is new, changes what changed, ends what is gone and keeps what was wanted of
+    /// it. Blocks for one sync of the disk for each of them. What could not be written stays as it was before.
     ///
     /// # Errors
-    /// [`StoreError`] of the first workload that could not be read or written.
+    /// [`StoreError`] of the first workload that could not be read or written; the others are in force.
     pub(crate) fn put_in_force(&self, file: WorkloadFile) -> Result<Reloaded, StoreError> {
         for warning in &file.warnings {
             tracing::warn!(reason = %warning, "Workload file holds what is hardly meant");
         }
         let mut reloaded = Reloaded::default();
+        let mut first_error = Ok(());
         let gone: Vec<WorkloadId> = {
             let mut inner = self.lock();
             inner.pools = file.pools;
@@ -227,36 +233,40 @@ impl Shared {
                 .collect()
         };
         for id in gone {
-            self.forget(&id);
-            reloaded.removed.push(id);
-        }
-        let result = file.workloads.into_iter().try_for_each(|spec| {
-            let id = spec.id.clone();
-            match self.describe(spec)? {
-                Described::New => reloaded.added.push(id),
-                Described::Changed => reloaded.changed.push(id),
-                Described::Same => {}
+            match self.remove(&id) {
+                Ok(()) => reloaded.removed.push(id),
+                Err(error) => first_error = first_error.and(Err(error)),
             }
-            Ok(())
-        });
+        }
+        for spec in file.workloads {
+            let id = spec.id.clone();
+            match self.describe(spec) {
+                Ok(Described::New) => reloaded.added.push(id),
+                Ok(Described::Changed) => reloaded.changed.push(id),
+                Ok(Described::Same) => {}
+                Err(error) => first_error = first_error.and(Err(error)),
+            }
+        }
+        self.bound_kept();
         self.look.notify_one();
-        result.map(|()| reloaded)
+        first_error.map(|()| reloaded)
     }
 
-    /// Adds to the history what a crash kept from it.
+    /// Adds to the history what a crash kept from it, also of workloads that are only kept.
     ///
     /// # Errors
     /// [`WriteError`]; nothing depends on it.
-    pub(crate) fn complete_history(&self) -> Result<(), WriteError> {
-        let remembered: Vec<(WorkloadId, Vec<Change>)> = {
+    pub(crate) fn complete_history(
+        &self,
+        kept: Vec<(WorkloadId, Vec<Change>)>,
+    ) -> Result<(), WriteError> {
+        let mut remembered = kept;
+        {
             let inner = self.lock();
             let changes = |entry: &Entry| entry.state.update.intent.changes.clone();
-            inner
-                .workloads
-                .iter()
-                .map(|(id, entry)| (id.clone(), changes(entry)))
-                .collect()
-        };
+            let described = inner.workloads.iter();
+            remembered.extend(described.map(|(id, entry)| (id.clone(), changes(entry))));
+        }
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.complete(remembered, || self.store.next_version().0)
     }
@@ -299,9 +309,7 @@ impl Shared {
         let acknowledged = state.version;
         // A decision made on the former description must be made again.
         state.version = self.store.next_version();
-        if state.declared != declared {
-            state = edited(state, declared);
-        }
+        state = declared_anew(state, declared);
         self.store.write_workload(&id, Some(acknowledged), &state)?;
         let mut inner = self.lock();
         if let Some(entry) = inner.workloads.get_mut(&id) {
@@ -320,11 +328,12 @@ impl Shared {
         declared: Replicas,
     ) -> Result<Remembered, StoreError> {
         match self.store.read_workload(id)? {
+            Some(state) if state.removed.is_some() => self.take_back(id, state, declared),
             Some(state) if state.declared == declared => Ok(state),
             Some(state) => {
                 let acknowledged = state.version;
                 let version = self.store.next_version();
-                let state = edited(Remembered { version, ..state }, declared);
+                let state = declared_anew(Remembered { version, ..state }, declared);
                 self.store.write_workload(id, Some(acknowledged), &state)?;
                 Ok(state)
             }
@@ -337,6 +346,7 @@ impl Shared {
                         desired: declared,
                         intent: Intent::default(),
                     },
+                    removed: None,
                 };
                 self.store.write_workload(id, None, &state)?;
                 Ok(state)
@@ -344,21 +354,32 @@ impl Shared {
         }
     }
 
-    fn forget(&self, id: &WorkloadId) {
+    /// Takes a workload out of force that the file does not name any more.
+    fn remove(&self, id: &WorkloadId) -> Result<(), StoreError> {
         let writing = self
             .lock()
             .workloads
             .get(id)
             .map(|entry| Arc::clone(&entry.writing));
-        let Some(writing) = writing else { return };
+        let Some(writing) = writing else {
+            return Ok(());
+        };
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.store.forget_workload(id);
+        let state = self
+            .lock()
+            .workloads
+            .get(id)
+            .map(|entry| entry.state.clone());
+        let Some(state) = state else { return Ok(()) };
+        // Before its processes are ended: on a full disk it goes on, and the reload is tried again.
+        self.keep(id, state)?;
         let removed = self.lock().workloads.remove(id);
         if removed.is_some_and(|entry| entry.facts.replicas.is_empty()) {
             // With replicas, this is done when the last of them has ended.
             disk::remove_tree(&self.store.workload_replicas(id));
         }
         self.tell(WorkloadEvent::Deleted(id.clone()));
+        Ok(())
     }
 
     fn record(&self, id: &WorkloadId, changes: Vec<Change>) {
@@ -443,8 +464,11 @@ enum Described {
 }
 
 /// The state after a person wrote another number of replicas into the file: as `kubectl scale` does, only the count moves.
-/// The controller sees that the last recorded change does not say so, and records it.
-fn edited(state: Remembered, declared: Replicas) -> Remembered {
+/// The controller sees that the last recorded change does not say so, and records it. The same number changes nothing.
+fn declared_anew(state: Remembered, declared: Replicas) -> Remembered {
+    if state.declared == declared {
+        return state;
+    }
     let update = IntentUpdate {
         desired: declared,
         ..state.update

@@ -4,9 +4,10 @@
 //! schema, so they speak to a reader of the file and state unit, range and default. They check names of fields
 //! and kinds of values only; what values are allowed is the business of `validate`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -19,11 +20,11 @@ pub(super) type Text = Spanned<String>;
 pub(super) struct Document {
     /// Pools of nodes. Left out: one pool `default`, a single node without boot time, price or limits.
     #[serde(default)]
-    #[schemars(with = "Vec<Pool>", length(max = 100))]
+    #[schemars(with = "Option<Vec<Pool>>", length(max = 100))]
     pub(super) pools: Vec<Spanned<Pool>>,
     /// The workloads, each a command with its replicas.
     #[schemars(with = "Vec<Workload>", length(max = 1000))]
-    pub(super) workloads: Vec<Spanned<Workload>>,
+    pub(super) workloads: Spanned<Option<Vec<Spanned<Workload>>>>,
 }
 
 /// A group of equal nodes that boot when a replica needs one and are released when empty.
@@ -46,7 +47,7 @@ pub(super) struct Pool {
     #[schemars(with = "Option<Number>")]
     pub(super) price_per_hour: Option<Text>,
     /// Nodes at most at one time: 1 to 100. Default 1.
-    #[schemars(with = "Option<u32>", range(min = 1, max = 100))]
+    #[schemars(with = "Option<Whole>", range(min = 1, max = 100))]
     pub(super) max_nodes: Option<Text>,
     /// What one node offers. Left out: processors and memory without limit, no GPU.
     #[schemars(with = "Option<Resources>")]
@@ -64,7 +65,7 @@ pub(super) struct Resources {
     #[schemars(with = "Option<Number>")]
     pub(super) memory: Option<Text>,
     /// GPUs, 0 to 1024. Default 0.
-    #[schemars(with = "Option<u32>", range(max = 1024))]
+    #[schemars(with = "Option<Whole>", range(max = 1024))]
     pub(super) gpu: Option<Text>,
 }
 
@@ -85,19 +86,19 @@ pub(super) struct Workload {
     )]
     pub(super) name: Text,
     /// Program and arguments, run without a shell. A program with a slash is relative to `working_directory`.
-    #[schemars(with = "Vec<String>", length(min = 1, max = 256))]
+    #[schemars(with = "Vec<Word>", length(min = 1, max = 256))]
     pub(super) command: Spanned<Vec<Text>>,
     /// Environment beside `PATH`, `HOME`, locale and the like. `PORT` and `NAGI_…` are set by Nagi.
     #[serde(default)]
-    #[schemars(with = "BTreeMap<String, String>")]
+    #[schemars(with = "Option<BTreeMap<String, Word>>")]
     pub(super) env: BTreeMap<String, Text>,
     /// Directory the command starts in, relative to the directory of this file. Default: that directory.
     #[schemars(with = "Option<String>")]
     pub(super) working_directory: Option<Text>,
     /// The port people know the workload by. Each replica listens on its own, given in `PORT`.
-    #[schemars(with = "Option<u16>", range(min = 1))]
+    #[schemars(with = "Option<Whole>", range(min = 1, max = 65535))]
     pub(super) port: Option<Text>,
-    /// When a replica is ready. Default: its port accepts connections; without a port: it runs.
+    /// When a replica is ready. Default: its port accepts connections; without a port: it has run for 1 s.
     #[schemars(with = "Option<Readiness>")]
     pub(super) readiness: Option<Spanned<Readiness>>,
     /// Name of the pool it runs on. May be left out while there is only one.
@@ -108,10 +109,10 @@ pub(super) struct Workload {
     pub(super) resources: Option<Spanned<Resources>>,
     /// Replicas when the workload is seen for the first time: 0 to 100. Default 1. With 0, give `awake_replicas` too: it says
     /// to how many a wake goes before anybody has named a count.
-    #[schemars(with = "Option<u32>", range(max = 100))]
+    #[schemars(with = "Option<Whole>", range(max = 100))]
     pub(super) replicas: Option<Text>,
     /// Replicas after a wake that names no other count: 1 to 100. Default: the remembered count.
-    #[schemars(with = "Option<u32>", range(min = 1, max = 100))]
+    #[schemars(with = "Option<Whole>", range(min = 1, max = 100))]
     pub(super) awake_replicas: Option<Text>,
     /// Host names the gateway serves it under. Default: `NAME.NAMESPACE.localhost`.
     #[schemars(with = "Option<Vec<String>>", length(max = 32))]
@@ -121,7 +122,7 @@ pub(super) struct Workload {
     pub(super) idle_after: Option<Text>,
     /// Labels for filters; keys and values as in Kubernetes.
     #[serde(default)]
-    #[schemars(with = "BTreeMap<String, String>")]
+    #[schemars(with = "Option<BTreeMap<String, Word>>")]
     pub(super) labels: BTreeMap<String, Text>,
     /// Time between SIGTERM and SIGKILL: 0s to 10m. Default 10s.
     #[schemars(with = "Option<String>")]
@@ -142,7 +143,13 @@ pub(super) enum Readiness {
     Tcp {},
 }
 
-/// Stands in the published schema for a value that may be a number or a text with a unit.
+/// Stands in the published schema for a text: what YAML takes for a number or a truth value is taken as it is written.
+enum Word {}
+
+/// Stands there for a whole number, which may be in quotes.
+enum Whole {}
+
+/// Stands there for a value that may be a number or a text with a unit.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only its schema is used; values are read as text")]
@@ -151,4 +158,36 @@ enum Number {
     Plain(f64),
     /// A number with its unit.
     WithUnit(String),
+}
+
+// === impl Word ===
+
+impl JsonSchema for Word {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Word".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "number", "boolean"] })
+    }
+}
+
+// === impl Whole ===
+
+impl JsonSchema for Whole {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Whole".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["integer", "string"], "pattern": r"^\+?[0-9]+$" })
+    }
 }

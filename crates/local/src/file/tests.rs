@@ -461,6 +461,106 @@ fn a_file_too_large_or_missing_is_refused_before_it_is_parsed() {
     );
 }
 
+// A file that an editor has saved by half.
+#[test]
+fn a_list_of_workloads_that_is_not_there_is_refused_with_its_place() {
+    for text in [
+        "pools: []\nworkloads:\n",
+        "pools: []\nworkloads: ~\n",
+        "pools: []\nworkloads: null\n",
+    ] {
+        let problems = parse(text).unwrap_err();
+        let [problem] = problems.as_slice() else {
+            panic!("{text}: {problems:?}")
+        };
+        assert_eq!(
+            (problem.line, problem.field.as_str()),
+            (2, "workloads"),
+            "{text}: {problem}"
+        );
+        assert!(problem.message.contains("`[]`"), "{problem}");
+    }
+    assert_eq!(parse("workloads: []\n").unwrap().workloads, []);
+}
+
+#[test]
+fn the_schema_accepts_what_the_check_accepts_and_nothing_less() {
+    let schema = WorkloadFile::json_schema();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let file = |fields: &str| {
+        format!("workloads:\n- {{namespace: a, name: b, command: [x], port: 1, {fields}}}\n")
+    };
+    let rows = [
+        ("workloads: []\n".to_owned(), true),
+        ("workloads:\n".to_owned(), false),
+        ("pools:\nworkloads: []\n".to_owned(), true),
+        ("pools: []\n".to_owned(), false),
+        (
+            "pools: [{name: a, max_nodes: '2', price_per_hour: '1.5'}]\nworkloads: []\n".to_owned(),
+            true,
+        ),
+        (
+            "pools: [{name: a, max_nodes: 0}]\nworkloads: []\n".to_owned(),
+            false,
+        ),
+        (file("replicas: \"1\""), true),
+        (file("replicas: 101"), false),
+        (file("replicas: one"), false),
+        (file("replicas: 1.5"), false),
+        (file("replicas: ~"), true),
+        (file("awake_replicas: 0"), false),
+        (file("env: {A: 1, B: true, C: 1.5, D: x}"), true),
+        (file("env: {A: [1]}"), false),
+        (file("env: {A: ~}"), false),
+        (file("env: ~"), true),
+        (file("labels: {tier: 1}"), true),
+        (file("labels: ~"), true),
+        (file("hosts: ~"), true),
+        (file("idle_after: 10"), false),
+        (file("idle_after: 10m"), true),
+        (
+            file("resources: {cpu: '0.5', memory: 1048576, gpu: '0'}"),
+            true,
+        ),
+        (file("readiness: ~"), true),
+        (
+            "workloads:\n- {namespace: a, name: b, command: [sleep, 1000]}\n".to_owned(),
+            true,
+        ),
+        (
+            "workloads:\n- {namespace: a, name: b, command: ~}\n".to_owned(),
+            false,
+        ),
+        (
+            "workloads:\n- {namespace: a, name: ~, command: [x]}\n".to_owned(),
+            false,
+        ),
+        (
+            "workloads:\n- {namespace: a, name: b, command: [x], port: '80'}\n".to_owned(),
+            true,
+        ),
+        (
+            "workloads:\n- {namespace: a, name: b, command: [x], port: 70000}\n".to_owned(),
+            false,
+        ),
+    ];
+    for (text, accepted) in rows {
+        let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        let checked = parse(&text);
+        assert_eq!(checked.is_ok(), accepted, "check of {text}: {checked:?}");
+        if accepted {
+            let errors: Vec<_> = validator
+                .iter_errors(&value)
+                .map(|e| e.to_string())
+                .collect();
+            assert!(errors.is_empty(), "schema of {text}: {errors:?}");
+        } else if !text.contains("idle_after: 10}") {
+            // That a unit is missing, only the check sees.
+            assert!(!validator.is_valid(&value), "schema of {text}");
+        }
+    }
+}
+
 #[test]
 fn the_published_schema_accepts_the_sample_and_refuses_what_reading_refuses() {
     let schema = WorkloadFile::json_schema();

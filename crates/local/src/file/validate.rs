@@ -72,15 +72,18 @@ pub(super) fn file(
     if document.pools.len() > POOLS_MAX {
         checker.limit(document.pools.get(POOLS_MAX), "pools", POOLS_MAX);
     }
-    if document.workloads.len() > WORKLOADS_MAX {
-        checker.limit(
-            document.workloads.get(WORKLOADS_MAX),
-            "workloads",
-            WORKLOADS_MAX,
-        );
+    let workloads_at = document.workloads.referenced;
+    let workloads = document.workloads.value.unwrap_or_else(|| {
+        // As an editor leaves it that is in the middle of saving: never taken for a wish to end everything.
+        let message = "nothing stands here; allowed: a list, `- …`, or `[]` for no workload";
+        checker.report(workloads_at, "workloads", message);
+        Vec::new()
+    });
+    if workloads.len() > WORKLOADS_MAX {
+        checker.limit(workloads.get(WORKLOADS_MAX), "workloads", WORKLOADS_MAX);
     }
     let pools = checker.pools(document.pools);
-    let workloads = checker.workloads(document.workloads, &pools);
+    let workloads = checker.workloads(workloads, &pools);
     if checker.problems.is_empty() {
         return Ok(WorkloadFile {
             pools,

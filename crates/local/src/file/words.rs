@@ -123,7 +123,7 @@ fn kind(expected: &str) -> &'static str {
 /// What is wrong with the text before it means anything.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "an enum of the library that may grow, of which this file cannot cause all"
+    reason = "an enum of the library; what no row names is told in general words"
 )]
 fn syntax(kind: &Syntax) -> String {
     let words = match kind {

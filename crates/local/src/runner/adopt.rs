@@ -6,7 +6,6 @@
 //! that has written no record yet will find this engine in charge and give way, so its launch record is removed as well.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use crate::disk;
 use crate::file::Resources;
 use crate::process::{boot_id, marked_with_prefix};
 use crate::shim::record::{self, EngineInCharge, Kind, Launch, REPLICA_VARIABLE, Running};
-use crate::store::StoreError;
+use crate::store::{StoreError, entries};
 use crate::world::{NodeState, Phase, Place, ReplicaId};
 
 /// Between two looks for left-over processes.
@@ -97,6 +96,7 @@ impl Runner {
             since: now,
             started: true,
             ready: false,
+            served: false,
             stop,
         };
         self.replicas
@@ -249,15 +249,4 @@ fn sweep(in_charge: &EngineInCharge, found: &[Found], mut looks: usize) {
 )]
 fn pause() {
     std::thread::sleep(SWEEP_PAUSE);
-}
-
-fn entries(directory: &Path) -> Vec<(String, PathBuf)> {
-    fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            Some((entry.file_name().into_string().ok()?, entry.path()))
-        })
-        .collect()
 }

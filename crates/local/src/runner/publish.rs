@@ -81,8 +81,9 @@ const fn urgency(pending: &Pending) -> (u8, u32) {
         Pending::PoolAtMaximum { .. } => (5, 0),
         Pending::CrashLoop { restarts, .. } => (4, *restarts),
         Pending::NodeBooting { .. } => (3, 0),
-        Pending::Starting => (2, 0),
-        Pending::Engine(_) => (1, 0),
+        // One that served and does not answer any more.
+        Pending::Engine(_) => (2, 0),
+        Pending::Starting => (1, 0),
         Pending::Stopping => (0, 0),
     }
 }

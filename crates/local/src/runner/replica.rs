@@ -20,6 +20,9 @@ const REST_MAX: Duration = Duration::from_mins(1);
 /// A replica that ran this long was well; its next end is a first one again.
 const STABLE: Duration = Duration::from_mins(1);
 
+/// Why a replica does not serve that did: its port is closed, or its readiness path is not answered, or not with success.
+const UNANSWERED: &str = "a replica that served does not answer its readiness check any more";
+
 /// A replica.
 #[derive(Debug)]
 pub(super) struct Replica {
@@ -58,6 +61,8 @@ pub(super) struct Running {
     pub(super) started: bool,
     /// It serves.
     pub(super) ready: bool,
+    /// It has served before: when it does not now, it is not its start that takes so long.
+    pub(super) served: bool,
     /// The order to stop, with the grace period.
     pub(super) stop: watch::Sender<Option<Duration>>,
 }
@@ -156,6 +161,9 @@ impl Replica {
                     restarts: self.restarts,
                     last_exit: last_exit.clone(),
                 })
+            }
+            (Life::Running(running), None) if running.served => {
+                Some(Pending::Engine(UNANSWERED.to_owned()))
             }
             (Life::Resting { .. } | Life::Running(_), None) => Some(Pending::Starting),
         }

@@ -1,5 +1,6 @@
 //! The command of a replica and everything that came from it: start, signal, wait, end.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
@@ -91,6 +92,15 @@ fn receiver(pipe: Option<OwnedFd>) -> io::Result<pipe::Receiver> {
     pipe::Receiver::from_owned_fd(pipe.ok_or_else(|| io::Error::other("no pipe to the command"))?)
 }
 
+/// True when this process has nothing to wait for: then there is no descendant, because all of them come to it when their
+/// parents end.
+pub(super) fn nothing_is_left() -> bool {
+    matches!(
+        rustix::process::wait(WaitOptions::NOHANG),
+        Err(rustix::io::Errno::CHILD)
+    )
+}
+
 // === impl Child ===
 
 impl Child {
@@ -125,9 +135,20 @@ impl Child {
         }
     }
 
-    /// Asks the command and its process group to end.
+    /// Asks the command and everything that came from it to end. Each is asked once: to many a program a second SIGTERM means
+    /// to leave everything and go. One that is forked at this moment outside the process group may be missed; its grace is
+    /// the same.
     pub(super) fn terminate(&self) {
+        let members = self.group.as_ref().map(ControlGroup::members);
+        let mut others: BTreeSet<ProcessId> = descendants(self.own.pid).into_iter().collect();
+        others.extend(members.into_iter().flatten().filter_map(ProcessId::of));
+        // Those of the group are reached by its signal, in one step of the kernel.
+        others.retain(|process| !self.is_in_process_group(*process));
         self.signal_group(Signal::TERM);
+        for process in others {
+            // One that is gone, or somebody else's; the latter is waited for.
+            drop(process.signal(Signal::TERM));
+        }
     }
 
     /// Kills the command, its process group and the control group.
@@ -175,16 +196,17 @@ impl Child {
 
     fn is_everything_gone(&mut self) -> bool {
         self.reap();
-        // With nothing left to wait for there is no descendant: all of them come to us when their parents end.
-        let childless = matches!(
-            rustix::process::wait(WaitOptions::NOHANG),
-            Err(rustix::io::Errno::CHILD)
-        );
-        childless
+        nothing_is_left()
             && self
                 .group
                 .as_ref()
                 .is_none_or(|group| group.members().is_empty())
+    }
+
+    fn is_in_process_group(&self, process: ProcessId) -> bool {
+        !self.ended
+            && rustix::process::getpgid(Pid::from_raw(process.pid))
+                .is_ok_and(|group| group.as_raw_pid() == self.process.pid)
     }
 
     fn signal_group(&self, signal: Signal) {

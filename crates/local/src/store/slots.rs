@@ -55,6 +55,11 @@ impl Slots {
         Self { content }
     }
 
+    /// All of it, for a file that has no slots.
+    pub(super) fn whole(&self) -> &[u8] {
+        self.content.trim_ascii()
+    }
+
     /// The content of a slot without its padding; empty when it was never written.
     pub(super) fn get(&self, slot: Slot) -> &[u8] {
         let (first, second) = self.content.split_at(self.content.len() / 2);
@@ -72,7 +77,7 @@ impl Slots {
 pub(super) fn overwrite(path: &Path, slot: Slot, content: &[u8]) -> Result<(), WriteError> {
     let failed = |source| WriteError::new(path, source);
     let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
-    check_room(&file).map_err(failed)?;
+    check_room(&file, 0).map_err(failed)?;
     let size = file.metadata().map_err(failed)?.len() / 2;
     let offset = match slot {
         Slot::First => 0,
@@ -118,10 +123,11 @@ fn padded(content: &[u8], size: usize) -> Vec<u8> {
     slot
 }
 
-fn check_room(file: &File) -> io::Result<()> {
+/// Fails when there is less room than a change needs after `written` bytes more.
+pub(super) fn check_room(file: &File, written: u64) -> io::Result<()> {
     let room = rustix::fs::fstatvfs(file)?;
     let no_inode = room.f_files > 0 && room.f_favail == 0;
-    if no_inode || room.f_bavail.saturating_mul(room.f_frsize) < ROOM_BYTES {
+    if no_inode || room.f_bavail.saturating_mul(room.f_frsize) < ROOM_BYTES + written {
         return Err(rustix::io::Errno::NOSPC.into());
     }
     Ok(())

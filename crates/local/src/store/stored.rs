@@ -18,8 +18,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::Remembered;
 
-/// Format of this file. A reader refuses any other.
+/// Format of this file.
 const FORMAT: u32 = 2;
+/// The one before it: the whole file is one state, without a digest. It is read, and never written again.
+const FORMAT_WITHOUT_DIGEST: u32 = 1;
 
 /// A text with the digest that belongs to it, for tests of what else can be wrong.
 #[cfg(test)]
@@ -55,7 +57,11 @@ pub(super) struct Workload {
     /// Milliseconds from entering a stage until ready.
     #[serde(default)]
     learned: BTreeMap<String, u64>,
+    /// Since when the workload file does not name it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    removed: Option<String>,
     /// Of everything before it: a write that was torn is not taken for a state.
+    #[serde(default)]
     digest: String,
 }
 
@@ -90,6 +96,7 @@ impl From<&Remembered> for Workload {
             version,
             declared,
             update,
+            removed,
         } = state;
         let IntentUpdate { desired, intent } = update;
         let Intent {
@@ -119,6 +126,7 @@ impl From<&Remembered> for Workload {
                 .entries()
                 .map(|(stage, time)| (stage.as_str().to_owned(), millis(time)))
                 .collect(),
+            removed: removed.map(|time| time.to_string()),
             digest: String::new(),
         };
         let digest = unsealed.seal();
@@ -137,7 +145,9 @@ impl Workload {
             (&self.changes, &self.learned),
         );
         // Text, numbers and maps with text as keys always encode.
-        let bytes = serde_json::to_vec(&parts).unwrap_or_default();
+        let mut bytes = serde_json::to_vec(&parts).unwrap_or_default();
+        // Nothing where there is nothing: so were files written before there was this field.
+        bytes.extend(self.removed.iter().flat_map(|removed| removed.bytes()));
         let hash = Sha256::digest(&bytes);
         let beginning = hash.first_chunk().copied().unwrap_or_default();
         format!("{:016x}", u64::from_be_bytes(beginning))
@@ -148,10 +158,12 @@ impl TryFrom<Workload> for Remembered {
     type Error = String;
 
     fn try_from(file: Workload) -> Result<Self, String> {
-        if file.format != FORMAT {
-            return Err(format!("format {} instead of {FORMAT}", file.format));
-        }
-        if file.digest != file.seal() {
+        let sealed = match file.format {
+            FORMAT => file.digest == file.seal(),
+            FORMAT_WITHOUT_DIGEST => file.digest.is_empty(),
+            other => return Err(format!("format {other} instead of {FORMAT}")),
+        };
+        if !sealed {
             return Err("its digest does not match its content".to_owned());
         }
         let asleep = match (file.asleep_since, file.asleep_by) {
@@ -194,6 +206,7 @@ impl TryFrom<Workload> for Remembered {
                 desired: Replicas(file.desired),
                 intent,
             },
+            removed: optional_instant("removed", file.removed)?,
         })
     }
 }

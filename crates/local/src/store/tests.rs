@@ -55,6 +55,7 @@ fn full() -> Remembered {
             desired: Replicas(0),
             intent,
         },
+        removed: None,
     }
 }
 
@@ -71,12 +72,21 @@ fn what_was_written_is_read_back_by_the_next_engine() {
     let first = StateDirectory::open(directory.path()).unwrap();
     first.write_workload(&id("a"), None, &full()).unwrap();
     first.write_workload(&id("b.c"), None, &bare).unwrap();
+    let gone = Remembered {
+        removed: Some(jiff::Timestamp::from_second(3).unwrap()),
+        ..full()
+    };
+    first.write_workload(&id("gone"), None, &gone).unwrap();
     assert_eq!(first.read_workload(&id("none")).unwrap(), None);
     let (instance, version) = (first.in_charge().instance.clone(), first.next_version());
     drop(first);
     let second = StateDirectory::open(directory.path()).unwrap();
     assert_eq!(second.read_workload(&id("a")).unwrap(), Some(full()));
     assert_eq!(second.read_workload(&id("b.c")).unwrap(), Some(bare));
+    assert_eq!(second.read_workload(&id("gone")).unwrap(), Some(gone));
+    let mut all = second.workloads();
+    all.sort();
+    assert_eq!(all, [id("a"), id("b.c"), id("gone")]);
     assert_eq!(second.in_charge().instance, instance);
     assert_eq!(second.in_charge().generation, 2);
     assert!(second.next_version() > version);
@@ -110,6 +120,8 @@ fn a_damaged_file_is_an_error_that_names_it_and_never_a_state() {
     damaged.push(good.chars().take(good.len() / 2).collect());
     damaged.push(good.replace("\"declared\"", "\"bogus\""));
     damaged.push(good.replace("\"remembered\": 3", "\"remembered\": 4"));
+    let since = "\"removed\": \"1970-01-01T00:00:03Z\", \"digest\"";
+    damaged.push(good.replace("\"digest\"", since));
     for (word, other) in [
         ("\"format\": 2", "\"format\": 1"),
         ("\"remembered\": 3", "\"remembered\": 0"),
@@ -133,6 +145,59 @@ fn a_damaged_file_is_an_error_that_names_it_and_never_a_state() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("engine.json is damaged"), "{error}");
+}
+
+// A state directory of a Nagi from before the digest: each file is one state.
+#[test]
+fn a_file_of_the_format_before_is_read_and_the_next_write_makes_it_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = StateDirectory::open(directory.path()).unwrap();
+    store.write_workload(&id("a"), None, &full()).unwrap();
+    let path = directory.path().join("workloads/project-a/a.json");
+    let mut old: serde_json::Value =
+        serde_json::from_slice(fs::read_to_string(&path).unwrap().trim().as_bytes()).unwrap();
+    old["format"] = 1.into();
+    old.as_object_mut().unwrap().remove("digest").unwrap();
+    let old = serde_json::to_string_pretty(&old).unwrap() + "\n";
+    fs::write(&path, &old).unwrap();
+    assert_eq!(store.read_workload(&id("a")).unwrap(), Some(full()));
+    // Half of it is no state, and neither is it with a digest that it never had.
+    fs::write(&path, old.split_at(old.len() / 2).0).unwrap();
+    store.read_workload(&id("a")).unwrap_err();
+    fs::write(&path, old.replacen('{', "{\"digest\": \"0\",", 1)).unwrap();
+    store.read_workload(&id("a")).unwrap_err();
+    fs::write(&path, &old).unwrap();
+    let next = successor(&full());
+    store
+        .write_workload(&id("a"), Some(full().version), &next)
+        .unwrap();
+    assert_eq!(store.read_workload(&id("a")).unwrap(), Some(next));
+    assert!(fs::read_to_string(&path).unwrap().contains("\"format\": 2"));
+}
+
+#[test]
+fn no_next_step_leads_away_from_a_directory_that_may_hold_something() {
+    let path = || PathBuf::from("a.json");
+    let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+    let damaged = StoreError::Damaged {
+        path: path(),
+        why: String::new(),
+    };
+    assert!(damaged.hint().contains("backup"), "{}", damaged.hint());
+    let read = StoreError::Read {
+        path: path(),
+        source: refused(),
+    };
+    let full = rustix::io::Errno::NOSPC.into();
+    let full = StoreError::Write(WriteError::new(&path(), full));
+    let lock = StoreError::Lock {
+        path: path(),
+        source: refused(),
+    };
+    for error in [damaged, read, full] {
+        assert!(!error.hint().contains("--state-dir"), "{}", error.hint());
+    }
+    assert!(lock.hint().contains("move it"), "{}", lock.hint());
 }
 
 /// One write after the other, each with the version after the last.
@@ -160,11 +225,11 @@ fn a_write_torn_at_any_byte_leaves_what_was_acknowledged() {
         let after = fs::read(&path).unwrap();
         assert_eq!(before.len(), after.len());
         let changed = |(at, (old, new)): (usize, (&u8, &u8))| (old != new).then_some(at);
-        let changes: Vec<usize> =
+        let places: Vec<usize> =
             (before.iter().zip(&after).enumerate().filter_map(changed)).collect();
-        assert!(changes.len() > 1, "overwritten in place");
+        assert!(places.len() > 1, "overwritten in place");
         let mut kept = 0;
-        let cuts: Vec<usize> = changes.iter().copied().skip(1).step_by(7).collect();
+        let cuts: Vec<usize> = places.iter().copied().skip(1).step_by(7).collect();
         for cut in &cuts {
             // The disk got this far, from either end.
             for (head, tail) in [(&after, &before), (&before, &after)] {

@@ -165,7 +165,7 @@ async fn hostile_commands_are_ended_with_everything_they_started() {
     let file = r#"
 workloads:
 - {namespace: project-a, name: deaf, command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"], stop_grace: 200ms}
-- {namespace: project-a, name: sessions, command: [sh, -c, "setsid sh -c 'trap : TERM; sleep 1000; sleep 1000' & setsid sleep 1000 & wait"]}
+- {namespace: project-a, name: sessions, command: [sh, -c, "setsid sh -c 'trap : TERM; sleep 1000; sleep 1000' & setsid sleep 1000 & wait"], stop_grace: 200ms}
 - {namespace: project-a, name: flood, command: ["yes"], stop_grace: 200ms}
 "#;
     let lab = Lab::start(file).await;
@@ -239,11 +239,13 @@ impl<'a> SmallDisk<'a> {
         mount
             .args(["-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs"])
             .arg(at);
-        mount.stderr(std::process::Stdio::null());
-        mount
-            .status()
-            .is_ok_and(|status| status.success())
-            .then_some(Self { at })
+        let output = mount.output().unwrap();
+        if output.status.success() {
+            return Some(Self { at });
+        }
+        let why = String::from_utf8_lossy(&output.stderr);
+        nagi_testkit::skipped(&format!("no small disk can be mounted: {}", why.trim()));
+        None
     }
 }
 
@@ -259,7 +261,6 @@ async fn a_full_state_directory_refuses_writes_goes_on_reading_and_heals() {
     let place = Place::with(&file);
     let state = place.state();
     let Some(_disk) = SmallDisk::mount(&state) else {
-        println!("not run: mounting a small disk needs root");
         return;
     };
     let lab = Lab::start_in(place).await.unwrap();

@@ -14,6 +14,8 @@ use nagi_ports::{
     HistoryQuery, Journal as _, LogQuery, Logs as _, Nodes as _, PortError, Workloads as _,
 };
 
+use rustix::process::Signal;
+
 use crate::lab::{Lab, get, id, supervisors};
 
 const WEB: &str = "
@@ -54,6 +56,27 @@ async fn a_woken_workload_serves_on_its_own_port_and_sleeps_without_a_trace() {
     );
     assert_eq!(lab.place.processes(), []);
     assert!(supervisors(&lab.place.state()).is_empty());
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_hangs_is_said_to_and_not_to_start() {
+    let lab = Lab::start(&WEB.replace("replicas: 0", "replicas: 1")).await;
+    let web = id("web");
+    lab.wait_serving(&web, 1).await;
+    let signal = |signal| {
+        for (process, _) in lab.place.processes() {
+            process.signal(signal).unwrap();
+        }
+    };
+    signal(Signal::STOP);
+    let hung = lab
+        .wait(&web, |workload| workload.available == Replicas(0))
+        .await;
+    let why = hung.pending.as_ref().unwrap().to_string();
+    assert!(why.contains("does not answer its readiness check"), "{why}");
+    signal(Signal::CONT);
+    assert_eq!(lab.wait_serving(&web, 1).await.pending, None);
     lab.end().await;
 }
 

@@ -170,7 +170,7 @@ pub(super) const LAYERS: &[Layer] = &[
         tests_use: &[],
         outside: Outside::Never(&[KUBERNETES, &["axum"], COMMAND_LINE]),
     },
-    // The only composition root. Its tests run the binary, so they need no double.
+    // The only composition root. Its tests run the binary; of the test kit they use what tells a machine's limits.
     Layer {
         name: "cli",
         uses: &[
@@ -190,7 +190,7 @@ pub(super) const LAYERS: &[Layer] = &[
             "telemetry",
             "wake",
         ],
-        tests_use: &["seeds", "kube-double"],
+        tests_use: &["kube-double", "seeds", "testkit"],
         outside: Outside::Never(&[]),
     },
     // Measures the binary from outside; of ours it knows only the types of the wire, for its peer.

@@ -71,14 +71,14 @@ enum Action {
     StartAnew,
 }
 
-/// All of them.
+/// All of them. The count to restore is none that the workload file knows: one that came from there would be seen.
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         name: "sleep",
         workload: BATCH,
-        from: 2,
+        from: 3,
         to: 0,
-        remembered: 2,
+        remembered: 3,
         scheduled: false,
         action: Action::Call {
             method: "POST",
@@ -89,9 +89,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         name: "sleep with schedule",
         workload: BATCH,
-        from: 2,
+        from: 3,
         to: 0,
-        remembered: 2,
+        remembered: 3,
         scheduled: false,
         action: Action::SleepWithSchedule,
     },
@@ -99,8 +99,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         name: "wake by call",
         workload: BATCH,
         from: 0,
-        to: 2,
-        remembered: 2,
+        to: 3,
+        remembered: 3,
         scheduled: false,
         action: Action::Call {
             method: "POST",
@@ -111,22 +111,22 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         name: "scale up",
         workload: BATCH,
-        from: 2,
-        to: 3,
-        remembered: 2,
+        from: 3,
+        to: 4,
+        remembered: 3,
         scheduled: false,
         action: Action::Call {
             method: "POST",
             verb: "scale-up",
-            body: r#"{"replicas":3,"reason":"kill table"}"#,
+            body: r#"{"replicas":4,"reason":"kill table"}"#,
         },
     },
     Operation {
         name: "wake by request",
         workload: WEB,
         from: 0,
-        to: 2,
-        remembered: 2,
+        to: 3,
+        remembered: 3,
         scheduled: false,
         action: Action::Request,
     },
@@ -135,7 +135,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         workload: BATCH,
         from: 0,
         to: 0,
-        remembered: 2,
+        remembered: 3,
         scheduled: true,
         action: Action::Call {
             method: "DELETE",
@@ -147,35 +147,35 @@ pub(super) const OPERATIONS: &[Operation] = &[
         name: "a schedule fires",
         workload: BATCH,
         from: 0,
-        to: 2,
-        remembered: 2,
+        to: 3,
+        remembered: 3,
         scheduled: false,
         action: Action::ScheduleComes,
     },
     Operation {
         name: "idle sleep",
         workload: IDLE,
-        from: 2,
+        from: 3,
         to: 0,
-        remembered: 2,
+        remembered: 3,
         scheduled: false,
         action: Action::Idle,
     },
     Operation {
         name: "start, replicas alive",
         workload: BATCH,
-        from: 2,
-        to: 2,
-        remembered: 2,
+        from: 3,
+        to: 3,
+        remembered: 3,
         scheduled: false,
         action: Action::Start,
     },
     Operation {
         name: "start, replicas dead",
         workload: BATCH,
-        from: 2,
-        to: 2,
-        remembered: 2,
+        from: 3,
+        to: 3,
+        remembered: 3,
         scheduled: false,
         action: Action::StartAnew,
     },
@@ -373,7 +373,7 @@ impl Operation {
 }
 
 /// A body that asks for a sleep until this long from now.
-fn sleep_until(ahead: Duration) -> String {
+pub(super) fn sleep_until(ahead: Duration) -> String {
     let at = jiff::Timestamp::now() + ahead;
     format!(r#"{{"reason":"kill table","scheduled_scale_up":"{at:.3}"}}"#)
 }
