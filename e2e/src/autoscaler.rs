@@ -206,6 +206,7 @@ impl Loop<'_> {
 
     /// The event that the usual autoscaler writes about a pod for which it orders a node.
     fn tell(&self, kind: &NodeKind, pod: &Pod) -> anyhow::Result<()> {
+        let now = wall_clock();
         let event = json!({
             "apiVersion": "v1",
             "kind": "Event",
@@ -223,6 +224,8 @@ impl Loop<'_> {
             "source": {"component": "cluster-autoscaler"},
             "reportingComponent": "cluster-autoscaler",
             "count": 1,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
         });
         self.surroundings
             .kubectl()
@@ -231,6 +234,17 @@ impl Loop<'_> {
             .input(event.to_string())
             .succeed()
     }
+}
+
+/// For people who read events; nothing is decided by it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an event of a developer tool says when it happened"
+)]
+fn wall_clock() -> String {
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%SZ")
+        .to_string()
 }
 
 /// One line of the watch.

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
 use crate::cache;
@@ -157,23 +157,12 @@ pub(crate) fn root() -> anyhow::Result<PathBuf> {
 
 /// The names of all clusters that left something.
 pub(crate) fn names() -> anyhow::Result<Vec<String>> {
-    let root = root()?;
-    let entries = match std::fs::read_dir(&root) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("look into {}", root.display())),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.with_context(|| format!("look into {}", root.display()))?;
-        if entry.path().is_dir()
-            && let Ok(name) = entry.file_name().into_string()
-        {
-            names.push(name);
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
+    let entries = files::entries(&root()?)?;
+    let directories = entries.iter().filter(|path| path.is_dir());
+    Ok(directories
+        .filter_map(|path| files::name(path))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// A name becomes part of file names, namespaces and labels.

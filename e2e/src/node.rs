@@ -291,18 +291,9 @@ impl NodeRecord {
 
     /// The records of all nodes of a cluster, by their number.
     pub(crate) fn all(cluster: &Path) -> anyhow::Result<Vec<Self>> {
-        let directory = nodes(cluster);
-        let entries = match std::fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => {
-                return Err(error).with_context(|| format!("look into {}", directory.display()));
-            }
-        };
         let mut found = Vec::new();
-        for entry in entries {
-            let entry = entry.with_context(|| format!("look into {}", directory.display()))?;
-            found.extend(Self::load(&entry.path())?);
+        for directory in files::entries(&nodes(cluster))? {
+            found.extend(Self::load(&directory)?);
         }
         found.sort_unstable_by_key(|record: &Self| record.kind.number);
         Ok(found)

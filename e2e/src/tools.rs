@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cache;
 use crate::call::Call;
+use crate::files;
 use crate::go;
 use crate::lock::Lock;
 use crate::remove::remove_directory;
@@ -441,17 +442,9 @@ fn files_below(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut queue = vec![PathBuf::new()];
     while let Some(below) = queue.pop() {
-        let path = directory.join(&below);
-        let entries =
-            std::fs::read_dir(&path).with_context(|| format!("look into {}", path.display()))?;
-        for entry in entries {
-            let entry = entry.with_context(|| format!("look into {}", path.display()))?;
-            let name = below.join(entry.file_name());
-            if entry
-                .file_type()
-                .with_context(|| format!("look at {}", name.display()))?
-                .is_dir()
-            {
+        for path in files::entries(&directory.join(&below))? {
+            let name = below.join(path.file_name().context("an entry has a name")?);
+            if path.is_dir() {
                 queue.push(name);
             } else {
                 found.push(name);

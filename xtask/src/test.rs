@@ -22,6 +22,12 @@ const BINARY_BYTES_MAX: u64 = 25_000_000;
 /// The tour takes less than a minute; a build may come before it.
 const DEMO_LIMIT: Duration = Duration::from_mins(10);
 
+/// What a log line of the demo holds when its tour looked at something: it reads with GET, as our own client.
+const DEMO_LOOK: &str = "\"method\":\"GET\"";
+
+/// Looks of the tour at most: about two for each of the twenty things that it waits for.
+const DEMO_LOOKS_MAX: usize = 50;
+
 /// Runs every check.
 pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::Result<()> {
     let mut steps = Steps::default();
@@ -163,7 +169,21 @@ fn demo(checkout: &Checkout) -> anyhow::Result<()> {
         .argument(format!("ARGUMENTS=--state-dir {}", state.display()))
         .environment("CARGO_NET_OFFLINE", "true")
         .within(checkout.root())
-        .finish()
+        .finish()?;
+    // Its log is to tell of the demo, and not of the tour that looks at it.
+    let log =
+        std::fs::read_to_string(state.join("nagi.log")).context("read the log of the demo")?;
+    let looks = log.lines().filter(|line| line.contains(DEMO_LOOK)).count();
+    println!(
+        "{looks} of {} log lines are looks of the tour, at most {DEMO_LOOKS_MAX}",
+        log.lines().count()
+    );
+    if looks > DEMO_LOOKS_MAX {
+        bail!(
+            "the log of the demo has {looks} lines of the tour's own looks, and {DEMO_LOOKS_MAX} are allowed"
+        );
+    }
+    Ok(())
 }
 
 /// Without root there are no nodes: the tests say in one line that they are skipped, and need neither images nor tools.

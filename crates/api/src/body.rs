@@ -50,9 +50,16 @@ pub enum BodyError {
     /// It begins with a byte order mark.
     #[error("begins with a byte order mark")]
     ByteOrderMark,
-    /// Not JSON, an equal key, or too deep; the parser's words.
-    #[error("{0}")]
-    Syntax(String),
+    /// Not JSON, an equal key, or too deep.
+    #[error("{what}, at line {line}, column {column}")]
+    Syntax {
+        /// What is wrong there, in words of whoever wrote the body.
+        what: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1; that of the last character when the body ends too early.
+        column: usize,
+    },
     /// JSON, but no object.
     #[error("must be a JSON object, got {0}")]
     NotObject(&'static str),
@@ -105,7 +112,7 @@ impl Json {
         let value = Seed { depth: 1 }
             .deserialize(&mut parser)
             .and_then(|value| parser.end().map(|()| value))
-            .map_err(|e| BodyError::Syntax(e.to_string()))?;
+            .map_err(|error| misread(text, &error))?;
         if matches!(value, Self::Object(_)) {
             Ok(value)
         } else {
@@ -137,6 +144,70 @@ impl Json {
             Self::Array(_) => "an array",
             Self::Object(_) => "an object",
         }
+    }
+}
+
+/// What the parser stumbled over, in words of our own and counted in characters.
+fn misread(text: &str, error: &serde_json::Error) -> BodyError {
+    let (line, bytes) = (error.line(), error.column());
+    let its_words = error.to_string();
+    let place = format!(" at line {line} column {bytes}");
+    let its_words = its_words.strip_suffix(&place).unwrap_or(&its_words);
+    // What is wrong with the content, and not with the JSON, was said by `Seed`.
+    let what = if error.is_data() {
+        its_words
+    } else {
+        in_our_words(its_words)
+    };
+    let chars_of = |line: usize, bytes: usize| {
+        let text = text
+            .split('\n')
+            .nth(line.saturating_sub(1))
+            .unwrap_or_default();
+        let until = text.as_bytes().get(..bytes).unwrap_or(text.as_bytes());
+        String::from_utf8_lossy(until).chars().count()
+    };
+    // The parser counts a line feed as the beginning of the line behind it.
+    let (line, column) = if bytes == 0 && line > 1 {
+        (line - 1, chars_of(line - 1, usize::MAX) + 1)
+    } else {
+        (line, chars_of(line, bytes).max(1))
+    };
+    BodyError::Syntax {
+        what: what.to_owned(),
+        line,
+        column,
+    }
+}
+
+/// The parser has no codes for its errors, only texts. One that is not in the table is none of the client's business.
+fn in_our_words(its_words: &str) -> &'static str {
+    match its_words {
+        "EOF while parsing a list" => "it ends inside an array: a `]` is missing",
+        "EOF while parsing an object" => "it ends inside an object: a `}` is missing",
+        "EOF while parsing a string" => "it ends inside a string: a `\"` is missing",
+        "EOF while parsing a value" => "it ends where a value must follow",
+        "expected `:`" => "a `:` must follow the key",
+        "expected `,` or `]`" => "a `,` or `]` must follow the element",
+        "expected `,` or `}`" => "a `,` or `}` must follow the value",
+        "expected ident" | "expected value" => {
+            "no JSON value: it must be a string in `\"`, a number, true, false, null, an array or an object"
+        }
+        "key must be a string" | "expected `\"`" => "a key must be a string in `\"`",
+        "trailing comma" => "a comma with nothing behind it",
+        "trailing characters" => "something stands behind the object",
+        "invalid number" => "no JSON number",
+        "number out of range" => "a number that is too large",
+        "invalid escape" => {
+            "an escape that JSON does not have; allowed are \\\" \\\\ \\/ \\b \\f \\n \\r \\t and \\u with four digits"
+        }
+        "lone leading surrogate in hex escape"
+        | "unexpected end of hex escape"
+        | "invalid unicode code point" => "an escape that stands for no character",
+        "control character (\\u0000-\\u001F) found while parsing a string" => {
+            "a control character inside a string: write it as an escape, such as \\n or \\u0000"
+        }
+        _ => "not JSON",
     }
 }
 
@@ -239,7 +310,7 @@ mod tests {
 
     fn syntax(text: &str) -> String {
         match read(text) {
-            Err(BodyError::Syntax(words)) => words,
+            Err(BodyError::Syntax { what, .. }) => what,
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -294,10 +365,81 @@ mod tests {
             "// c\n{}",
             "{\"a\":\"\n\"}",
         ] {
-            assert!(matches!(read(text), Err(BodyError::Syntax(_))), "{text}");
+            assert!(
+                matches!(read(text), Err(BodyError::Syntax { .. })),
+                "{text}"
+            );
         }
         for text in ["[]", "1", "\"x\"", "null", "true"] {
             assert!(matches!(read(text), Err(BodyError::NotObject(_))), "{text}");
+        }
+    }
+
+    // Issue 3: the author of a body reads what to mend, and where, and nothing about our parser.
+    #[test]
+    fn what_is_no_json_is_told_with_its_place_in_words_of_its_author() {
+        let rows = [
+            ("{", (1, 1), "a `}` is missing"),
+            ("{\"a\":[1", (1, 7), "a `]` is missing"),
+            ("{\"a\":\"x", (1, 7), "a `\"` is missing"),
+            ("{\"a\":", (1, 5), "a value must follow"),
+            ("{\"a\" 1}", (1, 6), "a `:` must follow the key"),
+            ("{\"a\":[1 2]}", (1, 9), "a `,` or `]` must follow"),
+            (
+                "{\n  \"a\": 1\n  \"b\": 2}",
+                (3, 3),
+                "a `,` or `}` must follow",
+            ),
+            ("{\"a\":nope}", (1, 7), "no JSON value"),
+            ("{\"a\":NaN}", (1, 6), "no JSON value"),
+            ("{a:1}", (1, 2), "a key must be a string"),
+            ("{'a':1}", (1, 2), "a key must be a string"),
+            ("{\"a\":1,}", (1, 8), "a comma with nothing behind it"),
+            ("{\"a\":[1,]}", (1, 9), "a comma with nothing behind it"),
+            ("{} x", (1, 4), "something stands behind the object"),
+            ("{\"a\":01}", (1, 7), "no JSON number"),
+            ("{\"a\":-}", (1, 7), "no JSON number"),
+            ("{\"a\":1e999}", (1, 10), "too large"),
+            (
+                "{\"a\":\"\\x\"}",
+                (1, 8),
+                "an escape that JSON does not have",
+            ),
+            ("{\"a\":\"\\ud800\"}", (1, 13), "stands for no character"),
+            ("{\"a\":\"\\u12\"}", (1, 12), "an escape that"),
+            (
+                "{\"a\":\"\n\"}",
+                (1, 7),
+                "a control character inside a string",
+            ),
+            ("{\"あい\":1 2}", (1, 9), "a `,` or `}` must follow"),
+            ("{\"a\":1,\"a\":2}", (1, 10), "key \"a\" stands twice"),
+            ("// c\n{}", (1, 1), "no JSON value"),
+        ];
+        // Words of the library, and of the trade of those who wrote it.
+        let theirs = [
+            "EOF",
+            "pars",
+            "expected",
+            "ident",
+            "trailing",
+            "surrogate",
+            "invalid",
+        ];
+        for (text, place, part) in rows {
+            let error = read(text).unwrap_err();
+            let BodyError::Syntax { what, line, column } = &error else {
+                panic!("{text}: {error:?}")
+            };
+            assert!(
+                what.contains(part) && (*line, *column) == place,
+                "{text}: {error}, and not {place:?} {part}"
+            );
+            let said = error.to_string();
+            assert!(
+                theirs.iter().all(|word| !said.contains(word)),
+                "{text}: {said}"
+            );
         }
     }
 

@@ -332,7 +332,8 @@ pub struct WakeResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub scheduled_scale_up: Option<Time>,
-    /// Version of the object after the write.
+    /// Version of the object after the write of this wake, or of the one that is under way already; pass it as
+    /// `min_resource_version`.
     #[schema(example = "42")]
     pub resource_version: String,
 }

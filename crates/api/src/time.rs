@@ -52,7 +52,9 @@ impl Serialize for Time {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(D::Error::custom)
+        text.parse().map(Self).map_err(|_| {
+            D::Error::custom("must be RFC 3339 with a zone, like 2030-01-31T07:00:00Z")
+        })
     }
 }
 

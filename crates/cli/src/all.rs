@@ -16,7 +16,8 @@ pub(crate) struct AllArgs {
     #[arg(long, env = "NAGI_WORKLOADS", value_name = "FILE")]
     workloads: PathBuf,
 
-    /// What becomes of the replicas when nagi ends: `keep` leaves them running for the next start, `stop` ends them
+    /// What becomes of the replicas when nagi ends: `keep` leaves them running for the next start, `stop` ends them, each
+    /// within its `stop_grace` and all within 30 s
     #[arg(
         long,
         env = "NAGI_ON_EXIT",

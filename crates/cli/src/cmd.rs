@@ -36,6 +36,8 @@ use crate::session::Session;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Show workloads, and where they stand
+    ///
+    /// LAST SCALED says how long ago the wanted number of replicas changed; `-` when nobody has changed it yet.
     #[command(visible_alias = "ls")]
     List(list::ListArgs),
     /// Show one workload in full

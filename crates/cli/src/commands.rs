@@ -3,15 +3,18 @@
 //! Help, man pages, completions and `docs/cli.md` are made from these declarations. What a command does is in the
 //! file of its name in `cmd/`.
 
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cmd::Verb;
 use crate::cmd::gateway::GatewayArgs;
 use crate::cmd::server::ServerArgs;
 use crate::exit::Exit;
 use crate::output::Format;
+use crate::serve::settings::EMPTY_IS_SAID;
 use crate::when::parse_span;
 use crate::{all, demo, sample};
 
@@ -94,6 +97,43 @@ pub(crate) struct GlobalArgs {
     pub(crate) no_color: bool,
 }
 
+impl Cli {
+    /// Reads a command line, and the environment beside it. A variable that is set to nothing counts as not set, but for
+    /// those of [`EMPTY_IS_SAID`].
+    ///
+    /// # Errors
+    /// What is wrong with it, or the help that was asked for.
+    pub(crate) fn read(
+        line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let mut command = without_empty(Self::command(), &is_set_to_nothing);
+        let mut matches = command.try_get_matches_from_mut(line)?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the composition root reads the environment"
+)]
+fn is_set_to_nothing(variable: &OsStr) -> bool {
+    let value = std::env::var_os(variable);
+    value.is_some_and(|value| value.to_str().is_some_and(|text| text.trim().is_empty()))
+}
+
+/// The command and those below it, without the variables that are set to nothing.
+fn without_empty(command: clap::Command, is_empty: &dyn Fn(&OsStr) -> bool) -> clap::Command {
+    let without = |arg: clap::Arg| match arg.get_env() {
+        Some(name) if !EMPTY_IS_SAID.iter().any(|said| *said == name) && is_empty(name) => {
+            arg.env(Resettable::Reset)
+        }
+        Some(_) | None => arg,
+    };
+    command
+        .mut_args(without)
+        .mut_subcommands(|below| without_empty(below, is_empty))
+}
+
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -101,7 +141,11 @@ pub(crate) enum Command {
     #[command(after_help = ALL_EXAMPLES)]
     All(Box<all::AllArgs>),
     /// Show what Nagi does, with two sample projects
-    #[command(after_help = DEMO_EXAMPLES)]
+    #[command(
+        after_help = DEMO_EXAMPLES,
+        mut_arg("state_dir", |arg| arg.help(demo::STATE_DIR_HELP)),
+        mut_arg("log_file", |arg| arg.help(demo::LOG_FILE_HELP)),
+    )]
     Demo(Box<demo::DemoArgs>),
     /// Serve the API on a Kubernetes cluster; what `nagi` alone does
     Server(Box<ServerArgs>),
@@ -116,13 +160,48 @@ pub(crate) enum Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    // By convention; and not for what protects, where a variable left empty by mistake would open a door.
+    #[test]
+    fn a_variable_set_to_nothing_is_not_set_unless_it_protects() {
+        fn variables(command: &clap::Command, into: &mut Vec<String>) {
+            let of_args = command.get_arguments().filter_map(|arg| arg.get_env());
+            into.extend(of_args.map(|name| name.to_string_lossy().into_owned()));
+            for below in command.get_subcommands() {
+                variables(below, into);
+            }
+        }
+        let mut left = vec![];
+        variables(&without_empty(Cli::command(), &|_| true), &mut left);
+        left.sort();
+        left.dedup();
+        let mut said = EMPTY_IS_SAID.to_vec();
+        said.sort_unstable();
+        assert_eq!(left, said);
+        let (mut all, mut given) = (vec![], vec![]);
+        variables(&Cli::command(), &mut all);
+        variables(&without_empty(Cli::command(), &|_| false), &mut given);
+        assert_eq!(all, given);
+    }
+
+    // The demo's own directory, not that of `nagi all`.
+    #[test]
+    fn the_help_of_the_demo_names_its_own_defaults() {
+        let mut whole = Cli::command();
+        let help = |name: &str, whole: &mut clap::Command| {
+            let command = whole.find_subcommand_mut(name).unwrap();
+            command.render_long_help().to_string()
+        };
+        let demo = help("demo", &mut whole);
+        assert!(demo.contains(".local/state/nagi-demo"), "{demo}");
+        assert!(demo.contains("STATE_DIR/nagi.log"), "{demo}");
+        assert!(!help("all", &mut whole).contains("nagi-demo"));
     }
 
     // Every command tells how it is used.

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use nagi_client::{Client, ServerAddress};
+use nagi_client::{Client, EventFollower, ServerAddress};
 use nagi_ports::Clock;
 use thiserror::Error;
 
@@ -25,6 +25,12 @@ use nagi_local::OnShutdown;
 const WORKLOADS: &str = include_str!("demo/workloads.yaml");
 /// The word in it that stands for the binary.
 const PLACEHOLDER: &str = "NAGI";
+
+/// Of the shared settings, those that have a default of the demo's own.
+pub(crate) const STATE_DIR_HELP: &str = "Directory for everything of the demo; one process at a time \
+     [default: `$XDG_STATE_HOME/nagi-demo` or `~/.local/state/nagi-demo`]";
+pub(crate) const LOG_FILE_HELP: &str =
+    "File that the JSON log is appended to; opened anew on SIGHUP [default: STATE_DIR/nagi.log]";
 
 /// The command line of `nagi demo`.
 #[derive(Debug, Args)]
@@ -60,9 +66,7 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
             return serve::refuse_settings(&error, "see `nagi demo --help` for every setting");
         }
     };
-    if config.log_file.is_none() {
-        config.log_file = Some(config.state_dir.join("nagi.log"));
-    }
+    let log_file = (config.log_file.take()).unwrap_or_else(|| config.state_dir.join("nagi.log"));
     let workloads = match prepare(&config.state_dir) {
         Ok(path) => path,
         Err(error) => {
@@ -77,8 +81,9 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
     let banner = format!(
         "Nagi demo: API http://{api}  gateway http://{gateway}  metrics http://{}/metrics\nLog: {}",
         config.metrics_listen,
-        config.state_dir.join("nagi.log").display()
+        log_file.display()
     );
+    config.log_file = Some(log_file);
     let mut outcome = None;
     let ended = Box::pin(serve::run(
         Start {
@@ -150,6 +155,7 @@ async fn guide(api: SocketAddr, gateway: SocketAddr, clock: &dyn Clock) -> Resul
     let server = ServerAddress::from(api);
     let client = Client::new(server, None);
     let mut tour = Tour {
+        events: EventFollower::new(client.clone(), None),
         client,
         gateway,
         clock,

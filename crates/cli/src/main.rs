@@ -21,8 +21,6 @@ mod when;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::commands::{Cli, Command};
 
 /// The allocator of musl takes one lock and gives memory back at once: a list of 80 workloads costs three times the
@@ -41,7 +39,10 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == "shim") {
         return nagi_local::shim::run(arguments);
     }
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

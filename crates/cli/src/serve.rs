@@ -263,7 +263,7 @@ async fn serve(
     );
     supervisor.spawn(
         "reload",
-        reload_on_hangup(reload, local, supervisor.shutdown()),
+        on_hangup(reload, local, log.clone(), supervisor.shutdown()),
     );
     let common = Common {
         engine,
@@ -486,15 +486,24 @@ fn server_config(config: &ServeConfig) -> ServerConfig {
     }
 }
 
-/// Reads the workload file again at each SIGHUP, until the process drains. A role without one has nothing to read: keys
-/// and credentials are followed without being told.
-async fn reload_on_hangup(mut reload: Reload, engine: Option<LocalEngine>, shutdown: Shutdown) {
+/// Opens the log file anew and reads the workload file again at each SIGHUP, until the process drains. A role without a
+/// workload file has nothing to read: keys and credentials are followed without being told.
+async fn on_hangup(
+    mut reload: Reload,
+    engine: Option<LocalEngine>,
+    log: Log,
+    shutdown: Shutdown,
+) {
     loop {
         tokio::select! {
-            // Cancel-safe: a signal that was not taken is kept. The engine logs what came of it.
-            () = reload.recv() => if let Some(engine) = &engine {
-                drop(engine.reload().await);
-            },
+            // Cancel-safe: a signal that was not taken is kept.
+            () = reload.recv() => {
+                log.reopen();
+                if let Some(engine) = &engine {
+                    // The engine logs what came of it, in the new file.
+                    drop(engine.reload().await);
+                }
+            }
             // Cancel-safe: waiting on a watch channel loses nothing.
             () = shutdown.draining() => break,
         }

@@ -65,6 +65,17 @@ pub enum SourceError {
         /// The last place.
         looked_for: String,
     },
+    /// The API server is to be reached through a proxy.
+    #[error(
+        "the Kubernetes configuration {path} asks for the proxy {proxy}, which is not supported: reach the API server \
+         directly, or run Nagi in the cluster"
+    )]
+    Proxy {
+        /// Which file or files.
+        path: String,
+        /// The proxy.
+        proxy: String,
+    },
     /// The URL of a test is none.
     #[error("{0:?} is no URL")]
     Url(String),
@@ -150,9 +161,32 @@ async fn from_files(paths: &[PathBuf]) -> Result<Config, SourceError> {
         let read = Kubeconfig::read_from(path).map_err(failed)?;
         merged = merged.merge(read).map_err(failed)?;
     }
+    if let Some(proxy) = proxy(&merged) {
+        return Err(SourceError::Proxy {
+            path: names.join(":"),
+            proxy,
+        });
+    }
     Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default())
         .await
         .map_err(failed)
+}
+
+/// The proxy that the cluster of the current context asks for. It is not left out silently: a connection around it may
+/// reach another server.
+fn proxy(kubeconfig: &Kubeconfig) -> Option<String> {
+    let current = kubeconfig.current_context.as_ref()?;
+    let mut contexts = kubeconfig.contexts.iter();
+    let context = contexts
+        .find(|named| named.name == *current)?
+        .context
+        .as_ref()?;
+    let mut clusters = kubeconfig.clusters.iter();
+    let cluster = clusters
+        .find(|named| named.name == context.cluster)?
+        .cluster
+        .as_ref()?;
+    cluster.proxy_url.clone().filter(|proxy| !proxy.is_empty())
 }
 
 // === impl Loaded ===
@@ -207,4 +241,70 @@ pub(crate) fn explained(error: &dyn Error) -> String {
         source = cause.source();
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "\
+apiVersion: v1
+kind: Config
+current-context: CONTEXT
+clusters:
+- { name: a, cluster: { server: \"http://a.example:1\" } }
+- { name: b, cluster: { server: \"http://b.example:2\", proxy-url: \"http://proxy:3\" } }
+users: [{ name: u, user: { token: t } }]
+contexts:
+- { name: a, context: { cluster: a, user: u } }
+- { name: b, context: { cluster: b, user: u } }
+";
+
+    async fn read(directory: &Path, files: &[(&str, &str)]) -> Result<Config, SourceError> {
+        let paths = files.iter().map(|(name, context)| {
+            let path = directory.join(name);
+            std::fs::write(&path, CONFIG.replace("CONTEXT", context)).unwrap();
+            path
+        });
+        from_files(&paths.collect::<Vec<_>>()).await
+    }
+
+    // A-142, A-163
+    #[tokio::test]
+    async fn the_first_of_several_files_that_names_a_context_wins() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = read(directory.path(), &[("1", "a"), ("2", "b")])
+            .await
+            .unwrap();
+        assert_eq!(config.cluster_url.to_string(), "http://a.example:1/");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_refused_and_not_gone_around() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = read(directory.path(), &[("1", "b")]).await.unwrap_err();
+        assert!(error.to_string().contains("http://proxy:3"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_configuration_is_said_with_its_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = read(directory.path(), &[("1", "nowhere")])
+            .await
+            .unwrap_err();
+        let words = explained(&error);
+        assert!(words.contains("nowhere") && words.contains("/1"), "{words}");
+        let missing = Source::Rules {
+            kubeconfig: Some(directory.path().join("missing").into()),
+            home: None,
+        };
+        let words = explained(&missing.load().await.unwrap_err());
+        assert!(words.contains("missing"), "{words}");
+        let nothing = Source::Rules {
+            kubeconfig: Some(OsString::new()),
+            home: Some(directory.path().to_owned()),
+        };
+        let words = explained(&nothing.load().await.unwrap_err());
+        assert!(words.contains(".kube/config does not exist"), "{words}");
+    }
 }

@@ -54,7 +54,7 @@ const INHERITED_PREFIXES: [&str; 3] = ["CUDA_", "LC_", "NVIDIA_"];
 pub enum OnShutdown {
     /// They go on, and the next start adopts them: an upgrade of Nagi is no outage.
     Keep,
-    /// They end within about two seconds.
+    /// They end, each within its own grace and all of them within what is left of the graceful stop of the process.
     End,
 }
 

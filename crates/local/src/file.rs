@@ -8,6 +8,7 @@
 mod quantity;
 mod schema;
 mod validate;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,8 @@ pub struct WorkloadFile {
     pub pools: BTreeMap<PoolName, PoolSpec>,
     /// Workloads in the order of the file.
     pub workloads: Vec<WorkloadSpec>,
+    /// What is allowed but hardly meant, at most twenty, in the order of the file.
+    pub warnings: Vec<Problem>,
 }
 
 /// A pool of equal nodes.
@@ -276,49 +279,14 @@ fn document(content: &[u8]) -> Result<schema::Document, Problem> {
         let (line, column) = error
             .location()
             .map_or((0, 0), |at| (at.line(), at.column()));
-        let message = in_our_words(error.without_snippet()).unwrap_or_else(|| {
-            let rendered = error.to_string();
-            let place = format!(" at line {line}, column {column}");
-            rendered
-                .strip_suffix(&place)
-                .unwrap_or(&rendered)
-                .to_owned()
-        });
+        let field = field.unwrap_or_else(|| ".".to_owned());
         Problem {
             line,
             column,
-            field: field.unwrap_or_else(|| ".".to_owned()),
-            message,
+            message: words::said(&error, &field),
+            field,
         }
     })
-}
-
-/// What is wrong, where the library would speak to programmers.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "an enum of the library with sixty variants, most of them for mistakes that are rare"
-)]
-fn in_our_words(error: &serde_saphyr::Error) -> Option<String> {
-    use serde_saphyr::Error as E;
-    let words = match error {
-        E::MultipleDocuments { .. } => "a second document; allowed: one",
-        E::Eof { .. } => EMPTY,
-        E::NullIntoString { .. } => "must not be empty",
-        E::Unexpected { expected, .. } if expected.contains("sequence") => "must be a list",
-        E::Unexpected { expected, .. } if expected.contains("mapping") => {
-            "must be a mapping: `key: value`"
-        }
-        E::Unexpected { expected, .. } if expected.contains("scalar") => {
-            "must be a single value, neither a list nor a mapping"
-        }
-        E::DuplicateMappingKey { key: Some(key), .. } => {
-            return Some(format!("the key {key} stands twice"));
-        }
-        E::DuplicateMappingKey { key: None, .. } => "a key stands twice",
-        // What is left is said in words that fit.
-        _ => return None,
-    };
-    Some(words.to_owned())
 }
 
 /// The path of a field as people write it: without the step that [`serde_saphyr::Spanned`] adds under each value.
@@ -341,7 +309,8 @@ fn field_path(path: &serde_path_to_error::Path) -> String {
                 text.push_str(key);
                 in_free_map = !in_free_map && (key == "env" || key == "labels");
             }
-            Segment::Unknown => text.push_str(".?"),
+            // What stands there has no name: a key that cannot be read, or stands twice.
+            Segment::Unknown => {}
         }
     }
     if text.is_empty() {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nagi_core::id::{NodeName, PoolName, WorkloadId};
-use nagi_runtime::{Blocking, Shutdown, TaskSet};
+use nagi_runtime::{Blocking, Deadline, Shutdown, TaskSet};
 use tokio::sync::{mpsc, watch};
 
 use self::attempt::{Attempt, Message, RUNS_AT_LEAST, Report};
@@ -46,11 +46,10 @@ const BLOCKING_MAX: usize = 4;
 const REPORTS_MAX: usize = 1_024;
 /// A failed start without any delay of its own (no port, too many attempts) is tried again after this.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// When the process ends and its replicas with it: how long they may take to stop before they are killed. The supervisor of
-/// the process gives two seconds to all that is left to do.
-const END_GRACE: Duration = Duration::from_secs(1);
-/// And how long the killing may take.
+/// When the process ends and its replicas with it: how long the killing of those may take whose time is over …
 const KILL_GRACE: Duration = Duration::from_millis(400);
+/// … and how long the last write of the nodes, and the end of the process itself.
+const END_MARGIN: Duration = Duration::from_millis(200);
 
 /// How to start the supervisor of a replica; directory and attempt are added.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,11 +155,21 @@ impl Runner {
                 self.take(message);
             }
         }
-        let now = self.shared.clock.monotonic();
-        self.nodes.pass(now.saturating_sub(self.accounted_at));
         match self.on_shutdown {
             OnShutdown::Keep => {}
-            OnShutdown::End => self.end_all().await,
+            // Without a deadline the process is gone already.
+            OnShutdown::End => {
+                let left = shutdown
+                    .deadline()
+                    .map_or(Duration::ZERO, Deadline::remaining);
+                self.end_all(left).await;
+            }
+        }
+        let now = self.shared.clock.monotonic();
+        self.nodes.pass(now.saturating_sub(self.accounted_at));
+        if self.on_shutdown == OnShutdown::End {
+            // Nobody is left on them; without Nagi nobody would release them.
+            self.nodes.nodes.clear();
         }
         self.to_write
             .send_replace(Some(self.nodes.stored(self.shared.clock.now(), now)));
@@ -261,11 +270,7 @@ impl Runner {
             }
             Life::Running(running) => running,
         };
-        // A workload that is no longer described keeps the grace it was started with.
-        let started_with = Duration::from_millis(running.launch.stop_grace_ms);
-        let grace = descriptions
-            .get(&id.workload)
-            .map_or(started_with, |one| one.spec.stop_grace);
+        let grace = running.grace(descriptions.get(&id.workload).copied());
         running.stop.send_replace(Some(grace));
         tracing::info!(
             namespace = %id.workload.namespace, workload = %id.workload.name, replica = %id.name(),
@@ -416,15 +421,21 @@ impl Runner {
         }
     }
 
-    /// Ends every replica, politely for a moment, then not.
-    async fn end_all(&mut self) {
-        for grace in [END_GRACE, Duration::ZERO] {
-            for replica in self.replicas.values() {
+    /// Ends every replica within `left`: each in its own grace as far as there is time, then not so politely.
+    async fn end_all(&mut self, left: Duration) {
+        let (_, descriptions) = self.shared.descriptions();
+        let descriptions: BTreeMap<&WorkloadId, &Description> =
+            descriptions.iter().map(|one| (&one.spec.id, one)).collect();
+        // Those that need it are killed by their supervisors at the end of their grace, and after that by us.
+        let polite = left.saturating_sub(KILL_GRACE * 2 + END_MARGIN);
+        for most in [polite, Duration::ZERO] {
+            for (id, replica) in &self.replicas {
                 if let Life::Running(running) = &replica.life {
-                    running.stop.send_replace(Some(grace));
+                    let grace = running.grace(descriptions.get(&id.workload).copied());
+                    running.stop.send_replace(Some(grace.min(most)));
                 }
             }
-            let ended = tokio::time::timeout(grace + KILL_GRACE, async {
+            let ended = tokio::time::timeout(most + KILL_GRACE, async {
                 while self
                     .replicas
                     .values()
@@ -440,8 +451,6 @@ impl Runner {
                 break;
             }
         }
-        // Nobody is left on them; without Nagi nobody would release them.
-        self.nodes.nodes.clear();
     }
 }
 

@@ -1,10 +1,12 @@
 //! The phase of the shutdown, told to everybody who holds a token.
 //!
-//! A `watch` channel carries one of three phases that only ever go forward. Tokens are cheap to clone
-//! and to wait on; a token outlives its supervisor, and then reads as stopped.
+//! A `watch` channel carries one of three phases that only ever go forward, and from draining on the end of the grace
+//! period. Tokens are cheap to clone and to wait on; a token outlives its supervisor, and then reads as stopped.
 //! It deliberately cannot start a shutdown: only the [`Supervisor`](crate::Supervisor) does.
 
 use tokio::sync::watch;
+
+use crate::Deadline;
 
 /// How far the shutdown of the process has come. Phases only go forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,14 +22,26 @@ pub enum Phase {
 /// A cloneable token that says which [`Phase`] the process is in.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
-    phase: watch::Receiver<Phase>,
+    state: watch::Receiver<State>,
 }
 
 /// The writing end, held by the supervisor.
 #[derive(Debug)]
 pub(crate) struct ShutdownControl {
-    phase: watch::Sender<Phase>,
+    state: watch::Sender<State>,
 }
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    phase: Phase,
+    deadline: Option<Deadline>,
+}
+
+/// How every process begins.
+const RUNNING: State = State {
+    phase: Phase::Running,
+    deadline: None,
+};
 
 // === impl Shutdown ===
 
@@ -36,19 +50,24 @@ impl Shutdown {
     /// supervisor, such as a single command of the CLI.
     pub fn never() -> Self {
         // The sender is leaked on purpose, once for the process: a dropped sender means "stopped".
-        static NEVER: std::sync::OnceLock<watch::Sender<Phase>> = std::sync::OnceLock::new();
-        let sender = NEVER.get_or_init(|| watch::Sender::new(Phase::Running));
+        static NEVER: std::sync::OnceLock<watch::Sender<State>> = std::sync::OnceLock::new();
+        let sender = NEVER.get_or_init(|| watch::Sender::new(RUNNING));
         Self {
-            phase: sender.subscribe(),
+            state: sender.subscribe(),
         }
     }
 
     /// The phase now. A token whose supervisor is gone reads as [`Phase::Stopped`].
     pub fn phase(&self) -> Phase {
-        if self.phase.has_changed().is_err() {
+        if self.state.has_changed().is_err() {
             return Phase::Stopped;
         }
-        *self.phase.borrow()
+        self.state.borrow().phase
+    }
+
+    /// When the grace period ends and what still runs is cut; `None` before the process drains.
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.state.borrow().deadline
     }
 
     /// True from the moment the process began to drain, also after it stopped.
@@ -67,9 +86,9 @@ impl Shutdown {
     }
 
     async fn reached(&self, wanted: Phase) {
-        let mut phase = self.phase.clone();
+        let mut state = self.state.clone();
         // An error means that the supervisor is gone, which is the last phase.
-        drop(phase.wait_for(|now| *now >= wanted).await);
+        drop(state.wait_for(|now| now.phase >= wanted).await);
     }
 }
 
@@ -78,22 +97,28 @@ impl Shutdown {
 impl ShutdownControl {
     pub(crate) fn new() -> Self {
         Self {
-            phase: watch::Sender::new(Phase::Running),
+            state: watch::Sender::new(RUNNING),
         }
     }
 
     pub(crate) fn token(&self) -> Shutdown {
         Shutdown {
-            phase: self.phase.subscribe(),
+            state: self.state.subscribe(),
         }
+    }
+
+    /// Begins to drain, with a grace period until `deadline`.
+    pub(crate) fn drain(&self, deadline: Deadline) {
+        self.state.send_modify(|now| now.deadline = Some(deadline));
+        self.advance(Phase::Draining);
     }
 
     /// Moves forward to `phase`; never back.
     pub(crate) fn advance(&self, phase: Phase) {
-        self.phase.send_if_modified(|now| {
-            let forward = phase > *now;
+        self.state.send_if_modified(|now| {
+            let forward = phase > now.phase;
             if forward {
-                *now = phase;
+                now.phase = phase;
             }
             forward
         });
@@ -110,10 +135,13 @@ mod tests {
         let token = control.token();
         assert_eq!(token.phase(), Phase::Running);
         assert!(!token.is_draining());
+        assert_eq!(token.deadline(), None);
 
-        control.advance(Phase::Draining);
+        let deadline = Deadline::in_(std::time::Duration::from_secs(30));
+        control.drain(deadline);
         token.draining().await;
         assert!(token.is_draining());
+        assert_eq!(token.deadline(), Some(deadline));
         assert_eq!(token.phase(), Phase::Draining);
 
         control.advance(Phase::Stopped);

@@ -247,7 +247,7 @@ impl Supervisor {
         let mut report = ShutdownReport::default();
 
         let in_order = async {
-            self.control.advance(Phase::Draining);
+            self.control.drain(deadline);
             // Past the deadline the serving tasks are cut first, while the foundation still stands.
             let serving = serving_deadline
                 .timeout(self.drain(Class::Serving, &mut report))

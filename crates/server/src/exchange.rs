@@ -18,6 +18,7 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::middleware::Next;
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::body::{Frame, SizeHint};
@@ -32,6 +33,7 @@ use nagi_telemetry::{Failure, FieldValue, RequestLine};
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::host;
 use crate::network::client_of;
 use crate::path;
 use crate::problem::Problem;
@@ -216,20 +218,29 @@ where
     if let Some(uri) = path::normal(&parts.uri) {
         parts.uri = uri;
     }
-    parts.extensions.insert(Arc::clone(&exchange));
-    let request = Request::from_parts(parts, Body::new(body));
-    let answer = AssertUnwindSafe(routes.call(request)).catch_unwind().await;
-    let answer = answer.map(|done| done.unwrap_or_else(|never| match never {}));
-    let response = answer.unwrap_or_else(|_panic| {
-        // The panic hook has logged what happened.
-        let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error")
-            .error("the server failed while it handled this request")
-            .hint("the log line with this request id says more");
-        axum::response::IntoResponse::into_response(problem)
-    });
+    let response = match host::check(parts.version, &parts.headers) {
+        Ok(()) => {
+            parts.extensions.insert(Arc::clone(&exchange));
+            routed(routes, Request::from_parts(parts, Body::new(body))).await
+        }
+        Err(problem) => problem.into_response(),
+    };
     let response = finish(&app, &exchange, response);
     line.status = response.status().as_u16();
     Ok(response.map(|inner| AnswerBody { inner, _line: line }))
+}
+
+/// The answer of the routes; a panic in one of them is an answer too.
+async fn routed(routes: TowerToHyperService<Router>, request: Request) -> Response<Body> {
+    let answer = AssertUnwindSafe(routes.call(request)).catch_unwind().await;
+    let answer = answer.map(|done| done.unwrap_or_else(|never| match never {}));
+    answer.unwrap_or_else(|_panic| {
+        // The panic hook has logged what happened.
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error")
+            .error("the server failed while it handled this request")
+            .hint("the log line with this request id says more")
+            .into_response()
+    })
 }
 
 /// Middleware inside the router: notes the template of the route, and refuses paths that only look like it.
@@ -242,7 +253,7 @@ pub(crate) async fn note_route(
         return next.run(request).await;
     };
     if !path::fits(matched.as_str(), request.uri().path()) {
-        return axum::response::IntoResponse::into_response(Problem::no_route());
+        return Problem::no_route().into_response();
     }
     if let Some(exchange) = request.extensions().get::<Arc<Exchange>>() {
         // One of ours, so that it can be a label.

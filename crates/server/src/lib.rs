@@ -19,6 +19,7 @@ mod events;
 mod exchange;
 mod health;
 mod history;
+mod host;
 pub mod keys;
 mod lists;
 mod logs;

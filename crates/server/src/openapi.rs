@@ -337,7 +337,10 @@ const fn meaning(status: u16) -> &'static str {
         413 => "The body is too large",
         429 => "Too many writes; `Retry-After` says when to come back",
         500 => "The engine refused, or the server failed",
-        503 => "The engine cannot be reached, or its storage is full",
+        503 => {
+            "The engine cannot be reached, its storage is full, or others kept changing the workload; \
+             `Retry-After` says when to come back"
+        }
         _ => "It failed",
     }
 }

@@ -120,7 +120,8 @@ impl Problem {
         )
         .error(&format!("no such workload: {} {id}", id.resource))
         .hint(format!(
-            "GET /api/v1/workloads?namespace={} lists what is there",
+            "is the namespace right? GET /api/v1/workloads lists all that the key may see, and with ?namespace={} those \
+             of this one",
             id.namespace
         ))
     }
@@ -161,8 +162,10 @@ impl Problem {
         };
         match error {
             PortError::NotFound => id.map_or_else(Self::no_route, Self::no_workload),
-            PortError::Conflict => failed(StatusCode::INTERNAL_SERVER_ERROR)
-                .hint("somebody else keeps changing it: look at its history, then try again"),
+            // Nothing is broken and nothing was written: a crowd was faster each time.
+            PortError::Conflict => failed(StatusCode::SERVICE_UNAVAILABLE)
+                .retry_after(CONFLICT_RETRY_SECONDS)
+                .hint("others keep changing it, so nothing was written: look at its history, then try again"),
             PortError::Refused(_) => failed(StatusCode::INTERNAL_SERVER_ERROR).hint(
                 "the engine refuses it as it stands: look at the rights of the Scale API and at the object",
             ),
@@ -212,6 +215,8 @@ pub(crate) const fn failure_of(error: &PortError) -> Option<Failure> {
 const INVALID_BODY: &str = "Invalid request body";
 /// What a client should wait before it tries again while the engine is away: the pace of its own checks.
 const RETRY_SECONDS: u64 = 2;
+/// The same after a crowd was faster: the crowd is through in less.
+const CONFLICT_RETRY_SECONDS: u64 = 1;
 
 /// The founding documents write `Failed to scale deployment`: the kind in lower case.
 fn kind_in_message(kind: &str) -> String {

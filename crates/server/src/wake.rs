@@ -128,6 +128,7 @@ fn shown(call: &Change, view: &FlightView) -> Shown {
             (Progress::Under(_) | Progress::Ready | Progress::Failed(_), _) => item.stage,
         },
         eta_seconds: item.eta_seconds,
+        resource_version: view.version.unwrap_or_default().to_string(),
         ..known.unwrap_or_else(|| named(call))
     };
     Shown {

@@ -30,7 +30,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::level::{Level, LevelFilter};
 use crate::names::field;
 use line::Line;
-use queue::{Queue, Urgency};
+use queue::{Open, Queue, Urgency};
 
 pub use layer::EmitLayer;
 pub use line::LINE_BYTES_MAX;
@@ -102,7 +102,8 @@ impl Log {
             Sink::Stdout => panic::DefaultText::Suppress,
             Sink::File(_) | Sink::Writer(_) => panic::DefaultText::Print,
         };
-        let queue = Queue::start(sink.open()?).map_err(LogError::StartThread)?;
+        let (sink, open) = sink.open()?;
+        let queue = Queue::start(sink, open).map_err(LogError::StartThread)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 level,
@@ -172,6 +173,13 @@ impl Log {
         self.inner.queue.flush(limit)
     }
 
+    /// Opens the file anew under its path, as after a rotation that renamed it (SIGHUP); lines from now on go there. A file
+    /// that cannot be opened leaves the former one in use, and an error line in it. Does nothing for other sinks; never
+    /// waits.
+    pub fn reopen(&self) {
+        self.inner.queue.reopen();
+    }
+
     /// The count of lines that were lost, for [`Metrics`](crate::Metrics).
     pub fn lines_dropped(&self) -> LinesDropped {
         self.inner.queue.dropped()
@@ -211,20 +219,29 @@ impl Drop for Inner {
 // === impl Sink ===
 
 impl Sink {
-    fn open(self) -> Result<Box<dyn Write + Send>, LogError> {
+    /// The place that is written to, and how to open it anew.
+    fn open(self) -> Result<(Box<dyn Write + Send>, Option<Open>), LogError> {
         match self {
             Self::Stdout => {
                 // A duplicate as a plain file: each write is one system call, nothing is buffered.
                 let stdout = io::stdout().as_fd().try_clone_to_owned();
-                Ok(Box::new(File::from(stdout.map_err(LogError::OpenStdout)?)))
+                let stdout = File::from(stdout.map_err(LogError::OpenStdout)?);
+                Ok((Box::new(stdout), None))
             }
             Self::File(path) => {
-                let opened = OpenOptions::new().append(true).create(true).open(&path);
-                Ok(Box::new(
-                    opened.map_err(|source| LogError::OpenFile { path, source })?,
-                ))
+                let open = {
+                    let path = path.clone();
+                    move || -> io::Result<Box<dyn Write + Send>> {
+                        let opened = OpenOptions::new().append(true).create(true).open(&path);
+                        Ok(Box::new(opened?))
+                    }
+                };
+                match open() {
+                    Ok(file) => Ok((file, Some(Box::new(open)))),
+                    Err(source) => Err(LogError::OpenFile { path, source }),
+                }
             }
-            Self::Writer(writer) => Ok(writer),
+            Self::Writer(writer) => Ok((writer, None)),
         }
     }
 }

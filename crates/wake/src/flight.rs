@@ -134,6 +134,7 @@ impl Run {
                 from = self.view.from.0, to = self.view.to.0, "Workload is waking"
             );
         }
+        self.view.version = Some(begun.workload.version);
         self.flight
             .written(begun.workload.version, self.inner.clock.monotonic());
         self.look(begun.workload);

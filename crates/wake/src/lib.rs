@@ -16,12 +16,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nagi_core::guardrail::Guardrails;
-use nagi_core::id::WorkloadId;
+use nagi_core::id::{Version, WorkloadId};
 use nagi_core::quantity::Replicas;
 use nagi_core::scale::{Order, Refusal, Request};
 use nagi_core::wake::{Flight, Mark, Progress, Stage, Trigger};
 use nagi_core::workload::Workload;
-use nagi_ports::{Clock, PortError, Workloads};
+use nagi_ports::{Clock, PortError, Read, Workloads};
 use nagi_runtime::{Deadline, TaskSet};
 use nagi_telemetry::Metrics;
 use thiserror::Error;
@@ -59,6 +59,9 @@ pub struct FlightView {
     pub trigger: Trigger,
     /// The workload as last observed.
     pub workload: Option<Arc<Workload>>,
+    /// The version that made the wanted count durable, or that was found to have it; `None` before that. What is observed
+    /// later may be somebody else's write.
+    pub version: Option<Version>,
     /// Wanted count before.
     pub from: Replicas,
     /// Wanted count now.
@@ -152,19 +155,25 @@ impl Wakes {
     /// # Errors
     /// The order is refused, the engine cannot be reached, or there is no room for another flight.
     pub async fn wake(&self, id: &WorkloadId, request: Request) -> Result<Ticket, WakeError> {
-        let mut state = self.join_or_begin(id, request)?;
+        let mut overtaken = None;
         loop {
-            let now = state.borrow_and_update().clone();
-            match now {
-                State::Refused(error) => return Err(error),
-                State::Under(view) => return Ok(Ticket { state, last: view }),
-                State::Deciding(_) => {}
-            }
-            // Cancel-safe: watch keeps the value. A sender that is gone means that the process is ending.
-            if state.changed().await.is_err() {
-                return Err(WakeError::Busy);
+            let (joined, state) = self.join_or_begin(id, &request, overtaken)?;
+            let ticket = durable(state).await?;
+            // A flight learns from an event that the workload was put to sleep again. Whoever calls after the sleep was
+            // answered, and before that event, must not be answered by the wake from before it.
+            match joined {
+                Some(number) if self.slept_since(id, &ticket.last).await => {
+                    overtaken = Some(number);
+                }
+                Some(_) | None => return Ok(ticket),
             }
         }
+    }
+
+    /// Has somebody put the workload to sleep after the wake of this flight was durable? Unknown is no.
+    async fn slept_since(&self, id: &WorkloadId, view: &FlightView) -> bool {
+        let now = self.inner.workloads.get(id, Read::Cached).await;
+        now.is_ok_and(|now| now.desired.is_zero() && Some(now.version) > view.version)
     }
 
     /// The flight under way, if there is one.
@@ -194,28 +203,33 @@ impl Wakes {
         self.inner.tasks.drain(deadline).await
     }
 
+    /// Joins the flight of this workload, unless it is the one that was overtaken, or begins one. The number is that of
+    /// a flight which was joined.
     fn join_or_begin(
         &self,
         id: &WorkloadId,
-        request: Request,
-    ) -> Result<watch::Receiver<State>, WakeError> {
+        request: &Request,
+        overtaken: Option<u64>,
+    ) -> Result<(Option<u64>, watch::Receiver<State>), WakeError> {
         let mut flights = self.inner.lock();
         if let Some(entry) = flights.get(id)
-            && asks_nothing_else(&request)
+            && asks_nothing_else(request)
+            && overtaken != Some(entry.number)
             && entry.state.has_changed().is_ok()
         {
-            return Ok(entry.state.clone());
+            return Ok((Some(entry.number), entry.state.clone()));
         }
         let number = flights.get(id).map_or(0, |entry| entry.number + 1);
         let now = self.inner.clock.monotonic();
         let flight = Flight::accepted(now);
-        let trigger = trigger(&request);
+        let trigger = trigger(request);
         let view = FlightView {
             progress: flight.progress().clone(),
             marks: flight.marks().to_vec(),
             eta: None,
             trigger,
             workload: None,
+            version: None,
             from: Replicas::ZERO,
             to: Replicas::ZERO,
             already_awake: false,
@@ -231,7 +245,7 @@ impl Wakes {
             inner: Arc::clone(&self.inner),
             id: id.clone(),
             number,
-            request,
+            request: request.clone(),
             flight,
             view,
             sender,
@@ -242,7 +256,23 @@ impl Wakes {
             .try_spawn(run.run())
             .map_err(|_full| WakeError::Busy)?;
         flights.insert(id.clone(), entry);
-        Ok(state)
+        Ok((None, state))
+    }
+}
+
+/// Waits until the wanted count of a flight is durable. Cancel-safe.
+async fn durable(mut state: watch::Receiver<State>) -> Result<Ticket, WakeError> {
+    loop {
+        let now = state.borrow_and_update().clone();
+        match now {
+            State::Refused(error) => return Err(error),
+            State::Under(view) => return Ok(Ticket { state, last: view }),
+            State::Deciding(_) => {}
+        }
+        // Cancel-safe: watch keeps the value. A sender that is gone means that the process is ending.
+        if state.changed().await.is_err() {
+            return Err(WakeError::Busy);
+        }
     }
 }
 

@@ -163,6 +163,32 @@ async fn a_refused_wake_says_why_and_leaves_no_flight() {
     assert!(workloads.writes().is_empty());
 }
 
+// DESIGN §5: a read at the version of an answer shows what the answer said, however much was written since.
+#[tokio::test(start_paused = true)]
+async fn a_wake_names_the_version_of_its_own_write_to_all_who_joined_it() {
+    let (workloads, wakes) = start(asleep());
+    let first = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
+    let written = workloads.peek(&id(APP)).version;
+    assert_eq!(first.view().version, Some(written));
+    // Somebody scales it further, and a replica starts.
+    workloads.put(Workload {
+        intent: workloads.peek(&id(APP)).intent.clone(),
+        ..workload(APP, 3, 1, 0)
+    });
+    tokio::time::sleep(SECOND).await;
+    let joined = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
+    let later = joined.view().workload.unwrap().version;
+    assert!(later > written, "the flight has seen the later write");
+    for ticket in [&first, &joined] {
+        assert_eq!(ticket.view().version, Some(written));
+    }
+    // Nothing to write: the version at which it was found awake.
+    let (workloads, wakes) = start(workload(APP, 1, 1, 0));
+    let found = workloads.peek(&id(APP)).version;
+    let ticket = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
+    assert_eq!(ticket.view().version, Some(found));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_workload_that_is_put_to_sleep_again_ends_the_wait() {
     let (workloads, wakes) = start(asleep());
@@ -179,6 +205,22 @@ async fn a_workload_that_is_put_to_sleep_again_ends_the_wait() {
         ticket.ended().await.progress,
         Progress::Failed(Failure::Deleted)
     );
+}
+
+// Issue 3: a caller who was told that the workload sleeps, and then wakes it, is not answered by the wake from before.
+#[tokio::test(start_paused = true)]
+async fn a_wake_after_a_sleep_is_not_answered_by_the_wake_before_it() {
+    let (workloads, wakes) = start(asleep());
+    let before = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
+    workloads.change(&id(APP), |w| w.desired = Replicas::ZERO);
+    // The flight has had no turn since: it still believes in its wake.
+    assert!(!before.view().has_ended());
+    let mut after = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
+    assert_eq!(workloads.writes().len(), 2);
+    assert_eq!(workloads.peek(&id(APP)).desired, Replicas(2));
+    assert!(after.view().version > before.view().version);
+    workloads.settle(&id(APP));
+    assert_eq!(after.ended().await.progress, Progress::Ready);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,10 @@ use anyhow::{Context, ensure};
 use leftovers::Leftovers;
 use nagi_e2e::suite::{self, Needs, Test};
 use nagi_e2e::wait::{self, Look};
-use nagi_e2e::{Cluster, ClusterOptions, ControlPlane, NodeKind, Options, Where};
+use nagi_e2e::{
+    Cluster, ClusterOptions, ControlPlane, Delays, MachineKind, MachinePool, NodeKind, Options,
+    Where,
+};
 use serde_json::{Value, json};
 
 const TESTS: &[Test<World>] = &[
@@ -24,6 +27,11 @@ const TESTS: &[Test<World>] = &[
         name: "a_killed_component_comes_back_with_its_data",
         needs: Needs::Nothing,
         run: killed_component,
+    },
+    Test {
+        name: "a_played_pool_goes_to_zero_and_comes_back_under_karpenter",
+        needs: Needs::Nothing,
+        run: played_pool,
     },
     Test {
         name: "every_standard_node_is_ready_with_its_labels_taints_and_devices",
@@ -150,6 +158,83 @@ fn killed_component(_world: &mut World) -> anyhow::Result<()> {
     control_plane.stop()
 }
 
+fn played_pool(_world: &mut World) -> anyhow::Result<()> {
+    let mut control_plane = ControlPlane::start("harness-played", &loopback())?;
+    control_plane.start_kwok(Delays {
+        node_joins: Duration::from_millis(500),
+        pod_starts: Duration::from_millis(500),
+    })?;
+    let gpu = NodeKind::standard()
+        .into_iter()
+        .find(|kind| kind.name == "projectb")
+        .context("there is a node with a GPU")?;
+    let machine = MachineKind {
+        name: "gpu-4".to_owned(),
+        processors: 4,
+        memory: "16Gi".to_owned(),
+        devices: gpu.devices.clone(),
+        price: 3.5,
+    };
+    let pool = MachinePool {
+        name: gpu.name.clone(),
+        labels: gpu.labels.clone(),
+        taints: gpu.taints.clone(),
+        empty_for: Duration::from_secs(1),
+    };
+    control_plane.start_karpenter(&[machine], &[pool])?;
+    let pod = json!({
+        "metadata": {"labels": {"app": "gpu"}},
+        "spec": {
+            "nodeSelector": {"project": "b"},
+            "tolerations": [{"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}],
+            "containers": [{
+                "name": "gpu",
+                "image": "nagi.test/none:1",
+                "resources": {"limits": {"nvidia.com/gpu": 1}},
+            }],
+        },
+    });
+    let deployment = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "gpu"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "gpu"}}, "template": pod},
+    });
+    control_plane
+        .kubectl()
+        .arguments(["apply", "--filename=-"])
+        .input(deployment.to_string())
+        .succeed()?;
+    for replicas in [1, 0, 1] {
+        control_plane
+            .kubectl()
+            .arguments(["scale", "deployment/gpu"])
+            .argument(format!("--replicas={replicas}"))
+            .succeed()?;
+        let what = format!("{replicas} nodes for {replicas} pods");
+        wait::until(&what, LIMIT, || {
+            let path = "--output=jsonpath={.items[*].metadata.name}";
+            let nodes = control_plane
+                .kubectl()
+                .arguments(["get", "nodes", path])
+                .output()?;
+            let ready = control_plane
+                .kubectl()
+                .arguments(["get", "deployment", "gpu"])
+                .argument("--output=jsonpath={.status.readyReplicas}")
+                .output()?;
+            let is_so = nodes.split_whitespace().count() == replicas
+                && ready.parse().unwrap_or(0) == replicas;
+            Ok(if is_so {
+                Look::There(())
+            } else {
+                Look::NotYet(format!("nodes '{nodes}', {ready} ready"))
+            })
+        })?;
+    }
+    control_plane.stop()
+}
+
 fn loopback() -> Options {
     Options {
         place: Where::Loopback,
@@ -233,20 +318,24 @@ fn start_web_pods(cluster: &Cluster) -> anyhow::Result<()> {
         "spec": {"selector": {"app": "web", "on": "projecta"}, "ports": [{"port": 80, "targetPort": 8080}]},
     }));
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    apply(cluster, &list)?;
+    wait_until_ready(cluster, "--selector=app=web")
+}
+
+fn apply(cluster: &Cluster, object: &Value) -> anyhow::Result<()> {
     cluster
         .kubectl()
         .arguments(["apply", "--filename=-"])
-        .input(list.to_string())
-        .succeed()?;
+        .input(object.to_string())
+        .succeed()
+}
+
+/// `which` is the name of a pod or a selector.
+fn wait_until_ready(cluster: &Cluster, which: &str) -> anyhow::Result<()> {
     cluster
         .kubectl()
-        .arguments([
-            "wait",
-            "pods",
-            "--selector=app=web",
-            "--for=condition=Ready",
-            "--timeout=60s",
-        ])
+        .arguments(["wait", "pods", which])
+        .arguments(["--for=condition=Ready", "--timeout=110s"])
         .limit(LIMIT)
         .succeed()
 }
@@ -356,16 +445,8 @@ fn autoscaled_node(world: &mut World) -> anyhow::Result<()> {
     let mut pod = web_pod(image, "projectb");
     pod["metadata"]["name"] = json!("gpu");
     pod["spec"]["containers"][0]["resources"] = json!({"limits": {"nvidia.com/gpu": 1}});
-    cluster
-        .kubectl()
-        .arguments(["apply", "--filename=-"])
-        .input(pod.to_string())
-        .succeed()?;
-    cluster
-        .kubectl()
-        .arguments(["wait", "pod/gpu", "--for=condition=Ready", "--timeout=110s"])
-        .limit(LIMIT)
-        .succeed()?;
+    apply(cluster, &pod)?;
+    wait_until_ready(cluster, "gpu")?;
     ensure!(
         nodes()? == "projectb system",
         "only the node that is needed came"
@@ -429,16 +510,8 @@ fn start_web_pods_on_what_is_there(cluster: &Cluster) -> anyhow::Result<()> {
     let image = cluster.load_web_image()?;
     let mut pod = web_pod(image, "system");
     pod["metadata"]["name"] = json!("left");
-    cluster
-        .kubectl()
-        .arguments(["apply", "--filename=-"])
-        .input(pod.to_string())
-        .succeed()?;
-    cluster
-        .kubectl()
-        .arguments(["wait", "pod/left", "--for=condition=Ready", "--timeout=60s"])
-        .limit(LIMIT)
-        .succeed()
+    apply(cluster, &pod)?;
+    wait_until_ready(cluster, "left")
 }
 
 fn killed_harness(_world: &mut World) -> anyhow::Result<()> {

@@ -57,8 +57,14 @@ fn check(args: &CheckArgs, session: &Session) -> Result<(), Failure> {
             let workloads = u64::try_from(file.workloads.len()).unwrap_or(u64::MAX);
             let pools = u64::try_from(file.pools.len()).unwrap_or(u64::MAX);
             let body = json!({
-                "file": name, "valid": true, "workloads": workloads, "pools": pools, "problems": []
+                "file": name, "valid": true, "workloads": workloads, "pools": pools, "problems": [],
+                "warnings": file.warnings.iter().map(body).collect::<Vec<_>>()
             });
+            if matches!(output.format(), Format::Table | Format::Wide) {
+                for warning in &file.warnings {
+                    tell(&line(&name, "warning: ", warning));
+                }
+            }
             output.body(&body, Place::Alone, |_| {
                 format!(
                     "{name}: valid, {} on {}",
@@ -71,13 +77,13 @@ fn check(args: &CheckArgs, session: &Session) -> Result<(), Failure> {
             match output.format() {
                 Format::Table | Format::Wide => {
                     for problem in &problems {
-                        tell(&line(&name, problem));
+                        tell(&line(&name, "", problem));
                     }
                 }
                 Format::Json | Format::Yaml => {
                     let body = json!({
                         "file": name, "valid": false,
-                        "problems": problems.iter().map(body).collect::<Vec<_>>()
+                        "problems": problems.iter().map(body).collect::<Vec<_>>(), "warnings": []
                     });
                     output.body(&body, Place::Alone, |_| String::new())?;
                 }
@@ -98,15 +104,15 @@ fn check(args: &CheckArgs, session: &Session) -> Result<(), Failure> {
     }
 }
 
-/// `FILE:LINE:COLUMN: FIELD: what is wrong`, which editors know how to jump to.
-fn line(file: &str, problem: &Problem) -> String {
+/// `FILE:LINE:COLUMN: [warning: ]FIELD: what is wrong`, which editors know how to jump to.
+fn line(file: &str, severity: &str, problem: &Problem) -> String {
     let place = if problem.line == 0 {
         String::new()
     } else {
         format!("{}:{}:", problem.line, problem.column)
     };
     words::clean(&format!(
-        "{file}:{place} {}: {}",
+        "{file}:{place} {severity}{}: {}",
         problem.field, problem.message
     ))
 }

@@ -51,10 +51,11 @@ pub(crate) async fn run(args: &GatewayArgs) -> ExitCode {
         log_level: args.log_level.clone(),
         ..ServeArgs::default()
     };
-    let config = match ServeConfig::resolve(&serve_args, &Home::of_cluster_role()) {
-        Ok(config) => config,
-        Err(error) => return serve::refuse_settings(&error, hint),
-    };
+    let config =
+        match ServeConfig::resolve(&serve_args, &Home::from_environment().of_cluster_role()) {
+            Ok(config) => config,
+            Err(error) => return serve::refuse_settings(&error, hint),
+        };
     let kube = match kube_settings(&args.kube, Rights::ScaleOnly) {
         Ok(kube) => kube,
         Err(error) => return serve::refuse_settings(&error, hint),

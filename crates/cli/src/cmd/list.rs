@@ -194,7 +194,14 @@ async fn hint_namespace(client: &Client, namespace: &Namespace, session: &Sessio
 
 /// Workloads as a table.
 pub(crate) fn table(items: &[WorkloadItem], now: Timestamp, detail: Detail) -> Table {
-    let mut headings = vec!["NAMESPACE", "NAME", "STATUS", "REPLICAS", "SINCE", "NOTE"];
+    let mut headings = vec![
+        "NAMESPACE",
+        "NAME",
+        "STATUS",
+        "REPLICAS",
+        "LAST SCALED",
+        "NOTE",
+    ];
     if detail == Detail::Wide {
         headings = vec![
             "NAMESPACE",
@@ -202,7 +209,7 @@ pub(crate) fn table(items: &[WorkloadItem], now: Timestamp, detail: Detail) -> T
             "STATUS",
             "REPLICAS",
             "REMEMBERED",
-            "SINCE",
+            "LAST SCALED",
             "POOL",
             "IDLE AFTER",
             "HOSTS",
@@ -212,7 +219,7 @@ pub(crate) fn table(items: &[WorkloadItem], now: Timestamp, detail: Detail) -> T
     }
     let mut table = Table::new(headings);
     for item in items {
-        let since = item
+        let scaled = item
             .last_scale_time
             .map(|time| words::span(words::between(time.0, now)));
         let mut row = vec![
@@ -226,7 +233,7 @@ pub(crate) fn table(items: &[WorkloadItem], now: Timestamp, detail: Detail) -> T
                 item.remembered_replicas.map(|count| count.to_string()),
             ));
         }
-        row.push(Cell::or_dash(since));
+        row.push(Cell::or_dash(scaled));
         if detail == Detail::Wide {
             row.push(Cell::or_dash(item.pool.as_deref().map(words::clean)));
             row.push(Cell::or_dash(item.idle_after_seconds.map(|seconds| {
@@ -322,10 +329,10 @@ mod tests {
         };
         assert_eq!(
             shown(&[sample_item(), asleep], Detail::Normal),
-            "NAMESPACE   NAME           STATUS     REPLICAS   SINCE   NOTE\n\
-             project-b   sample-app-b   scaling    0/1        3m12s   waking: waiting-for-node, 4.2 s left; \
+            "NAMESPACE   NAME           STATUS     REPLICAS   LAST SCALED   NOTE\n\
+             project-b   sample-app-b   scaling    0/1        3m12s         waking: waiting-for-node, 4.2 s left; \
              waiting for a node of pool gpu\n\
-             project-b   凪             inactive   0/0        -       wakes in 10m\n"
+             project-b   凪             inactive   0/0        -             wakes in 10m\n"
         );
     }
 

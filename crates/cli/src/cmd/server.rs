@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser};
+use clap::Args;
 use nagi_kube::{KubeSettings, Rights, Source};
 
 use crate::commands::{Cli, Command};
@@ -30,7 +30,7 @@ pub(crate) struct ServerArgs {
 
 /// Runs it with settings from the environment only.
 pub(crate) async fn run_from_environment() -> ExitCode {
-    match Cli::try_parse_from(["nagi", "server"]).map(|cli| cli.command) {
+    match Cli::read(["nagi", "server"]).map(|cli| cli.command) {
         Ok(Some(Command::Server(arguments))) => run(&arguments).await,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => serve::fail(&error, None),
@@ -40,10 +40,11 @@ pub(crate) async fn run_from_environment() -> ExitCode {
 /// Serves until a signal.
 pub(crate) async fn run(args: &ServerArgs) -> ExitCode {
     let hint = "see `nagi server --help` for every setting";
-    let config = match ServeConfig::resolve(&args.serve, &Home::of_cluster_role()) {
-        Ok(config) => config,
-        Err(error) => return serve::refuse_settings(&error, hint),
-    };
+    let config =
+        match ServeConfig::resolve(&args.serve, &Home::from_environment().of_cluster_role()) {
+            Ok(config) => config,
+            Err(error) => return serve::refuse_settings(&error, hint),
+        };
     let settings = match kube_settings(&args.kube, Rights::Full) {
         Ok(settings) => settings,
         Err(error) => return serve::refuse_settings(&error, hint),

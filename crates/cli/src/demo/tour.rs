@@ -1,5 +1,8 @@
 //! The tour of the demo: does what a person would do, through the same doors, and tells what happens.
 //!
+//! It waits for events and looks at the status when one comes, so that the log of the demo tells of the demo and not of
+//! somebody who asks all the time.
+//!
 //! Every step states what it expects and fails with what it saw instead, so that the demo without a terminal is a
 //! test of the whole. Nothing here looks inside the process: it speaks REST and plain HTTP only.
 
@@ -9,19 +12,21 @@ use std::time::Duration;
 
 use jiff::{Timestamp, Unit};
 use nagi_api::{PoolItem, ScaleToZeroRequest, WakeRequest, WorkloadItem};
-use nagi_client::{Client, ClientError, DryRun};
+use nagi_client::{Client, ClientError, DryRun, EventFollower, Followed, ServerEvent};
 use nagi_core::id::{Name, Namespace, WorkloadId};
 use nagi_core::wake::Stage;
 use nagi_ports::Clock;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How long a step may take. The slowest one boots a node for 5 s and loads a model for 2 s.
 const STEP_MAX: Duration = Duration::from_mins(1);
-/// How often the tour looks while it waits.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often the tour looks at nodes, of which no event tells.
+const NODES_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks at a workload of which no event came: what a stream that broke has missed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Largest answer read from a sample app.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// How far ahead the tour schedules a wake.
@@ -61,6 +66,7 @@ pub(crate) enum TourError {
 /// The tour and what it needs.
 pub(crate) struct Tour<'a, W> {
     pub(crate) client: Client,
+    pub(crate) events: EventFollower,
     pub(crate) gateway: SocketAddr,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) out: W,
@@ -197,7 +203,7 @@ impl<W: Write> Tour<'_, W> {
                 break;
             }
             self.expect(Instant::now() < deadline, "active", &describe(&now))?;
-            sleep(LOOK_EVERY).await;
+            self.news(model).await?;
         }
         self.say("A node of pool gpu booted, the model is loaded, it serves.")?;
         let ready = self
@@ -314,8 +320,27 @@ impl<W: Write> Tour<'_, W> {
             })
     }
 
+    /// Waits until something happened to this workload, or it is time to look anyway.
+    async fn news(&mut self, id: &WorkloadId) -> Result<(), TourError> {
+        let look = Instant::now() + LOOK_EVERY;
+        while let Ok(next) = timeout_at(look, self.events.next()).await {
+            let next = next.map_err(|source| TourError::Api {
+                step: self.step,
+                source,
+            })?;
+            match next {
+                Followed::Event(ServerEvent::Event { event, .. })
+                    if event.name != id.name.as_str() => {}
+                Followed::Event(_) => return Ok(()),
+                // It is followed again; the clock looks meanwhile.
+                Followed::Lost { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
     async fn until(
-        &self,
+        &mut self,
         id: &WorkloadId,
         expected: &str,
         holds: impl Fn(&WorkloadItem) -> bool,
@@ -331,7 +356,7 @@ impl<W: Write> Tour<'_, W> {
                 &format!("{id} to be {expected}"),
                 &describe(&now),
             )?;
-            sleep(LOOK_EVERY).await;
+            self.news(id).await?;
         }
     }
 
@@ -352,7 +377,7 @@ impl<W: Write> Tour<'_, W> {
                 &format!("pool {name} to have {expected}"),
                 "nodes",
             )?;
-            sleep(LOOK_EVERY).await;
+            sleep(NODES_EVERY).await;
         }
     }
 

@@ -107,6 +107,16 @@ pub(crate) const HOLD_SECONDS: Setting = Setting {
     env: "NAGI_HOLD_SECONDS",
 };
 
+/// Variables that say something when they are set to nothing: `API_KEY` switches authentication off (K-14). The others
+/// protect, and one that was left empty by mistake must not open a door: it is refused.
+pub(crate) const EMPTY_IS_SAID: [&str; 5] = [
+    API_KEY.env,
+    API_KEY_FILE.env,
+    KEYS_FILE.env,
+    REQUIRE_AUTH.env,
+    ALLOWED_NAMESPACES.env,
+];
+
 /// The settings of `nagi all` and `nagi demo`, as text.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Server")]
@@ -123,7 +133,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = METRICS_LISTEN.env, value_name = "ADDRESS:PORT")]
     pub(crate) metrics_listen: Option<String>,
 
-    /// Address of the gateway, through which the workloads are reached [default: 127.0.0.1:8000]
+    /// Address of the gateway, through which the workloads are reached [default: 127.0.0.1:8000; in a pod 0.0.0.0:8000]
     #[arg(long, env = GATEWAY_LISTEN.env, value_name = "ADDRESS:PORT")]
     pub(crate) gateway_listen: Option<String>,
 
@@ -136,7 +146,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = LOG_LEVEL.env, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
 
-    /// File that the JSON log is appended to [default: standard output]
+    /// File that the JSON log is appended to; opened anew on SIGHUP [default: standard output]
     #[arg(long, env = LOG_FILE.env, value_name = "FILE")]
     pub(crate) log_file: Option<String>,
 
@@ -246,7 +256,7 @@ impl Setting {
     where
         T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy,
     {
-        let Some(text) = given(text) else {
+        let Some(text) = text else {
             return Ok(default);
         };
         match text.trim().parse::<T>() {
@@ -258,7 +268,7 @@ impl Setting {
     }
 
     fn address(self, text: Option<&str>, default: SocketAddr) -> Result<SocketAddr, ConfigError> {
-        let Some(text) = given(text) else {
+        let Some(text) = text else {
             return Ok(default);
         };
         text.trim().parse().map_err(|_| {
@@ -269,18 +279,22 @@ impl Setting {
         })
     }
 
+    fn path(self, text: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
+        match text {
+            Some(text) if text.trim().is_empty() => {
+                Err(self.refuse("must name a file, or not be set at all", text))
+            }
+            text => Ok(text.map(PathBuf::from)),
+        }
+    }
+
     fn flag(self, text: Option<&str>) -> Result<bool, ConfigError> {
         match text.map(str::trim) {
-            None | Some("" | "false" | "0" | "no") => Ok(false),
+            None | Some("false" | "0" | "no") => Ok(false),
             Some("true" | "1" | "yes") => Ok(true),
             Some(other) => Err(self.refuse("must be true or false", other)),
         }
     }
-}
-
-/// An empty variable is one that is not set (all but `API_KEY`, where empty means "off").
-fn given(text: Option<&str>) -> Option<&str> {
-    text.filter(|text| !text.trim().is_empty())
 }
 
 /// Every setting that cannot be used, so that a person mends them in one go.
@@ -333,16 +347,25 @@ impl ServeConfig {
         let listen = address(LISTEN, &args.listen, port);
         let metrics_listen = address(METRICS_LISTEN, &args.metrics_listen, METRICS_PORT);
         let gateway_listen = address(GATEWAY_LISTEN, &args.gateway_listen, GATEWAY_PORT);
-        let path = |text: &Option<String>| given(text.as_deref()).map(PathBuf::from);
-        let state_dir = path(&args.state_dir)
-            .or_else(|| home.state_dir())
-            .ok_or_else(|| {
+        let mut path = |setting: Setting, text: &Option<String>| {
+            wrong.note(setting.path(text.as_deref()), None)
+        };
+        let log_file = path(LOG_FILE, &args.log_file);
+        let api_key_file = path(API_KEY_FILE, &args.api_key_file);
+        let keys_file = path(KEYS_FILE, &args.keys_file);
+        let state_dir = STATE_DIR.path(args.state_dir.as_deref()).and_then(|given| {
+            given.or_else(|| home.state_dir()).ok_or_else(|| {
                 STATE_DIR.refuse("must be given, because no home directory is known", "")
-            });
-        let level = given(args.log_level.as_deref()).map_or(Ok(LevelFilter::default()), |text| {
-            let refuse = |_| LOG_LEVEL.refuse("must be debug, info, warn, error or fatal", text);
-            text.parse().map_err(refuse)
+            })
         });
+        let level = args
+            .log_level
+            .as_deref()
+            .map_or(Ok(LevelFilter::default()), |text| {
+                let refuse =
+                    |_| LOG_LEVEL.refuse("must be debug, info, warn, error or fatal", text);
+                text.parse().map_err(refuse)
+            });
         let hold = HOLD_SECONDS.number(
             args.hold_seconds.as_deref(),
             HOLD_DEFAULT.as_secs(),
@@ -355,10 +378,10 @@ impl ServeConfig {
             gateway_listen,
             state_dir: wrong.note(state_dir, PathBuf::new()),
             log_level: wrong.note(level, LevelFilter::default()),
-            log_file: path(&args.log_file),
+            log_file,
             api_key: args.api_key.clone(),
-            api_key_file: path(&args.api_key_file),
-            keys_file: path(&args.keys_file),
+            api_key_file,
+            keys_file,
             require_auth: wrong.note(REQUIRE_AUTH.flag(args.require_auth.as_deref()), false),
             rails: rails(args, wrong),
             rate_limit: rate_limit(args, wrong),
@@ -388,10 +411,16 @@ fn rails(args: &ServeArgs, wrong: &mut ConfigErrors) -> Guardrails {
         1,
         10_000,
     );
-    let allowed = match list(args.allowed_namespaces.as_deref()) {
-        names if names.is_empty() => Ok(None),
-        names => namespaces(ALLOWED_NAMESPACES, names).map(Some),
-    };
+    let allowed = args.allowed_namespaces.as_deref().map(|text| {
+        let names = list(Some(text));
+        if names.is_empty() {
+            // A list that allows nothing is more likely a mistake than a wish, and must not become "all".
+            let rule = "must name at least one namespace, or not be set at all";
+            return Err(ALLOWED_NAMESPACES.refuse(rule, text));
+        }
+        namespaces(ALLOWED_NAMESPACES, names)
+    });
+    let allowed = allowed.transpose();
     Guardrails {
         replicas_max: Replicas(wrong.note(most, REPLICAS_MAX_DEFAULT)),
         allowed: wrong.note(allowed, None),
@@ -467,21 +496,15 @@ impl Home {
             state: absolute("XDG_STATE_HOME"),
             directory: absolute("HOME"),
             name: "nagi",
-            in_pod: false,
+            in_pod: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
         }
     }
 
     /// The same for a role of the cluster. Its state is there: a pod without a home directory is no error.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the composition root reads the environment"
-    )]
-    pub(crate) fn of_cluster_role() -> Self {
-        let home = Self::from_environment();
+    pub(crate) fn of_cluster_role(self) -> Self {
         Self {
-            directory: home.directory.or_else(|| Some(PathBuf::from("/"))),
-            in_pod: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
-            ..home
+            directory: self.directory.or_else(|| Some(PathBuf::from("/"))),
+            ..self
         }
     }
 

@@ -59,6 +59,26 @@ fn a_good_workload_file_is_valid() {
         .prints("valid, 1 workload on 1 pool");
 }
 
+// DESIGN §5: what no request can wake is allowed, and told to the author.
+#[test]
+fn a_workload_that_nothing_can_wake_is_valid_with_a_warning() {
+    let asleep = GOOD.replace(" }", ", replicas: 0 }");
+    let (_directory, path) = write(&asleep);
+    call(&["config", "check", &path])
+        .run()
+        .exits(0)
+        .prints("valid, 1 workload on 1 pool")
+        .says(&format!("{path}:2:70: warning: workloads[0].replicas: "))
+        .says("neither a request nor a schedule nor `nagi wake` wakes it")
+        .says("add `awake_replicas: 1`");
+    let json = call(&["config", "check", &path, "--output", "json"])
+        .run()
+        .exits(0)
+        .json();
+    assert_eq!(json["valid"], true);
+    assert_eq!(json["warnings"][0]["field"], "workloads[0].replicas");
+}
+
 #[test]
 fn the_schema_accepts_what_the_check_accepts() {
     let schema = nagi("config schema").run().exits(0).json();

@@ -5,6 +5,48 @@ use std::net::TcpListener;
 use crate::fake::{Answers, Fake};
 use crate::run::{call, nagi};
 
+// By convention a variable that is set to nothing is not set …
+#[test]
+fn a_variable_set_to_nothing_counts_as_not_set() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().display().to_string();
+    let mut arguments = vec![
+        "all",
+        "--workloads",
+        "/nonexistent.yaml",
+        "--state-dir",
+        &state,
+    ];
+    for listen in ["--listen", "--metrics-listen", "--gateway-listen"] {
+        arguments.extend([listen, "127.0.0.1:0"]);
+    }
+    let mut nothing = call(&arguments);
+    for name in [
+        "NAGI_ON_EXIT",
+        "NAGI_SERVER",
+        "NAGI_KEY",
+        "LOG_LEVEL",
+        "NAGI_RATE_LIMIT",
+    ] {
+        nothing = nothing.env(name, "");
+    }
+    // It comes as far as the file, which is not there.
+    nothing.run().exits(1).prints("cannot read workload file");
+}
+
+// … but for those that protect: left empty by mistake, they must not open a door. K-14
+#[test]
+fn a_variable_that_protects_may_not_be_set_to_nothing() {
+    for name in [
+        "API_KEY_FILE",
+        "NAGI_KEYS_FILE",
+        "NAGI_REQUIRE_AUTH",
+        "NAGI_ALLOWED_NAMESPACES",
+    ] {
+        nagi("server").env(name, "").run().exits(2).prints(name);
+    }
+}
+
 // Every one of these must not reach the server.
 #[test]
 fn wrong_command_lines_are_refused_before_anything_is_sent() {

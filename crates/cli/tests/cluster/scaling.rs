@@ -123,6 +123,16 @@ async fn refusals_say_whose_they_are() {
         );
         double.lift(fault);
     }
+    // A-020: somebody else writes for ever.
+    let storm = double.inject(Fault::status(409).on(http::Method::PATCH));
+    let refused = server
+        .post(&format!("{BASE}/scale-to-zero"), r#"{"reason": "x"}"#)
+        .await;
+    assert_eq!(
+        (refused.status, &refused.body["message"]),
+        (500, &json!("Failed to scale deployment"))
+    );
+    double.lift(storm);
     // A-164: two conflicts are decided anew and then succeed.
     double.inject(Fault::status(409).on(http::Method::PATCH).times(2));
     let done = server

@@ -11,6 +11,7 @@
 )]
 
 mod faults;
+mod hangup;
 mod http;
 mod kill;
 mod machine;

@@ -255,3 +255,26 @@ async fn a_lost_answer_is_a_timeout_and_the_next_read_tells_what_happened() {
         Some(2)
     );
 }
+
+#[tokio::test]
+async fn a_storm_of_refusals_for_load_is_sat_out() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    let busy = Effect::Status {
+        code: 429,
+        retry_after: Some(1),
+    };
+    double.inject(Fault::always(busy).times(40));
+    let lab = Lab::on(double, Rights::Full);
+    lab.synced().await;
+    let before = lab.sees("the workload", |w| w.desired.0 == 2).await;
+    let conflicts = lab
+        .double
+        .inject(Fault::status(409).on(http::Method::PATCH));
+    for _ in 0..20 {
+        let stormed = lab.engine.write(&before, sleep(&before)).await;
+        assert_eq!(stormed.unwrap_err(), PortError::Conflict);
+    }
+    lab.double.lift(conflicts);
+    lab.engine.write(&before, sleep(&before)).await.unwrap();
+}

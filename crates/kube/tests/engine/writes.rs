@@ -181,3 +181,38 @@ async fn a_gateway_may_wake_and_write_nothing_else() {
     assert!(matches!(refused, PortError::Refused(_)), "{refused}");
     assert_eq!(lab.patches().len(), 0);
 }
+
+// Issue 4 item 2: priority for wakes over sleeps over status
+#[tokio::test]
+async fn a_wake_waits_for_no_sleep_however_many_hang() {
+    let lab = Lab::new().await;
+    let before = lab.get().await;
+    let asleep = lab.engine.write(&before, sleep(&before)).await.unwrap();
+    for n in 0..40 {
+        let name = format!("app-{n}");
+        lab.double
+            .put(nagi_kube_double::objects::deployment("project-a", &name, 1));
+    }
+    let hang = Fault::always(nagi_kube_double::Effect::Hang).on(http::Method::PATCH);
+    lab.double.inject(hang.at("/deployments/app-"));
+    lab.double.forget_requests();
+    let mut sleeps = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let (engine, id) = (lab.engine.clone(), crate::lab::named(&format!("app-{n}")));
+        sleeps.spawn(async move {
+            let before = engine.get(&id, Read::Cached).await.unwrap();
+            engine.write(&before, sleep(&before)).await
+        });
+    }
+    crate::lab::eventually("sleeps under way", async || lab.patches().len() == 24).await;
+    let awake = lab.engine.write(&asleep, wake(&asleep, 2)).await.unwrap();
+    assert_eq!(awake.desired.0, 2);
+    // The others wait for their turn and are told so; none was sent in between.
+    let ended = sleeps.join_all().await;
+    assert!(
+        ended
+            .iter()
+            .all(|end| end.as_ref().is_err_and(PortError::is_retryable)),
+        "{ended:?}"
+    );
+}

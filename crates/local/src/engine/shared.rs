@@ -211,6 +211,9 @@ impl Shared {
     /// # Errors
     /// [`StoreError`] of the first workload that could not be read or written.
     pub(crate) fn put_in_force(&self, file: WorkloadFile) -> Result<Reloaded, StoreError> {
+        for warning in &file.warnings {
+            tracing::warn!(reason = %warning, "Workload file holds what is hardly meant");
+        }
         let mut reloaded = Reloaded::default();
         let gone: Vec<WorkloadId> = {
             let mut inner = self.lock();

@@ -106,7 +106,8 @@ pub(super) struct Workload {
     /// What one replica takes of a node. Default: nothing.
     #[schemars(with = "Option<Resources>")]
     pub(super) resources: Option<Spanned<Resources>>,
-    /// Replicas when the workload is seen for the first time: 0 to 100. Default 1.
+    /// Replicas when the workload is seen for the first time: 0 to 100. Default 1. With 0, give `awake_replicas` too: it says
+    /// to how many a wake goes before anybody has named a count.
     #[schemars(with = "Option<u32>", range(max = 100))]
     pub(super) replicas: Option<Text>,
     /// Replicas after a wake that names no other count: 1 to 100. Default: the remembered count.

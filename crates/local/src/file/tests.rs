@@ -144,7 +144,7 @@ fn every_wrong_value_says_line_column_field_and_what_is_allowed() {
             "bot: 5s",
             (6, 5),
             "pools[1].bot",
-            "unknown field `bot`, expected one of",
+            "unknown field; allowed: name, boot, release_after",
         ),
         (
             "max_nodes: 3",
@@ -314,10 +314,10 @@ fn messages_speak_to_people_who_write_the_file() {
     let said = |text: &str| parse(text).unwrap_err()[0].message.clone();
     assert_eq!(said(""), "the file is empty: it needs `workloads:`");
     assert_eq!(said("# only a comment\n"), said(""));
-    assert_eq!(said("workloads: 1"), "must be a list");
+    assert_eq!(said("workloads: 1"), "must be a list: `- …`");
     assert_eq!(
         said("workloads:\n- {namespace: a, name: b, command: x}"),
-        "must be a list"
+        "must be a list: `- …`"
     );
     assert_eq!(
         said("workloads:\n- {namespace: a, name: b, name: c, command: [x]}"),
@@ -332,6 +332,38 @@ fn messages_speak_to_people_who_write_the_file() {
         said(asks),
         "asks for 4 processors; allowed: at most the 1.5 processors of a node of pool p"
     );
+}
+
+// DESIGN §5, "wake to how many": warned where nobody knows, and nowhere else.
+#[test]
+fn a_workload_that_nobody_knows_how_to_wake_is_read_with_a_warning() {
+    let (none, all) = ("before a scale-up", "neither a request");
+    let rows = [
+        ("replicas: 0", Some(all)),
+        (
+            "replicas: 0, idle_after: 5m",
+            Some("a request wakes it to 1"),
+        ),
+        ("replicas: 0, awake_replicas: 2", None),
+        ("replicas: 1", None),
+        ("idle_after: 5m", None),
+    ];
+    for (given, part) in rows {
+        let text = format!("workloads:\n- {{namespace: a, name: b, command: [x], {given}}}\n");
+        let file = parse(&text).unwrap();
+        let Some(part) = part else {
+            assert_eq!(file.warnings, [], "{given}");
+            continue;
+        };
+        let [warning] = file.warnings.as_slice() else {
+            panic!("{given}: {:?}", file.warnings)
+        };
+        assert_eq!((warning.line, warning.column), (2, 51), "{warning}");
+        assert_eq!(warning.field, "workloads[0].replicas");
+        for part in [part, none, "awake_replicas: 1"] {
+            assert!(warning.message.contains(part), "{warning}");
+        }
+    }
 }
 
 #[test]

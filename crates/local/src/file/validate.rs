@@ -53,6 +53,7 @@ const GRACE_DEFAULT: Duration = Duration::from_secs(10);
 struct Checker<'a> {
     directory: &'a Path,
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
 }
 
 /// Turns the document into the file it describes.
@@ -66,6 +67,7 @@ pub(super) fn file(
     let mut checker = Checker {
         directory,
         problems: Vec::new(),
+        warnings: Vec::new(),
     };
     if document.pools.len() > POOLS_MAX {
         checker.limit(document.pools.get(POOLS_MAX), "pools", POOLS_MAX);
@@ -79,25 +81,51 @@ pub(super) fn file(
     }
     let pools = checker.pools(document.pools);
     let workloads = checker.workloads(document.workloads, &pools);
-    let mut problems = checker.problems;
-    if problems.is_empty() {
-        return Ok(WorkloadFile { pools, workloads });
+    if checker.problems.is_empty() {
+        return Ok(WorkloadFile {
+            pools,
+            workloads,
+            warnings: in_order(checker.warnings),
+        });
     }
+    Err(in_order(checker.problems))
+}
+
+fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.sort_by_key(|problem| (problem.line, problem.column));
     problems.truncate(PROBLEMS_MAX);
-    Err(problems)
+    problems
+}
+
+fn problem(at: Location, field: impl Into<String>, message: impl Into<String>) -> Problem {
+    Problem {
+        line: at.line(),
+        column: at.column(),
+        field: field.into(),
+        message: message.into(),
+    }
 }
 
 // === impl Checker ===
 
 impl Checker<'_> {
     fn report(&mut self, at: Location, field: impl Into<String>, message: impl Into<String>) {
-        self.problems.push(Problem {
-            line: at.line(),
-            column: at.column(),
-            field: field.into(),
-            message: message.into(),
-        });
+        self.problems.push(problem(at, field, message));
+    }
+
+    /// Nobody knows to how many replicas it wakes before its first scale-up (DESIGN §5); that is seldom meant.
+    fn warn_of_no_wake_count(&mut self, at: Location, path: &str, idle_after: Option<Duration>) {
+        let today = if idle_after.is_some() {
+            "a request wakes it to 1, but a schedule and `nagi wake` do not wake it"
+        } else {
+            "neither a request nor a schedule nor `nagi wake` wakes it"
+        };
+        let message = format!(
+            "0 without awake_replicas: {today} before a scale-up has named a count; \
+             next step: add `awake_replicas: 1`, or as many as it needs"
+        );
+        self.warnings
+            .push(problem(at, format!("{path}.replicas"), message));
     }
 
     fn limit<T>(&mut self, first_too_many: Option<&Spanned<T>>, field: &str, max: usize) {
@@ -300,6 +328,12 @@ impl Checker<'_> {
             format!("{path}.idle_after"),
             IDLE_MIN..=IDLE_MAX,
         );
+        if let Some(declared) = &given.replicas
+            && replicas == 0
+            && given.awake_replicas.is_none()
+        {
+            self.warn_of_no_wake_count(declared.referenced, path, idle_after);
+        }
         let stop_grace = self
             .duration(
                 given.stop_grace.as_ref(),

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::attempt::Attempt;
 use crate::engine::facts::ReplicaFacts;
+use crate::engine::shared::Description;
 use crate::shim::record::Launch;
 use crate::world::{Occupant, Place, ReplicaId};
 
@@ -59,6 +60,19 @@ pub(super) struct Running {
     pub(super) ready: bool,
     /// The order to stop, with the grace period.
     pub(super) stop: watch::Sender<Option<Duration>>,
+}
+
+// === impl Running ===
+
+impl Running {
+    /// How long it may take to stop: as the file states it now. A workload that is no longer described keeps the grace it
+    /// was started with.
+    pub(super) fn grace(&self, description: Option<&Description>) -> Duration {
+        description.map_or(
+            Duration::from_millis(self.launch.stop_grace_ms),
+            |described| described.spec.stop_grace,
+        )
+    }
 }
 
 // === impl Replica ===

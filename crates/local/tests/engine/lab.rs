@@ -128,7 +128,12 @@ impl Lab {
 
     /// Ends in order.
     pub(crate) async fn end(self) -> Place {
-        let report = self.supervisor.run_until(async {}, PATIENCE).await.unwrap();
+        self.end_within(PATIENCE).await
+    }
+
+    /// Ends in order, and takes no longer.
+    pub(crate) async fn end_within(self, time: Duration) -> Place {
+        let report = self.supervisor.run_until(async {}, time).await.unwrap();
         assert_eq!(
             (report.cut.len(), report.failed.len()),
             (0, 0),

@@ -259,7 +259,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Rows, String> {
         with_snippet: false,
     };
     let document: Document =
-        serde_saphyr::from_str_with_options(text, options).map_err(|e| e.to_string())?;
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| misread(&error))?;
     if document.version != VERSION {
         return Err(format!(
             "version {} is not known, this program reads {VERSION}",
@@ -279,6 +279,31 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Rows, String> {
         }
     }
     Ok(rows)
+}
+
+/// What is wrong with the form of the file, and where. The library's words are not for those who keep keys, and content of
+/// the file is not for a log.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "an enum of the library with sixty variants; `nagi key` writes the file, so that few matter"
+)]
+fn misread(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error as E;
+    let error = error.without_snippet();
+    let what = match error {
+        // Of `Time`.
+        E::Message { msg, .. } => msg.clone(),
+        E::SerdeUnknownField { expected, .. } => {
+            format!("an unknown field; allowed: {}", expected.join(", "))
+        }
+        E::SerdeMissingField { field, .. } => format!("the field {field} is missing"),
+        E::DuplicateMappingKey { .. } => "a field stands twice".to_owned(),
+        _ => "not what `nagi key create` writes: `version: 1`, and a list of `keys`".to_owned(),
+    };
+    match error.location() {
+        Some(at) => format!("line {}, column {}: {what}", at.line(), at.column()),
+        None => what,
+    }
 }
 
 fn check(row: &Row) -> Result<(KeyEntry, Digest), String> {

@@ -236,15 +236,40 @@ fn a_malformed_file_is_refused_with_its_place_and_without_its_content() {
         String::new(),
         "[]".to_owned(),
         good.clone() + "\u{0}",
+        good.clone() + "\t- x",
+        "keys: 1\nversion: 1".to_owned(),
+        "keys: [".to_owned(),
+        "version: one\nkeys: []".to_owned(),
+        good.replace("role: viewer, ", ""),
+        good.replace("created: ", "created: x"),
         "a: &x [*x]".to_owned(),
     ]) {
         let reason = file::validate(text.as_bytes()).expect_err(&text);
+        // In words of whoever keeps the keys, not of the library that reads them.
+        for word in [
+            "expected", "EOF", "pars", "struct", "scalar", "sequence", "type", "invalid",
+        ] {
+            assert!(!reason.contains(word), "{text}: {reason}");
+        }
         assert!(
             !reason.contains("00112233") && !reason.contains("abababab"),
             "{reason}"
         );
     }
     assert!(file::validate(b"\xff").is_err());
+    for (from, to, said) in [
+        ("role: viewer, ", "", "line 3, column"),
+        ("role: viewer, ", "", "the field role is missing"),
+        (
+            "role:",
+            "rule: x, role:",
+            "an unknown field; allowed: id, role",
+        ),
+        ("2030-01-01T00:00:00Z", "soon", "RFC 3339"),
+    ] {
+        let reason = file::validate(good.replacen(from, to, 1).as_bytes()).unwrap_err();
+        assert!(reason.contains(said), "{reason}");
+    }
 }
 
 /// Follows the files for some seconds of paused time.

@@ -215,6 +215,53 @@ async fn a_request_with_two_lengths_is_never_carried_out() {
     assert!(w.workloads.writes().is_empty());
 }
 
+// R23, RFC 9112 §3.2: whatever stands in front may have read another host than we would.
+#[tokio::test(start_paused = true)]
+async fn a_request_without_exactly_one_host_is_400_in_the_envelope_and_never_carried_out() {
+    let w = world();
+    let order = r#"{"replicas":2,"reason":"x"}"#;
+    for (version, hosts, status) in [
+        ("1.1", "", 400),
+        ("1.1", "host: a\r\nhost: a\r\n", 400),
+        ("1.1", "host: a\r\nhost: b\r\n", 400),
+        ("1.1", "host: a/b\r\n", 400),
+        ("1.0", "host: a\r\nhost: b\r\n", 400),
+        // Probes of old load balancers.
+        ("1.0", "", 200),
+        ("1.1", "host: [::1]:8080\r\nconnection: close\r\n", 200),
+    ] {
+        let (mut client, _door) = client(&w).await;
+        let text = format!(
+            "POST {BASE}/scale-up HTTP/{version}\r\n{hosts}content-length: {}\r\n\r\n{order}",
+            order.len()
+        );
+        client.write_all(text.as_bytes()).await.unwrap();
+        // Refused ones end the connection by themselves.
+        let text = rest(&mut client).await;
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.split(' ').nth(1) == Some(&status.to_string()),
+            "{version} {hosts:?}: {text}"
+        );
+        let body: Value = serde_json::from_str(body).unwrap();
+        if status == 400 {
+            assert_eq!(body["status"], "error");
+            assert_eq!(body["message"], "Invalid Host header");
+            assert_eq!(body["field"], "Host");
+            assert!(body["hint"].is_string() && body["timestamp"].is_string());
+            assert!(w.workloads.writes().is_empty());
+        }
+    }
+    let lines = w.log_lines();
+    let refused = lines.iter().filter(|line| line["status"] == 400);
+    assert!(
+        refused
+            .clone()
+            .all(|line| line["path"] == format!("{BASE}/scale-up"))
+    );
+    assert_eq!(refused.count(), 5);
+}
+
 // R23: slower than 1 KiB/s after ten seconds.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_trickles_is_408_and_a_slow_one_is_served() {

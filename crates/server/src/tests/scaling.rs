@@ -466,6 +466,44 @@ async fn a_wake_starts_once_and_says_where_to_look() {
     assert_eq!(again.header("location"), "");
 }
 
+// whoever mistyped the namespace must not be sent to an empty list.
+#[tokio::test(start_paused = true)]
+async fn the_hint_of_a_404_leads_to_a_list_that_is_not_empty() {
+    let w = world();
+    for wrong in [
+        BASE.replace("project-a", "projct-a"),
+        BASE.replace("sample-app-a", "sampel-app-a"),
+    ] {
+        let answer = w.get(&format!("{wrong}/status")).send().await.expect(404);
+        let hint = answer.at("/hint");
+        let words = hint.as_str().unwrap().split([' ', ',']);
+        let path = words.skip_while(|word| *word != "GET").nth(1).unwrap();
+        let list = w.get(path).send().await.expect(200);
+        assert_eq!(list.at("/items/0/name"), "sample-app-a", "{hint}");
+    }
+}
+
+// R14, DESIGN §5
+#[tokio::test(start_paused = true)]
+async fn a_wake_answers_the_version_of_its_write_and_not_of_a_later_one() {
+    let w = with(0, 0, 0);
+    w.workloads.change(&app_a(), |facts| {
+        facts.intent.remembered = WakeCount::new(2);
+    });
+    let answer = w.post(&verb("wake"), "").send().await.expect(202);
+    let written = w.app_a().version.to_string();
+    assert_eq!(answer.at("/deployment/resource_version"), written.as_str());
+    // A replica starts: the flight has seen a later version.
+    w.workloads.change(&app_a(), |facts| {
+        facts.current.0 = 1;
+        facts.replicas = workload(APP_A, 2, 1, 0).replicas;
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let joined = w.post(&verb("wake"), "").send().await.expect(202);
+    assert_eq!(joined.at("/deployment/current_replicas"), 1);
+    assert_eq!(joined.at("/deployment/resource_version"), written.as_str());
+}
+
 // R14: a count in the call, and none at all.
 #[tokio::test(start_paused = true)]
 async fn a_wake_without_a_known_count_names_the_annotation() {

@@ -173,7 +173,7 @@ async fn two_hundred_mixed_calls_leave_the_last_accepted_change() {
     assert!(
         statuses
             .keys()
-            .all(|status| [200, 202, 404, 500].contains(status)),
+            .all(|status| [200, 202, 404, 503].contains(status)),
         "{statuses:?}"
     );
     let writes = api.world.workloads.writes();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::service::TowerToHyperService;
@@ -223,6 +223,8 @@ impl Asking<'_> {
             .body(Full::new(self.body))
             .unwrap();
         *request.headers_mut() = self.headers;
+        let host = HeaderValue::from_static("x");
+        request.headers_mut().entry(header::HOST).or_insert(host);
         let site = if self.path == nagi_api::routes::METRICS {
             &self.world.scraping
         } else {

@@ -1,7 +1,8 @@
 //! The way from the threads that log to the place that is written to.
 //!
 //! A bounded buffer and one writer thread stand between them, so that a slow or stopped reader of
-//! stdout never holds up a request. The writer makes one write call per line, at once. What does not
+//! stdout never holds up a request. The writer makes one write call per line: at once after a quiet
+//! time, otherwise within [`REST`], so that many lines cost one wake of its thread. What does not
 //! fit is dropped and counted, and when the reader is back a line says how many are missing.
 //! It deliberately never waits in `push`, and never retries a line whose write failed.
 
@@ -24,14 +25,28 @@ pub(crate) const QUEUE_BYTES_MAX: usize = 2 * 1024 * 1024;
 const LAST_WORDS_BYTES_MAX: usize = 64 * 1024;
 /// A buffer that grew beyond this in a burst is given back once it is empty.
 const BUFFER_BYTES_KEPT: usize = 64 * 1024;
+/// How long the writer rests after it wrote. Waking it for each line costs a request two switches of
+/// threads, a quarter of all that it takes; lines must appear within 100 ms.
+const REST: Duration = Duration::from_millis(5);
 /// Pause before a non-blocking stdout that is full is tried again. `std` has no poll; a millisecond
 /// costs nothing and keeps lines within the 100 ms in which they must appear.
 const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(1);
 /// How often that is tried before the line is dropped: about five seconds, then the queue moves on.
 const WOULD_BLOCK_TRIES: u32 = 5_000;
 
+/// Opens the place that is written to, anew.
+pub(crate) type Open = Box<dyn FnMut() -> io::Result<Box<dyn Write + Send>> + Send>;
+
 /// How many lines were lost. Clones share the count.
 pub type LinesDropped = Counter;
+
+/// What the writer does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Write,
+    Reopen,
+    End,
+}
 
 /// How much a line matters when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +65,7 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// There is something to write, or the queue was closed.
+    /// There is something to write, the place is to be opened anew, or the queue was closed.
     filled: Condvar,
     /// Something was written, or the writer ended.
     written: Condvar,
@@ -68,6 +83,8 @@ struct State {
     done_total: u64,
     /// Lines dropped since the last line that said so.
     unreported: u64,
+    /// The writer is to open its place anew before it writes on.
+    reopen: bool,
     writer: Writer,
 }
 
@@ -78,6 +95,8 @@ enum Writer {
     Busy,
     /// Sleeps and must be woken.
     Idle,
+    /// Has just written, and looks again soon without being woken.
+    Resting,
     /// Asked to end once everything is written.
     Closing,
     /// Gone: nothing will be written any more.
@@ -87,8 +106,8 @@ enum Writer {
 // === impl Queue ===
 
 impl Queue {
-    /// Starts the writer thread on `sink`.
-    pub(crate) fn start(sink: Box<dyn Write + Send>) -> io::Result<Self> {
+    /// Starts the writer thread on `sink`; `open` opens that place anew, where there is such a thing.
+    pub(crate) fn start(sink: Box<dyn Write + Send>, open: Option<Open>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             filled: Condvar::new(),
@@ -98,6 +117,7 @@ impl Queue {
         let writer = WriterThread {
             shared: Arc::clone(&shared),
             sink,
+            open,
             line_is_torn: false,
         };
         // The handle is not kept: `close` waits for the end with a limit, which `join` does not have,
@@ -124,7 +144,11 @@ impl Queue {
         }
         state.waiting.push_str(line);
         state.accepted_total += bytes(line.len());
-        let wake = state.writer == Writer::Idle;
+        let wake = match state.writer {
+            Writer::Idle => true,
+            Writer::Resting => urgency == Urgency::LastWords,
+            Writer::Busy | Writer::Closing | Writer::Ended => false,
+        };
         if wake {
             // Whoever comes next finds it busy and spares the system call.
             state.writer = Writer::Busy;
@@ -145,6 +169,10 @@ impl Queue {
         let begin = Instant::now();
         let mut state = self.shared.lock();
         let wanted = state.accepted_total;
+        if state.writer == Writer::Resting {
+            state.writer = Writer::Busy;
+            self.shared.filled.notify_one();
+        }
         while state.done_total < wanted && state.writer != Writer::Ended {
             let Some(rest) = limit.checked_sub(begin.elapsed()) else {
                 return false;
@@ -153,6 +181,17 @@ impl Queue {
             state = outcome.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.done_total >= wanted
+    }
+
+    /// Asks the writer to open its place anew; everything that is queued from now on goes there. Never waits for it.
+    pub(crate) fn reopen(&self) {
+        let mut state = self.shared.lock();
+        state.reopen = true;
+        if matches!(state.writer, Writer::Idle | Writer::Resting) {
+            state.writer = Writer::Busy;
+        }
+        drop(state);
+        self.shared.filled.notify_one();
     }
 
     /// Asks the writer to end once everything is written.
@@ -194,6 +233,7 @@ fn bytes(length: usize) -> u64 {
 struct WriterThread {
     shared: Arc<Shared>,
     sink: Box<dyn Write + Send>,
+    open: Option<Open>,
     /// The last line was written in part only: the next must begin on a new line.
     line_is_torn: bool,
 }
@@ -203,25 +243,56 @@ struct WriterThread {
 impl WriterThread {
     fn run(mut self) {
         let mut batch = String::new();
-        while self.take(&mut batch) {
+        loop {
+            match self.take(&mut batch) {
+                Next::Write => {}
+                Next::Reopen => {
+                    self.reopen();
+                    continue;
+                }
+                Next::End => return,
+            }
             for line in batch.split_inclusive('\n') {
                 let result = self.write_line(line);
                 self.done(line.len(), &result);
             }
             self.report_dropped();
+            self.rest();
         }
     }
 
-    /// Waits for lines and takes them all. False when the queue is closed and empty.
-    fn take(&self, batch: &mut String) -> bool {
+    /// Lets lines gather, until [`REST`] is over or somebody is in a hurry.
+    fn rest(&self) {
+        let mut state = self.shared.lock();
+        // Asked to end or to hurry meanwhile: nothing to wait for.
+        if state.writer != Writer::Busy || state.reopen {
+            return;
+        }
+        state.writer = Writer::Resting;
+        let resting = |state: &mut State| state.writer == Writer::Resting;
+        let rested = self.shared.filled.wait_timeout_while(state, REST, resting);
+        let mut state = rested.unwrap_or_else(PoisonError::into_inner).0;
+        if state.writer == Writer::Resting {
+            state.writer = Writer::Busy;
+        }
+    }
+
+    /// Waits for something to do. Lines are taken all at once, and not before a place that is to be opened anew.
+    fn take(&self, batch: &mut String) -> Next {
         batch.clear();
         if batch.capacity() > BUFFER_BYTES_KEPT {
             *batch = String::new();
         }
         let mut state = self.shared.lock();
-        while state.waiting.is_empty() {
+        loop {
+            if std::mem::take(&mut state.reopen) {
+                return Next::Reopen;
+            }
+            if !state.waiting.is_empty() {
+                break;
+            }
             if state.writer == Writer::Closing {
-                return false;
+                return Next::End;
             }
             state.writer = Writer::Idle;
             state = self
@@ -235,7 +306,28 @@ impl WriterThread {
         }
         std::mem::swap(&mut state.waiting, batch);
         state.writing_bytes = batch.len();
-        true
+        Next::Write
+    }
+
+    /// Goes on in the place opened anew. While that cannot be opened the old one serves, so that nothing is lost.
+    fn reopen(&mut self) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        match open() {
+            Ok(sink) => self.sink = sink,
+            Err(error) => {
+                let message =
+                    "Log file could not be opened again, the former one is still written to";
+                let buffer = String::with_capacity(LINE_BYTES_MAX);
+                let mut line = Line::begin(buffer, crate::log::now(), Level::Error, message);
+                line.text(field::ERROR, &error.to_string());
+                if self.write_line(&line.end()).is_err() {
+                    self.shared.lock().unreported += 1;
+                    self.shared.dropped.inc();
+                }
+            }
+        }
     }
 
     fn done(&self, length: usize, result: &io::Result<()>) {

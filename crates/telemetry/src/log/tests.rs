@@ -74,6 +74,99 @@ fn request(status: u16) -> RequestLine<'static> {
     }
 }
 
+/// The request ids of a log file, in its order.
+fn request_ids(path: &std::path::Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let id = |line: &str| -> String {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["request_id"].as_str().unwrap().to_owned()
+    };
+    text.lines().map(id).collect()
+}
+
+// rotation as logrotate does it, rename and then SIGHUP, loses no line and tears none.
+#[test]
+fn a_log_file_that_was_renamed_is_begun_anew_without_a_lost_line() {
+    const LINES: usize = 2_000;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("nagi.log");
+    let log = Log::start(LevelFilter::Info, Sink::File(path.clone())).unwrap();
+    let mut files = vec![];
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..2)
+            .map(|writer| {
+                let log = log.clone();
+                scope.spawn(move || {
+                    for number in 0..LINES {
+                        let request_id = &format!("{writer}-{number}");
+                        log.emit(&RequestLine {
+                            request_id,
+                            ..request(200)
+                        });
+                        // A burst that is faster than the disk would lose lines by itself.
+                        if number % 100 == 99 {
+                            assert!(log.flush(PATIENCE));
+                        }
+                    }
+                })
+            })
+            .collect();
+        while !writers
+            .iter()
+            .all(std::thread::ScopedJoinHandle::is_finished)
+        {
+            let old = directory.path().join(format!("nagi.log.{}", files.len()));
+            // Until the writer has opened it anew there is no file to rename.
+            if std::fs::rename(&path, &old).is_ok() {
+                files.push(old);
+                log.reopen();
+            }
+            std::thread::yield_now();
+        }
+    });
+    log.reopen();
+    log.emit(&request(200));
+    assert!(log.flush(PATIENCE));
+    assert!(files.len() > 1, "nothing was rotated");
+    assert_eq!(request_ids(&path).last().unwrap(), "0123");
+    files.push(path);
+    let mut seen: Vec<String> = files.iter().flat_map(|file| request_ids(file)).collect();
+    seen.sort();
+    let ids = (0..2).flat_map(|writer| (0..LINES).map(move |n| format!("{writer}-{n}")));
+    let mut expected: Vec<String> = ids.chain(["0123".to_owned()]).collect();
+    expected.sort();
+    assert_eq!(seen, expected);
+    assert_eq!(log.lines_dropped().get(), 0);
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_again_leaves_the_former_one_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("nagi.log");
+    let old = directory.path().join("nagi.log.1");
+    let log = Log::start(LevelFilter::Info, Sink::File(path.clone())).unwrap();
+    std::fs::rename(&path, &old).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    log.reopen();
+    log.emit(&request(200));
+    assert!(log.flush(PATIENCE));
+    let text = std::fs::read_to_string(&old).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert_eq!(lines[0]["level"], "error");
+    assert!(lines[0]["error"].is_string(), "{text}");
+    assert_eq!(lines[1]["request_id"], "0123");
+    // Once it can, it is.
+    std::fs::rename(&path, directory.path().join("in the way")).unwrap();
+    log.reopen();
+    log.emit(&request(200));
+    assert!(log.flush(PATIENCE));
+    assert_eq!(request_ids(&path), ["0123"]);
+}
+
 #[test]
 fn log_file_is_appended_to_and_made_when_missing() {
     let directory = tempfile::tempdir().unwrap();

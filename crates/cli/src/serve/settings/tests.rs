@@ -76,7 +76,7 @@ fn bad_ports_and_levels_are_refused_with_their_rule() {
 }
 
 #[test]
-fn every_wrong_setting_is_named_and_an_empty_one_is_not_set() {
+fn every_wrong_setting_is_named() {
     let error = resolve(|a| {
         a.port = Some("x".into());
         a.rate_limit = Some("-1".into());
@@ -86,14 +86,30 @@ fn every_wrong_setting_is_named_and_an_empty_one_is_not_set() {
     for name in ["PORT", "NAGI_RATE_LIMIT", "LOG_LEVEL"] {
         assert!(text.contains(name), "{text}");
     }
-    let config = resolve(|a| {
-        a.port = Some(String::new());
-        a.log_level = Some(" ".into());
-        a.api_key = Some(String::new());
-    });
-    let config = config.unwrap();
-    assert_eq!(config.listen.port(), API_PORT);
+    let config = resolve(|a| a.api_key = Some(String::new())).unwrap();
     assert_eq!(config.api_key.as_deref(), Some(""), "off, not unset (K-14)");
+}
+
+// K-14: what protects and was left empty by mistake must not open a door.
+#[test]
+fn a_setting_that_protects_may_not_be_empty() {
+    type Set = fn(&mut ServeArgs, String);
+    let empty: [(Set, &str); 4] = [
+        (|a, text| a.api_key_file = Some(text), API_KEY_FILE.env),
+        (|a, text| a.keys_file = Some(text), KEYS_FILE.env),
+        (|a, text| a.require_auth = Some(text), REQUIRE_AUTH.env),
+        (
+            |a, text| a.allowed_namespaces = Some(text),
+            ALLOWED_NAMESPACES.env,
+        ),
+    ];
+    for (set, name) in empty {
+        for text in ["", " "] {
+            let error = resolve(|a| set(a, text.to_owned())).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+    assert!(resolve(|a| a.allowed_namespaces = Some(" , ".into())).is_err());
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Write for Stuck {
 }
 
 fn queue(sink: impl Write + Send + 'static) -> Queue {
-    Queue::start(Box::new(sink)).unwrap()
+    Queue::start(Box::new(sink), None).unwrap()
 }
 
 fn line(number: usize) -> String {
