@@ -228,7 +228,14 @@ impl<'a> Tour<'a> {
         }
         if expect.world == Seen::Kubernetes {
             if holds(&[
-                "logs", "exec", "top", "curl", "port-forward", "endpoints", "describe", "get pods",
+                "logs",
+                "exec",
+                "top",
+                "curl",
+                "port-forward",
+                "endpoints",
+                "describe",
+                "get pods",
             ]) {
                 self.api_settled()?;
             }
@@ -358,7 +365,9 @@ done",
 
     fn figures(&self) -> anyhow::Result<()> {
         wait::until("figures of the pods", SOON, || {
-            let ended = self.installed.end("kubectl top pods -n scale-system && kubectl top nodes")?;
+            let ended = self
+                .installed
+                .end("kubectl top pods -n scale-system && kubectl top nodes")?;
             Ok(
                 if ended.status.success() && ended.output.contains("scale-api") {
                     Look::There(())
@@ -418,21 +427,30 @@ rm forward"#,
     /// The API server stands still. A port-forward goes through it, so `localhost` is here the address of the Service.
     fn away(&mut self) -> anyhow::Result<()> {
         self.stop_forwards()?;
-        let address = self.installed.output(
-            "kubectl get svc scale-api -n scale-system -o 'jsonpath={.spec.clusterIP}'",
-        )?;
+        let address = self
+            .installed
+            .output("kubectl get svc scale-api -n scale-system -o 'jsonpath={.spec.clusterIP}'")?;
         let settings = self.home.join(".curlrc");
         std::fs::write(
             &settings,
             format!("{CURL_SETTINGS}connect-to = \"localhost:8080:{address}:80\"\n"),
         )
         .context("write .curlrc")?;
-        self.installed.cluster.control_plane().suspend("kube-apiserver")?;
+        self.installed
+            .cluster
+            .control_plane()
+            .suspend("kube-apiserver")?;
         let ran = self.while_away();
-        self.installed.cluster.control_plane().resume("kube-apiserver")?;
+        self.installed
+            .cluster
+            .control_plane()
+            .resume("kube-apiserver")?;
         ran?;
         std::fs::write(&settings, CURL_SETTINGS).context("write .curlrc")?;
-        self.installed.cluster.control_plane_mut().wait_until_ready()?;
+        self.installed
+            .cluster
+            .control_plane_mut()
+            .wait_until_ready()?;
         // What is read from the log can be read when it is back.
         self.some(&[Seen::Away], |seed| !seed.command.contains("curl"))?;
         wait::until("a Scale API that is ready again", SOON, || {
@@ -469,7 +487,10 @@ rm forward"#,
     }
 
     /// Says what was run, and fails when anything was not as expected.
-    #[expect(clippy::print_stdout, reason = "for the person who reads the report of the tests")]
+    #[expect(
+        clippy::print_stdout,
+        reason = "for the person who reads the report of the tests"
+    )]
     fn judge(mut self) -> anyhow::Result<()> {
         for document in nagi_seeds::documents() {
             for seed in &document.commands {
@@ -490,8 +511,18 @@ rm forward"#,
         println!(
             "product: {} commands of the founding documents ran as written (runs: {}); exempt: {}",
             self.lines,
-            list(&mut self.runs.iter().map(|(world, count)| (format!("{world:?}").to_lowercase(), *count))),
-            list(&mut self.exempt.iter().map(|(reason, count)| (reason.clone(), *count))),
+            list(
+                &mut self
+                    .runs
+                    .iter()
+                    .map(|(world, count)| (format!("{world:?}").to_lowercase(), *count))
+            ),
+            list(
+                &mut self
+                    .exempt
+                    .iter()
+                    .map(|(reason, count)| (reason.clone(), *count))
+            ),
         );
         if !self.failures.is_empty() {
             bail!(
@@ -503,4 +534,3 @@ rm forward"#,
         Ok(())
     }
 }
-
