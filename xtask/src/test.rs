@@ -190,9 +190,20 @@ fn demo(checkout: &Checkout) -> anyhow::Result<()> {
 fn on_kubernetes(checkout: &Checkout) -> anyhow::Result<Outcome> {
     if setup::is_root()? {
         setup::for_cluster(checkout)?;
-        image::archives(checkout, &image::Kind::ALL, &checkout.root().join(image::OUTPUT))?;
+        image::archives(
+            checkout,
+            &image::Kind::ALL,
+            &checkout.root().join(image::OUTPUT),
+        )?;
     }
-    let run = Run::cargo().arguments(["test", "--package", "nagi-e2e", "--test", "product", "--locked"]);
+    let run = Run::cargo().arguments([
+        "test",
+        "--package",
+        "nagi-e2e",
+        "--test",
+        "product",
+        "--locked",
+    ]);
     counted(run.within(checkout.root()))
 }
 

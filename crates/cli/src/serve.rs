@@ -498,12 +498,7 @@ fn server_config(config: &ServeConfig) -> ServerConfig {
 
 /// Opens the log file anew and reads the workload file again at each SIGHUP, until the process drains. A role without a
 /// workload file has nothing to read: keys and credentials are followed without being told.
-async fn on_hangup(
-    mut reload: Reload,
-    engine: Option<LocalEngine>,
-    log: Log,
-    shutdown: Shutdown,
-) {
+async fn on_hangup(mut reload: Reload, engine: Option<LocalEngine>, log: Log, shutdown: Shutdown) {
     loop {
         tokio::select! {
             // Cancel-safe: a signal that was not taken is kept.

@@ -153,8 +153,7 @@ impl Writer {
             series.changes.push(change);
             let surplus = series.changes.len().saturating_sub(CHANGES_MAX);
             series.changes.drain(..surplus);
-            let mut patch =
-                json!({ "series": { "count": series.count, "lastObservedTime": now } });
+            let mut patch = json!({ "series": { "count": series.count, "lastObservedTime": now } });
             if self.rights == Rights::Full {
                 let text = changes_text(&series.changes);
                 patch["metadata"] = json!({ "annotations": { annotation::CHANGES: text } });

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use nagi_e2e::call::{Call, Ended};
 use nagi_e2e::wait::{self, Look};
 use nagi_seeds::{CURL_SETTINGS, Command, Expectation, World as Seen};
@@ -70,18 +70,9 @@ cat output
 // F01 to F23 and F36; each row stands beside its command in the table.
 pub(crate) fn all(world: &mut World) -> anyhow::Result<()> {
     let mut tour = Tour::new(world.installed()?)?;
-    tour.world(&[Seen::Down])?;
-    tour.world(&[Seen::Open])?;
-    tour.without_sample()?;
-    tour.world(&[Seen::Empty])?;
-    tour.with_sample()?;
-    tour.refusal(true)?;
-    tour.world(&[Seen::Refused])?;
-    tour.refusal(false)?;
-    tour.away()?;
-    tour.keyed()?;
-    tour.world(&[Seen::Keyed])?;
-    tour.world(&[Seen::Kubernetes])?;
+    let ran = tour.everything();
+    tour.clean_up()?;
+    ran?;
     tour.judge()
 }
 
@@ -117,6 +108,34 @@ impl<'a> Tour<'a> {
             lines: 0,
             failures: Vec::new(),
         })
+    }
+
+    fn everything(&mut self) -> anyhow::Result<()> {
+        self.world(&[Seen::Down])?;
+        self.world(&[Seen::Open])?;
+        self.without_sample()?;
+        self.world(&[Seen::Empty])?;
+        self.sample(1)?;
+        self.refusal(true)?;
+        self.world(&[Seen::Refused])?;
+        self.refusal(false)?;
+        self.away()?;
+        self.keyed()?;
+        self.world(&[Seen::Keyed])?;
+        self.world(&[Seen::Kubernetes])
+    }
+
+    /// The installation as it was before, for the tests behind this one.
+    fn clean_up(&self) -> anyhow::Result<()> {
+        self.stop_forwards()?;
+        self.installed.succeed(
+            "kubectl delete secret scale-api-key -n scale-system --ignore-not-found
+             kubectl delete configmap scale-api-config -n scale-system --ignore-not-found
+             kubectl delete validatingadmissionpolicy,validatingadmissionpolicybinding a-test-refuses --ignore-not-found
+             kubectl delete deployment scale-api -n scale-system --ignore-not-found
+             kubectl apply -k src/api",
+        )?;
+        self.api_settled()
     }
 
     /// Runs what is expected of any command in these worlds.
@@ -209,7 +228,14 @@ impl<'a> Tour<'a> {
         }
         if expect.world == Seen::Kubernetes {
             if holds(&[
-                "logs", "exec", "top", "curl", "port-forward", "endpoints", "describe", "get pods",
+                "logs",
+                "exec",
+                "top",
+                "curl",
+                "port-forward",
+                "endpoints",
+                "describe",
+                "get pods",
             ]) {
                 self.api_settled()?;
             }
@@ -339,7 +365,9 @@ done",
 
     fn figures(&self) -> anyhow::Result<()> {
         wait::until("figures of the pods", SOON, || {
-            let ended = self.installed.end("kubectl top pods -n scale-system && kubectl top nodes")?;
+            let ended = self
+                .installed
+                .end("kubectl top pods -n scale-system && kubectl top nodes")?;
             Ok(
                 if ended.status.success() && ended.output.contains("scale-api") {
                     Look::There(())
@@ -350,34 +378,37 @@ done",
         })
     }
 
-    /// The documents' own port-forwards, as long as commands need them. One whose pod is gone is made anew.
+    /// The port-forward that the documents' curl needs. One whose pod is gone is made anew.
     fn forwards(&self) -> anyhow::Result<()> {
-        self.installed.succeed(
-            r#"
-for pair in 8080:80 9090:9090; do
-  port=${pair%:*}
-  curl --disable -s --max-time 5 -o /dev/null "http://localhost:$port/health" && continue
-  [[ -s forward-$port ]] && kill "$(<"forward-$port")" 2>/dev/null
-  setsid kubectl port-forward -n scale-system svc/scale-api $pair >"forwarded-$port" 2>&1 </dev/null &
-  echo $! >"forward-$port"
-  for ((look = 0; look < 300; look++)); do
-    grep -q 'Forwarding from' "forwarded-$port" && break
-    sleep 0.1
-  done
-  grep -q 'Forwarding from' "forwarded-$port" || { cat "forwarded-$port"; exit 1; }
-done"#,
-        )
+        let begin = r#"
+curl --disable -s --max-time 5 -o /dev/null http://localhost:8080/health &&
+  curl --disable -s --max-time 5 -o /dev/null http://localhost:9090/metrics && exit 0
+[[ -s forward ]] && kill "$(<forward)" 2>/dev/null
+setsid kubectl port-forward -n scale-system svc/scale-api 8080:80 9090:9090 >forwarded 2>&1 </dev/null &
+echo $! >forward
+for ((look = 0; look < 300; look++)); do
+  grep -q 'Forwarding from 127.0.0.1:9090' forwarded && exit 0
+  kill -0 $! 2>/dev/null || break
+  sleep 0.1
+done
+cat forwarded
+exit 1"#;
+        wait::until("a port-forward", SOON, || {
+            let ended = self.installed.end(begin)?;
+            Ok(if ended.status.success() {
+                Look::There(())
+            } else {
+                Look::NotYet(format!("{}{}", ended.output, ended.errors))
+            })
+        })
     }
 
     fn stop_forwards(&self) -> anyhow::Result<()> {
         self.installed.succeed(
             r#"
-for port in 8080 9090; do
-  [[ -s forward-$port ]] || continue
-  kill "$(<"forward-$port")" 2>/dev/null
-  rm "forward-$port"
-done
-true"#,
+[[ -s forward ]] || exit 0
+kill "$(<forward)" 2>/dev/null
+rm forward"#,
         )
     }
 
@@ -393,28 +424,33 @@ true"#,
         ))
     }
 
-    fn with_sample(&self) -> anyhow::Result<()> {
-        self.sample(1)
-    }
-
     /// The API server stands still. A port-forward goes through it, so `localhost` is here the address of the Service.
     fn away(&mut self) -> anyhow::Result<()> {
         self.stop_forwards()?;
-        let address = self.installed.output(
-            "kubectl get svc scale-api -n scale-system -o 'jsonpath={.spec.clusterIP}'",
-        )?;
+        let address = self
+            .installed
+            .output("kubectl get svc scale-api -n scale-system -o 'jsonpath={.spec.clusterIP}'")?;
         let settings = self.home.join(".curlrc");
         std::fs::write(
             &settings,
             format!("{CURL_SETTINGS}connect-to = \"localhost:8080:{address}:80\"\n"),
         )
         .context("write .curlrc")?;
-        self.installed.cluster.control_plane().suspend("kube-apiserver")?;
+        self.installed
+            .cluster
+            .control_plane()
+            .suspend("kube-apiserver")?;
         let ran = self.while_away();
-        self.installed.cluster.control_plane().resume("kube-apiserver")?;
+        self.installed
+            .cluster
+            .control_plane()
+            .resume("kube-apiserver")?;
         ran?;
         std::fs::write(&settings, CURL_SETTINGS).context("write .curlrc")?;
-        self.installed.cluster.control_plane_mut().wait_until_ready()?;
+        self.installed
+            .cluster
+            .control_plane_mut()
+            .wait_until_ready()?;
         // What is read from the log can be read when it is back.
         self.some(&[Seen::Away], |seed| !seed.command.contains("curl"))?;
         wait::until("a Scale API that is ready again", SOON, || {
@@ -431,19 +467,31 @@ true"#,
         self.some(&[Seen::Away], |seed| seed.command.contains("curl"))
     }
 
-    /// From now on the Scale API asks for a key, from the Secret that the manifest names.
+    /// From now on the Scale API asks for a key, from the Secret that the manifest names. The scripts send it.
     fn keyed(&self) -> anyhow::Result<()> {
         self.installed.succeed(&format!(
             "kubectl create secret generic scale-api-key -n scale-system --from-literal=api-key={KEY} && \
              kubectl rollout restart deployment/scale-api -n scale-system"
         ))?;
-        self.api_settled()
+        self.api_settled()?;
+        self.sample(1)?;
+        let script = format!("SCALE_API_ENDPOINT={API} tests/integration/test-get-status.sh");
+        self.installed.succeed(&format!("API_KEY={KEY} {script}"))?;
+        let ended = self.installed.end(&script)?;
+        ensure!(
+            ended.status.code() == Some(1) && ended.output.contains("Unauthorized"),
+            "{}",
+            ended.output
+        );
+        Ok(())
     }
 
     /// Says what was run, and fails when anything was not as expected.
-    #[expect(clippy::print_stdout, reason = "for the person who reads the report of the tests")]
+    #[expect(
+        clippy::print_stdout,
+        reason = "for the person who reads the report of the tests"
+    )]
     fn judge(mut self) -> anyhow::Result<()> {
-        self.stop_forwards()?;
         for document in nagi_seeds::documents() {
             for seed in &document.commands {
                 match &seed.exempt {
@@ -463,8 +511,18 @@ true"#,
         println!(
             "product: {} commands of the founding documents ran as written (runs: {}); exempt: {}",
             self.lines,
-            list(&mut self.runs.iter().map(|(world, count)| (format!("{world:?}").to_lowercase(), *count))),
-            list(&mut self.exempt.iter().map(|(reason, count)| (reason.clone(), *count))),
+            list(
+                &mut self
+                    .runs
+                    .iter()
+                    .map(|(world, count)| (format!("{world:?}").to_lowercase(), *count))
+            ),
+            list(
+                &mut self
+                    .exempt
+                    .iter()
+                    .map(|(reason, count)| (reason.clone(), *count))
+            ),
         );
         if !self.failures.is_empty() {
             bail!(
@@ -476,4 +534,3 @@ true"#,
         Ok(())
     }
 }
-

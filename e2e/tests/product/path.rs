@@ -28,9 +28,8 @@ fn put_to_sleep(installed: &Installed, more: &str) -> anyhow::Result<()> {
 
 /// How many pods the cluster is asked for.
 fn wanted(installed: &Installed) -> anyhow::Result<String> {
-    installed.output(
-        "kubectl get deployment sample-app-a -n project-a -o 'jsonpath={.spec.replicas}'",
-    )
+    installed
+        .output("kubectl get deployment sample-app-a -n project-a -o 'jsonpath={.spec.replicas}'")
 }
 
 //
@@ -148,8 +147,10 @@ fn wakes_in_audit_log(installed: &Installed) -> anyhow::Result<usize> {
     Ok(count)
 }
 
-#[expect(clippy::print_stdout, reason = "for the person who reads the report of the tests")]
+#[expect(
+    clippy::print_stdout,
+    reason = "for the person who reads the report of the tests"
+)]
 fn report(line: &str) {
     println!("product: {line}");
 }
-

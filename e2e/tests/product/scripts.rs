@@ -75,7 +75,10 @@ fn script(line: &str) -> String {
     format!("{SETTINGS} {settings} tests/integration/{name} 2>&1")
 }
 
-#[expect(clippy::print_stdout, reason = "for the person who reads the report of the tests")]
+#[expect(
+    clippy::print_stdout,
+    reason = "for the person who reads the report of the tests"
+)]
 fn passes(installed: &Installed) -> anyhow::Result<()> {
     let printed = installed.output(&script("run-integration-tests.sh"))?;
     print!("{printed}");
@@ -111,9 +114,18 @@ fn names_fault(installed: &Installed, fault: &Fault) -> anyhow::Result<()> {
 /// A script that cannot begin, and a runner one of whose tests fails.
 fn dead_end(installed: &Installed) -> anyhow::Result<()> {
     for (line, names) in [
-        ("SCALE_API_ENDPOINT=http://127.0.0.1.invalid:1 test-get-status.sh", "nothing answers at"),
-        ("API_TIMEOUT=soon test-get-status.sh", "API_TIMEOUT is 'soon'"),
-        ("SCALE_API_ENDPOINT=http://127.0.0.1.invalid:1 run-integration-tests.sh", "0 of 4 tests passed"),
+        (
+            "SCALE_API_ENDPOINT=http://127.0.0.1.invalid:1 test-get-status.sh",
+            "nothing answers at",
+        ),
+        (
+            "API_TIMEOUT=soon test-get-status.sh",
+            "API_TIMEOUT is 'soon'",
+        ),
+        (
+            "SCALE_API_ENDPOINT=http://127.0.0.1.invalid:1 run-integration-tests.sh",
+            "0 of 4 tests passed",
+        ),
     ] {
         let ended = installed.end(&script(line))?;
         ensure!(
@@ -124,14 +136,17 @@ fn dead_end(installed: &Installed) -> anyhow::Result<()> {
         );
     }
     // Without a GPU node, and nobody who brings one, the inference test is skipped.
-    let ended = installed.end("GPU_POOL_AT_ZERO=false tests/integration/test-triton-inference.sh 2>&1")?;
+    let ended =
+        installed.end("GPU_POOL_AT_ZERO=false tests/integration/test-triton-inference.sh 2>&1")?;
     ensure!(
         ended.status.success() && ended.output.contains("SKIP no node has workload=gpu"),
         "{}",
         ended.output
     );
     // A Scale API that the caller has reached already is used as it is.
-    let printed = installed.output(&format!("SCALE_API_ENDPOINT={API} tests/integration/test-get-status.sh 2>&1"));
+    let printed = installed.output(&format!(
+        "SCALE_API_ENDPOINT={API} tests/integration/test-get-status.sh 2>&1"
+    ));
     ensure!(printed.is_ok(), "{printed:?}");
     Ok(())
 }

@@ -185,7 +185,10 @@ impl Expectation {
     pub fn differences(&self, code: Option<i32>, printed: &str, errors: &str) -> Vec<String> {
         let mut differences = Vec::new();
         if code != Some(self.exit) {
-            let ended = code.map_or_else(|| "no exit code".to_owned(), |code| format!("exit code {code}"));
+            let ended = code.map_or_else(
+                || "no exit code".to_owned(),
+                |code| format!("exit code {code}"),
+            );
             differences.push(format!("{ended}, not {}", self.exit));
         }
         let statuses: Vec<Option<u16>> = errors
@@ -390,7 +393,12 @@ mod tests {
             (Some(0), r#"{"a":1}"#, "status 200\nstatus 503", "Some(503)"),
             (Some(0), r#"{"a":2}"#, "status 200", "does not hold"),
             (Some(0), "", "status 200", "does not print"),
-            (Some(0), r#"{"a":1,"b":null}"#, "status 200", "prints 'null'"),
+            (
+                Some(0),
+                r#"{"a":1,"b":null}"#,
+                "status 200",
+                "prints 'null'",
+            ),
         ] {
             let told = expect.differences(code, printed, errors).join("\n");
             assert!(told.contains(wrong), "{told}");
