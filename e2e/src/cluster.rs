@@ -99,16 +99,15 @@ impl Cluster {
         let (finished, prepared) = side_by_side(
             &options.nodes,
             |kind| surroundings.prepare_node(kind),
-            || {
-                control_plane.finish()?;
-                addons::apply(&surroundings.kubectl())
-            },
+            || control_plane.start_the_rest(),
         );
         self.nodes = prepared?;
         finished?;
         for node in &mut self.nodes {
             self.surroundings.join_node(node)?;
         }
+        addons::apply(&self.surroundings.kubectl())?;
+        self.control_plane.wait_for_controllers()?;
         for node in &mut self.nodes {
             self.surroundings.wait_for_node(node)?;
         }

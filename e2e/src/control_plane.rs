@@ -133,12 +133,13 @@ impl ControlPlane {
         lifetime: Lifetime,
     ) -> anyhow::Result<Self> {
         let mut control_plane = Self::start_as(name, options, lifetime)?;
-        control_plane.finish()?;
+        control_plane.start_the_rest()?;
+        control_plane.wait_for_controllers()?;
         control_plane.is_up_now()?;
         Ok(control_plane)
     }
 
-    /// Starts etcd and the API server; [`ControlPlane::finish`] does the rest.
+    /// Starts etcd and the API server; [`ControlPlane::start_the_rest`] goes on.
     pub(crate) fn start_as(
         name: &str,
         options: &Options,
@@ -215,13 +216,13 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Starts what needs an API server that answers, and waits until it works.
-    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
+    /// Starts what needs an API server that answers.
+    pub(crate) fn start_the_rest(&mut self) -> anyhow::Result<()> {
         self.wait_until_ready()?;
         for component in std::mem::take(&mut self.next) {
             self.run(&component)?;
         }
-        self.wait_for_controllers()
+        Ok(())
     }
 
     /// Records that the start has come to its end.
@@ -257,7 +258,7 @@ impl ControlPlane {
     }
 
     /// The account without which no pod is accepted is made by a controller: when it is there, they work.
-    fn wait_for_controllers(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn wait_for_controllers(&mut self) -> anyhow::Result<()> {
         let kubectl = Kubectl::of(&self.kubernetes, &self.directory.path);
         process::until("the controllers", UP_LIMIT, &mut self.started, || {
             let ended = kubectl

@@ -18,6 +18,9 @@ use crate::tools;
 /// Marks nodes that kwok plays, as `name=value`.
 pub const FAKE_NODE: &str = "kwok.x-k8s.io/node=fake";
 
+/// Some hundred nodes a second on an idle machine.
+const CREATE_LIMIT: Duration = Duration::from_mins(5);
+
 /// Karpenter's provider has one class of nodes, with nothing to set.
 const NODE_CLASS: &str = "default";
 
@@ -101,6 +104,31 @@ impl ControlPlane {
             Vec::new(),
         );
         self.run(&component)
+    }
+
+    /// Creates nodes `fake-0`, `fake-1`, … for kwok to play, each with room for as many pods as Kubernetes allows by default.
+    pub fn add_fake_nodes(&self, count: u32) -> anyhow::Result<()> {
+        let (name, value) = FAKE_NODE.split_once('=').context("a name and a value")?;
+        let room = json!({"cpu": "1000", "memory": "1Ti", "pods": "110"});
+        let nodes: Vec<Value> = (0..count)
+            .map(|number| {
+                json!({
+                    "apiVersion": "v1",
+                    "kind": "Node",
+                    "metadata": {
+                        "name": format!("fake-{number}"),
+                        "annotations": {name: value},
+                        "labels": {"kubernetes.io/os": "linux", "kubernetes.io/hostname": format!("fake-{number}")},
+                    },
+                    "status": {"capacity": room, "allocatable": room},
+                })
+            })
+            .collect();
+        self.kubectl()
+            .arguments(["create", "--filename=-"])
+            .input(json!({"apiVersion": "v1", "kind": "List", "items": nodes}).to_string())
+            .limit(CREATE_LIMIT)
+            .succeed()
     }
 
     /// Starts Karpenter with kinds of machines and pools. Its nodes are kwok's: start that first.

@@ -29,6 +29,11 @@ const TESTS: &[Test<World>] = &[
         run: killed_component,
     },
     Test {
+        name: "pods_on_fake_nodes_are_ready_without_a_machine",
+        needs: Needs::Nothing,
+        run: fake_nodes,
+    },
+    Test {
         name: "a_played_pool_goes_to_zero_and_comes_back_under_karpenter",
         needs: Needs::Nothing,
         run: played_pool,
@@ -155,6 +160,20 @@ fn killed_component(_world: &mut World) -> anyhow::Result<()> {
         ensure!(control_plane.process(component)? != before);
     }
     ensure!(replicas(&control_plane)? == "3");
+    control_plane.stop()
+}
+
+fn fake_nodes(_world: &mut World) -> anyhow::Result<()> {
+    let mut control_plane = ControlPlane::start("harness-fake", &loopback())?;
+    control_plane.start_kwok(Delays::default())?;
+    control_plane.add_fake_nodes(2)?;
+    create_deployment(&control_plane)?;
+    control_plane
+        .kubectl()
+        .arguments(["wait", "deployment/web", "--for=condition=Available"])
+        .argument("--timeout=110s")
+        .limit(LIMIT)
+        .succeed()?;
     control_plane.stop()
 }
 
