@@ -11,7 +11,7 @@ use crate::call::Call;
 use crate::control_plane::{self, ControlPlane, Kubectl, Options, Where, network_of};
 use crate::directory::{Lifetime, Record};
 use crate::image;
-use crate::node::{Node, NodeKind, NodeRecord, Surroundings, containerd_socket};
+use crate::node::{self, Node, NodeKind, NodeRecord, Surroundings, containerd_socket};
 use crate::process::Component;
 use crate::tools;
 use crate::wait::{self, Look};
@@ -67,6 +67,7 @@ impl Cluster {
         if options.control_plane.place != Where::Namespace {
             bail!("nodes need root and namespaces, and '{name}' is to be on the loopback");
         }
+        node::check_machine()?;
         // Before anything runs: a build takes minutes.
         let stand_ins = tools::STAND_INS.build()?;
         tools::COREDNS.build()?;

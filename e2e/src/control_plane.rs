@@ -78,11 +78,16 @@ pub struct ControlPlane {
 
 impl Where {
     /// A namespace where this process may make one, else the loopback.
+    ///
+    /// Being root is not enough: in a container it often means nothing.
     pub fn best() -> Self {
-        if rustix::process::geteuid().is_root()
+        let may_make_one = rustix::process::geteuid().is_root()
             && on_path("ip").is_some()
-            && on_path("nsenter").is_some()
-        {
+            && Call::new("unshare")
+                .arguments(["--net", "--mount", "--", "true"])
+                .succeed()
+                .is_ok();
+        if may_make_one {
             Self::Namespace
         } else {
             Self::Loopback

@@ -10,9 +10,10 @@ mod configuration;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::call::on_path;
 use crate::certificates::{Authority, Use};
 use crate::cgroup::{self, Groups};
 use crate::control_plane::{FIRST_NODE, certificates, write_component_kubeconfig};
@@ -23,7 +24,7 @@ use crate::process::{self, Component, Place, Recorded, Started};
 use crate::remove::remove_directory;
 use crate::tools::Built;
 use crate::wait::{Look, Unstoppable};
-use configuration::Configuration;
+use configuration::{Configuration, NETWORK_PLUGINS};
 pub(crate) use configuration::{DNS_SERVICE, DOMAIN};
 
 /// On two busy cores containerd has been seen to take 10 s.
@@ -298,6 +299,36 @@ impl NodeRecord {
         found.sort_unstable_by_key(|record: &Self| record.kind.number);
         Ok(found)
     }
+}
+
+/// What the nodes of a cluster are made of and every machine has to bring.
+const PROGRAMS: [&str; 8] = [
+    "conntrack",
+    "containerd",
+    "containerd-shim-runc-v2",
+    "ctr",
+    "iptables",
+    "mount",
+    "nsenter",
+    "runc",
+];
+
+/// Fails, naming all of them, when programs are missing that the nodes are made of.
+pub(crate) fn check_machine() -> anyhow::Result<()> {
+    let mut missing: Vec<&str> = PROGRAMS
+        .into_iter()
+        .filter(|program| on_path(program).is_none())
+        .collect();
+    if !Path::new(NETWORK_PLUGINS).join("ptp").is_file() {
+        missing.push(NETWORK_PLUGINS);
+    }
+    if !missing.is_empty() {
+        bail!(
+            "nodes need what is missing here: {}\nhint: run 'cargo xtask cluster setup'",
+            missing.join(", ")
+        );
+    }
+    Ok(())
 }
 
 /// Where the directories of a cluster's nodes are.

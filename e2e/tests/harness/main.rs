@@ -40,37 +40,37 @@ const TESTS: &[Test<World>] = &[
     },
     Test {
         name: "every_standard_node_is_ready_with_its_labels_taints_and_devices",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: standard_nodes,
     },
     Test {
         name: "a_pod_answers_by_address_by_service_and_by_name_from_every_node",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: pods_answer,
     },
     Test {
         name: "logs_exec_and_top_reach_a_pod",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: logs_exec_and_top,
     },
     Test {
         name: "an_empty_node_goes_and_a_pod_that_needs_it_brings_it_back",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: autoscaled_node,
     },
     Test {
         name: "a_second_cluster_runs_beside_the_first",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: second_cluster,
     },
     Test {
         name: "a_cluster_that_was_stopped_leaves_nothing",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: stopped_cluster,
     },
     Test {
         name: "what_a_killed_harness_left_is_taken_away_by_the_next_start",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: killed_harness,
     },
 ];
