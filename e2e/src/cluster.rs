@@ -12,7 +12,7 @@ use crate::control_plane::{self, ControlPlane, Kubectl, Options, Where, network_
 use crate::directory::{Lifetime, Record};
 use crate::image;
 use crate::node::{self, Node, NodeKind, NodeRecord, Surroundings, containerd_socket};
-use crate::process::Component;
+use crate::process::{Component, Process};
 use crate::tools;
 use crate::wait::{self, Look};
 
@@ -183,15 +183,40 @@ impl Cluster {
 
     /// Switches a node off, with everything on it, and deletes its object.
     pub fn remove_node(&mut self, name: &str) -> anyhow::Result<()> {
+        let (mut node, number) = self.take_node(name)?;
+        self.surroundings.remove_node(name, number)?;
+        node.forget()
+    }
+
+    /// Switches a node off, with everything on it; its object stays, as when a machine breaks.
+    pub fn break_node(&mut self, name: &str) -> anyhow::Result<()> {
+        let (mut node, number) = self.take_node(name)?;
+        self.surroundings.switch_node_off(name, number)?;
+        node.forget()
+    }
+
+    /// The process of a component of a node: `containerd`, `kubelet`, `kube-proxy` or `device-plugin`.
+    pub fn node_process(&self, node: &str, component: &str) -> anyhow::Result<Process> {
+        let components = self
+            .nodes
+            .iter()
+            .filter(|known| known.record.kind.name == node)
+            .flat_map(|known| &known.record.components);
+        components
+            .map(|recorded| (recorded.component.name.as_str(), recorded.process))
+            .find_map(|(name, process)| (name == component).then_some(process))
+            .with_context(|| format!("node '{node}' has no component '{component}'"))
+    }
+
+    fn take_node(&mut self, name: &str) -> anyhow::Result<(Node, u8)> {
         let at = self
             .nodes
             .iter()
             .position(|node| node.record.kind.name == name)
             .with_context(|| format!("there is no node '{name}'"))?;
-        let mut node = self.nodes.remove(at);
-        self.surroundings
-            .remove_node(name, node.record.kind.number)?;
-        node.forget()
+        let node = self.nodes.remove(at);
+        let number = node.record.kind.number;
+        Ok((node, number))
     }
 
     /// Adds and removes nodes as pods ask for them, until the result is dropped.

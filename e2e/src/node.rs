@@ -230,10 +230,19 @@ impl Surroundings {
         })
     }
 
-    /// Ends a node and takes it away: as when a machine is switched off, with everything on it.
+    /// Switches a node off, with everything on it, and deletes its object.
+    pub(crate) fn remove_node(&self, name: &str, number: u8) -> anyhow::Result<()> {
+        self.switch_node_off(name, number)?;
+        self.kubectl()
+            .call()
+            .arguments(["delete", "node", name, "--ignore-not-found", "--wait=false"])
+            .succeed()
+    }
+
+    /// Ends a node and everything on it; its object stays, as when a machine breaks.
     ///
     /// It works also on what is left of a node that did not come up.
-    pub(crate) fn remove_node(&self, name: &str, number: u8) -> anyhow::Result<()> {
+    pub(crate) fn switch_node_off(&self, name: &str, number: u8) -> anyhow::Result<()> {
         let _unstoppable = Unstoppable::begin();
         let directory = self.node_directory(name);
         let group = self.network.namespace(name);
@@ -243,11 +252,7 @@ impl Surroundings {
         process::end_marked(&directory)?;
         cgroup::remove(groups)?;
         self.network.remove_node(name, number)?;
-        remove_directory(&directory)?;
-        self.kubectl()
-            .call()
-            .arguments(["delete", "node", name, "--ignore-not-found", "--wait=false"])
-            .succeed()
+        remove_directory(&directory)
     }
 
     fn configuration<'a>(&'a self, kind: &'a NodeKind, group: &'a str) -> Configuration<'a> {
