@@ -177,46 +177,52 @@ impl Cluster {
     /// Adds a node and waits until it is ready.
     pub fn add_node(&mut self, kind: &NodeKind) -> anyhow::Result<()> {
         let node = self.surroundings.add_node(kind)?;
+        // One of this name may have been there, and have been removed by the autoscaler.
+        self.forget_node(&kind.name)?;
         self.nodes.push(node);
         Ok(())
     }
 
     /// Switches a node off, with everything on it, and deletes its object.
     pub fn remove_node(&mut self, name: &str) -> anyhow::Result<()> {
-        let (mut node, number) = self.take_node(name)?;
+        let number = self.node(name)?.record.kind.number;
         self.surroundings.remove_node(name, number)?;
-        node.forget()
+        self.forget_node(name)
     }
 
     /// Switches a node off, with everything on it; its object stays, as when a machine breaks.
     pub fn break_node(&mut self, name: &str) -> anyhow::Result<()> {
-        let (mut node, number) = self.take_node(name)?;
+        let number = self.node(name)?.record.kind.number;
         self.surroundings.switch_node_off(name, number)?;
-        node.forget()
+        self.forget_node(name)
     }
 
     /// The process of a component of a node: `containerd`, `kubelet`, `kube-proxy` or `device-plugin`.
     pub fn node_process(&self, node: &str, component: &str) -> anyhow::Result<Process> {
-        let components = self
-            .nodes
+        let components = &self.node(node)?.record.components;
+        let found = components
             .iter()
-            .filter(|known| known.record.kind.name == node)
-            .flat_map(|known| &known.record.components);
-        components
-            .map(|recorded| (recorded.component.name.as_str(), recorded.process))
-            .find_map(|(name, process)| (name == component).then_some(process))
-            .with_context(|| format!("node '{node}' has no component '{component}'"))
+            .find(|recorded| recorded.component.name == component);
+        let recorded =
+            found.with_context(|| format!("node '{node}' has no component '{component}'"))?;
+        Ok(recorded.process)
     }
 
-    fn take_node(&mut self, name: &str) -> anyhow::Result<(Node, u8)> {
-        let at = self
-            .nodes
+    fn node(&self, name: &str) -> anyhow::Result<&Node> {
+        self.nodes
             .iter()
-            .position(|node| node.record.kind.name == name)
-            .with_context(|| format!("there is no node '{name}'"))?;
-        let node = self.nodes.remove(at);
-        let number = node.record.kind.number;
-        Ok((node, number))
+            .find(|node| node.record.kind.name == name)
+            .with_context(|| format!("there is no node '{name}'"))
+    }
+
+    fn forget_node(&mut self, name: &str) -> anyhow::Result<()> {
+        for node in &mut self.nodes {
+            if node.record.kind.name == name {
+                node.forget()?;
+            }
+        }
+        self.nodes.retain(|node| node.record.kind.name != name);
+        Ok(())
     }
 
     /// Adds and removes nodes as pods ask for them, until the result is dropped.

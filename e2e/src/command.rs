@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use crate::autoscaler;
 use crate::clean;
 use crate::cluster::{self, Cluster, ClusterOptions};
-use crate::control_plane::{ControlPlane, Options, Where, kubeconfig};
+use crate::control_plane::{ControlPlane, Kubectl, Options, Where, kubeconfig};
 use crate::directory::{self, Directory, Lifetime, Record};
 use crate::node::{NodeRecord, Surroundings};
 use crate::process::Recorded;
@@ -243,17 +243,22 @@ fn status(only: Option<&str>) -> anyhow::Result<()> {
             let age = age.map_or_else(|| "ended".to_owned(), human);
             lines.push(format!("  {label:<28} {:>8} {age:>8}", process.id));
         }
-        if record.is_up {
-            let kubernetes = tools::KUBERNETES.build()?;
-            let nodes = crate::control_plane::Kubectl::of(&kubernetes, &path)
+        // The programs that this cluster runs; the working copy may have others by now.
+        let api_server = record
+            .components
+            .iter()
+            .find(|recorded| recorded.component.name == "kube-apiserver");
+        let Some(api_server) = api_server.filter(|_| record.is_up) else {
+            continue;
+        };
+        let kubectl = Kubectl::beside(&api_server.component.program, &path);
+        for question in [["version"].as_slice(), &["get", "nodes", "--output=wide"]] {
+            let ended = kubectl
                 .call()
-                .arguments(["get", "nodes", "--output=wide", "--request-timeout=5s"])
+                .arguments(question)
+                .argument("--request-timeout=5s")
                 .end()?;
-            let said = if nodes.status.success() {
-                nodes.output
-            } else {
-                nodes.errors
-            };
+            let said = format!("{}{}", ended.output, ended.errors);
             lines.extend(said.lines().map(|line| format!("  {line}")));
         }
     }

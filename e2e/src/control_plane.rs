@@ -456,6 +456,14 @@ impl Kubectl {
         }
     }
 
+    /// The one that was built together with another program.
+    pub(crate) fn beside(program: &Path, directory: &Path) -> Self {
+        Self {
+            program: program.with_file_name("kubectl"),
+            directory: directory.to_owned(),
+        }
+    }
+
     /// As administrator; what it remembers of the API goes away with the cluster.
     pub(crate) fn call(&self) -> Call {
         Call::new(&self.program)

@@ -42,6 +42,7 @@ pub use control_plane::{ControlPlane, Options, Where};
 pub use fake::{Delays, FAKE_NODE, MachineKind, MachinePool};
 pub use node::{NodeKind, Taint};
 pub use process::Process;
+pub use rustix::process::Signal;
 
 /// Tells the person who waits.
 pub(crate) fn say(what: &str) {

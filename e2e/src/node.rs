@@ -243,6 +243,9 @@ impl Surroundings {
     ///
     /// It works also on what is left of a node that did not come up.
     pub(crate) fn switch_node_off(&self, name: &str, number: u8) -> anyhow::Result<()> {
+        if number == FIRST_NODE.1 {
+            bail!("the control plane shares the network of '{name}', so it stays");
+        }
         let _unstoppable = Unstoppable::begin();
         let directory = self.node_directory(name);
         let group = self.network.namespace(name);

@@ -59,6 +59,11 @@ const TESTS: &[Test<World>] = &[
         run: autoscaled_node,
     },
     Test {
+        name: "a_broken_node_is_not_ready_and_a_new_one_takes_its_place",
+        needs: Needs::Namespaces,
+        run: broken_node,
+    },
+    Test {
         name: "a_second_cluster_runs_beside_the_first",
         needs: Needs::Namespaces,
         run: second_cluster,
@@ -443,18 +448,8 @@ fn autoscaled_node(world: &mut World) -> anyhow::Result<()> {
         .arguments(["delete", "pods", "--selector=app=web", "--wait=true"])
         .succeed()?;
     let _autoscaler = cluster.autoscale(Duration::from_secs(1))?;
-    let nodes = || {
-        cluster
-            .kubectl()
-            .arguments([
-                "get",
-                "nodes",
-                "--output=jsonpath={.items[*].metadata.name}",
-            ])
-            .output()
-    };
     wait::until("the empty nodes to go", LIMIT, || {
-        let nodes = nodes()?;
+        let nodes = nodes(cluster)?;
         Ok(if nodes == "system" {
             Look::There(())
         } else {
@@ -467,7 +462,7 @@ fn autoscaled_node(world: &mut World) -> anyhow::Result<()> {
     apply(cluster, &pod)?;
     wait_until_ready(cluster, "gpu")?;
     ensure!(
-        nodes()? == "projectb system",
+        nodes(cluster)? == "projectb system",
         "only the node that is needed came"
     );
     let reasons = cluster
@@ -483,13 +478,47 @@ fn autoscaled_node(world: &mut World) -> anyhow::Result<()> {
         .arguments(["delete", "pod", "gpu", "--wait=true"])
         .succeed()?;
     wait::until("node projectb to go", LIMIT, || {
-        let nodes = nodes()?;
+        let nodes = nodes(cluster)?;
         Ok(if nodes == "system" {
             Look::There(())
         } else {
             Look::NotYet(nodes)
         })
     })
+}
+
+fn broken_node(world: &mut World) -> anyhow::Result<()> {
+    let cluster = world.cluster()?;
+    let kind = NodeKind::standard()
+        .into_iter()
+        .find(|kind| kind.name == "projecta")
+        .context("there is a node for project a")?;
+    if !nodes(cluster)?.contains(&kind.name) {
+        cluster.add_node(&kind)?;
+    }
+    ensure!(
+        cluster.break_node("system").is_err(),
+        "the control plane stays"
+    );
+    let kubelet = cluster.node_process(&kind.name, "kubelet")?;
+    cluster.break_node(&kind.name)?;
+    ensure!(!kubelet.is_running());
+    cluster
+        .kubectl()
+        .arguments(["wait", "node", &kind.name, "--for=condition=Ready=Unknown"])
+        .argument("--timeout=110s")
+        .limit(LIMIT)
+        .succeed()?;
+    // The same name comes back, as a machine that was repaired.
+    cluster.add_node(&kind)
+}
+
+fn nodes(cluster: &Cluster) -> anyhow::Result<String> {
+    cluster
+        .kubectl()
+        .arguments(["get", "nodes"])
+        .argument("--output=jsonpath={.items[*].metadata.name}")
+        .output()
 }
 
 fn second_cluster(world: &mut World) -> anyhow::Result<()> {
