@@ -7,9 +7,11 @@
 //!
 //! It writes single-layer images for one platform and reads none.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -215,6 +217,33 @@ impl Image {
         })
     }
 
+    /// Writes the files below a directory, for a build that goes on with them. Owner is whoever runs it.
+    ///
+    /// # Errors
+    /// Something cannot be written; what was written before that stays.
+    pub fn write_tree(&self, directory: &Path) -> anyhow::Result<()> {
+        for (path, Owned { entry, .. }) in &self.entries {
+            let target = directory.join(path);
+            let failed = || format!("write {}", target.display());
+            let mode = match entry {
+                Entry::Directory { mode } => {
+                    std::fs::create_dir_all(&target).with_context(failed)?;
+                    *mode
+                }
+                Entry::File { mode, content } => {
+                    std::fs::write(&target, content.read()?).with_context(failed)?;
+                    *mode
+                }
+                Entry::Link { target: to } => {
+                    symlink(to, &target).with_context(failed)?;
+                    continue;
+                }
+            };
+            std::fs::set_permissions(&target, Permissions::from_mode(mode)).with_context(failed)?;
+        }
+        Ok(())
+    }
+
     fn entry(mut self, path: &str, owner: u32, entry: Entry) -> Self {
         let path = path.trim_matches('/').to_owned();
         let parents: Vec<&str> = path
@@ -272,20 +301,12 @@ impl Image {
                         .with_context(failed)?;
                 }
                 Entry::File { mode, content } => {
-                    let read;
-                    let bytes = match content {
-                        Content::Bytes(bytes) => bytes,
-                        Content::File(file) => {
-                            read = std::fs::read(file)
-                                .with_context(|| format!("read {}", file.display()))?;
-                            &read
-                        }
-                    };
+                    let bytes = content.read()?;
                     header.set_entry_type(EntryType::Regular);
                     header.set_mode(*mode);
                     header.set_size(u64::try_from(bytes.len()).with_context(failed)?);
                     builder
-                        .append_data(&mut header, path, bytes.as_slice())
+                        .append_data(&mut header, path, bytes.as_ref())
                         .with_context(failed)?;
                 }
                 Entry::Link { target } => {
@@ -298,6 +319,19 @@ impl Image {
             }
         }
         builder.into_inner().context("end the archive")
+    }
+}
+
+// === impl Content ===
+
+impl Content {
+    fn read(&self) -> anyhow::Result<Cow<'_, [u8]>> {
+        match self {
+            Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+            Self::File(file) => std::fs::read(file)
+                .map(Cow::Owned)
+                .with_context(|| format!("read {}", file.display())),
+        }
     }
 }
 
@@ -327,11 +361,11 @@ struct Blob {
 
 impl Blob {
     fn new(bytes: Vec<u8>) -> Self {
-        let mut digest = String::new();
-        for byte in Sha256::digest(&bytes) {
-            // Writing to a string cannot fail.
-            let _written = write!(digest, "{byte:02x}");
-        }
+        let digest = Sha256::digest(&bytes)
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 0xf])
+            .filter_map(|digit| char::from_digit(u32::from(digit), 16))
+            .collect();
         Self { bytes, digest }
     }
 

@@ -1,13 +1,14 @@
 //! `cargo xtask gen`: writes the generated files anew, and with `--check` says which of them are stale.
 //!
-//! The binary describes itself: each file is what a hidden `nagi generate …` prints, so a reference page cannot say
-//! what the code does not do. [`FILES`] is the list. A Markdown page opens with a mark that tells people, and tidy,
-//! that nobody edits it.
+//! The binary describes itself: a page of [`FILES`] is what a hidden `nagi generate …` prints, so it cannot say what the
+//! code does not do. A Markdown page opens with a mark that tells people, and tidy, that nobody edits it. The templates
+//! of the Helm chart are made from the manifests ([`crate::chart`]).
 
 use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use crate::chart;
 use crate::checkout::{Checkout, extension};
 use crate::command::Run;
 
@@ -58,33 +59,18 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
         [option] if option == "--check" => true,
         [..] => bail!("gen knows only --check"),
     };
-    if FILES.is_empty() {
-        return Ok(());
-    }
+    // The templates first: they need no build.
+    let mut stale = settle(checkout, chart::templates(checkout)?, check)?;
     Run::cargo()
         .arguments(["build", "--locked", "--package", "nagi-cli"])
         .within(checkout.root())
         .finish()?;
     let binary = checkout.root().join("target/debug/nagi");
-    let mut stale = Vec::new();
-    for file in FILES {
-        let wanted = content(file, &binary)?;
-        let path = checkout.root().join(file.path);
-        let present = std::fs::read_to_string(&path).unwrap_or_default();
-        if present == wanted {
-            continue;
-        }
-        if check {
-            println!("{}", first_difference(file.path, &present, &wanted));
-            stale.push(file.path);
-            continue;
-        }
-        let directory = path.parent().context("a file lies in a directory")?;
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("create {}", directory.display()))?;
-        std::fs::write(&path, wanted).with_context(|| format!("write {}", file.path))?;
-        println!("wrote {}", file.path);
-    }
+    let pages: Vec<(String, String)> = FILES
+        .iter()
+        .map(|file| Ok((file.path.to_owned(), content(file, &binary)?)))
+        .collect::<anyhow::Result<_>>()?;
+    stale.extend(settle(checkout, pages, check)?);
     if stale.is_empty() {
         return Ok(());
     }
@@ -92,6 +78,33 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
         "stale: {}\nhint: run 'cargo xtask gen' and commit what it writes",
         stale.join(", ")
     )
+}
+
+/// Writes what is not as it must be; when only asked to check, names it instead.
+fn settle(
+    checkout: &Checkout,
+    files: Vec<(String, String)>,
+    check: bool,
+) -> anyhow::Result<Vec<String>> {
+    let mut stale = Vec::new();
+    for (name, wanted) in files {
+        let path = checkout.root().join(&name);
+        let present = std::fs::read_to_string(&path).unwrap_or_default();
+        if present == wanted {
+            continue;
+        }
+        if check {
+            println!("{}", first_difference(&name, &present, &wanted));
+            stale.push(name);
+            continue;
+        }
+        let directory = path.parent().context("a file lies in a directory")?;
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("create {}", directory.display()))?;
+        std::fs::write(&path, wanted).with_context(|| format!("write {name}"))?;
+        println!("wrote {name}");
+    }
+    Ok(stale)
 }
 
 fn content(file: &File, binary: &Path) -> anyhow::Result<String> {
@@ -120,7 +133,7 @@ fn first_difference(path: &str, present: &str, wanted: &str) -> String {
         .count();
     let shown = |text: &str| text.lines().nth(line).unwrap_or("(end of file)").to_owned();
     format!(
-        "{path}:{}: is '{}', the binary says '{}'",
+        "{path}:{}: is '{}', must be '{}'",
         line + 1,
         shown(present),
         shown(wanted)
@@ -142,10 +155,10 @@ mod tests {
     #[test]
     fn stale_file_is_shown_at_its_first_difference() {
         let shown = first_difference("docs/cli.md", "a\nb\nc\n", "a\nB\nc\n");
-        assert_eq!(shown, "docs/cli.md:2: is 'b', the binary says 'B'");
+        assert_eq!(shown, "docs/cli.md:2: is 'b', must be 'B'");
         assert_eq!(
             first_difference("d", "", "a\n"),
-            "d:1: is '(end of file)', the binary says 'a'"
+            "d:1: is '(end of file)', must be 'a'"
         );
     }
 }

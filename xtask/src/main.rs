@@ -15,6 +15,7 @@
 )]
 
 mod bench;
+mod chart;
 mod checkout;
 mod cluster;
 mod command;
@@ -111,6 +112,11 @@ const TASKS: &[Task] = &[
         name: "gen",
         explanation: "write the generated pages and files anew; --check says which are stale",
         run: generate::run,
+    },
+    Task {
+        name: "image",
+        explanation: "the container image as an OCI archive; --samples, --prove, --output DIRECTORY",
+        run: image::run,
     },
     Task {
         name: "junit",

@@ -12,9 +12,9 @@ mod coverage_tools;
 mod debian;
 mod python;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use crate::checkout::Checkout;
 use crate::command::Run;
@@ -51,6 +51,29 @@ pub(crate) fn for_tests(checkout: &Checkout) -> anyhow::Result<()> {
         .finish()?;
     progress("dependencies");
     Ok(())
+}
+
+/// Sets up what the container image is built with: Rust's standard library for `target`, and a C compiler for it.
+pub(crate) fn for_image(checkout: &Checkout, target: &str) -> anyhow::Result<()> {
+    debian::install_missing(debian::FOR_IMAGE)?;
+    let installed = Run::new("rustc")
+        .arguments(["--print", "sysroot"])
+        .within(checkout.root())
+        .output()?;
+    let library = Path::new(installed.trim()).join("lib/rustlib").join(target);
+    if library.is_dir() {
+        return Ok(());
+    }
+    Run::new("rustup")
+        .arguments(["target", "add", target])
+        .within(checkout.root())
+        .finish()
+        .with_context(|| format!("install Rust for {target}, which needs the network once"))
+}
+
+/// Sets up what builds a Dockerfile.
+pub(crate) fn for_recipe() -> anyhow::Result<()> {
+    debian::install_missing(debian::FOR_RECIPE)
 }
 
 /// Sets up what a cluster needs to be built and, as root, to have nodes.

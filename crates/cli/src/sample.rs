@@ -2,12 +2,13 @@
 //!
 //! They stand in for what the sample projects run on a cluster (a web server, an inference server with a GPU), speak
 //! the same protocols on the same paths, and live in this binary so that a demo needs nothing else. They listen on
-//! loopback only and know nothing of Nagi.
+//! loopback unless told otherwise, and know nothing of Nagi.
 
 mod inference;
 mod serve;
 mod web;
 
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -27,18 +28,27 @@ enum App {
     Inference(InferenceArgs),
 }
 
+/// Where it listens.
 #[derive(Debug, Args)]
-struct WebArgs {
-    /// Port on 127.0.0.1
+struct Listen {
+    /// Address; in a container 0.0.0.0
+    #[arg(long = "listen", value_name = "ADDRESS", default_value = "127.0.0.1")]
+    address: IpAddr,
+    /// Port
     #[arg(long, env = "PORT")]
     port: u16,
 }
 
 #[derive(Debug, Args)]
+struct WebArgs {
+    #[command(flatten)]
+    listen: Listen,
+}
+
+#[derive(Debug, Args)]
 struct InferenceArgs {
-    /// Port on 127.0.0.1
-    #[arg(long, env = "PORT")]
-    port: u16,
+    #[command(flatten)]
+    listen: Listen,
     /// How long it takes until the model is loaded, in seconds
     #[arg(long, default_value_t = 3.0, value_name = "SECONDS", value_parser = load_seconds)]
     load_seconds: f64,
@@ -54,16 +64,22 @@ fn load_seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+impl Listen {
+    fn at(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+}
+
 /// Runs the sample app until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// The port cannot be opened, or the app ended by itself.
 pub(crate) async fn run(sample: Sample) -> Result<ExitCode, serve::ServeError> {
     match sample.app {
-        App::Web(arguments) => serve::run("web", arguments.port, web::router()).await?,
+        App::Web(arguments) => serve::run("web", arguments.listen.at(), web::router()).await?,
         App::Inference(arguments) => {
             let load = std::time::Duration::from_secs_f64(arguments.load_seconds);
-            serve::run("inference", arguments.port, inference::router(load)).await?;
+            serve::run("inference", arguments.listen.at(), inference::router(load)).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

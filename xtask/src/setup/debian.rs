@@ -46,6 +46,24 @@ pub(super) const FOR_TESTS: &[Package<'static>] = &[
     },
 ];
 
+/// What the container image is built with beside Rust.
+pub(super) const FOR_IMAGE: &[Package<'static>] = &[
+    Package {
+        program: "cc",
+        name: "gcc",
+    },
+    Package {
+        program: "musl-gcc",
+        name: "musl-tools",
+    },
+];
+
+/// What builds a Dockerfile.
+pub(super) const FOR_RECIPE: &[Package<'static>] = &[Package {
+    program: "buildah",
+    name: "buildah",
+}];
+
 /// What the nodes of a test cluster are made of.
 pub(super) const FOR_CLUSTERS: &[Package<'static>] = &[
     Package {

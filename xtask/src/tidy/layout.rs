@@ -119,6 +119,61 @@ const ROWS: &[Row] = &[
         holds: "cargo run",
         reason: "A-142: a local run starts there",
     },
+    Row {
+        path: "src/api/Dockerfile",
+        holds: "FROM scratch",
+        reason: "A-166",
+    },
+    Row {
+        path: "src/api/kustomization.yaml",
+        holds: "manifests/deployment.yaml",
+        reason: "A-169",
+    },
+    Row {
+        path: "src/api/manifests/deployment.yaml",
+        holds: "name: scale-api",
+        reason: "A-015",
+    },
+    Row {
+        path: "src/api/manifests/rbac.yaml",
+        holds: "scale-api-role",
+        reason: "A-019",
+    },
+    Row {
+        path: "src/api/manifests/service.yaml",
+        holds: "name: scale-api",
+        reason: "A-014",
+    },
+    Row {
+        path: "src/api/manifests/serviceaccount.yaml",
+        holds: "scale-api-sa",
+        reason: "A-019",
+    },
+    Row {
+        path: "src/samples/app-a/manifests/deployment.yaml",
+        holds: "sample-app-a",
+        reason: "A-023",
+    },
+    Row {
+        path: "src/samples/app-b/manifests/deployment.yaml",
+        holds: "sample-app-b",
+        reason: "A-084",
+    },
+    Row {
+        path: "src/samples/app-b/models/resnet50/config.pbtxt",
+        holds: "resnet50",
+        reason: "A-173",
+    },
+    Row {
+        path: "manifests/nvidia-plugin/nvidia-device-plugin-ds.yaml",
+        holds: "nvidia-device-plugin-daemonset",
+        reason: "A-115",
+    },
+    Row {
+        path: "docs/install.md",
+        holds: "",
+        reason: "the other guides send readers there",
+    },
 ];
 
 /// Checks all paths; `texts` are the files whose text a row asks about.

@@ -1,9 +1,9 @@
-//! Serves a sample app on loopback: bounded connections, one line per request on stdout, a graceful end on SIGTERM.
+//! Serves a sample app: bounded connections, one line per request on stdout, a graceful end on SIGTERM.
 //!
-//! The lines are what `nagi logs` shows. It deliberately has no configuration beyond the port.
+//! The lines are what `nagi logs` shows. It deliberately has no configuration beyond its address.
 
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -49,9 +49,12 @@ pub(crate) enum ServeError {
 }
 
 /// Serves `router` until SIGTERM or SIGINT.
-pub(super) async fn run(name: &'static str, port: u16, router: Router) -> Result<(), ServeError> {
+pub(super) async fn run(
+    name: &'static str,
+    address: SocketAddr,
+    router: Router,
+) -> Result<(), ServeError> {
     let termination = Termination::listen().map_err(ServeError::Signals)?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let failed = |source| ServeError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

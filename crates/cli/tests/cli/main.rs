@@ -11,6 +11,7 @@
     reason = "these tests start programs, wait for them, and fail by panicking"
 )]
 
+mod curl;
 mod fake;
 mod faults;
 mod files;
