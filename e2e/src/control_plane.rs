@@ -120,7 +120,7 @@ impl ControlPlane {
         };
         loop {
             tries -= 1;
-            match Self::start_alone(name, options, Lifetime::Process) {
+            match Self::start_alone(name, options, Lifetime::Process, |_| Ok(())) {
                 Err(error) if tries > 0 && format!("{error:#}").contains(PORT_TAKEN) => {
                     crate::say(
                         "another program took a port that was free a moment ago; trying others",
@@ -131,15 +131,17 @@ impl ControlPlane {
         }
     }
 
-    /// Starts one without nodes.
+    /// Starts one without nodes, and `more` as part of it.
     pub(crate) fn start_alone(
         name: &str,
         options: &Options,
         lifetime: Lifetime,
+        more: impl FnOnce(&mut Self) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         let mut control_plane = Self::start_as(name, options, lifetime)?;
         control_plane.start_the_rest()?;
         control_plane.wait_for_controllers()?;
+        more(&mut control_plane)?;
         control_plane.is_up_now()?;
         Ok(control_plane)
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, log};
 use crate::files;
-use crate::node::Taint;
+use crate::node::{NodeKind, Taint};
 use crate::process::Component;
 use crate::tools;
 
@@ -62,6 +62,28 @@ pub struct MachinePool {
     pub taints: Vec<Taint>,
     /// An empty node goes after this time.
     pub empty_for: Duration,
+}
+
+/// The node with a GPU that every real cluster has, as a pool and a kind of machine for Karpenter.
+pub fn gpu_pool(empty_for: Duration) -> anyhow::Result<(MachineKind, MachinePool)> {
+    let gpu = NodeKind::standard()
+        .into_iter()
+        .find(|kind| kind.devices.is_some())
+        .context("a standard node has devices")?;
+    let machine = MachineKind {
+        name: "gpu-4".to_owned(),
+        processors: 4,
+        memory: "16Gi".to_owned(),
+        devices: gpu.devices,
+        price: 3.5,
+    };
+    let pool = MachinePool {
+        name: gpu.name,
+        labels: gpu.labels,
+        taints: gpu.taints,
+        empty_for,
+    };
+    Ok((machine, pool))
 }
 
 // === impl ControlPlane ===

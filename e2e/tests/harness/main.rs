@@ -188,23 +188,7 @@ fn played_pool(_world: &mut World) -> anyhow::Result<()> {
         node_joins: Duration::from_millis(500),
         pod_starts: Duration::from_millis(500),
     })?;
-    let gpu = NodeKind::standard()
-        .into_iter()
-        .find(|kind| kind.name == "projectb")
-        .context("there is a node with a GPU")?;
-    let machine = MachineKind {
-        name: "gpu-4".to_owned(),
-        processors: 4,
-        memory: "16Gi".to_owned(),
-        devices: gpu.devices.clone(),
-        price: 3.5,
-    };
-    let pool = MachinePool {
-        name: gpu.name.clone(),
-        labels: gpu.labels.clone(),
-        taints: gpu.taints.clone(),
-        empty_for: Duration::from_secs(1),
-    };
+    let (machine, pool) = gpu_pool(Duration::from_secs(1))?;
     control_plane.start_karpenter(&[machine], &[pool])?;
     let pod = json!({
         "metadata": {"labels": {"app": "gpu"}},
