@@ -11,10 +11,7 @@ use anyhow::{Context, ensure};
 use leftovers::Leftovers;
 use nagi_e2e::suite::{self, Needs, Test};
 use nagi_e2e::wait::{self, Look};
-use nagi_e2e::{
-    Cluster, ClusterOptions, ControlPlane, Delays, MachineKind, MachinePool, NodeKind, Options,
-    Where,
-};
+use nagi_e2e::{Cluster, ClusterOptions, ControlPlane, Delays, NodeKind, Options, Where, gpu_pool};
 use serde_json::{Value, json};
 
 const TESTS: &[Test<World>] = &[
