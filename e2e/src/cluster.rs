@@ -11,8 +11,8 @@ use crate::call::Call;
 use crate::control_plane::{self, ControlPlane, Kubectl, Options, Where, network_of};
 use crate::directory::{Lifetime, Record};
 use crate::image;
-use crate::node::{Node, NodeKind, NodeRecord, Surroundings, containerd_socket};
-use crate::process::{Component, Place};
+use crate::node::{self, Node, NodeKind, NodeRecord, Surroundings, containerd_socket};
+use crate::process::{Component, Place, Process};
 use crate::tools;
 use crate::wait::{self, Look};
 
@@ -67,6 +67,7 @@ impl Cluster {
         if options.control_plane.place != Where::Namespace {
             bail!("nodes need root and namespaces, and '{name}' is to be on the loopback");
         }
+        node::check_machine()?;
         // Before anything runs: a build takes minutes.
         let stand_ins = tools::STAND_INS.build()?;
         tools::COREDNS.build()?;
@@ -99,16 +100,15 @@ impl Cluster {
         let (finished, prepared) = side_by_side(
             &options.nodes,
             |kind| surroundings.prepare_node(kind),
-            || {
-                control_plane.finish()?;
-                addons::apply(&surroundings.kubectl())
-            },
+            || control_plane.start_the_rest(),
         );
         self.nodes = prepared?;
         finished?;
         for node in &mut self.nodes {
             self.surroundings.join_node(node)?;
         }
+        addons::apply(&self.surroundings.kubectl())?;
+        self.control_plane.wait_for_controllers()?;
         for node in &mut self.nodes {
             self.surroundings.wait_for_node(node)?;
         }
@@ -189,21 +189,52 @@ impl Cluster {
     /// Adds a node and waits until it is ready.
     pub fn add_node(&mut self, kind: &NodeKind) -> anyhow::Result<()> {
         let node = self.surroundings.add_node(kind)?;
+        // One of this name may have been there, and have been removed by the autoscaler.
+        self.forget_node(&kind.name)?;
         self.nodes.push(node);
         Ok(())
     }
 
     /// Switches a node off, with everything on it, and deletes its object.
     pub fn remove_node(&mut self, name: &str) -> anyhow::Result<()> {
-        let at = self
-            .nodes
+        let number = self.node(name)?.record.kind.number;
+        self.surroundings.remove_node(name, number)?;
+        self.forget_node(name)
+    }
+
+    /// Switches a node off, with everything on it; its object stays, as when a machine breaks.
+    pub fn break_node(&mut self, name: &str) -> anyhow::Result<()> {
+        let number = self.node(name)?.record.kind.number;
+        self.surroundings.switch_node_off(name, number)?;
+        self.forget_node(name)
+    }
+
+    /// The process of a component of a node: `containerd`, `kubelet`, `kube-proxy` or `device-plugin`.
+    pub fn node_process(&self, node: &str, component: &str) -> anyhow::Result<Process> {
+        let components = &self.node(node)?.record.components;
+        let found = components
             .iter()
-            .position(|node| node.record.kind.name == name)
-            .with_context(|| format!("there is no node '{name}'"))?;
-        let mut node = self.nodes.remove(at);
-        self.surroundings
-            .remove_node(name, node.record.kind.number)?;
-        node.forget()
+            .find(|recorded| recorded.component.name == component);
+        let recorded =
+            found.with_context(|| format!("node '{node}' has no component '{component}'"))?;
+        Ok(recorded.process)
+    }
+
+    fn node(&self, name: &str) -> anyhow::Result<&Node> {
+        self.nodes
+            .iter()
+            .find(|node| node.record.kind.name == name)
+            .with_context(|| format!("there is no node '{name}'"))
+    }
+
+    fn forget_node(&mut self, name: &str) -> anyhow::Result<()> {
+        for node in &mut self.nodes {
+            if node.record.kind.name == name {
+                node.forget()?;
+            }
+        }
+        self.nodes.retain(|node| node.record.kind.name != name);
+        Ok(())
     }
 
     /// Adds and removes nodes as pods ask for them, until the result is dropped.

@@ -9,8 +9,9 @@ use anyhow::{Context, bail};
 use crate::autoscaler;
 use crate::clean;
 use crate::cluster::{self, Cluster, ClusterOptions};
-use crate::control_plane::{ControlPlane, Options, Where, kubeconfig};
+use crate::control_plane::{ControlPlane, Kubectl, Options, Where, kubeconfig};
 use crate::directory::{self, Directory, Lifetime, Record};
+use crate::fake::{Delays, gpu_pool};
 use crate::node::{NodeRecord, Surroundings};
 use crate::process::Recorded;
 use crate::tools;
@@ -30,6 +31,9 @@ usage: cargo xtask cluster COMMAND [--name NAME]
 
   up [--empty-for SECONDS] [--no-autoscaler] [--control-plane]
                         start it, with nodes when run as root; prints what a shell needs
+  up --with kwok[,karpenter]
+                        a control plane with a node that kwok plays, and a GPU pool that Karpenter brings
+                        and takes away
   down                  end it and take everything away
   status                what runs, since when
   logs [COMPONENT] [--follow]
@@ -47,7 +51,15 @@ struct Request {
     empty_for: Option<u64>,
     no_autoscaler: bool,
     control_plane: bool,
+    with: Vec<Player>,
     follow: bool,
+}
+
+/// Who plays nodes that are not real.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Player {
+    Kwok,
+    Karpenter,
 }
 
 /// Whether the command needs things that may have to be installed first.
@@ -121,6 +133,7 @@ impl Request {
                 }
                 "--no-autoscaler" => request.no_autoscaler = true,
                 "--control-plane" => request.control_plane = true,
+                "--with" => request.with = players(&value()?)?,
                 "--follow" | "-f" => request.follow = true,
                 option if option.starts_with('-') => {
                     bail!(
@@ -145,6 +158,17 @@ impl Request {
     }
 }
 
+fn players(names: &str) -> anyhow::Result<Vec<Player>> {
+    names
+        .split(',')
+        .map(|name| match name {
+            "kwok" => Ok(Player::Kwok),
+            "karpenter" => Ok(Player::Karpenter),
+            _ => bail!("--with takes kwok, or kwok,karpenter, not '{name}'"),
+        })
+        .collect()
+}
+
 fn up(name: &str, request: &Request) -> anyhow::Result<()> {
     let begun = wait::now();
     let place = Where::best();
@@ -156,13 +180,15 @@ fn up(name: &str, request: &Request) -> anyhow::Result<()> {
         place,
         ..Options::default()
     };
-    if place == Where::Loopback || request.control_plane {
-        if place == Where::Loopback {
+    if place == Where::Loopback || request.control_plane || !request.with.is_empty() {
+        if place == Where::Loopback && request.with.is_empty() {
             crate::say(
                 "without root there are no nodes: only the API works, and pods stay Pending",
             );
         }
-        ControlPlane::start_alone(name, &options, Lifetime::Person)?;
+        ControlPlane::start_alone(name, &options, Lifetime::Person, |control_plane| {
+            play(control_plane, &request.with)
+        })?;
     } else {
         let autoscaler = (!request.no_autoscaler)
             .then(|| request.empty_for.map_or(EMPTY_FOR, Duration::from_secs));
@@ -180,6 +206,20 @@ fn up(name: &str, request: &Request) -> anyhow::Result<()> {
     }
     crate::say(&format!("up after {:.1} s", begun.elapsed().as_secs_f64()));
     print_shell_lines(name)
+}
+
+/// Starts what plays nodes instead of real ones.
+fn play(control_plane: &mut ControlPlane, with: &[Player]) -> anyhow::Result<()> {
+    if with.is_empty() {
+        return Ok(());
+    }
+    control_plane.start_kwok(Delays::default())?;
+    control_plane.add_fake_nodes(1)?;
+    if with.contains(&Player::Karpenter) {
+        let (machine, pool) = gpu_pool(EMPTY_FOR)?;
+        control_plane.start_karpenter(&[machine], &[pool])?;
+    }
+    Ok(())
 }
 
 /// The record of a cluster all of whose components run.
@@ -243,17 +283,22 @@ fn status(only: Option<&str>) -> anyhow::Result<()> {
             let age = age.map_or_else(|| "ended".to_owned(), human);
             lines.push(format!("  {label:<28} {:>8} {age:>8}", process.id));
         }
-        if record.is_up {
-            let kubernetes = tools::KUBERNETES.build()?;
-            let nodes = crate::control_plane::Kubectl::of(&kubernetes, &path)
+        // The programs that this cluster runs; the working copy may have others by now.
+        let api_server = record
+            .components
+            .iter()
+            .find(|recorded| recorded.component.name == "kube-apiserver");
+        let Some(api_server) = api_server.filter(|_| record.is_up) else {
+            continue;
+        };
+        let kubectl = Kubectl::beside(&api_server.component.program, &path);
+        for question in [["version"].as_slice(), &["get", "nodes", "--output=wide"]] {
+            let ended = kubectl
                 .call()
-                .arguments(["get", "nodes", "--output=wide", "--request-timeout=5s"])
+                .arguments(question)
+                .argument("--request-timeout=5s")
                 .end()?;
-            let said = if nodes.status.success() {
-                nodes.output
-            } else {
-                nodes.errors
-            };
+            let said = format!("{}{}", ended.output, ended.errors);
             lines.extend(said.lines().map(|line| format!("  {line}")));
         }
     }
@@ -403,6 +448,7 @@ mod tests {
             "up --name A",
             "up --empty-for soon",
             "down --name",
+            "up --with magic",
         ] {
             assert!(read(line).is_err(), "{line}");
         }

@@ -78,11 +78,16 @@ pub struct ControlPlane {
 
 impl Where {
     /// A namespace where this process may make one, else the loopback.
+    ///
+    /// Being root is not enough: in a container it often means nothing.
     pub fn best() -> Self {
-        if rustix::process::geteuid().is_root()
+        let may_make_one = rustix::process::geteuid().is_root()
             && on_path("ip").is_some()
-            && on_path("nsenter").is_some()
-        {
+            && Call::new("unshare")
+                .arguments(["--net", "--mount", "--", "true"])
+                .succeed()
+                .is_ok();
+        if may_make_one {
             Self::Namespace
         } else {
             Self::Loopback
@@ -115,7 +120,7 @@ impl ControlPlane {
         };
         loop {
             tries -= 1;
-            match Self::start_alone(name, options, Lifetime::Process) {
+            match Self::start_alone(name, options, Lifetime::Process, |_| Ok(())) {
                 Err(error) if tries > 0 && format!("{error:#}").contains(PORT_TAKEN) => {
                     crate::say(
                         "another program took a port that was free a moment ago; trying others",
@@ -126,19 +131,22 @@ impl ControlPlane {
         }
     }
 
-    /// Starts one without nodes.
+    /// Starts one without nodes, and `more` as part of it.
     pub(crate) fn start_alone(
         name: &str,
         options: &Options,
         lifetime: Lifetime,
+        more: impl FnOnce(&mut Self) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         let mut control_plane = Self::start_as(name, options, lifetime)?;
-        control_plane.finish()?;
+        control_plane.start_the_rest()?;
+        control_plane.wait_for_controllers()?;
+        more(&mut control_plane)?;
         control_plane.is_up_now()?;
         Ok(control_plane)
     }
 
-    /// Starts etcd and the API server; [`ControlPlane::finish`] does the rest.
+    /// Starts etcd and the API server; [`ControlPlane::start_the_rest`] goes on.
     pub(crate) fn start_as(
         name: &str,
         options: &Options,
@@ -215,13 +223,13 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Starts what needs an API server that answers, and waits until it works.
-    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
+    /// Starts what needs an API server that answers.
+    pub(crate) fn start_the_rest(&mut self) -> anyhow::Result<()> {
         self.wait_until_ready()?;
         for component in std::mem::take(&mut self.next) {
             self.run(&component)?;
         }
-        self.wait_for_controllers()
+        Ok(())
     }
 
     /// Records that the start has come to its end.
@@ -257,7 +265,7 @@ impl ControlPlane {
     }
 
     /// The account without which no pod is accepted is made by a controller: when it is there, they work.
-    fn wait_for_controllers(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn wait_for_controllers(&mut self) -> anyhow::Result<()> {
         let kubectl = Kubectl::of(&self.kubernetes, &self.directory.path);
         process::until("the controllers", UP_LIMIT, &mut self.started, || {
             let ended = kubectl
@@ -446,6 +454,14 @@ impl Kubectl {
     pub(crate) fn of(kubernetes: &Built, directory: &Path) -> Self {
         Self {
             program: kubernetes.program("kubectl"),
+            directory: directory.to_owned(),
+        }
+    }
+
+    /// The one that was built together with another program.
+    pub(crate) fn beside(program: &Path, directory: &Path) -> Self {
+        Self {
+            program: program.with_file_name("kubectl"),
             directory: directory.to_owned(),
         }
     }

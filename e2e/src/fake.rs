@@ -11,12 +11,15 @@ use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, log};
 use crate::files;
-use crate::node::Taint;
+use crate::node::{NodeKind, Taint};
 use crate::process::Component;
 use crate::tools;
 
 /// Marks nodes that kwok plays, as `name=value`.
 pub const FAKE_NODE: &str = "kwok.x-k8s.io/node=fake";
+
+/// Some hundred nodes a second on an idle machine.
+const CREATE_LIMIT: Duration = Duration::from_mins(5);
 
 /// Karpenter's provider has one class of nodes, with nothing to set.
 const NODE_CLASS: &str = "default";
@@ -61,6 +64,28 @@ pub struct MachinePool {
     pub empty_for: Duration,
 }
 
+/// The node with a GPU that every real cluster has, as a pool and a kind of machine for Karpenter.
+pub fn gpu_pool(empty_for: Duration) -> anyhow::Result<(MachineKind, MachinePool)> {
+    let gpu = NodeKind::standard()
+        .into_iter()
+        .find(|kind| kind.devices.is_some())
+        .context("a standard node has devices")?;
+    let machine = MachineKind {
+        name: "gpu-4".to_owned(),
+        processors: 4,
+        memory: "16Gi".to_owned(),
+        devices: gpu.devices,
+        price: 3.5,
+    };
+    let pool = MachinePool {
+        name: gpu.name,
+        labels: gpu.labels,
+        taints: gpu.taints,
+        empty_for,
+    };
+    Ok((machine, pool))
+}
+
 // === impl ControlPlane ===
 
 impl ControlPlane {
@@ -101,6 +126,31 @@ impl ControlPlane {
             Vec::new(),
         );
         self.run(&component)
+    }
+
+    /// Creates nodes `fake-0`, `fake-1`, … for kwok to play, each with room for as many pods as Kubernetes allows by default.
+    pub fn add_fake_nodes(&self, count: u32) -> anyhow::Result<()> {
+        let (name, value) = FAKE_NODE.split_once('=').context("a name and a value")?;
+        let room = json!({"cpu": "1000", "memory": "1Ti", "pods": "110"});
+        let nodes: Vec<Value> = (0..count)
+            .map(|number| {
+                json!({
+                    "apiVersion": "v1",
+                    "kind": "Node",
+                    "metadata": {
+                        "name": format!("fake-{number}"),
+                        "annotations": {name: value},
+                        "labels": {"kubernetes.io/os": "linux", "kubernetes.io/hostname": format!("fake-{number}")},
+                    },
+                    "status": {"capacity": room, "allocatable": room},
+                })
+            })
+            .collect();
+        self.kubectl()
+            .arguments(["create", "--filename=-"])
+            .input(json!({"apiVersion": "v1", "kind": "List", "items": nodes}).to_string())
+            .limit(CREATE_LIMIT)
+            .succeed()
     }
 
     /// Starts Karpenter with kinds of machines and pools. Its nodes are kwok's: start that first.

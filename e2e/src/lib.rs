@@ -40,9 +40,10 @@ pub mod wait;
 pub use autoscaler::Autoscaler;
 pub use cluster::{Cluster, ClusterOptions};
 pub use control_plane::{ControlPlane, Options, Where};
-pub use fake::{Delays, FAKE_NODE, MachineKind, MachinePool};
+pub use fake::{Delays, FAKE_NODE, MachineKind, MachinePool, gpu_pool};
 pub use node::{NodeKind, Taint};
 pub use process::Process;
+pub use rustix::process::Signal;
 
 /// Tells the person who waits.
 pub(crate) fn say(what: &str) {

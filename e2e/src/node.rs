@@ -10,9 +10,10 @@ mod configuration;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::call::on_path;
 use crate::certificates::{Authority, Use};
 use crate::cgroup::{self, Groups};
 use crate::control_plane::{FIRST_NODE, certificates, write_component_kubeconfig};
@@ -23,7 +24,7 @@ use crate::process::{self, Component, Place, Recorded, Started};
 use crate::remove::remove_directory;
 use crate::tools::Built;
 use crate::wait::{Look, Unstoppable};
-use configuration::Configuration;
+use configuration::{Configuration, NETWORK_PLUGINS};
 pub(crate) use configuration::{DNS_SERVICE, DOMAIN};
 
 /// On two busy cores containerd has been seen to take 10 s.
@@ -229,10 +230,22 @@ impl Surroundings {
         })
     }
 
-    /// Ends a node and takes it away: as when a machine is switched off, with everything on it.
+    /// Switches a node off, with everything on it, and deletes its object.
+    pub(crate) fn remove_node(&self, name: &str, number: u8) -> anyhow::Result<()> {
+        self.switch_node_off(name, number)?;
+        self.kubectl()
+            .call()
+            .arguments(["delete", "node", name, "--ignore-not-found", "--wait=false"])
+            .succeed()
+    }
+
+    /// Ends a node and everything on it; its object stays, as when a machine breaks.
     ///
     /// It works also on what is left of a node that did not come up.
-    pub(crate) fn remove_node(&self, name: &str, number: u8) -> anyhow::Result<()> {
+    pub(crate) fn switch_node_off(&self, name: &str, number: u8) -> anyhow::Result<()> {
+        if number == FIRST_NODE.1 {
+            bail!("the control plane shares the network of '{name}', so it stays");
+        }
         let _unstoppable = Unstoppable::begin();
         let directory = self.node_directory(name);
         let group = self.network.namespace(name);
@@ -242,11 +255,7 @@ impl Surroundings {
         process::end_marked(&directory)?;
         cgroup::remove(groups)?;
         self.network.remove_node(name, number)?;
-        remove_directory(&directory)?;
-        self.kubectl()
-            .call()
-            .arguments(["delete", "node", name, "--ignore-not-found", "--wait=false"])
-            .succeed()
+        remove_directory(&directory)
     }
 
     fn configuration<'a>(&'a self, kind: &'a NodeKind, group: &'a str) -> Configuration<'a> {
@@ -298,6 +307,36 @@ impl NodeRecord {
         found.sort_unstable_by_key(|record: &Self| record.kind.number);
         Ok(found)
     }
+}
+
+/// What the nodes of a cluster are made of and every machine has to bring.
+const PROGRAMS: [&str; 8] = [
+    "conntrack",
+    "containerd",
+    "containerd-shim-runc-v2",
+    "ctr",
+    "iptables",
+    "mount",
+    "nsenter",
+    "runc",
+];
+
+/// Fails, naming all of them, when programs are missing that the nodes are made of.
+pub(crate) fn check_machine() -> anyhow::Result<()> {
+    let mut missing: Vec<&str> = PROGRAMS
+        .into_iter()
+        .filter(|program| on_path(program).is_none())
+        .collect();
+    if !Path::new(NETWORK_PLUGINS).join("ptp").is_file() {
+        missing.push(NETWORK_PLUGINS);
+    }
+    if !missing.is_empty() {
+        bail!(
+            "nodes need what is missing here: {}\nhint: run 'cargo xtask cluster setup'",
+            missing.join(", ")
+        );
+    }
+    Ok(())
 }
 
 /// Where the directories of a cluster's nodes are.

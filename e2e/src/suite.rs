@@ -1,7 +1,7 @@
 //! Runs tests that share clusters: one after another, in the order of their list, with the closing line of `cargo test`.
 //!
 //! The standard test runner knows no test that cannot run on this machine, and nothing that is taken down after the last test.
-//! Here a test that needs root is counted as ignored where there is none, in one line that says so, and after Ctrl-C no
+//! Here a test that needs more than the machine allows is counted as ignored, in one line that says so, and after Ctrl-C no
 //! further test begins, so that what owns a cluster is dropped.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
+use crate::control_plane::Where;
 use crate::wait;
 
 /// One test. `World` is what the tests share; it is dropped after the last one.
@@ -27,8 +28,8 @@ pub struct Test<World> {
 pub enum Needs {
     /// Runs everywhere.
     Nothing,
-    /// Makes namespaces, mounts and control groups.
-    Root,
+    /// Makes namespaces, mounts and control groups, as root may.
+    Namespaces,
 }
 
 /// How the tests ended.
@@ -74,7 +75,7 @@ fn run_matching<World: Default>(
         }
     }
     wait::heed_signals()?;
-    let is_root = rustix::process::geteuid().is_root();
+    let has_namespaces = Where::best() == Where::Namespace;
     let mut counts = Counts::default();
     let started = wait::now();
     let mut world = World::default();
@@ -83,7 +84,7 @@ fn run_matching<World: Default>(
             counts.filtered += 1;
             continue;
         }
-        if test.needs == Needs::Root && !is_root {
+        if test.needs == Needs::Namespaces && !has_namespaces {
             counts.ignored.push(test.name);
             continue;
         }
@@ -106,7 +107,7 @@ fn run_matching<World: Default>(
     drop(world);
     if !counts.ignored.is_empty() {
         println!(
-            "skipped {} tests that make namespaces, which needs root: {}",
+            "skipped {} tests that make namespaces, which only root may: {}",
             counts.ignored.len(),
             counts.ignored.join(", ")
         );
@@ -125,4 +126,52 @@ fn run_matching<World: Default>(
         started.elapsed().as_secs_f64()
     );
     Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shared world counts the tests that ran before.
+    fn tests() -> [Test<u32>; 3] {
+        let test = |name, run| Test {
+            name,
+            needs: Needs::Nothing,
+            run,
+        };
+        [
+            test("holds", |count| {
+                *count += 1;
+                Ok(())
+            }),
+            test("panics", |_| panic!("on purpose")),
+            test("sees_what_came_before", |count| {
+                anyhow::ensure!(*count == 1, "{count}");
+                Ok(())
+            }),
+        ]
+    }
+
+    fn run(arguments: &[&str]) -> anyhow::Result<Counts> {
+        let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+        run_matching(&tests(), &arguments)
+    }
+
+    #[test]
+    fn tests_share_their_world_and_a_panic_is_one_failure() {
+        let counts = run(&[]).expect("it comes to its end");
+        assert_eq!((counts.passed, counts.failed), (2, vec!["panics"]));
+    }
+
+    #[test]
+    fn only_tests_that_are_named_run() {
+        let counts = run(&["before", "--nocapture"]).expect("it comes to its end");
+        assert_eq!(
+            counts.failed,
+            ["sees_what_came_before"],
+            "nothing came before"
+        );
+        assert_eq!(counts.filtered, 2);
+        assert!(run(&["--unknown"]).is_err());
+    }
 }

@@ -9,6 +9,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -24,6 +25,10 @@ use crate::wait;
 
 /// On two cores that others use too, Kubernetes takes about ten minutes.
 const LIMIT: Duration = Duration::from_hours(1);
+
+/// Go says nothing while it builds.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How much of a hash tells builds apart in the name of a directory.
 const HASH_LETTERS: usize = 16;
@@ -267,8 +272,8 @@ impl Tool {
         remove_directory(&unfinished)?;
         std::fs::create_dir_all(&unfinished)
             .with_context(|| format!("create {}", unfinished.display()))?;
-        self.build_into(&source, &recipe, &unfinished)
-            .with_context(|| format!("build {} {}", self.name, recipe.version))?;
+        saying_so(&what, || self.build_into(&source, &recipe, &unfinished))
+            .with_context(|| what.clone())?;
         std::fs::rename(&unfinished, &directory)
             .with_context(|| format!("keep {}", directory.display()))?;
         crate::say(&format!(
@@ -405,6 +410,37 @@ impl Built {
     /// Where all its programs are.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+}
+
+/// Does something that takes minutes, and says now and then that it is still being done.
+fn saying_so<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let started = wait::now();
+            let mut said = Duration::ZERO;
+            while !is_done.load(Ordering::Relaxed) {
+                wait::pause(LOOK_EVERY);
+                let passed = started.elapsed();
+                if passed >= said + SAY_EVERY {
+                    said = passed;
+                    crate::say(&format!("{what}: {} s so far", passed.as_secs()));
+                }
+            }
+        });
+        // Also after a panic: the other thread would never end.
+        let _guard = SetOnDrop(&is_done);
+        work()
+    })
+}
+
+/// Sets a flag when it is dropped.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

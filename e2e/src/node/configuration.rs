@@ -14,7 +14,7 @@ use crate::image;
 use crate::process::{Component, Place};
 
 /// Where Debian puts the plugins that give pods their network.
-const NETWORK_PLUGINS: &str = "/usr/lib/cni";
+pub(super) const NETWORK_PLUGINS: &str = "/usr/lib/cni";
 
 /// The address of the Service that resolves names; the tenth, as everywhere.
 pub(crate) const DNS_SERVICE: &str = "10.96.0.10";

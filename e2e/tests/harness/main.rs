@@ -11,10 +11,7 @@ use anyhow::{Context, ensure};
 use leftovers::Leftovers;
 use nagi_e2e::suite::{self, Needs, Test};
 use nagi_e2e::wait::{self, Look};
-use nagi_e2e::{
-    Cluster, ClusterOptions, ControlPlane, Delays, MachineKind, MachinePool, NodeKind, Options,
-    Where,
-};
+use nagi_e2e::{Cluster, ClusterOptions, ControlPlane, Delays, NodeKind, Options, Where, gpu_pool};
 use serde_json::{Value, json};
 
 const TESTS: &[Test<World>] = &[
@@ -29,43 +26,53 @@ const TESTS: &[Test<World>] = &[
         run: killed_component,
     },
     Test {
+        name: "pods_on_fake_nodes_are_ready_without_a_machine",
+        needs: Needs::Nothing,
+        run: fake_nodes,
+    },
+    Test {
         name: "a_played_pool_goes_to_zero_and_comes_back_under_karpenter",
         needs: Needs::Nothing,
         run: played_pool,
     },
     Test {
         name: "every_standard_node_is_ready_with_its_labels_taints_and_devices",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: standard_nodes,
     },
     Test {
         name: "a_pod_answers_by_address_by_service_and_by_name_from_every_node",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: pods_answer,
     },
     Test {
         name: "logs_exec_and_top_reach_a_pod",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: logs_exec_and_top,
     },
     Test {
         name: "an_empty_node_goes_and_a_pod_that_needs_it_brings_it_back",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: autoscaled_node,
     },
     Test {
+        name: "a_broken_node_is_not_ready_and_a_new_one_takes_its_place",
+        needs: Needs::Namespaces,
+        run: broken_node,
+    },
+    Test {
         name: "a_second_cluster_runs_beside_the_first",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: second_cluster,
     },
     Test {
         name: "a_cluster_that_was_stopped_leaves_nothing",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: stopped_cluster,
     },
     Test {
         name: "what_a_killed_harness_left_is_taken_away_by_the_next_start",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: killed_harness,
     },
 ];
@@ -158,29 +165,27 @@ fn killed_component(_world: &mut World) -> anyhow::Result<()> {
     control_plane.stop()
 }
 
+fn fake_nodes(_world: &mut World) -> anyhow::Result<()> {
+    let mut control_plane = ControlPlane::start("harness-fake", &loopback())?;
+    control_plane.start_kwok(Delays::default())?;
+    control_plane.add_fake_nodes(2)?;
+    create_deployment(&control_plane)?;
+    control_plane
+        .kubectl()
+        .arguments(["wait", "deployment/web", "--for=condition=Available"])
+        .argument("--timeout=110s")
+        .limit(LIMIT)
+        .succeed()?;
+    control_plane.stop()
+}
+
 fn played_pool(_world: &mut World) -> anyhow::Result<()> {
     let mut control_plane = ControlPlane::start("harness-played", &loopback())?;
     control_plane.start_kwok(Delays {
         node_joins: Duration::from_millis(500),
         pod_starts: Duration::from_millis(500),
     })?;
-    let gpu = NodeKind::standard()
-        .into_iter()
-        .find(|kind| kind.name == "projectb")
-        .context("there is a node with a GPU")?;
-    let machine = MachineKind {
-        name: "gpu-4".to_owned(),
-        processors: 4,
-        memory: "16Gi".to_owned(),
-        devices: gpu.devices.clone(),
-        price: 3.5,
-    };
-    let pool = MachinePool {
-        name: gpu.name.clone(),
-        labels: gpu.labels.clone(),
-        taints: gpu.taints.clone(),
-        empty_for: Duration::from_secs(1),
-    };
+    let (machine, pool) = gpu_pool(Duration::from_secs(1))?;
     control_plane.start_karpenter(&[machine], &[pool])?;
     let pod = json!({
         "metadata": {"labels": {"app": "gpu"}},
@@ -424,18 +429,8 @@ fn autoscaled_node(world: &mut World) -> anyhow::Result<()> {
         .arguments(["delete", "pods", "--selector=app=web", "--wait=true"])
         .succeed()?;
     let _autoscaler = cluster.autoscale(Duration::from_secs(1))?;
-    let nodes = || {
-        cluster
-            .kubectl()
-            .arguments([
-                "get",
-                "nodes",
-                "--output=jsonpath={.items[*].metadata.name}",
-            ])
-            .output()
-    };
     wait::until("the empty nodes to go", LIMIT, || {
-        let nodes = nodes()?;
+        let nodes = nodes(cluster)?;
         Ok(if nodes == "system" {
             Look::There(())
         } else {
@@ -448,7 +443,7 @@ fn autoscaled_node(world: &mut World) -> anyhow::Result<()> {
     apply(cluster, &pod)?;
     wait_until_ready(cluster, "gpu")?;
     ensure!(
-        nodes()? == "projectb system",
+        nodes(cluster)? == "projectb system",
         "only the node that is needed came"
     );
     let reasons = cluster
@@ -464,13 +459,47 @@ fn autoscaled_node(world: &mut World) -> anyhow::Result<()> {
         .arguments(["delete", "pod", "gpu", "--wait=true"])
         .succeed()?;
     wait::until("node projectb to go", LIMIT, || {
-        let nodes = nodes()?;
+        let nodes = nodes(cluster)?;
         Ok(if nodes == "system" {
             Look::There(())
         } else {
             Look::NotYet(nodes)
         })
     })
+}
+
+fn broken_node(world: &mut World) -> anyhow::Result<()> {
+    let cluster = world.cluster()?;
+    let kind = NodeKind::standard()
+        .into_iter()
+        .find(|kind| kind.name == "projecta")
+        .context("there is a node for project a")?;
+    if !nodes(cluster)?.contains(&kind.name) {
+        cluster.add_node(&kind)?;
+    }
+    ensure!(
+        cluster.break_node("system").is_err(),
+        "the control plane stays"
+    );
+    let kubelet = cluster.node_process(&kind.name, "kubelet")?;
+    cluster.break_node(&kind.name)?;
+    ensure!(!kubelet.is_running());
+    cluster
+        .kubectl()
+        .arguments(["wait", "node", &kind.name, "--for=condition=Ready=Unknown"])
+        .argument("--timeout=110s")
+        .limit(LIMIT)
+        .succeed()?;
+    // The same name comes back, as a machine that was repaired.
+    cluster.add_node(&kind)
+}
+
+fn nodes(cluster: &Cluster) -> anyhow::Result<String> {
+    cluster
+        .kubectl()
+        .arguments(["get", "nodes"])
+        .argument("--output=jsonpath={.items[*].metadata.name}")
+        .output()
 }
 
 fn second_cluster(world: &mut World) -> anyhow::Result<()> {
