@@ -299,6 +299,13 @@ impl nagi_ports::Workloads for BehindWorkloads {
         self.real.write(before, update).await
     }
 
+    async fn count_writer(
+        &self,
+        workload: &nagi_core::workload::Workload,
+    ) -> Result<Option<nagi_core::intent::CountWriter>, PortError> {
+        self.real.count_writer(workload).await
+    }
+
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<nagi_ports::WorkloadEvent> {
         self.real.subscribe()
     }
