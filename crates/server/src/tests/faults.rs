@@ -31,6 +31,13 @@ fn faults() -> Vec<(Fault, u16, &'static str)> {
         ),
         (Fault::Error(PortError::Timeout(text())), 503, "timeout"),
         (
+            Fault::Error(PortError::Busy {
+                retry_after: Some(Duration::from_secs(7)),
+            }),
+            503,
+            "takes no more requests",
+        ),
+        (
             Fault::Error(PortError::StorageFull("disk full".to_owned())),
             503,
             "storage",
