@@ -212,11 +212,11 @@ pub(crate) const fn failure_of(error: &PortError) -> Option<Failure> {
         PortError::Unreachable(_) => Some(Failure::UpstreamConnection),
         PortError::Timeout(_) => Some(Failure::UpstreamTimeout),
         PortError::Refused(_) => Some(Failure::UpstreamDenied),
-        PortError::Busy { .. } => Some(Failure::Overloaded),
         PortError::StorageFull(_) => Some(Failure::Storage),
         PortError::NotFound
         | PortError::NoSuchVersion { .. }
         | PortError::Conflict
+        | PortError::Busy { .. }
         | PortError::Internal(_) => None,
     }
 }

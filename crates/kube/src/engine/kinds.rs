@@ -96,6 +96,12 @@ impl Shared {
 
     /// The kind of a workload, looked for anew when it is not known.
     pub(crate) async fn kind_of(&self, id: &WorkloadId) -> Result<Arc<Watched>, PortError> {
+        // What is outside is not there for this process, whoever else may see it.
+        if let Some(only) = &self.namespaces
+            && !only.contains(&id.namespace)
+        {
+            return Err(PortError::NotFound);
+        }
         if let Some(watched) = self.watched(id) {
             return Ok(watched);
         }

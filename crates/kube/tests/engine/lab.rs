@@ -47,12 +47,22 @@ impl Lab {
     }
 
     pub(crate) fn from_source(double: Double, source: Source, rights: Rights) -> Self {
+        Self::within(double, source, rights, None)
+    }
+
+    /// An engine that looks at some namespaces only.
+    pub(crate) fn within(
+        double: Double,
+        source: Source,
+        rights: Rights,
+        namespaces: Option<Vec<Namespace>>,
+    ) -> Self {
         let mut supervisor = Supervisor::new();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let settings = KubeSettings {
             source,
             rights,
-            namespaces: None,
+            namespaces,
             identity: "test".to_owned(),
         };
         let engine = KubeEngine::start(settings, clock, &mut supervisor);

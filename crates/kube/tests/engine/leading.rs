@@ -203,3 +203,27 @@ async fn a_process_without_rights_on_the_lease_decides_nothing_and_reads_on() {
         .unwrap_err();
     assert!(matches!(refused, PortError::Refused(_)), "{refused}");
 }
+
+// Issue 4: a leader that was killed is followed when its Lease has not changed for as long as it says
+#[tokio::test]
+async fn a_holder_that_is_gone_is_followed_in_a_term_of_its_own() {
+    let double = cluster().await;
+    double.put(json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": { "namespace": "scale-system", "name": "nagi-leader" },
+        // Its clock is years ahead: only the standstill counts, not the time in it.
+        "spec": {
+            "holderIdentity": "killed", "leaseDurationSeconds": 1, "leaseTransitions": 5,
+            "renewTime": "2099-01-01T00:00:00.000000Z",
+        },
+    }));
+    let begun = Instant::now();
+    let process = process(&double, "next");
+    process.leads().await;
+    assert!(
+        begun.elapsed() >= Duration::from_secs(1),
+        "not before its time"
+    );
+    assert_eq!(lease(&double)["holderIdentity"], "next");
+    assert_eq!(lease(&double)["leaseTransitions"], 6);
+}

@@ -1,10 +1,10 @@
 //! Reads: the cache, misses, versions, pods and autoscalers.
 
-use nagi_core::id::Version;
+use nagi_core::id::{Namespace, Version, WorkloadId};
 use nagi_core::status::Status;
 use nagi_core::wake::Stage;
 use nagi_core::workload::{Pending, Readiness};
-use nagi_kube::{Rights, annotation};
+use nagi_kube::{Rights, Source, annotation};
 use nagi_kube_double::{Double, Fault, objects};
 use nagi_ports::{PortError, Read, WorkloadEvent, Workloads};
 use serde_json::json;
@@ -227,6 +227,37 @@ async fn lists_hold_every_kind_in_order_and_no_replica_set_of_a_deployment() {
             "statefulsets project-b/alone"
         ]
     );
+}
+
+// Issue 4 item 4: a namespaced overlay with Roles only
+#[tokio::test]
+async fn with_rights_in_some_namespaces_only_these_are_asked_for() {
+    let double = Double::start().await;
+    for namespace in ["project-a", "project-b", "project-c"] {
+        double.put(objects::deployment(namespace, "sample-app-a", 1));
+    }
+    let namespaces = ["project-a", "project-b"].map(|name| Namespace::new(name).unwrap());
+    let source = Source::Url(double.url());
+    let lab = Lab::within(double, source, Rights::Full, Some(namespaces.to_vec()));
+    lab.synced().await;
+    eventually("both", async || {
+        lab.engine
+            .list()
+            .await
+            .is_ok_and(|listing| listing.items.len() == 2)
+    })
+    .await;
+    let outside = WorkloadId {
+        namespace: Namespace::new("project-c").unwrap(),
+        ..id()
+    };
+    let gone = lab.engine.get(&outside, Read::Cached).await;
+    assert_eq!(gone.unwrap_err(), PortError::NotFound);
+    let asked = lab.double.requests().into_iter();
+    let mut everywhere = asked.filter(|request| {
+        request.path.contains("/deployments?") && !request.path.contains("/namespaces/")
+    });
+    assert!(everywhere.next().is_none());
 }
 
 #[tokio::test]

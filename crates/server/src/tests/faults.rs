@@ -35,6 +35,13 @@ fn faults() -> Vec<(Fault, u16, &'static str)> {
         ),
         (Fault::Error(PortError::Timeout(text())), 503, "timeout"),
         (
+            Fault::Error(PortError::Busy {
+                retry_after: Some(Duration::from_secs(7)),
+            }),
+            503,
+            "takes no more requests",
+        ),
+        (
             Fault::Error(PortError::StorageFull("disk full".to_owned())),
             503,
             "storage",
@@ -323,6 +330,13 @@ impl nagi_ports::Workloads for BehindWorkloads {
         update: nagi_core::intent::IntentUpdate,
     ) -> Result<Arc<nagi_core::workload::Workload>, PortError> {
         self.real.write(before, update).await
+    }
+
+    async fn count_writer(
+        &self,
+        workload: &nagi_core::workload::Workload,
+    ) -> Result<Option<nagi_core::intent::CountWriter>, PortError> {
+        self.real.count_writer(workload).await
     }
 
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<nagi_ports::WorkloadEvent> {
