@@ -21,7 +21,7 @@ use crate::setup;
 /// The recipe.
 const RECIPE: &str = "src/api/Dockerfile";
 /// Where the build happens in the container, as the recipe says.
-const PLACE: &str = "/build";
+const PLACE: &str = "/nagi-source";
 /// What it becomes in the storage of the test.
 const NAME: &str = "localhost/nagi-proof:1";
 /// Where the machine's Rust is mounted.
