@@ -61,9 +61,14 @@ pub(crate) async fn run(args: &GatewayArgs) -> ExitCode {
         Err(error) => return serve::refuse_settings(&error, hint),
     };
     let role = Role::Gateway(kube);
-    match serve::run(Start { config, role, on_hangup: OnHangup::Reload }, async |_clock| {
-        std::future::pending().await
-    })
+    match serve::run(
+        Start {
+            config,
+            role,
+            on_hangup: OnHangup::Reload,
+        },
+        async |_clock| std::future::pending().await,
+    )
     .await
     {
         Ok(()) => ExitCode::SUCCESS,

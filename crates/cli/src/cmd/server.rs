@@ -50,9 +50,14 @@ pub(crate) async fn run(args: &ServerArgs) -> ExitCode {
         Err(error) => return serve::refuse_settings(&error, hint),
     };
     let role = Role::Server(settings);
-    match serve::run(Start { config, role, on_hangup: OnHangup::Reload }, async |_clock| {
-        std::future::pending().await
-    })
+    match serve::run(
+        Start {
+            config,
+            role,
+            on_hangup: OnHangup::Reload,
+        },
+        async |_clock| std::future::pending().await,
+    )
     .await
     {
         Ok(()) => ExitCode::SUCCESS,
