@@ -28,8 +28,7 @@ const HOLD_DEFAULT: Duration = Duration::from_secs(25);
 /// Longest hold that may be asked for.
 const HOLD_MAX: Duration = Duration::from_hours(1);
 
-// The settings as people name them: on the command line, and in the environment. What each means stands at its field
-// in `ServeArgs`.
+// The settings as people name them, as a flag and as a variable. What each means stands at its field in `ServeArgs`.
 const LISTEN: Setting = Setting {
     flag: "--listen",
     env: "NAGI_LISTEN",
@@ -550,7 +549,8 @@ mod tests {
     // K-14: what protects and was left empty by mistake must not open a door.
     #[test]
     fn a_setting_that_protects_may_not_be_empty() {
-        let empty: [(fn(&mut ServeArgs, String), &str); 4] = [
+        type Set = fn(&mut ServeArgs, String);
+        let empty: [(Set, &str); 4] = [
             (|a, text| a.api_key_file = Some(text), API_KEY_FILE.env),
             (|a, text| a.keys_file = Some(text), KEYS_FILE.env),
             (|a, text| a.require_auth = Some(text), REQUIRE_AUTH.env),
