@@ -28,8 +28,7 @@ const HOLD_DEFAULT: Duration = Duration::from_secs(25);
 /// Longest hold that may be asked for.
 const HOLD_MAX: Duration = Duration::from_hours(1);
 
-// The settings as people name them: on the command line, and in the environment. What each means stands at its field
-// in `ServeArgs`.
+// The settings as people name them, as a flag and as a variable. What each means stands at its field in `ServeArgs`.
 const LISTEN: Setting = Setting {
     flag: "--listen",
     env: "NAGI_LISTEN",

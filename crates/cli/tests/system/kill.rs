@@ -34,7 +34,7 @@ use operations::{OPERATIONS, Operation};
 /// supervisor's files go) follow the end of processes and come within milliseconds of it.
 const QUIET: Duration = Duration::from_millis(300);
 /// From the action to the step at which to kill. The longest operation waits a second for idleness.
-const REACHED_MAX: Duration = Duration::from_secs(6);
+const REACHED_MAX: Duration = Duration::from_secs(20);
 /// What a restart has to put right takes as long as processes need to end and start.
 const RIGHT_MAX: Duration = Duration::from_mins(1);
 

@@ -13,9 +13,9 @@ use crate::http::{self, Answer};
 use crate::{processes, wait};
 
 /// A start takes a tenth of a second; on a machine that builds something else at the same time, several.
-const UP_MAX: Duration = Duration::from_secs(20);
+const UP_MAX: Duration = Duration::from_mins(1);
 /// What a workload does takes as long as its processes need.
-const SETTLED_MAX: Duration = Duration::from_secs(20);
+const SETTLED_MAX: Duration = Duration::from_mins(1);
 
 /// Whether a start waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
