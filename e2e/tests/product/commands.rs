@@ -53,7 +53,7 @@ spec: { policyName: a-test-refuses, validationActions: [Deny] }
 
 /// Ends a command at its first output; it, and what it left in the background, is one process group.
 const UNTIL_OUTPUT: &str = r#"
-exec 2>errors
+rm -f output errors
 setsid bash --noprofile --norc -c "set -o pipefail
 $ENDLESS" >output 2>errors &
 group=$!
@@ -62,7 +62,7 @@ for ((look = 0; look < 600; look++)); do
   sleep 0.1
 done
 kill -TERM -- "-$group"
-wait "$group"
+wait "$group" 2>/dev/null
 cat output
 [[ -s output ]] || { cat errors; exit 1; }
 "#;
@@ -216,7 +216,7 @@ impl<'a> Tour<'a> {
 
     /// What the command finds: the sample as its world says, an API behind `localhost`, logs that hold something.
     fn prepare(&mut self, seed: &Command, expect: &Expectation) -> anyhow::Result<()> {
-        let text = &seed.command;
+        let text = seed.filled();
         let holds = |words: &[&str]| words.iter().any(|word| text.contains(word));
         let has_sample = match expect.world {
             Seen::Open | Seen::Keyed | Seen::Refused => true,
@@ -430,6 +430,9 @@ rm forward"#,
         let address = self
             .installed
             .output("kubectl get svc scale-api -n scale-system -o 'jsonpath={.spec.clusterIP}'")?;
+        let pods = self.installed.output(
+            "kubectl get pods -n scale-system -l app.kubernetes.io/name=scale-api -o 'jsonpath={.items[*].status.podIP}'",
+        )?;
         let settings = self.home.join(".curlrc");
         std::fs::write(
             &settings,
@@ -440,7 +443,7 @@ rm forward"#,
             .cluster
             .control_plane()
             .suspend("kube-apiserver")?;
-        let ran = self.while_away();
+        let ran = self.while_away(&pods);
         self.installed
             .cluster
             .control_plane()
@@ -463,8 +466,21 @@ rm forward"#,
         })
     }
 
-    fn while_away(&mut self) -> anyhow::Result<()> {
-        self.some(&[Seen::Away], |seed| seed.command.contains("curl"))
+    /// Not before each replica has noticed that nobody answers is there a log of it.
+    fn while_away(&mut self, pods: &str) -> anyhow::Result<()> {
+        self.some(&[Seen::Away], |seed| seed.command.contains("curl"))?;
+        for address in pods.split_whitespace() {
+            let status = format!("http://{address}:8080{SAMPLE}/status");
+            wait::until("a replica that says what it does not know", SOON, || {
+                let answer = self.installed.http(&status, "")?;
+                Ok(if answer.status == 503 {
+                    Look::There(())
+                } else {
+                    Look::NotYet(answer.text)
+                })
+            })?;
+        }
+        Ok(())
     }
 
     /// From now on the Scale API asks for a key, from the Secret that the manifest names. The scripts send it.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nagi_ports::PortError;
 use nagi_runtime::Shutdown;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -43,10 +44,10 @@ impl Shared {
                 .silent_for()
                 .is_some_and(|silence| silence >= SILENCE_MAX);
             if silent && !away {
-                tracing::warn!(
-                    seconds = SILENCE_MAX.as_secs(),
-                    "API server does not answer"
-                );
+                // People look for connection and timeout failures by these words.
+                let error =
+                    PortError::Timeout(format!("no answer for {} s", SILENCE_MAX.as_secs()));
+                tracing::warn!(%error, "API server does not answer");
             }
             if away && !silent {
                 tracing::info!("API server answers again");
