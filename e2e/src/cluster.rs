@@ -12,7 +12,7 @@ use crate::control_plane::{self, ControlPlane, Kubectl, Options, Where, network_
 use crate::directory::{Lifetime, Record};
 use crate::image;
 use crate::node::{self, Node, NodeKind, NodeRecord, Surroundings, containerd_socket};
-use crate::process::{Component, Process};
+use crate::process::{Component, Place, Process};
 use crate::tools;
 use crate::wait::{self, Look};
 
@@ -172,6 +172,18 @@ impl Cluster {
     pub fn load_web_image(&self) -> anyhow::Result<&'static str> {
         self.load_image(&image::web(&self.surroundings.stand_ins)?)?;
         Ok(image::WEB)
+    }
+
+    /// Where the programs of the first node live.
+    pub(crate) fn first_place(&self) -> anyhow::Result<&Place> {
+        let first = self.nodes.first().context("a cluster has a node")?;
+        let containerd = first
+            .record
+            .components
+            .iter()
+            .find(|recorded| recorded.component.name == "containerd")
+            .context("a node has containerd")?;
+        Ok(&containerd.component.place)
     }
 
     /// Adds a node and waits until it is ready.
@@ -353,7 +365,7 @@ fn autoscaler_component(
             format!("--empty-for={}", empty_for.as_secs()),
         ],
         environment: Vec::new(),
-        place: crate::process::Place::default(),
+        place: Place::default(),
         log: control_plane::log(cluster, "autoscaler"),
     })
 }

@@ -26,6 +26,7 @@ mod fake;
 mod files;
 pub mod go;
 mod image;
+mod inside;
 mod lock;
 mod network;
 mod node;

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import schemathesis
 
 # Made by the server and good only for the request that they were made for.
-SERVER_MADE = {"continue", "after"}
+SERVER_MADE = {"continue", "after", "min_resource_version"}
 
 
 @schemathesis.hook

@@ -15,11 +15,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use crate::checkout::Checkout;
 use nagi_e2e::oci::{Content, Image};
 
+use crate::checkout::Checkout;
+
 /// Where archives go unless told otherwise, below the root of the working copy.
-const OUTPUT: &str = "target/image";
+pub(crate) const OUTPUT: &str = "target/image";
 
 /// The image may be this large: 25 MB.
 const IMAGE_BYTES_MAX: u64 = 25_000_000;

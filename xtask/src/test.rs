@@ -11,7 +11,7 @@ use crate::checkout::{Checkout, remove_directory};
 use crate::command::{Network, Run};
 use crate::setup::{self, CARGO_DENY};
 use crate::steps::{Counts, Outcome, Steps, counts_in_line};
-use crate::{bench, coverage, docs, generate, schemathesis, tidy};
+use crate::{bench, coverage, docs, generate, image, schemathesis, tidy};
 
 /// The release binary, below the root of the working copy.
 pub(crate) const RELEASE_BINARY: &str = "target/release/nagi";
@@ -87,6 +87,7 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
     steps.run("shell blocks of the documents", || {
         docs::run_pages(checkout, &binaries, &[])
     });
+    steps.run("a real Kubernetes", || on_kubernetes(checkout));
     steps.finish()
 }
 
@@ -183,6 +184,27 @@ fn demo(checkout: &Checkout) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Without root there are no nodes: the tests say in one line that they are skipped, and need neither images nor tools.
+fn on_kubernetes(checkout: &Checkout) -> anyhow::Result<Outcome> {
+    if setup::is_root()? {
+        setup::for_cluster(checkout)?;
+        image::archives(
+            checkout,
+            &image::Kind::ALL,
+            &checkout.root().join(image::OUTPUT),
+        )?;
+    }
+    let run = Run::cargo().arguments([
+        "test",
+        "--package",
+        "nagi-e2e",
+        "--test",
+        "product",
+        "--locked",
+    ]);
+    counted(run.within(checkout.root()))
 }
 
 /// Runs a `cargo test` and adds up what its test programs report.

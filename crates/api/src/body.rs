@@ -17,6 +17,8 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Most levels of a value: the outermost is level 1 (R08). Far below what could exhaust a stack.
 pub const DEPTH_MAX: usize = 32;
 
+/// The first number that no 64 bits hold.
+const BEYOND_64_BITS: f64 = 18_446_744_073_709_551_616.0;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A JSON value whose numbers remember their literal's kind.
@@ -134,11 +136,12 @@ impl Json {
     }
 
     /// The kind of value, for messages.
-    pub const fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "a boolean",
             Self::Integer(_) => "an integer",
+            Self::Decimal(number) if number.abs() >= BEYOND_64_BITS => "a number beyond 64 bits",
             Self::Decimal(_) => "a number that is not written as an integer",
             Self::Text(_) => "a string",
             Self::Array(_) => "an array",
@@ -464,6 +467,15 @@ mod tests {
                 "{literal}"
             );
         }
+        let kind = |literal: &str| number(literal).unwrap().kind();
+        for literal in [
+            "18446744073709551616",
+            "-99999999999999999999999999",
+            "1e30",
+        ] {
+            assert_eq!(kind(literal), "a number beyond 64 bits", "{literal}");
+        }
+        assert_eq!(kind("1.0"), "a number that is not written as an integer");
     }
 
     // K-05, R01

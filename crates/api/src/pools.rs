@@ -30,14 +30,22 @@ pub struct PoolItem {
     pub name: String,
     /// Its nodes now.
     pub nodes: Vec<NodeItem>,
-    /// The most nodes that it may have.
-    pub nodes_max: u32,
-    /// Price of one node for one hour.
-    pub price_per_hour: f64,
+    /// The most nodes that it may have; left out where the engine does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub nodes_max: Option<u32>,
+    /// Price of one node for one hour; left out, like the two below, where nobody stated one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub price_per_hour: Option<f64>,
     /// Cost of its nodes since the account was opened.
-    pub spent: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub spent: Option<f64>,
     /// What it would have cost on top, had the largest number of nodes it needed so far run all the time.
-    pub saved: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub saved: Option<f64>,
 }
 
 /// One node.
@@ -66,9 +74,9 @@ impl From<&Pool> for PoolItem {
             name: pool.name.to_string(),
             nodes: pool.nodes.iter().map(NodeItem::from).collect(),
             nodes_max: pool.nodes_max,
-            price_per_hour: amount(pool.price_per_hour),
-            spent: amount(pool.spent),
-            saved: amount(pool.saved),
+            price_per_hour: pool.cost.map(|cost| amount(cost.price_per_hour)),
+            spent: pool.cost.map(|cost| amount(cost.spent)),
+            saved: pool.cost.map(|cost| amount(cost.saved)),
         }
     }
 }
@@ -77,7 +85,7 @@ impl From<&Node> for NodeItem {
     fn from(node: &Node) -> Self {
         let rounded = |d: Duration| seconds(d);
         let (phase, ready_in, released_in) = match node.phase {
-            NodePhase::Booting { ready_in } => ("booting", Some(ready_in), None),
+            NodePhase::Booting { ready_in } => ("booting", ready_in, None),
             NodePhase::Ready { released_in } => ("ready", None, released_in),
         };
         Self {

@@ -287,12 +287,12 @@ impl ScaleResult {
     }
 }
 
-/// Answer of `POST …/wake` (R14): 202 while it is waking, 200 when it was awake already.
+/// Answer of `POST …/wake` (R14): 202 while it is waking, 200 when it serves already.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WakeAnswer {
     /// Always `success`.
     pub status: Succeeded,
-    /// `Wake started` or `Already awake`.
+    /// `Wake started`, `Already waking` (an earlier call, schedule or request began it) or `Already awake`.
     #[schema(example = "Wake started")]
     pub message: String,
     /// What it came to.
@@ -410,6 +410,9 @@ pub fn warning(warning: &Warning) -> String {
         }
         Warning::ConnectionsCut { open } => {
             format!("{open} open connections are cut when the replicas stop")
+        }
+        Warning::RequestsRefused { held } => {
+            format!("{held} requests that wait for it to wake are refused")
         }
     }
 }

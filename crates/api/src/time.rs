@@ -1,4 +1,5 @@
-//! Instants on the wire: RFC 3339 in UTC, whatever zone the caller named (W-A16).
+//! Instants on the wire: RFC 3339 in UTC, whatever zone the caller named (W-A16), always with milliseconds, so that they
+//! have one width and sort as text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +11,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-/// An instant, written as RFC 3339 in UTC: `2030-01-31T07:00:00Z`.
+/// An instant, written as RFC 3339 in UTC with milliseconds: `2030-01-31T07:00:00.000Z`. It may hold more than it shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub Timestamp);
 
@@ -39,13 +40,13 @@ impl From<Time> for Timestamp {
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        write!(f, "{:.3}", Self::in_millis(self.0).0)
     }
 }
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+        serializer.collect_str(self)
     }
 }
 
@@ -63,7 +64,7 @@ impl PartialSchema for Time {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
-            .examples(["2030-01-31T07:00:00Z"])
+            .examples(["2030-01-31T07:00:00.000Z"])
             .into()
     }
 }
@@ -79,8 +80,27 @@ mod tests {
     fn times_are_utc_and_read_back() {
         let at: Timestamp = "2030-01-31T07:00:00.123456+09:00".parse().unwrap();
         let text = serde_json::to_string(&Time(at)).unwrap();
-        assert_eq!(text, "\"2030-01-30T22:00:00.123456Z\"");
-        assert_eq!(serde_json::from_str::<Time>(&text).unwrap(), Time(at));
-        assert_eq!(Time::in_millis(at).to_string(), "2030-01-30T22:00:00.123Z");
+        assert_eq!(text, "\"2030-01-30T22:00:00.123Z\"");
+        let shown = serde_json::from_str::<Time>(&text).unwrap();
+        assert_eq!(shown, Time::in_millis(at));
+    }
+
+    // Issue 3: one width, whatever the digits are.
+    #[test]
+    fn times_always_show_three_digits_and_never_a_later_instant() {
+        for (text, shown) in [
+            ("2030-01-31T07:00:00Z", "2030-01-31T07:00:00.000Z"),
+            ("2030-01-31T07:00:52.45Z", "2030-01-31T07:00:52.450Z"),
+            ("2030-01-31T07:00:52.4589Z", "2030-01-31T07:00:52.458Z"),
+            ("2030-01-31T07:00:59.9999Z", "2030-01-31T07:00:59.999Z"),
+            ("1969-12-31T23:59:59.9995Z", "1969-12-31T23:59:59.999Z"),
+        ] {
+            let at: Timestamp = text.parse().unwrap();
+            assert_eq!(Time(at).to_string(), shown, "{text}");
+            assert_eq!(
+                serde_json::to_string(&Time(at)).unwrap(),
+                format!("\"{shown}\"")
+            );
+        }
     }
 }

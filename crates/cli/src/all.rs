@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::serve::settings::{Home, ServeArgs, ServeConfig};
-use crate::serve::{self, Start};
+use crate::serve::{self, Role, Start};
 use nagi_local::OnShutdown;
 
 /// The command line of `nagi all`.
@@ -56,8 +56,10 @@ pub(crate) async fn run(args: AllArgs) -> ExitCode {
     };
     let start = Start {
         config,
-        workloads: args.workloads,
-        on_exit: args.on_exit.into(),
+        role: Role::All {
+            workloads: args.workloads,
+            on_exit: args.on_exit.into(),
+        },
     };
     match serve::run(start, async |_clock| std::future::pending().await).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ mod cancel;
 mod completions;
 mod config;
 mod events;
+pub(crate) mod gateway;
 mod generate;
 mod history;
 mod key;

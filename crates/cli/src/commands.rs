@@ -10,6 +10,7 @@ use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cmd::Verb;
+use crate::cmd::gateway::GatewayArgs;
 use crate::cmd::server::ServerArgs;
 use crate::exit::Exit;
 use crate::output::Format;
@@ -148,6 +149,8 @@ pub(crate) enum Command {
     Demo(Box<demo::DemoArgs>),
     /// Serve the API on a Kubernetes cluster; what `nagi` alone does
     Server(Box<ServerArgs>),
+    /// Hold, wake and proxy requests on a Kubernetes cluster
+    Gateway(Box<GatewayArgs>),
     /// A sample app of the demo
     #[command(hide = true)]
     Sample(sample::Sample),

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::demo::tour::{Tour, TourError};
 use crate::serve::settings::{Home, ServeArgs, ServeConfig};
-use crate::serve::{self, Start};
+use crate::serve::{self, Role, Start};
 use nagi_local::OnShutdown;
 
 /// The workload file of the demo; `NAGI` stands for the path of this binary.
@@ -88,8 +88,10 @@ pub(crate) async fn run(args: DemoArgs) -> ExitCode {
     let ended = Box::pin(serve::run(
         Start {
             config,
-            workloads,
-            on_exit: OnShutdown::End,
+            role: Role::All {
+                workloads,
+                on_exit: OnShutdown::End,
+            },
         },
         async |clock: Arc<dyn Clock>| {
             println_now(&banner);

@@ -53,8 +53,9 @@ fn main() -> ExitCode {
     runtime.block_on(async {
         match command {
             // `nagi` alone, as the founding documents start it, is the server of the cluster.
-            None => cmd::server::run_from_environment(),
-            Some(Command::Server(arguments)) => cmd::server::run(&arguments),
+            None => cmd::server::run_from_environment().await,
+            Some(Command::Server(arguments)) => cmd::server::run(&arguments).await,
+            Some(Command::Gateway(arguments)) => cmd::gateway::run(&arguments).await,
             Some(Command::All(arguments)) => all::run(*arguments).await,
             Some(Command::Demo(arguments)) => demo::run(*arguments).await,
             Some(Command::Sample(arguments)) => {

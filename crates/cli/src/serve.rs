@@ -1,5 +1,8 @@
 //! Wires the serving roles: log, listeners, engine, loops, faces, and an orderly end.
 //!
+//! A role is an engine and the faces in front of it: `nagi all` has the local engine and every face, `nagi server` a cluster,
+//! the API and the loops of the leader, `nagi gateway` a cluster with the rights to wake, and the gateway.
+//!
 //! Everything that can fail at the start fails before anything runs, with the next step in its message: listeners are
 //! bound before the engine takes its state directory, and the faces answer last. The end goes the other way round:
 //! faces drain first, the engine last.
@@ -16,12 +19,15 @@ use std::time::Duration;
 
 use nagi_control::Controller;
 use nagi_gateway::{Gateway, HoldSettings, Settings};
+use nagi_kube::{KubeEngine, KubeSettings, Leading};
 use nagi_local::file::FileError;
 use nagi_local::store::StoreError;
 use nagi_local::{
     LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError, inherited_environment,
 };
-use nagi_ports::{Clock, SystemClock, Traffic, Workloads};
+use nagi_ports::{
+    Clock, Journal, Leadership, Logs, NoTraffic, Nodes, SystemClock, Traffic, Workloads,
+};
 use nagi_runtime::{Reload, Shutdown, SignalError, Supervisor, SupervisorError, Termination};
 use nagi_server::{KeySources, Keyring, KeyringError, Listeners, Server, ServerConfig};
 use nagi_telemetry::{LevelFilter, Log, LogError, Metrics, Sink};
@@ -39,9 +45,23 @@ const GRACE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) config: ServeConfig,
-    pub(crate) workloads: PathBuf,
-    /// What becomes of the replicas when this process ends.
-    pub(crate) on_exit: OnShutdown,
+    pub(crate) role: Role,
+}
+
+/// Which engine, and which faces.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// Everything on this machine.
+    All {
+        /// The workload file.
+        workloads: PathBuf,
+        /// What becomes of the replicas when this process ends.
+        on_exit: OnShutdown,
+    },
+    /// API and loops on a cluster.
+    Server(KubeSettings),
+    /// The gateway on a cluster.
+    Gateway(KubeSettings),
 }
 
 /// Why serving could not begin, or ended by itself.
@@ -206,30 +226,51 @@ async fn serve(
     let reload = Reload::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), log.lines_dropped());
-    let doors = Doors::open(&config).await?;
-    let keys = Keyring::open(key_sources(&config), metrics.clone())?;
-    let mut supervisor = Supervisor::new();
-    let engine_config = LocalConfig {
-        file: start.workloads,
-        state_directory: config.state_dir.clone(),
-        shim: shim_command()?,
-        environment: environment(),
-        on_shutdown: start.on_exit,
+    let doors = Doors::open(&config, &start.role).await?;
+    let keys = match &start.role {
+        Role::All { .. } | Role::Server(_) => Keyring::open(key_sources(&config), metrics.clone())?,
+        Role::Gateway(_) => Keyring::unused(metrics.clone()),
     };
-    let engine = LocalEngine::start(engine_config, Arc::clone(&clock), &mut supervisor).await?;
+    let mut supervisor = Supervisor::new();
+    let mut local = None;
+    let engine = match start.role {
+        Role::All { workloads, on_exit } => {
+            let engine_config = LocalConfig {
+                file: workloads,
+                state_directory: config.state_dir.clone(),
+                shim: shim_command()?,
+                environment: environment(),
+                on_shutdown: on_exit,
+            };
+            let started = LocalEngine::start(engine_config, Arc::clone(&clock), &mut supervisor);
+            let engine = started.await?;
+            local = Some(engine.clone());
+            Engine::local(engine)
+        }
+        Role::Server(settings) => {
+            let engine = KubeEngine::start(settings, Arc::clone(&clock), &mut supervisor);
+            let leading = engine.lead(&mut supervisor);
+            Engine::cluster(engine, leading)
+        }
+        Role::Gateway(settings) => {
+            let engine = KubeEngine::start(settings, Arc::clone(&clock), &mut supervisor);
+            Engine::alone(engine)
+        }
+    };
+    tracing::info!(
+        port = config.listen.port(), address = %config.listen, gateway = %config.gateway_listen,
+        metrics = %config.metrics_listen, state_dir = %config.state_dir.display(), "Server starting"
+    );
+    supervisor.spawn(
+        "reload",
+        on_hangup(reload, local, log.clone(), supervisor.shutdown()),
+    );
     let common = Common {
         engine,
         clock: Arc::clone(&clock),
         metrics,
         log,
     };
-    tracing::info!(
-        port = config.listen.port(), address = %config.listen, gateway = %config.gateway_listen,
-        metrics = %config.metrics_listen, state_dir = %config.state_dir.display(), "Server starting"
-    );
-    let (engine, log) = (common.engine.clone(), common.log.clone());
-    let followed = on_hangup(reload, engine, log, supervisor.shutdown());
-    supervisor.spawn("reload", followed);
     common.start_faces(&config, doors, keys, &mut supervisor);
     let asked = async {
         tokio::select! {
@@ -244,23 +285,39 @@ async fn serve(
 
 /// The addresses, bound: whoever finds a port taken learns it before anything runs.
 struct Doors {
-    api: TcpListener,
+    api: Option<TcpListener>,
     metrics: TcpListener,
-    gateway: TcpListener,
+    gateway: Option<TcpListener>,
 }
 
 impl Doors {
-    async fn open(config: &ServeConfig) -> Result<Self, ServeError> {
-        let addresses = [config.listen, config.metrics_listen, config.gateway_listen];
+    async fn open(config: &ServeConfig, role: &Role) -> Result<Self, ServeError> {
+        let (has_api, has_gateway) = match role {
+            Role::All { .. } => (true, true),
+            Role::Server(_) => (true, false),
+            Role::Gateway(_) => (false, true),
+        };
+        let api = has_api.then_some(config.listen);
+        let gateway = has_gateway.then_some(config.gateway_listen);
+        let addresses: Vec<SocketAddr> = [api, Some(config.metrics_listen), gateway]
+            .into_iter()
+            .flatten()
+            .collect();
         for (n, address) in addresses.iter().enumerate() {
             if address.port() != 0 && addresses.iter().skip(n + 1).any(|other| other == address) {
                 return Err(ServeError::SameAddress { address: *address });
             }
         }
         Ok(Self {
-            api: bind("API", "--listen", config.listen).await?,
+            api: match api {
+                Some(address) => Some(bind("API", "--listen", address).await?),
+                None => None,
+            },
             metrics: bind("metrics", "--metrics-listen", config.metrics_listen).await?,
-            gateway: bind("gateway", "--gateway-listen", config.gateway_listen).await?,
+            gateway: match gateway {
+                Some(address) => Some(bind("gateway", "--gateway-listen", address).await?),
+                None => None,
+            },
         })
     }
 }
@@ -279,9 +336,46 @@ async fn bind(
     TcpListener::bind(address).await.map_err(listen)
 }
 
+/// An engine as the faces and loops see it.
+struct Engine {
+    workloads: Arc<dyn Workloads>,
+    /// The same, as the one process writes to it that decides.
+    deciding: Arc<dyn Workloads>,
+    leadership: Leadership,
+    journal: Arc<dyn Journal>,
+    nodes: Arc<dyn Nodes>,
+    logs: Arc<dyn Logs>,
+}
+
+impl Engine {
+    fn local(engine: LocalEngine) -> Self {
+        Self::alone(engine)
+    }
+
+    fn cluster(engine: KubeEngine, leading: Leading) -> Self {
+        Self {
+            leadership: leading.leadership(),
+            deciding: Arc::new(leading),
+            ..Self::alone(engine)
+        }
+    }
+
+    /// Of a process that asks nobody whether it may decide.
+    fn alone(engine: impl Workloads + Journal + Nodes + Logs + Clone + 'static) -> Self {
+        Self {
+            workloads: Arc::new(engine.clone()),
+            deciding: Arc::new(engine.clone()),
+            leadership: Leadership::alone(),
+            journal: Arc::new(engine.clone()),
+            nodes: Arc::new(engine.clone()),
+            logs: Arc::new(engine),
+        }
+    }
+}
+
 /// What every part is made on.
 struct Common {
-    engine: LocalEngine,
+    engine: Engine,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     log: Log,
@@ -303,45 +397,60 @@ impl Common {
             log,
         } = self;
         let shutdown = supervisor.shutdown();
-        let workloads: Arc<dyn Workloads> = Arc::new(engine.clone());
+        let Engine {
+            workloads,
+            deciding,
+            leadership,
+            journal,
+            nodes,
+            logs,
+        } = engine;
         let wakes = Wakes::new(
             Arc::clone(&workloads),
             Arc::clone(&clock),
             config.rails.clone(),
             metrics.clone(),
         );
-        let gateway = Gateway::new(
-            Arc::clone(&workloads),
-            wakes.clone(),
-            Arc::clone(&clock),
-            metrics.clone(),
-            gateway_settings(config),
-            shutdown.clone(),
-        );
-        let traffic: Arc<dyn Traffic> = Arc::new(gateway.clone());
-        let controller = Controller::new(nagi_control::Ports {
-            workloads: Arc::clone(&workloads),
-            traffic: Arc::clone(&traffic),
-            clock: Arc::clone(&clock),
-            wakes: wakes.clone(),
-            metrics: metrics.clone(),
-        });
+        let mut traffic: Arc<dyn Traffic> = Arc::new(NoTraffic);
+        let mut routes = None;
+        if let Some(door) = doors.gateway {
+            let gateway = Gateway::new(
+                Arc::clone(&workloads),
+                wakes.clone(),
+                Arc::clone(&clock),
+                metrics.clone(),
+                gateway_settings(config),
+                shutdown.clone(),
+            );
+            traffic = Arc::new(gateway.clone());
+            routes = Some(gateway.loaded());
+            let followed = gateway.clone();
+            supervisor.spawn_foundation("gateway routes", async move { followed.follow().await });
+            supervisor.spawn("gateway", async move { gateway.serve(door).await });
+        }
+        if doors.api.is_some() {
+            let controller = Controller::new(nagi_control::Ports {
+                workloads: deciding,
+                traffic: Arc::clone(&traffic),
+                clock: Arc::clone(&clock),
+                wakes: wakes.clone(),
+                metrics: metrics.clone(),
+            });
+            supervisor.spawn("control", controller.run(leadership, shutdown.clone()));
+        }
         let ports = nagi_server::Ports {
             workloads,
             traffic,
-            journal: Arc::new(engine.clone()),
-            nodes: Arc::new(engine.clone()),
-            logs: Arc::new(engine),
+            journal,
+            nodes,
+            logs,
+            routes,
             clock,
             wakes,
             metrics,
             log,
         };
-        let server = Server::new(server_config(config), ports, keys, shutdown.clone());
-        let followed = gateway.clone();
-        supervisor.spawn_foundation("gateway routes", async move { followed.follow().await });
-        supervisor.spawn("gateway", async move { gateway.serve(doors.gateway).await });
-        supervisor.spawn("control", controller.run(shutdown));
+        let server = Server::new(server_config(config), ports, keys, shutdown);
         let listeners = Listeners {
             api: doors.api,
             metrics: Some(doors.metrics),
@@ -377,15 +486,18 @@ fn server_config(config: &ServeConfig) -> ServerConfig {
     }
 }
 
-/// Opens the log file anew and reads the workload file again at each SIGHUP, until the process drains.
-async fn on_hangup(mut reload: Reload, engine: LocalEngine, log: Log, shutdown: Shutdown) {
+/// Opens the log file anew and reads the workload file again at each SIGHUP, until the process drains. A role without a
+/// workload file has nothing to read: keys and credentials are followed without being told.
+async fn on_hangup(mut reload: Reload, engine: Option<LocalEngine>, log: Log, shutdown: Shutdown) {
     loop {
         tokio::select! {
             // Cancel-safe: a signal that was not taken is kept.
             () = reload.recv() => {
                 log.reopen();
-                // The engine logs what came of it, in the new file.
-                drop(engine.reload().await);
+                if let Some(engine) = &engine {
+                    // The engine logs what came of it, in the new file.
+                    drop(engine.reload().await);
+                }
             }
             // Cancel-safe: waiting on a watch channel loses nothing.
             () = shutdown.draining() => break,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nagi_core::id::WorkloadId;
-use nagi_ports::{Clock, Traffic, WorkloadEvent, Workloads};
+use nagi_ports::{Clock, Leadership, Traffic, WorkloadEvent, Workloads};
 use nagi_runtime::{Deadline, Shutdown, TaskSet};
 use nagi_telemetry::Metrics;
 use nagi_wake::Wakes;
@@ -48,7 +48,8 @@ pub struct Ports {
     pub metrics: Metrics,
 }
 
-/// The loops of one process. Only the leader runs them.
+/// The loops of one process. They run only while it leads: each time anew, since nothing is remembered that the objects do
+/// not hold.
 #[derive(Debug)]
 pub struct Controller {
     ports: Ports,
@@ -81,8 +82,27 @@ impl Controller {
         }
     }
 
-    /// Runs until the process drains.
-    pub async fn run(mut self, shutdown: Shutdown) {
+    /// Runs until the process drains, while it leads.
+    pub async fn run(mut self, mut leadership: Leadership, shutdown: Shutdown) {
+        while !shutdown.is_draining() {
+            tokio::select! {
+                // Cancel-safe: waiting on a watch channel loses nothing.
+                () = shutdown.draining() => break,
+                () = leadership.gained() => {}
+            }
+            tokio::select! {
+                // Looks under way are dropped with the set below: what they were about to write is another's now.
+                () = leadership.lost() => {}
+                () = self.lead(&shutdown) => {}
+            }
+            if !shutdown.is_draining() {
+                self = Self::new(self.ports.clone());
+            }
+        }
+        self.tasks.drain(Deadline::in_(DRAIN)).await;
+    }
+
+    async fn lead(&mut self, shutdown: &Shutdown) {
         let mut events = self.ports.workloads.subscribe();
         let mut next_listing = self.look_at_all().await;
         while !shutdown.is_draining() {
@@ -106,7 +126,6 @@ impl Controller {
                 next_listing = self.look_at_all().await;
             }
         }
-        self.tasks.drain(Deadline::in_(DRAIN)).await;
     }
 
     /// Puts every workload on the agenda and forgets those that are gone. Returns when to do it again.

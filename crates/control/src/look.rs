@@ -75,9 +75,12 @@ impl Looker {
     async fn look(&mut self) -> Result<Option<Duration>, PortError> {
         let workload = self.ports.workloads.get(&self.id, Read::Cached).await?;
         let now = self.ports.clock.now();
-        if let Some(update) = scale::outside_change(&workload, now) {
-            self.write(&workload, update).await?;
-            return Ok(Some(Duration::ZERO));
+        if scale::is_out_of_step(&workload) {
+            let writer = self.ports.workloads.count_writer(&workload).await?;
+            if let Some(update) = scale::outside_change(&workload, writer.as_ref(), now) {
+                self.write(&workload, update).await?;
+                return Ok(Some(Duration::ZERO));
+            }
         }
         let schedule = match schedule::decide(&workload, now) {
             Due::Nothing => None,
@@ -176,8 +179,10 @@ impl Looker {
                 }
             }
             PortError::NotFound
+            | PortError::NoSuchVersion { .. }
             | PortError::Conflict
             | PortError::Refused(_)
+            | PortError::Busy { .. }
             | PortError::StorageFull(_) => Settled::Aborted,
         }
     }

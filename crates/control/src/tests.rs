@@ -4,7 +4,7 @@ use nagi_core::idle::Activity;
 use nagi_core::intent::ScheduledWake;
 use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::workload::Workload;
-use nagi_ports::{Engine, PortError, Settled};
+use nagi_ports::{Engine, Leadership, PortError, Settled};
 use nagi_runtime::Supervisor;
 use nagi_testkit::{Fault, MemoryTraffic, MemoryWorkloads, TestClock, epoch, id, workload};
 
@@ -25,6 +25,10 @@ struct World {
 }
 
 fn start(workloads: impl IntoIterator<Item = Workload>) -> World {
+    start_led(workloads, Leadership::alone())
+}
+
+fn start_led(workloads: impl IntoIterator<Item = Workload>, leadership: Leadership) -> World {
     let workloads = MemoryWorkloads::new(Engine::Local, workloads);
     let traffic = MemoryTraffic::new();
     let clock = TestClock::start();
@@ -45,7 +49,7 @@ fn start(workloads: impl IntoIterator<Item = Workload>) -> World {
     };
     let mut supervisor = Supervisor::new();
     let shutdown = supervisor.shutdown();
-    supervisor.spawn("control", Controller::new(ports).run(shutdown));
+    supervisor.spawn("control", Controller::new(ports).run(leadership, shutdown));
     World {
         workloads,
         traffic,
@@ -195,7 +199,10 @@ async fn three_controllers_on_one_engine_fire_a_schedule_once() {
             metrics,
         };
         let shutdown = supervisor.shutdown();
-        supervisor.spawn("another control", Controller::new(ports).run(shutdown));
+        supervisor.spawn(
+            "another control",
+            Controller::new(ports).run(Leadership::alone(), shutdown),
+        );
     }
     pass(SECOND * 20).await;
     assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(3));
@@ -281,5 +288,77 @@ async fn a_count_raised_by_other_tools_cancels_the_schedule() {
     assert_eq!(
         now.intent.changes.last().map(|c| &c.actor),
         Some(&Actor::Outside)
+    );
+}
+
+// A-041, DESIGN §5: of several processes one decides
+#[tokio::test(start_paused = true)]
+async fn the_loops_act_while_this_process_leads_and_not_before_or_after() {
+    let due = |at: &str| {
+        let mut app = workload(APP, 0, 0, 0);
+        app.intent.remembered = WakeCount::new(2);
+        app.intent.scheduled = Some(ScheduledWake {
+            at: at.parse().unwrap(),
+            actor: Actor::Anonymous,
+            request_id: None,
+        });
+        app
+    };
+    let leads = tokio::sync::watch::Sender::new(false);
+    let world = start_led(
+        [due("2020-01-01T00:00:00Z")],
+        Leadership::new(leads.subscribe()),
+    );
+    tokio::time::sleep(SECOND * 60).await;
+    assert_eq!(world.workloads.writes().len(), 0);
+    leads.send_replace(true);
+    tokio::time::sleep(SECOND * 2).await;
+    assert_eq!(world.workloads.writes().len(), 1, "fired once");
+    leads.send_replace(false);
+    tokio::time::sleep(SECOND).await;
+    world.workloads.put(due("2020-01-02T00:00:00Z"));
+    tokio::time::sleep(SECOND * 60).await;
+    assert_eq!(world.workloads.writes().len(), 1);
+    leads.send_replace(true);
+    tokio::time::sleep(SECOND * 2).await;
+    assert_eq!(
+        world.workloads.writes().len(),
+        2,
+        "the next term picks it up"
+    );
+}
+
+// R07: a wake by request keeps the schedule, and is recorded by the leader when the gateway could not
+#[tokio::test(start_paused = true)]
+async fn a_wake_that_a_gateway_wrote_is_recorded_as_what_it_was() {
+    let mut app = workload(APP, 0, 0, 0);
+    app.intent.remembered = WakeCount::new(2);
+    app.intent.asleep = Some(nagi_core::intent::Asleep {
+        since: epoch(),
+        by: nagi_core::intent::SleptBy::Api,
+    });
+    app.intent.scheduled = Some(ScheduledWake {
+        at: epoch() + SECOND * 1000,
+        actor: Actor::Anonymous,
+        request_id: None,
+    });
+    let world = start([app]);
+    world
+        .workloads
+        .name_count_writer(nagi_core::intent::CountWriter::Gateway);
+    world
+        .workloads
+        .change(&id(APP), |w| w.desired = Replicas(2));
+    tokio::time::sleep(SECOND * 2).await;
+    let writes = world.workloads.writes();
+    let [(_, update)] = writes.as_slice() else {
+        panic!("{writes:?}")
+    };
+    assert_eq!(update.intent.asleep, None);
+    assert!(update.intent.scheduled.is_some());
+    let last = update.intent.changes.last().unwrap();
+    assert_eq!(
+        (last.actor.clone(), last.from.0, last.to.0),
+        (Actor::Gateway, 0, 2)
     );
 }

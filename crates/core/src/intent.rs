@@ -60,6 +60,15 @@ impl Actor {
     }
 }
 
+/// Who set the present count of a workload without leaving a record on it, as far as the engine tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CountWriter {
+    /// A gateway of ours, for a request: it may write nothing but the count.
+    Gateway,
+    /// Somebody else, by the name that the engine knows, such as `kubectl-scale`.
+    Other(String),
+}
+
 /// What kind of change it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {

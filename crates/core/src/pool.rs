@@ -37,8 +37,8 @@ impl fmt::Display for Money {
 pub enum NodePhase {
     /// Ordered, not usable yet.
     Booting {
-        /// Time until it is expected.
-        ready_in: Duration,
+        /// Time until it is expected, where the engine knows.
+        ready_in: Option<Duration>,
     },
     /// Usable.
     Ready {
@@ -65,8 +65,15 @@ pub struct Pool {
     pub name: PoolName,
     /// Its nodes now, in a stable order.
     pub nodes: Vec<Node>,
-    /// The most nodes that it may have.
-    pub nodes_max: u32,
+    /// The most nodes that it may have, where the engine knows.
+    pub nodes_max: Option<u32>,
+    /// What it costs; `None` where nobody stated a price, which is not the same as nothing.
+    pub cost: Option<Cost>,
+}
+
+/// What a pool costs and saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
     /// Price of one node for one hour.
     pub price_per_hour: Money,
     /// Cost of its nodes since the account was opened.

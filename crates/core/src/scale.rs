@@ -9,7 +9,9 @@ use thiserror::Error;
 
 use crate::guardrail::Guardrails;
 use crate::id::RequestId;
-use crate::intent::{Action, Actor, Asleep, Change, Intent, IntentUpdate, ScheduledWake, SleptBy};
+use crate::intent::{
+    Action, Actor, Asleep, Change, CountWriter, Intent, IntentUpdate, ScheduledWake, SleptBy,
+};
 use crate::quantity::{Replicas, WakeCount};
 use crate::schedule::reason;
 use crate::text::ReasonText;
@@ -84,6 +86,11 @@ pub enum Warning {
     ConnectionsCut {
         /// How many.
         open: u64,
+    },
+    /// Requests that are held until it is awake are refused.
+    RequestsRefused {
+        /// How many.
+        held: u64,
     },
 }
 
@@ -401,29 +408,64 @@ fn cancel(workload: &Workload, request: &Request, now: Timestamp) -> Result<Plan
     })
 }
 
-/// What to write when the count was changed without Nagi: the change is recorded, a leftover "asleep" is cleared,
-/// and raising the count cancels the pending schedule, as scale-up does (R07). `None` when nothing is out of step.
-pub fn outside_change(workload: &Workload, now: Timestamp) -> Option<IntentUpdate> {
-    let last = workload.intent.changes.last()?;
-    if last.to == workload.desired {
+/// True when the count does not fit what is recorded: somebody set it without leaving a record.
+pub fn is_out_of_step(workload: &Workload) -> bool {
+    let recorded = workload.intent.changes.last().map(|last| last.to);
+    let left_asleep = workload.intent.asleep.is_some() && !workload.desired.is_zero();
+    left_asleep || recorded.is_some_and(|to| to != workload.desired)
+}
+
+/// What to write when it is: the change is recorded and a leftover "asleep" is cleared. A wake by the gateway, which may
+/// write nothing but the count, keeps a pending schedule as every wake does; raising the count by other means cancels it,
+/// as scale-up does (R07). `None` when nothing is out of step.
+pub fn outside_change(
+    workload: &Workload,
+    writer: Option<&CountWriter>,
+    now: Timestamp,
+) -> Option<IntentUpdate> {
+    if !is_out_of_step(workload) {
         return None;
     }
+    let from = (workload.intent.changes.last()).map_or(Replicas::ZERO, |last| last.to);
     let mut intent = workload.intent.clone();
+    let woken = from.is_zero() && writer == Some(&CountWriter::Gateway);
     if workload.desired.is_zero() {
-        intent.remembered = WakeCount::new(last.to.0).or(intent.remembered);
+        intent.remembered = WakeCount::new(from.0).or(intent.remembered);
     } else {
         intent.asleep = None;
-        intent.scheduled = None;
-        intent.remembered = WakeCount::new(workload.desired.0);
+        if !woken {
+            intent.scheduled = None;
+            intent.remembered = WakeCount::new(workload.desired.0);
+        }
     }
-    intent.last_scale_time = Some(now);
+    if from != workload.desired {
+        intent.last_scale_time = Some(now);
+    }
+    let (action, actor, why) = match writer {
+        Some(CountWriter::Gateway) if woken => (
+            Action::WakeOnRequest,
+            Actor::Gateway,
+            reason("a request arrived"),
+        ),
+        Some(CountWriter::Other(name)) => (
+            Action::OutsideChange,
+            Actor::Outside,
+            // Names of field managers are at most 128 characters.
+            reason(&format!("the count was changed without Nagi, by {name}")),
+        ),
+        Some(CountWriter::Gateway) | None => (
+            Action::OutsideChange,
+            Actor::Outside,
+            reason("the count was changed without Nagi"),
+        ),
+    };
     intent.record(Change {
         time: now,
-        action: Action::OutsideChange,
-        actor: Actor::Outside,
-        reason: reason("the count was changed without Nagi"),
+        action,
+        actor,
+        reason: why,
         request_id: None,
-        from: last.to,
+        from,
         to: workload.desired,
     });
     Some(IntentUpdate {

@@ -81,9 +81,10 @@ fn parse_rfc3339(text: &str) -> Result<Timestamp, InstantError> {
     let date = Date::new(year, small(month)?, small(day)?).map_err(|_| InstantError::NotReal)?;
     let time = Time::new(small(hour)?, small(minute)?, small(second)?, nanosecond)
         .map_err(|_| InstantError::NotReal)?;
+    // Date and time are real by now; only the last hours of the year 9999 are no instant that can be kept.
     offset
         .to_timestamp(DateTime::from_parts(date, time))
-        .map_err(|_| InstantError::NotReal)
+        .map_err(|_| InstantError::TooFar)
 }
 
 fn numbers<const N: usize>(

@@ -197,8 +197,22 @@ pub(crate) fn turned(why: &Turned, backend: &Backend) -> Answer {
                 Failure::Impossible(_) | Failure::Deleted => answer,
             }
         }
+        Turned::Cut => broken(backend),
         Turned::Stopping => stopping(),
     }
+}
+
+/// The connection to the replica that had the request is gone.
+pub(crate) fn broken(backend: &Backend) -> Answer {
+    let id = &backend.id;
+    let message = if backend.is_asleep() {
+        format!(
+            "{id} was put to sleep before it answered; the request may have been executed, and the next one wakes it"
+        )
+    } else {
+        format!("the connection to a replica of {id} broke before it answered")
+    };
+    Answer::new(StatusCode::BAD_GATEWAY, status::UPSTREAM_FAILED, message)
 }
 
 /// The hold budget is spent.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use nagi_core::id::{RequestId, Version, WorkloadId};
 use nagi_core::idle::Activity;
-use nagi_core::workload::{Readiness, Workload};
+use nagi_core::workload::Workload;
 use nagi_ports::Settled;
 use tokio::sync::{Notify, oneshot};
 
@@ -24,7 +24,8 @@ use crate::shared::Shared;
 use crate::upstream::{Place, Upstream};
 
 use seat::{Reach, Seat};
-pub(crate) use waiting::{Release, Turned, Waiting};
+use waiting::Waiter;
+pub(crate) use waiting::{Cause, Release, Turned, Waiting};
 
 /// One workload.
 #[derive(Debug)]
@@ -50,10 +51,10 @@ struct State {
     open: u64,
     /// When the last of them ended, or counting began.
     last_end: Duration,
-    waiters: BTreeMap<u64, oneshot::Sender<Release>>,
+    waiters: BTreeMap<u64, Waiter>,
     next_waiter: u64,
     driving: bool,
-    /// The request for which the driver was started.
+    /// The request for which it is woken.
     woken_for: Option<RequestId>,
     /// Since when nothing serves and somebody wants it.
     waking_since: Option<Duration>,
@@ -92,6 +93,10 @@ pub(crate) enum Admission {
     Turned(Turned),
 }
 
+/// A moment in the order of arrivals.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark(u64);
+
 /// What the driver should do next.
 #[derive(Debug)]
 pub(crate) enum Look {
@@ -102,7 +107,16 @@ pub(crate) enum Look {
     /// A replica serves: let the next ones go.
     Serve,
     /// Nothing serves; these replicas have an address and nobody probes them yet.
-    Probe(Vec<Arc<Upstream>>),
+    Probe(Vec<Arc<Upstream>>, Wake),
+}
+
+/// May whoever waits wake the workload?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// Somebody who waits may.
+    Wanted,
+    /// Nobody who waits may.
+    Unwanted,
 }
 
 // === impl Backend ===
@@ -160,6 +174,11 @@ impl Backend {
         self.lock().serves()
     }
 
+    /// No replica is wanted.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.lock().is_asleep()
+    }
+
     /// The workload is gone; who waits is told.
     pub(crate) fn deleted(&self) {
         self.lock().gone = true;
@@ -180,7 +199,11 @@ impl Backend {
     }
 
     /// Judges a request that arrives, or comes back because its replica could not be reached.
-    pub(crate) fn admit(self: &Arc<Self>, arrival: impl FnOnce() -> Arrival) -> Admission {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        cause: Cause,
+        arrival: impl FnOnce() -> Arrival,
+    ) -> Admission {
         let mut state = self.lock();
         if state.gone {
             return Admission::Turned(Turned::Gone);
@@ -189,6 +212,9 @@ impl Backend {
             && let Some(place) = state.place(&self.shared)
         {
             return Admission::Go(place);
+        }
+        if cause == Cause::Broke && state.is_asleep() {
+            return Admission::Turned(Turned::Cut);
         }
         if state.waiters.len() >= self.shared.settings.hold.per_workload {
             return Admission::Turned(Turned::Full);
@@ -210,18 +236,23 @@ impl Backend {
                 return Admission::Turned(Turned::Full);
             }
             state.driving = true;
+        }
+        if cause == Cause::Arrived && !state.wants_wake() {
             state.woken_for = request_id;
         }
         let (sender, receiver) = oneshot::channel();
         let key = state.next_waiter;
         state.next_waiter += 1;
-        state.waiters.insert(key, sender);
+        state.waiters.insert(key, Waiter { cause, sender });
         Admission::Hold(Waiting::new(Arc::clone(self), key, receiver, held))
     }
 
     /// What the driver should do next. `Nobody` takes the driver off in the same section that saw nobody.
     pub(crate) fn look(&self) -> Look {
         let mut state = self.lock();
+        if state.is_asleep() {
+            state.turn(&Turned::Cut, |_, waiter| waiter.cause == Cause::Broke);
+        }
         if state.waiters.is_empty() {
             state.driving = false;
             return Look::Nobody;
@@ -235,6 +266,11 @@ impl Backend {
         }
         let now = self.shared.clock.monotonic();
         state.waking_since.get_or_insert(now);
+        let wake = if state.wants_wake() {
+            Wake::Wanted
+        } else {
+            Wake::Unwanted
+        };
         let asleep = state.is_asleep();
         let targets = state
             .seats
@@ -246,7 +282,7 @@ impl Backend {
                 Arc::clone(&seat.upstream)
             })
             .collect();
-        Look::Probe(targets)
+        Look::Probe(targets, wake)
     }
 
     /// Lets up to `count` waiters go, in the order of their arrival. Returns how many still wait.
@@ -256,12 +292,19 @@ impl Backend {
 
     /// Tells everybody who waits to wait no longer.
     pub(crate) fn turn_all(&self, why: &Turned) {
-        let waiters = std::mem::take(&mut self.lock().waiters);
-        for sender in waiters.into_values() {
-            // Who went away meanwhile needs no answer.
-            drop(sender.send(Release::Turned(why.clone())));
-        }
+        self.lock().turn(why, |_, _| true);
         self.changed.notify_one();
+    }
+
+    /// Tells everybody who waited already at this mark to wait no longer.
+    pub(crate) fn turn_before(&self, mark: Mark, why: &Turned) {
+        self.lock().turn(why, |key, _| key < mark.0);
+        self.changed.notify_one();
+    }
+
+    /// Tells those who wait now from those who come later.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.lock().next_waiter)
     }
 
     /// The request for which the wake is.
@@ -484,15 +527,33 @@ impl State {
             let Some(place) = self.place(shared) else {
                 break;
             };
-            let Some((_, sender)) = self.waiters.pop_first() else {
+            let Some((_, waiter)) = self.waiters.pop_first() else {
                 break;
             };
             // Who went away meanwhile gives the turn to the next.
-            if sender.send(Release::Go(place)).is_ok() {
+            if waiter.sender.send(Release::Go(place)).is_ok() {
                 left -= 1;
             }
         }
         self.waiters.len()
+    }
+
+    /// Tells these waiters to wait no longer.
+    fn turn(&mut self, why: &Turned, whom: impl Fn(u64, &Waiter) -> bool) {
+        for (_, waiter) in self
+            .waiters
+            .extract_if(.., |key, waiter| whom(*key, waiter))
+        {
+            // Who went away meanwhile needs no answer.
+            drop(waiter.sender.send(Release::Turned(why.clone())));
+        }
+    }
+
+    /// Somebody who waits may wake it.
+    fn wants_wake(&self) -> bool {
+        self.waiters
+            .values()
+            .any(|waiter| waiter.cause == Cause::Arrived)
     }
 
     fn activity(&self, now: Duration) -> Activity {
@@ -528,13 +589,5 @@ impl Drop for Visit {
         let mut state = self.backend.lock();
         state.open = state.open.saturating_sub(1);
         state.last_end = state.last_end.max(now);
-    }
-}
-
-/// A replica of which only the engine can tell whether it serves is not probed.
-fn may_be_probed(readiness: &Readiness) -> bool {
-    match readiness {
-        Readiness::Http { .. } | Readiness::Tcp => true,
-        Readiness::Engine => false,
     }
 }

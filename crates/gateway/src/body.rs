@@ -24,9 +24,15 @@ pub(crate) struct RequestBody {
     pulse: Option<Arc<Pulse>>,
 }
 
-/// Tells whether a request body was sent to its end.
+/// Tells whether a request body was sent to its end. Without a body there is nothing to send.
 #[derive(Debug, Clone)]
-pub(crate) struct Sent(Option<Arc<AtomicBool>>);
+pub(crate) struct Sent(Option<Arc<Progress>>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    whole: AtomicBool,
+    unreadable: AtomicBool,
+}
 
 /// The body of an answer: the replica's, or one of ours.
 #[derive(Debug)]
@@ -111,8 +117,11 @@ impl Body for RequestBody {
             pulse.body_moved(poll.is_pending());
         }
         let frame = ready!(poll);
-        if frame.is_none() || incoming.is_end_stream() {
-            sent.mark();
+        match &frame {
+            Some(Err(_)) => sent.mark(|progress| &progress.unreadable),
+            None => sent.mark(|progress| &progress.whole),
+            Some(Ok(_)) if incoming.is_end_stream() => sent.mark(|progress| &progress.whole),
+            Some(Ok(_)) => {}
         }
         Poll::Ready(frame)
     }
@@ -129,16 +138,23 @@ impl Body for RequestBody {
 }
 
 impl Sent {
-    fn mark(&self) {
-        if let Some(sent) = &self.0 {
-            sent.store(true, Ordering::Release);
+    fn mark(&self, which: impl Fn(&Progress) -> &AtomicBool) {
+        if let Some(progress) = &self.0 {
+            which(progress).store(true, Ordering::Release);
         }
     }
 
     fn is_whole(&self) -> bool {
         self.0
             .as_ref()
-            .is_none_or(|sent| sent.load(Ordering::Acquire))
+            .is_none_or(|progress| progress.whole.load(Ordering::Acquire))
+    }
+
+    /// The client sent something that is no body, or went away.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|progress| progress.unreadable.load(Ordering::Acquire))
     }
 }
 

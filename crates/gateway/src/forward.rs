@@ -16,7 +16,8 @@ use crate::backend::{Arrival, Visit};
 use crate::body::{Lease, RequestBody, ResponseBody, Sent};
 use crate::client::Client;
 use crate::headers::{
-    UpgradeTo, add_forwarding, add_via, ask_upgrade, strip_hop_by_hop, upgrade_of,
+    UpgradeTo, add_forwarding, ask_upgrade, foreign_coding, mark_passed, strip_hop_by_hop,
+    upgrade_of,
 };
 use crate::pulse::Pulse;
 use crate::settings::Forwarded;
@@ -55,6 +56,8 @@ pub(crate) enum Attempt {
     Broken,
     /// No answer came in time.
     TimedOut,
+    /// The body that the client sends cannot be read.
+    BadBody,
 }
 
 // === impl Outgoing ===
@@ -231,6 +234,9 @@ pub(crate) async fn send(
                     replica = %place.upstream().name, error = %error.error(), reused,
                     "Connection broke before an answer"
                 );
+                if sent.is_unreadable() {
+                    return Attempt::BadBody;
+                }
                 if again {
                     outgoing.resends += 1;
                     return Attempt::Again(outgoing, visit);
@@ -258,9 +264,13 @@ fn answered(
                 Attempt::Answered(Box::new(response))
             });
     }
+    if foreign_coding(response.headers()).is_some() {
+        // It was not asked for (RFC 9110 §10.1.4), and the client could not know of it.
+        return Attempt::Broken;
+    }
     let (mut head, incoming) = response.into_parts();
     strip_hop_by_hop(&mut head.headers);
-    add_via(&mut head.headers);
+    mark_passed(&mut head.headers);
     head.version = Version::HTTP_11;
     head.extensions.clear();
     let body = ResponseBody::proxied(incoming, lease, visit);

@@ -15,6 +15,7 @@ use nagi_telemetry::Metrics;
 use nagi_wake::Wakes;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::answer::{self, Answer};
 use crate::backend::{Backend, Turned};
@@ -22,7 +23,7 @@ use crate::body::ResponseBody;
 use crate::client::{self, Client};
 use crate::exclusion::excludes;
 use crate::forward::Outgoing;
-use crate::headers::hops;
+use crate::headers::{Coding, foreign_coding, hops};
 use crate::host::host_of;
 use crate::journey::Journey;
 use crate::names::{STATUS_PATH, status};
@@ -90,6 +91,11 @@ impl Gateway {
             .routes
             .follow(&*self.inner.workloads, &self.inner.shutdown)
             .await;
+    }
+
+    /// Follows whether it knows its workloads; before that it can only ask its clients to come again.
+    pub fn loaded(&self) -> watch::Receiver<bool> {
+        self.inner.routes.loaded()
     }
 
     /// Accepts connections until the process drains, then finishes what is in flight within the grace period: held
@@ -227,6 +233,19 @@ impl Gateway {
             return Err(bad(
                 "the request names its length twice, by Content-Length and Transfer-Encoding",
             ));
+        }
+        match foreign_coding(request.headers()) {
+            None => {}
+            Some(Coding::Repeated) => {
+                return Err(bad("the request names the transfer coding chunked twice"));
+            }
+            Some(Coding::Unknown) => {
+                let message = "no transfer coding but chunked is understood";
+                return Err(
+                    Answer::new(StatusCode::NOT_IMPLEMENTED, status::BAD_REQUEST, message)
+                        .closing(),
+                );
+            }
         }
         if *request.method() == Method::CONNECT {
             let message = "CONNECT is not served: the gateway is no forward proxy";

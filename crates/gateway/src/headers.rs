@@ -21,6 +21,33 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// A transfer coding that is not ours to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coding {
+    /// Another one than `chunked`: what is under it is not what it seems.
+    Unknown,
+    /// `chunked` more than once, which nobody may send (RFC 9112 §7.1).
+    Repeated,
+}
+
+/// Looks at the transfer codings of a message. hyper undoes `chunked`, which it makes sure stands last, and no other.
+pub(crate) fn foreign_coding(headers: &HeaderMap) -> Option<Coding> {
+    let mut seen = 0;
+    for value in headers.get_all(TRANSFER_ENCODING) {
+        let Ok(text) = value.to_str() else {
+            return Some(Coding::Unknown);
+        };
+        for coding in text.split(',').map(str::trim) {
+            if coding.eq_ignore_ascii_case("chunked") {
+                seen += 1;
+            } else if !coding.is_empty() {
+                return Some(Coding::Unknown);
+            }
+        }
+    }
+    (seen > 1).then_some(Coding::Repeated)
+}
+
 /// The protocol that a request asks to change to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UpgradeTo(HeaderValue);
@@ -141,8 +168,14 @@ pub(crate) fn add_forwarding(
     add_via(headers);
 }
 
+/// What an answer of a replica says about the way it came. `Nagi-Status` is ours: clients tell by it who answered.
+pub(crate) fn mark_passed(headers: &mut HeaderMap) {
+    headers.remove(names::STATUS_HEADER);
+    add_via(headers);
+}
+
 /// Adds us to `Via`.
-pub(crate) fn add_via(headers: &mut HeaderMap) {
+fn add_via(headers: &mut HeaderMap) {
     headers.append(VIA, HeaderValue::from_static(names::VIA));
 }
 

@@ -13,15 +13,15 @@ use nagi_core::scale::{Order, Request};
 use nagi_core::wake::{Failure, Progress};
 use nagi_wake::Ticket;
 
-use crate::backend::{Backend, Look, Turned};
+use crate::backend::{Backend, Look, Mark, Turned, Wake};
 use crate::probe::probe;
 
 /// Waiters that go at once: half of the shortest listen backlog in common use (128).
 pub(crate) const BATCH: usize = 64;
 /// Pause between two batches: 10,000 held requests are on their way within 160 ms.
 const BATCH_PAUSE: Duration = Duration::from_millis(1);
-/// How soon to ask again when the wake has ended well and no replica can be reached: the observation that explains it
-/// is on its way, or a prober is at work.
+/// How soon to look again when no wake is under way and no replica can be reached: the observation that explains it is
+/// on its way, or a prober is at work.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Runs until nobody waits for this workload.
@@ -30,10 +30,7 @@ pub(crate) async fn drive(backend: Arc<Backend>) {
         backend: &backend,
         ended: false,
     };
-    let mut ticket = None;
-    // A flight that was under way when the workload went to sleep fails for it, but whoever came after that sleep may
-    // have joined it. One more wake settles that; a second order to sleep meanwhile is meant.
-    let mut second_chance = true;
+    let mut asked = None;
     loop {
         match backend.look() {
             Look::Nobody => {
@@ -41,16 +38,16 @@ pub(crate) async fn drive(backend: Arc<Backend>) {
                 return;
             }
             Look::Prepared => {
-                ticket = None;
+                asked = None;
                 backend.changed().await;
             }
             Look::Serve => {
-                ticket = None;
+                asked = None;
                 if backend.release(BATCH) > 0 {
                     tokio::time::sleep(BATCH_PAUSE).await;
                 }
             }
-            Look::Probe(targets) => {
+            Look::Probe(targets, wake) => {
                 for upstream in targets {
                     // Without room for a prober the engine's own word still ends the wait.
                     if let Err(full) = backend
@@ -62,17 +59,29 @@ pub(crate) async fn drive(backend: Arc<Backend>) {
                         backend.probe_ended(&upstream);
                     }
                 }
-                ticket = match ticket {
-                    None => begin(&backend).await,
-                    Some(ticket) => follow(&backend, ticket, &mut second_chance).await,
+                asked = match (asked, wake) {
+                    (Some(asked), _) => follow(&backend, asked).await,
+                    (None, Wake::Wanted) => begin(&backend).await,
+                    (None, Wake::Unwanted) => {
+                        wait(&backend).await;
+                        None
+                    }
                 };
             }
         }
     }
 }
 
+/// A wake, and who waited already before it was asked for. An order to sleep that overtakes the wake was told of these;
+/// whoever came later may have come after that order, and wakes it again.
+struct Asked {
+    ticket: Ticket,
+    before: Mark,
+}
+
 /// Begins the wake or joins the one under way.
-async fn begin(backend: &Backend) -> Option<Ticket> {
+async fn begin(backend: &Backend) -> Option<Asked> {
+    let before = backend.mark();
     let order = Order::Wake {
         replicas: None,
         reason: None,
@@ -87,7 +96,7 @@ async fn begin(backend: &Backend) -> Option<Ticket> {
     tokio::select! {
         // Cancel-safe: the wake goes on, and the next turn joins it.
         woken = backend.shared.wakes.wake(&backend.id, request) => match woken {
-            Ok(ticket) => Some(ticket),
+            Ok(ticket) => Some(Asked { ticket, before }),
             Err(error) => {
                 backend.turn_all(&Turned::NotBegun(error));
                 None
@@ -99,19 +108,21 @@ async fn begin(backend: &Backend) -> Option<Ticket> {
 }
 
 /// Looks at the wake once, then waits for news of it or of the workload.
-async fn follow(backend: &Backend, mut ticket: Ticket, second_chance: &mut bool) -> Option<Ticket> {
-    let view = ticket.view();
+async fn follow(backend: &Backend, mut asked: Asked) -> Option<Asked> {
+    let view = asked.ticket.view();
     match view.progress {
-        Progress::Failed(Failure::SleptAgain) if std::mem::take(second_chance) => None,
-        Progress::Failed(failure) => {
-            let turned = match failure {
-                Failure::Deleted => Turned::Gone,
-                other @ (Failure::SleptAgain
-                | Failure::Impossible(_)
-                | Failure::Crashing(_)
-                | Failure::GaveUp) => Turned::Failed(other),
-            };
-            backend.turn_all(&turned);
+        Progress::Failed(Failure::SleptAgain) => {
+            backend.turn_before(asked.before, &Turned::Failed(Failure::SleptAgain));
+            None
+        }
+        Progress::Failed(Failure::Deleted) => {
+            backend.turn_all(&Turned::Gone);
+            None
+        }
+        Progress::Failed(
+            failure @ (Failure::Impossible(_) | Failure::Crashing(_) | Failure::GaveUp),
+        ) => {
+            backend.turn_all(&Turned::Failed(failure));
             None
         }
         Progress::Ready => {
@@ -120,11 +131,7 @@ async fn follow(backend: &Backend, mut ticket: Ticket, second_chance: &mut bool)
                 backend.catch_up(workload);
             }
             if !backend.serves() {
-                tokio::select! {
-                    // Cancel-safe: says so itself.
-                    () = backend.changed() => {}
-                    () = tokio::time::sleep(ASK_AGAIN) => {}
-                }
+                wait(backend).await;
             }
             None
         }
@@ -134,16 +141,26 @@ async fn follow(backend: &Backend, mut ticket: Ticket, second_chance: &mut bool)
                 .filter(|eta| *eta > backend.shared.settings.hold.budget)
             {
                 backend.turn_all(&Turned::TooLong(eta));
-                return Some(ticket);
+                return Some(asked);
             }
             tokio::select! {
                 // Cancel-safe: watch keeps the value.
-                _ = ticket.changed() => {}
+                _ = asked.ticket.changed() => {}
                 // Cancel-safe: says so itself.
                 () = backend.changed() => {}
             }
-            Some(ticket)
+            Some(asked)
         }
+    }
+}
+
+/// Waits for news of the workload where no wake brings any, and not for long.
+async fn wait(backend: &Backend) {
+    tokio::select! {
+        // Cancel-safe: says so itself.
+        () = backend.changed() => {}
+        // Cancel-safe: a timer.
+        () = tokio::time::sleep(ASK_AGAIN) => {}
     }
 }
 

@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use nagi_runtime::Deadline;
 
 use crate::answer::{self, Answer, Manner};
-use crate::backend::{Admission, Backend, Release, Turned, Visit, Waiting};
+use crate::backend::{Admission, Backend, Cause, Release, Turned, Visit, Waiting};
 use crate::body::ResponseBody;
 use crate::client::Client;
 use crate::forward::{Attempt, Outgoing, send};
@@ -28,6 +28,7 @@ pub(crate) struct Journey<'a> {
     gateway: &'a Gateway,
     backend: Arc<Backend>,
     client: Client,
+    cause: Cause,
     /// Until when it may be held; set when it is held first.
     deadline: Option<Deadline>,
     /// Its end was counted. A client that goes away ends it without.
@@ -42,6 +43,7 @@ impl<'a> Journey<'a> {
             gateway,
             backend,
             client,
+            cause: Cause::Arrived,
             deadline: None,
             counted: false,
         }
@@ -55,7 +57,7 @@ impl<'a> Journey<'a> {
     ) -> Response<ResponseBody> {
         let mut visit = Some(visit);
         for _ in 0..ATTEMPTS_MAX {
-            let place = match self.backend.admit(|| outgoing.arrival()) {
+            let place = match self.backend.admit(self.cause, || outgoing.arrival()) {
                 Admission::Go(place) => place,
                 Admission::Turned(why) => return self.turned(&why, outgoing.manner()),
                 Admission::Hold(waiting) => match self.hold(waiting, &outgoing).await {
@@ -72,9 +74,13 @@ impl<'a> Journey<'a> {
                     self.backend.refused(&upstream);
                     (outgoing, visit) = (back, counted);
                 }
-                Attempt::Again(back, counted) => (outgoing, visit) = (back, counted),
+                Attempt::Again(back, counted) => {
+                    self.cause = Cause::Broke;
+                    (outgoing, visit) = (back, counted);
+                }
                 Attempt::Broken => return self.broken(),
                 Attempt::TimedOut => return self.timed_out(),
+                Attempt::BadBody => return self.bad_body(),
             }
         }
         self.broken()
@@ -94,6 +100,7 @@ impl<'a> Journey<'a> {
                 Attempt::Unsent(_, _, _) | Attempt::Broken => return self.broken(),
                 Attempt::Again(back, _) => outgoing = back,
                 Attempt::TimedOut => return self.timed_out(),
+                Attempt::BadBody => return self.bad_body(),
             }
         }
         let view = self.shared().wakes.flight(&self.backend.id);
@@ -148,6 +155,9 @@ impl<'a> Journey<'a> {
     }
 
     fn out_of_time(&mut self, manner: Manner) -> Response<ResponseBody> {
+        if self.cause == Cause::Broke {
+            return self.broken();
+        }
         let view = self.shared().wakes.flight(&self.backend.id);
         let answer = answer::still_waking(&self.backend, view.as_ref());
         self.waiting_answer(&answer, manner)
@@ -175,15 +185,13 @@ impl<'a> Journey<'a> {
     }
 
     fn broken(&mut self) -> Response<ResponseBody> {
-        let message = format!(
-            "the connection to a replica of {} broke before it answered",
-            self.backend.id
-        );
-        self.refuse(&Answer::new(
-            StatusCode::BAD_GATEWAY,
-            status::UPSTREAM_FAILED,
-            message,
-        ))
+        self.refuse(&answer::broken(&self.backend))
+    }
+
+    fn bad_body(&mut self) -> Response<ResponseBody> {
+        let message =
+            "the body of the request cannot be read: its chunks are malformed, or it broke off";
+        self.refuse(&Answer::new(StatusCode::BAD_REQUEST, status::BAD_REQUEST, message).closing())
     }
 
     fn overloaded(&mut self) -> Response<ResponseBody> {

@@ -12,7 +12,7 @@ use nagi_core::id::WorkloadId;
 use nagi_core::workload::Workload;
 use nagi_ports::{WorkloadEvent, Workloads};
 use nagi_runtime::{Backoff, Shutdown};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::backend::Backend;
 use crate::shared::Shared;
@@ -29,6 +29,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Routes {
     shared: Arc<Shared>,
     table: RwLock<Arc<Table>>,
+    /// The table was read at least once.
+    loaded: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +56,7 @@ impl Routes {
         Self {
             shared,
             table: RwLock::default(),
+            loaded: watch::Sender::new(false),
         }
     }
 
@@ -65,6 +68,11 @@ impl Routes {
             None if table.loaded => Route::Unknown,
             None => Route::NotLoaded,
         }
+    }
+
+    /// Follows whether the table was read.
+    pub(crate) fn loaded(&self) -> watch::Receiver<bool> {
+        self.loaded.subscribe()
     }
 
     /// The workload, if the gateway is in front of it.
@@ -135,6 +143,7 @@ impl Routes {
                 table.observe(Arc::clone(workload), shared);
             }
         });
+        self.loaded.send_replace(true);
     }
 
     fn observe(&self, workload: Arc<Workload>) {

@@ -79,7 +79,7 @@ pub struct Settings {
     pub upstream: UpstreamSettings,
     /// Traffic that neither wakes nor keeps awake. Default [`Exclusion::DEFAULTS`].
     pub excluded: Vec<Exclusion>,
-    /// What requests in flight get at shutdown. Default 20 s, below Kubernetes' 30 s with room for the rest.
+    /// What requests in flight get at shutdown. Default 30 s; the end of the process cuts it shorter where it must.
     pub grace: Duration,
 }
 
@@ -107,7 +107,7 @@ impl Default for Settings {
                 answer_timeout: Duration::from_mins(5),
             },
             excluded: Exclusion::DEFAULTS.to_vec(),
-            grace: Duration::from_secs(20),
+            grace: Duration::from_secs(30),
         }
     }
 }

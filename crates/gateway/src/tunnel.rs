@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::backend::Visit;
 use crate::body::{Lease, ResponseBody};
-use crate::headers::add_via;
+use crate::headers::mark_passed;
 use crate::shared::Shared;
 
 /// Both sides have agreed; hyper only has to let go of the two connections.
@@ -43,7 +43,7 @@ pub(crate) fn open(
     shared.tunnels.try_spawn(task).ok()?;
     let (mut head, _) = response.into_parts();
     // `Connection: upgrade` and `Upgrade` are what this answer is about, so nothing is taken off.
-    add_via(&mut head.headers);
+    mark_passed(&mut head.headers);
     head.version = Version::HTTP_11;
     head.extensions.clear();
     Some(Response::from_parts(head, ResponseBody::empty()))

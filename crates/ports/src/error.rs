@@ -1,5 +1,8 @@
 //! One error class for every port: whose fault it was and whether a retry can help.
 
+use std::time::Duration;
+
+use nagi_core::id::Version;
 use thiserror::Error;
 
 /// Why a port could not do what it was asked.
@@ -8,6 +11,14 @@ pub enum PortError {
     /// The object is not there (404).
     #[error("not found")]
     NotFound,
+    /// A read asked for a version that the object never had: it is from no answer about this object.
+    #[error("no version {asked} of it exists, the newest is {newest}")]
+    NoSuchVersion {
+        /// What was asked for.
+        asked: Version,
+        /// What it has.
+        newest: Version,
+    },
     /// The object changed since it was read (409): read, decide and write again.
     #[error("the object was changed by somebody else meanwhile")]
     Conflict,
@@ -20,6 +31,12 @@ pub enum PortError {
     /// The engine did not answer within its deadline. The word `timeout` is in the log.
     #[error("timeout: {0}")]
     Timeout(String),
+    /// The engine takes no more for now (429) and did not do it; it may say after how long to ask again.
+    #[error("the engine takes no more requests for now")]
+    Busy {
+        /// When to ask again, as far as it says.
+        retry_after: Option<Duration>,
+    },
     /// The place where intent is stored is full or read-only; reads still work.
     #[error("cannot store the change: {0}")]
     StorageFull(String),
@@ -35,9 +52,10 @@ impl PortError {
             Self::Conflict
             | Self::Unreachable(_)
             | Self::Timeout(_)
+            | Self::Busy { .. }
             | Self::StorageFull(_)
             | Self::Internal(_) => true,
-            Self::NotFound | Self::Refused(_) => false,
+            Self::NotFound | Self::NoSuchVersion { .. } | Self::Refused(_) => false,
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod error;
 pub mod journal;
+pub mod leadership;
 pub mod logs;
 pub mod nodes;
 pub mod traffic;
@@ -14,7 +15,8 @@ pub mod workloads;
 pub use clock::{Clock, SystemClock};
 pub use error::PortError;
 pub use journal::{HistoryEntry, HistoryPage, HistoryQuery, Journal};
+pub use leadership::Leadership;
 pub use logs::{LogLine, LogPage, LogQuery, Logs};
 pub use nodes::Nodes;
-pub use traffic::{Settled, Traffic};
+pub use traffic::{NoTraffic, Settled, Traffic};
 pub use workloads::{Engine, Listing, Read, WorkloadEvent, Workloads};

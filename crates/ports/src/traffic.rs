@@ -30,3 +30,20 @@ pub trait Traffic: Debug + Send + Sync {
     /// Ends what `prepare` began.
     async fn settle(&self, id: &WorkloadId, settled: Settled);
 }
+
+/// No gateway is in reach: nobody counts, so nothing is ever known to be idle.
+#[derive(Debug, Clone, Copy)]
+pub struct NoTraffic;
+
+#[async_trait]
+impl Traffic for NoTraffic {
+    async fn activity(&self, _id: &WorkloadId) -> Option<Activity> {
+        None
+    }
+
+    async fn prepare(&self, _id: &WorkloadId) -> Option<Activity> {
+        None
+    }
+
+    async fn settle(&self, _id: &WorkloadId, _settled: Settled) {}
+}

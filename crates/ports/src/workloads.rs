@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use nagi_core::id::{Version, WorkloadId};
-use nagi_core::intent::IntentUpdate;
+use nagi_core::intent::{CountWriter, IntentUpdate};
 use nagi_core::workload::Workload;
 use tokio::sync::broadcast;
 
@@ -26,7 +26,8 @@ pub enum Engine {
 pub enum Read {
     /// As the watch last saw it; says `observed_at`.
     Cached,
-    /// At least this version: waits for the watch for up to 1 s, or reads live.
+    /// At least this version: waits for the watch for up to 1 s, or reads live. [`PortError::Timeout`] when it was not seen
+    /// by then, [`PortError::NoSuchVersion`] where the engine knows that there is none.
     AtLeast(Version),
 }
 
@@ -76,6 +77,9 @@ pub trait Workloads: Debug + Send + Sync {
         before: &Workload,
         update: IntentUpdate,
     ) -> Result<Arc<Workload>, PortError>;
+
+    /// Who set the count that is in force, as far as the engine tells; asked only when it does not fit the record.
+    async fn count_writer(&self, workload: &Workload) -> Result<Option<CountWriter>, PortError>;
 
     /// Every change from now on. A receiver that lags must list again; the channel holds at least 1,024 events.
     fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent>;

@@ -11,6 +11,7 @@ use nagi_ports::{Clock, Journal, Logs, Nodes, Traffic, Workloads};
 use nagi_runtime::Shutdown;
 use nagi_telemetry::{Log, Metrics};
 use nagi_wake::Wakes;
+use tokio::sync::watch;
 
 use crate::call::Caller;
 use crate::config::ServerConfig;
@@ -36,6 +37,8 @@ pub struct Ports {
     pub nodes: Arc<dyn Nodes>,
     /// What replicas printed.
     pub logs: Arc<dyn Logs>,
+    /// Whether the gateway of this process knows its workloads; `None` without one.
+    pub routes: Option<watch::Receiver<bool>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Wakes under way.
@@ -60,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) nodes: Arc<dyn Nodes>,
     pub(crate) logs: Arc<dyn Logs>,
+    pub(crate) routes: Option<watch::Receiver<bool>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) wakes: Wakes,
     pub(crate) metrics: Metrics,
@@ -97,6 +101,7 @@ impl App {
                 journal: ports.journal,
                 nodes: ports.nodes,
                 logs: ports.logs,
+                routes: ports.routes,
                 clock: ports.clock,
                 wakes: ports.wakes,
                 metrics: ports.metrics,
@@ -138,7 +143,8 @@ impl App {
     pub(crate) fn metrics(&self) -> Router {
         let router = Router::new()
             .route(routes::METRICS, get(metrics::metrics))
-            .route(routes::HEALTH, get(health::health));
+            .route(routes::HEALTH, get(health::health))
+            .route(routes::READY, get(health::ready));
         self.completed(router)
     }
 

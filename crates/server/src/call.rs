@@ -3,6 +3,7 @@
 //! The router has said 404 and 405 by then. Here follow 401, the names (400), 403 for namespace, role and protection, and
 //! for writes the rate (429). What is wrong with a body comes after, in the handlers.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -12,11 +13,13 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use nagi_core::access::{Denied, Grant, Role};
 use nagi_core::guardrail::Forbidden;
-use nagi_core::id::{KeyId, Name, NameError, Namespace, WorkloadId};
+use nagi_core::id::{KeyId, Name, Namespace, WorkloadId};
 use nagi_core::intent::Actor;
 
 use crate::app::App;
 use crate::exchange::Exchange;
+use crate::host;
+use crate::keys::Unproven;
 use crate::path;
 use crate::problem::Problem;
 use crate::query::{DRY_RUN, Query};
@@ -142,7 +145,11 @@ pub(crate) fn exchange(parts: &Parts) -> Result<Arc<Exchange>, Problem> {
     exchange.ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"))
 }
 
-/// What the caller has proven, or 401 (A-030, K-04, R16). Nothing in the answer tells whether a key exists.
+/// What the holder of a key that has expired does next.
+const EXPIRED_HINT: &str = "ask for a new key: an administrator makes one with nagi key create";
+
+/// What the caller has proven, or 401 (A-030, K-04, R16). Nothing in the answer tells whether a key exists to anybody who
+/// does not hold it.
 pub(crate) fn authenticate(
     app: &App,
     exchange: &Exchange,
@@ -150,6 +157,7 @@ pub(crate) fn authenticate(
 ) -> Result<Grant, Problem> {
     let keys = app.keys.current();
     if keys.are_off() {
+        host::refuse_owned_name(headers)?;
         return Ok(Grant::everything(None));
     }
     let unauthorized = |error: &str| {
@@ -172,9 +180,13 @@ pub(crate) fn authenticate(
         .map(|(_, key)| key.trim())
         .filter(|key| !key.is_empty())
         .ok_or_else(|| unauthorized("Invalid authorization header format"))?;
-    let grant = keys
-        .prove(key, app.clock.now())
-        .ok_or_else(|| unauthorized("Invalid API key"))?;
+    let grant = keys.prove(key, app.clock.now()).map_err(|why| match why {
+        Unproven::Wrong => unauthorized("Invalid API key"),
+        Unproven::Expired(id) => {
+            exchange.note_key(Some(&id));
+            unauthorized("API key expired").hint(EXPIRED_HINT)
+        }
+    })?;
     exchange.note_key(grant.key.as_ref());
     Ok(grant)
 }
@@ -182,10 +194,10 @@ pub(crate) fn authenticate(
 /// The workload that a path names, or 400 with the rule that a name breaks (R04).
 fn workload_id(exchange: &Exchange, path: &str) -> Result<WorkloadId, Problem> {
     let resource = path::resource(path).ok_or_else(Problem::no_route)?;
-    let namespace = path::namespace(path).unwrap_or_default();
-    let namespace = Namespace::new(namespace).map_err(|error| invalid_name("namespace", &error))?;
-    let name = path::name(path).unwrap_or_default();
-    let name = Name::new(name).map_err(|error| invalid_name("name", &error))?;
+    let namespace = path::namespace(path).ok_or_else(|| invalid_name("namespace", NOT_ENCODED))?;
+    let namespace = Namespace::new(namespace).map_err(|error| invalid_name("namespace", error))?;
+    let name = path::name(path).ok_or_else(|| invalid_name("name", NOT_ENCODED))?;
+    let name = Name::new(name).map_err(|error| invalid_name("name", error))?;
     let id = WorkloadId {
         resource,
         namespace,
@@ -195,7 +207,10 @@ fn workload_id(exchange: &Exchange, path: &str) -> Result<WorkloadId, Problem> {
     Ok(id)
 }
 
-fn invalid_name(field: &str, error: &NameError) -> Problem {
+/// What is wrong with a segment of the path that cannot be decoded.
+const NOT_ENCODED: &str = "is not percent-encoded UTF-8: behind a % two hexadecimal digits must follow, and together they must be characters";
+
+fn invalid_name(field: &str, error: impl Display) -> Problem {
     let limit = match field {
         "namespace" => "a DNS label of at most 63 characters",
         _ => "a DNS subdomain of at most 253 characters",

@@ -17,6 +17,7 @@ use nagi_telemetry::profile::{self, DURATION_DEFAULT, DURATION_MAX, DURATION_MIN
 
 use crate::app::App;
 use crate::call::{authenticate, denied, exchange};
+use crate::host;
 use crate::problem::Problem;
 use crate::query::Query;
 
@@ -34,7 +35,10 @@ impl FromRequestParts<App> for Insider {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let exchange = exchange(parts)?;
-        if !(exchange.peer.to_canonical().is_loopback() && speaks_for_itself(&parts.headers)) {
+        let is_here = exchange.peer.to_canonical().is_loopback()
+            && speaks_for_itself(&parts.headers)
+            && host::refuse_owned_name(&parts.headers).is_ok();
+        if !is_here {
             let grant = authenticate(app, &exchange, &parts.headers)?;
             if grant.key.is_none() {
                 return Err(Problem::new(StatusCode::FORBIDDEN, "Forbidden")

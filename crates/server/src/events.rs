@@ -70,6 +70,8 @@ struct Entry {
 /// Where a client goes on.
 #[derive(Debug)]
 enum Resumed {
+    /// It is new, and sees what comes behind the event with this id.
+    Behind(String),
     /// With these, and then with what comes.
     After(Vec<Arc<Entry>>),
     /// What it missed is gone.
@@ -129,7 +131,7 @@ impl Events {
         // Under the lock nothing is published: no event is lost between the ring and the channel, none comes twice.
         let receiver = self.inner.sender.subscribe();
         let Some(last_seen) = last_seen else {
-            return (receiver, Resumed::After(vec![]));
+            return (receiver, Resumed::Behind(self.id(ring.last)));
         };
         let oldest = ring
             .entries
@@ -146,12 +148,6 @@ impl Events {
             }
         };
         (receiver, resumed)
-    }
-
-    /// The id of the last event.
-    fn last_id(&self) -> String {
-        let last = self.ring().last;
-        self.id(last)
     }
 
     fn id(&self, number: u64) -> String {

@@ -205,6 +205,9 @@ where
         upstream_time: app.config.limits.request_time,
         notes: Mutex::default(),
     });
+    if let Some(uri) = path::normal(&parts.uri) {
+        parts.uri = uri;
+    }
     let user_agent = parts.headers.get(header::USER_AGENT);
     let mut line = Line {
         app: app.clone(),
@@ -215,9 +218,6 @@ where
         status: CLIENT_GONE,
         lines,
     };
-    if let Some(uri) = path::normal(&parts.uri) {
-        parts.uri = uri;
-    }
     let response = match host::check(parts.version, &parts.headers) {
         Ok(()) => {
             parts.extensions.insert(Arc::clone(&exchange));

@@ -18,6 +18,8 @@ use crate::exchange::Exchange;
 /// The port promises an answer within 2 s; a quarter more is for a machine under load.
 const READY_TIME: Duration = Duration::from_millis(2500);
 
+/// Why a gateway that was just started is not ready.
+const ROUTES_NOT_READ: &str = "the gateway does not know its workloads yet";
 /// Why a process that is ending is not ready: new connections must go elsewhere.
 const SHUTTING_DOWN: &str = "shutting down";
 
@@ -56,14 +58,16 @@ pub(crate) async fn ready(
         Err(_passed) => Some(PortError::Timeout("the engine does not answer".to_owned())),
     };
     let draining = app.shutdown.is_draining();
+    let routes = app.routes.as_ref().is_none_or(|loaded| *loaded.borrow());
     let engine = app.workloads.engine();
     let time = Time::in_millis(app.clock.now());
     if let Some(failure) = &failure {
         exchange.note_port_error(failure);
     }
-    if failure.is_some() || draining {
+    if failure.is_some() || draining || !routes {
         let error = match engine {
-            Engine::Kubernetes | Engine::Local if failure.is_none() => SHUTTING_DOWN,
+            Engine::Kubernetes | Engine::Local if failure.is_none() && draining => SHUTTING_DOWN,
+            Engine::Kubernetes | Engine::Local if failure.is_none() => ROUTES_NOT_READ,
             Engine::Kubernetes => KUBERNETES_UNREACHABLE,
             Engine::Local => LOCAL_UNREACHABLE,
         };

@@ -33,6 +33,8 @@ const READS_MAX: usize = 20;
     )
 )]
 pub(crate) async fn history(State(app): State<App>, call: Reader) -> Result<Response, Problem> {
+    call.query
+        .only(&["limit", "continue", "namespace", "name", "since"])?;
     let now = app.clock.now();
     let namespace = namespace_filter(&call)?;
     let name = name_filter(&call.query)?;

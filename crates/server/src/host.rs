@@ -3,10 +3,15 @@
 //! The API serves whatever host it is reached by. But a request that lacks the name, or has two, is read differently by
 //! whatever stands in front, so it is refused before anybody looks at the rest. The gateway, which routes by the name,
 //! has a stricter reading of its own.
+//!
+//! One name is not as good as another where a browser asks and no key is needed: whoever owns a name can have it lead to
+//! this machine, and then their page is of the same site as this API (DNS rebinding). Nobody owns `localhost` and addresses.
+
+use std::net::IpAddr;
 
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, StatusCode, Version};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use thiserror::Error;
 
 use crate::problem::Problem;
@@ -34,6 +39,36 @@ pub(crate) fn check(version: Version, headers: &HeaderMap) -> Result<(), Problem
             .hint("every HTTP/1.1 client sends it; a proxy in front must pass it on once")
             .closing()
     })
+}
+
+/// What browsers add to requests by themselves, and programs do not. A page can leave out or change some of it; the
+/// languages always go along (Fetch, "HTTP-network-or-cache fetch"; they may be changed and not removed).
+const OF_BROWSERS: [&str; 4] = ["origin", "sec-fetch-site", "referer", "accept-language"];
+
+/// Refuses a browser that reached this API by a name which somebody may own. For callers who need no key.
+///
+/// # Errors
+/// 403.
+pub(crate) fn refuse_owned_name(headers: &HeaderMap) -> Result<(), Problem> {
+    let of_browser = OF_BROWSERS.iter().any(|name| headers.contains_key(*name));
+    if !of_browser || names_this_machine(headers) {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::FORBIDDEN, "Forbidden")
+        .error("a browser may reach this API only as localhost or by its address while no API key is asked for")
+        .field("Host", "localhost, or an IP address")
+        .hint("open it by its address, or set API_KEY, API_KEY_FILE or NAGI_KEYS_FILE"))
+}
+
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).map(HeaderValue::as_bytes);
+    let Some(authority) = host.and_then(|host| Authority::try_from(host).ok()) else {
+        return false;
+    };
+    let name = authority.host().to_ascii_lowercase();
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    address.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost")
 }
 
 fn judge(version: Version, headers: &HeaderMap) -> Result<(), HostError> {
@@ -67,8 +102,6 @@ fn judge(version: Version, headers: &HeaderMap) -> Result<(), HostError> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     fn hosts(version: Version, hosts: &[&str]) -> Result<(), HostError> {
@@ -92,6 +125,44 @@ mod tests {
             assert_eq!(hosts(Version::HTTP_11, &[host]), Ok(()), "{host}");
         }
         assert_eq!(hosts(Version::HTTP_10, &[]), Ok(()));
+    }
+
+    // Issue 3: whoever owns a name can have it lead here.
+    #[test]
+    fn a_browser_comes_by_a_name_that_nobody_owns() {
+        let passes = |host: &str, mark: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_str(host).unwrap());
+            if !mark.is_empty() {
+                let name = axum::http::HeaderName::try_from(mark).unwrap();
+                headers.insert(name, HeaderValue::from_static("x"));
+            }
+            refuse_owned_name(&headers).is_ok()
+        };
+        let ours = [
+            "localhost",
+            "LOCALHOST:8080",
+            "localhost.:8080",
+            "nagi.localhost:8080",
+            "127.0.0.1:8080",
+            "192.0.2.7",
+            "[::1]:8080",
+        ];
+        let others = [
+            "evil.example",
+            "localhost.evil.example:8080",
+            "evillocalhost",
+            "127.0.0.1.evil.example",
+            "scale-api.scale-system.svc.cluster.local",
+        ];
+        for mark in ["", "origin", "sec-fetch-site", "referer", "accept-language"] {
+            for host in ours {
+                assert!(passes(host, mark), "{host} {mark}");
+            }
+            for host in others {
+                assert_eq!(passes(host, mark), mark.is_empty(), "{host} {mark}");
+            }
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 pub use file::{KeyEntry, KeyFileError};
-pub(crate) use ring::KeysChanged;
+pub(crate) use ring::WatchedKey;
 pub use ring::{KeySources, Keyring, KeyringError};
 
 /// The id under which the single key of `API_KEY` appears in log and history; no other key may have it.
@@ -49,8 +49,17 @@ pub(crate) struct Keys {
     many_configured: bool,
 }
 
+/// Why a presented key grants nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unproven {
+    /// It is unknown, wrong or revoked; these are told apart by nobody.
+    Wrong,
+    /// It is the key with this id, whose time is over. Only its holder gets to know.
+    Expired(KeyId),
+}
+
 /// One of the many.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     digest: Digest,
     grant: Grant,
@@ -108,20 +117,38 @@ impl Keys {
         self.single.is_none() && !self.many_configured
     }
 
-    /// What a presented key grants now. Unknown, wrong, revoked and expired keys are told apart by nobody.
-    pub(crate) fn prove(&self, key: &str, now: Timestamp) -> Option<Grant> {
+    /// Does a key count here as it did there? A key that counts nowhere does not.
+    fn agree_on(&self, key: Option<&KeyId>, before: &Self) -> bool {
+        match key {
+            None => self.are_off() && before.are_off(),
+            Some(id) if id.as_str() == SINGLE_KEY_ID => {
+                self.single.is_some() && self.single == before.single
+            }
+            Some(id) => {
+                let now = self.many.get(id);
+                now.is_some() && now == before.many.get(id)
+            }
+        }
+    }
+
+    /// What a presented key grants now.
+    pub(crate) fn prove(&self, key: &str, now: Timestamp) -> Result<Grant, Unproven> {
         let nobody = Digest {
             salt: vec![0; SALT_BYTES],
             sha256: [0; 32],
         };
         let single = self.single.as_ref().unwrap_or(&nobody).is_of(key);
-        let known = id_in(key).and_then(|id| self.many.get(&id));
-        let one_of_many = known.map_or(&nobody, |key| &key.digest).is_of(key);
+        let known = id_in(key).and_then(|id| self.many.get_key_value(&id));
+        let one_of_many = known.map_or(&nobody, |(_, key)| &key.digest).is_of(key);
         if single && self.single.is_some() {
-            return Some(Grant::everything(KeyId::new(SINGLE_KEY_ID).ok()));
+            return Ok(Grant::everything(KeyId::new(SINGLE_KEY_ID).ok()));
         }
-        let grant = &known.filter(|_| one_of_many)?.grant;
-        grant.is_valid(now).then(|| grant.clone())
+        let (id, Key { grant, .. }) = known.filter(|_| one_of_many).ok_or(Unproven::Wrong)?;
+        if grant.is_valid(now) {
+            Ok(grant.clone())
+        } else {
+            Err(Unproven::Expired(id.clone()))
+        }
     }
 }
 

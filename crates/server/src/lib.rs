@@ -62,9 +62,9 @@ pub struct Server {
 /// Where the API listens.
 #[derive(Debug)]
 pub struct Listeners {
-    /// The API itself.
-    pub api: TcpListener,
-    /// `/metrics` and `/health`, when they are wanted on their own port.
+    /// The API itself; `None` for a role that serves none.
+    pub api: Option<TcpListener>,
+    /// `/metrics`, `/health` and `/ready`, when they are wanted on their own port.
     pub metrics: Option<TcpListener>,
 }
 
@@ -86,10 +86,20 @@ impl Server {
         let api = Door::new(api, app.config.limits.clone(), "api-connections");
         let metrics = self::site(&app, app.metrics(), Lines::Failures);
         let metrics = Door::new(metrics, scraping(&app.config.limits), "metrics-connections");
-        announce("Scale API listens", &listeners.api);
+        if let Some(listener) = &listeners.api {
+            announce("Scale API listens", listener);
+        }
         if let Some(listener) = &listeners.metrics {
             announce("Metrics listen", listener);
         }
+        let called = async {
+            if let Some(listener) = listeners.api {
+                tokio::join!(
+                    api.serve(listener, shutdown.clone()),
+                    events::feed(app.clone(), shutdown.clone()),
+                );
+            }
+        };
         let scraped = async {
             if let Some(listener) = listeners.metrics {
                 metrics.serve(listener, shutdown.clone()).await;
@@ -100,9 +110,8 @@ impl Server {
             tracing::info!("Shutting down server...");
         };
         tokio::join!(
-            api.serve(listeners.api, shutdown.clone()),
+            called,
             scraped,
-            events::feed(app.clone(), shutdown.clone()),
             app.keys.clone().follow(shutdown.clone()),
             farewell,
         );

@@ -6,7 +6,7 @@ use axum::response::Response;
 use nagi_api::problem::Succeeded;
 use nagi_api::{ListAnswer, ScheduledItem, ScheduledListAnswer, Time, routes};
 use nagi_core::access::Role;
-use nagi_core::id::{Namespace, Resource, WorkloadId};
+use nagi_core::id::{LABEL_CHARS_MAX, Name, Namespace, Resource, WorkloadId};
 use nagi_core::status::Status;
 use nagi_core::workload::Workload;
 use nagi_ports::Listing;
@@ -52,6 +52,8 @@ pub(crate) async fn resource(
 }
 
 async fn list(app: &App, call: &Reader, resource: Option<Resource>) -> Result<Response, Problem> {
+    call.query
+        .only(&["limit", "continue", "namespace", "status", "label"])?;
     let filters = Filters::of(call, resource)?;
     let now = app.clock.now();
     let page = Page::of(&call.query, filters.scope("workloads"), now)?;
@@ -82,6 +84,7 @@ async fn list(app: &App, call: &Reader, resource: Option<Resource>) -> Result<Re
     )
 )]
 pub(crate) async fn scheduled(State(app): State<App>, call: Reader) -> Result<Response, Problem> {
+    call.query.only(&["limit", "continue", "namespace"])?;
     let namespace = namespace_filter(&call)?;
     let now = app.clock.now();
     let scope = format!("scheduled {namespace:?}");
@@ -227,9 +230,9 @@ fn labels(query: &Query) -> Result<Vec<Label>, Problem> {
                 Some((key, value)) => (key, Some(value.strip_prefix('=').unwrap_or(value))),
                 None => (text, None),
             };
-            if key.is_empty() {
-                let limit = "KEY or KEY=VALUE";
-                return Err(Problem::parameter("label", "names no key", limit));
+            if !is_label_key(key) || !value.is_none_or(is_label_value) {
+                let limit = "KEY or KEY=VALUE, each as Kubernetes has labels";
+                return Err(Problem::parameter("label", "names no label", limit));
             }
             Ok(Label {
                 key: key.to_owned(),
@@ -237,4 +240,27 @@ fn labels(query: &Query) -> Result<Vec<Label>, Problem> {
             })
         })
         .collect()
+}
+
+/// A name of at most 63 letters, digits, `-`, `_` and `.`, perhaps behind a DNS subdomain and a slash.
+fn is_label_key(text: &str) -> bool {
+    match text.split_once('/') {
+        None => is_label_name(text),
+        Some((prefix, name)) => Name::new(prefix).is_ok() && is_label_name(name),
+    }
+}
+
+fn is_label_value(text: &str) -> bool {
+    text.is_empty() || is_label_name(text)
+}
+
+fn is_label_name(text: &str) -> bool {
+    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= LABEL_CHARS_MAX
+        && edge(bytes.first())
+        && edge(bytes.last())
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }

@@ -26,6 +26,7 @@ const CURSOR_BYTES_MAX: usize = 4096;
     )
 )]
 pub(crate) async fn logs(State(app): State<App>, call: Target) -> Result<Response, Problem> {
+    call.query.only(&["tail", "after"])?;
     let tail = call.query.number("tail", 0, TAIL_MAX)?;
     let after = call.query.text("after")?;
     let cursor = "the cursor of an earlier page";
@@ -46,9 +47,11 @@ pub(crate) async fn logs(State(app): State<App>, call: Target) -> Result<Respons
         PortError::Refused(why) if after.is_some() => Problem::parameter("after", why, cursor),
         PortError::Refused(_)
         | PortError::NotFound
+        | PortError::NoSuchVersion { .. }
         | PortError::Conflict
         | PortError::Unreachable(_)
         | PortError::Timeout(_)
+        | PortError::Busy { .. }
         | PortError::StorageFull(_)
         | PortError::Internal(_) => Problem::port(&error, Doing::Read("logs"), Some(&call.id)),
     })?;

@@ -110,7 +110,7 @@ pub(crate) struct WorkloadFilters {
     /// Only with this status.
     #[param(pattern = "^(active|inactive|scaling|unknown)$")]
     status: Option<String>,
-    /// Only with this label: `KEY` or `KEY=VALUE`; may stand more than once, all must hold.
+    /// Only with this label: `KEY` or `KEY=VALUE`, as Kubernetes has labels; may stand more than once, all must hold.
     #[param(schema_with = labels)]
     label: Option<Vec<String>>,
 }
@@ -230,11 +230,13 @@ impl Modify for WakeBody {
 
 /// Label filters, as `lists::labels` reads them.
 fn labels() -> Array {
-    let filter = r"^[^=,]+(=[^,]*)?(,[^=,]+(=[^,]*)?)*$";
+    let part = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
+    let name = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
+    let label = format!(r"({part}(\.{part})*/)?{name}(=({name})?)?");
     Array::new(
         ObjectBuilder::new()
             .schema_type(Type::String)
-            .pattern(Some(filter)),
+            .pattern(Some(format!("^{label}(,{label})*$"))),
     )
 }
 

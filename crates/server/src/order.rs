@@ -130,11 +130,21 @@ async fn attempts(
     }
 }
 
-/// Adds the warning that a sleep cuts connections (R24).
+/// Adds whom a sleep hits (R24, invariant 4).
 pub(crate) fn warn_of_cut(plan: &mut Plan, activity: Option<Activity>) {
-    let open = activity.map_or(0, |activity| activity.in_flight);
-    if open > 0 && plan.to.is_zero() && !plan.from.is_zero() {
+    let Some(Activity {
+        in_flight: open,
+        held,
+        quiet_for: _,
+    }) = activity.filter(|_| plan.to.is_zero() && !plan.from.is_zero())
+    else {
+        return;
+    };
+    if open > 0 {
         plan.warnings.push(Warning::ConnectionsCut { open });
+    }
+    if held > 0 {
+        plan.warnings.push(Warning::RequestsRefused { held });
     }
 }
 

@@ -24,6 +24,7 @@ use crate::problem::{Doing, Problem};
     )
 )]
 pub(crate) async fn pools(State(app): State<App>, call: Reader) -> Result<Response, Problem> {
+    call.query.only(&[])?;
     let pools = call.exchange.upstream(app.nodes.pools()).await;
     let pools = pools.map_err(|error| Problem::port(&error, Doing::Read("pools"), None))?;
     let answer = PoolsAnswer {

@@ -14,6 +14,8 @@ use nagi_core::id::WorkloadId;
 use nagi_ports::PortError;
 use nagi_telemetry::Failure;
 
+use crate::query::MIN_RESOURCE_VERSION;
+
 /// A failed request. Boxed, because every handler returns one in place of its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem(Box<Details>);
@@ -162,6 +164,11 @@ impl Problem {
         };
         match error {
             PortError::NotFound => id.map_or_else(Self::no_route, Self::no_workload),
+            PortError::NoSuchVersion { .. } => Self::parameter(
+                MIN_RESOURCE_VERSION,
+                format_args!("asks for what cannot be: {error}"),
+                "the resource_version of an earlier answer about the same workload",
+            ),
             // Nothing is broken and nothing was written: a crowd was faster each time.
             PortError::Conflict => failed(StatusCode::SERVICE_UNAVAILABLE)
                 .retry_after(CONFLICT_RETRY_SECONDS)
@@ -176,6 +183,9 @@ impl Problem {
             PortError::Timeout(_) => failed(StatusCode::SERVICE_UNAVAILABLE)
                 .retry_after(RETRY_SECONDS)
                 .hint("a change may have taken effect: read the status before trying again"),
+            PortError::Busy { retry_after } => failed(StatusCode::SERVICE_UNAVAILABLE)
+                .retry_after(retry_after.map_or(RETRY_SECONDS, |after| after.as_secs().max(1)))
+                .hint("the engine is loaded and nothing was changed: try again after that time"),
             PortError::StorageFull(_) => failed(StatusCode::SERVICE_UNAVAILABLE)
                 .retry_after(RETRY_SECONDS)
                 .hint("free space where Nagi keeps its state; it goes on by itself"),
@@ -202,8 +212,12 @@ pub(crate) const fn failure_of(error: &PortError) -> Option<Failure> {
         PortError::Unreachable(_) => Some(Failure::UpstreamConnection),
         PortError::Timeout(_) => Some(Failure::UpstreamTimeout),
         PortError::Refused(_) => Some(Failure::UpstreamDenied),
+        PortError::Busy { .. } => Some(Failure::Overloaded),
         PortError::StorageFull(_) => Some(Failure::Storage),
-        PortError::NotFound | PortError::Conflict | PortError::Internal(_) => None,
+        PortError::NotFound
+        | PortError::NoSuchVersion { .. }
+        | PortError::Conflict
+        | PortError::Internal(_) => None,
     }
 }
 

@@ -1,5 +1,5 @@
-//! Query parameters: known ones are checked, each may stand once; unknown ones are ignored by reads and refused by
-//! writes.
+//! Query parameters: known ones are checked, each may stand once; unknown ones are refused. A list with a misspelled filter
+//! would show everything, a write with a misspelled `dry_run` would do the real thing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +14,8 @@ const PARAMETERS_MAX: usize = 64;
 
 /// The one parameter of a write (R13).
 pub(crate) const DRY_RUN: &str = "dry_run";
+/// How fresh a read must be (DESIGN §5).
+pub(crate) const MIN_RESOURCE_VERSION: &str = "min_resource_version";
 /// Most characters of an unknown name that are said back.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -52,7 +54,7 @@ impl Query {
         Ok(Self { pairs })
     }
 
-    /// Refuses every parameter but these: a write with a misspelled `dry_run` must not do the real thing.
+    /// Refuses every parameter but these.
     pub(crate) fn only(&self, known: &[&str]) -> Result<(), Problem> {
         let unknown = self
             .pairs
@@ -62,7 +64,11 @@ impl Query {
             None => Ok(()),
             Some((name, _)) => {
                 let name: String = name.chars().take(NAME_CHARS_MAX).collect();
-                let limit = format!("one of: {}", known.join(", "));
+                let limit = if known.is_empty() {
+                    "no parameter".to_owned()
+                } else {
+                    format!("one of: {}", known.join(", "))
+                };
                 Err(Problem::parameter(&name, "is not known here", &limit))
             }
         }
@@ -141,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelled_parameter_of_a_write_is_refused() {
+    fn a_misspelled_parameter_is_refused() {
         assert_eq!(query("dry_run=true").only(&["dry_run"]), Ok(()));
         assert!(query("dryrun=true").only(&["dry_run"]).is_err());
     }

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::call::Target;
 use crate::exchange::Exchange;
 use crate::problem::{Doing, Problem};
-use crate::query::Query;
+use crate::query::{MIN_RESOURCE_VERSION, Query};
 
 /// Where a workload stands.
 ///
@@ -36,6 +36,7 @@ use crate::query::Query;
     )
 )]
 pub(crate) async fn status(State(app): State<App>, call: Target) -> Result<Response, Problem> {
+    call.query.only(&[MIN_RESOURCE_VERSION])?;
     let workload = read(&app, &call).await?;
     let mut deployment = item(&app, &workload);
     // The gateways are asked only here: a list would ask them once for each workload.
@@ -66,7 +67,7 @@ const VERSION_MAX: u64 = u64::MAX >> 1;
 
 /// `min_resource_version`: no replica of the API contradicts another to somebody who passes it (DESIGN §5).
 fn freshness(query: &Query) -> Result<Read, Problem> {
-    let version = query.number("min_resource_version", 0, VERSION_MAX)?;
+    let version = query.number(MIN_RESOURCE_VERSION, 0, VERSION_MAX)?;
     Ok(version.map_or(Read::Cached, |version| Read::AtLeast(Version(version))))
 }
 

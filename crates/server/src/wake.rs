@@ -12,7 +12,7 @@ use nagi_core::wake::{Progress, Stage};
 use nagi_core::workload::Workload;
 use nagi_ports::PortError;
 use nagi_telemetry::names::field;
-use nagi_wake::{FlightView, WakeError};
+use nagi_wake::{Ticket, WakeError};
 
 use crate::answer::json;
 use crate::app::App;
@@ -22,23 +22,34 @@ use crate::order::{self, Mode};
 use crate::problem::{Doing, Problem};
 use crate::status::wake;
 
+/// What a call for a wake came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// It wrote the count, or would.
+    Started,
+    /// The count was wanted already, and nothing serves yet.
+    UnderWay,
+    /// Something serves.
+    Awake,
+}
+
 /// What is shown of a wake, whether it is real or not.
 struct Shown {
-    awake_already: bool,
+    came: Came,
     result: WakeResult,
     warnings: Vec<Warning>,
 }
 
 /// Wakes a sleeping workload.
 ///
-/// To the count that is remembered for it, or to the one in the body. A pending scheduled wake stays. Awake already: nothing is changed.
+/// To the count that is remembered for it, or to the one in the body. A pending scheduled wake stays. A wake that is under way is joined; awake already: nothing is changed.
 #[utoipa::path(
     post, path = routes::WAKE, tag = "scale", operation_id = "wake",
     params(crate::openapi::WorkloadPath, crate::openapi::WriteQuery),
     request_body(content = WakeRequest, description = "May be left out"),
     responses(
-        (status = 200, description = "Awake already", body = WakeAnswer),
-        (status = 202, description = "It is waking", body = WakeAnswer,
+        (status = 200, description = "It serves already", body = WakeAnswer),
+        (status = 202, description = "It is waking, by this call or an earlier one", body = WakeAnswer,
             headers(("Location" = String, description = "The status of the workload"))),
         crate::openapi::WriteErrors,
     )
@@ -70,10 +81,10 @@ pub(crate) async fn post(
 /// The plan alone.
 async fn rehearsed(app: &App, call: &Change, order: Order) -> Result<Shown, Problem> {
     let outcome = order::execute(app, call, order, Mode::DryRun).await?;
-    let stage = if outcome.plan.update.is_some() {
-        Stage::Accepted
-    } else {
-        furthest(&outcome.after)
+    let (came, stage) = match (&outcome.plan.update, furthest(&outcome.after)) {
+        (Some(_), _) => (Came::Started, Stage::Accepted),
+        (None, Stage::Ready) => (Came::Awake, Stage::Ready),
+        (None, under_way) => (Came::UnderWay, under_way),
     };
     let result = WakeResult {
         previous_replicas: outcome.plan.from.0,
@@ -83,7 +94,7 @@ async fn rehearsed(app: &App, call: &Change, order: Order) -> Result<Shown, Prob
         ..described(call, &outcome.after)
     };
     Ok(Shown {
-        awake_already: outcome.plan.update.is_none(),
+        came,
         result,
         warnings: outcome.plan.warnings,
     })
@@ -101,30 +112,41 @@ async fn woken(app: &App, call: &Change, order: Order) -> Result<Shown, Problem>
     let begun = call.exchange.upstream(asked).await;
     let begun = begun.unwrap_or_else(|late| Err(WakeError::Port(late)));
     let result = match &begun {
-        Ok(ticket) if ticket.view().already_awake => "unchanged",
+        Ok(ticket) if ticket.has_joined() || ticket.view().already_awake => "unchanged",
         Ok(_) => "changed",
         Err(WakeError::Refused(_) | WakeError::Port(PortError::NotFound)) => "refused",
         Err(WakeError::Port(_) | WakeError::Busy) => "failed",
     };
     app.metrics.scale_operation("wake", result);
     let ticket = begun.map_err(|error| failed(&error, call))?;
-    let view = ticket.view();
-    call.exchange.note(field::FROM, view.from.0);
-    call.exchange.note(field::TO, view.to.0);
-    Ok(shown(call, &view))
+    let shown = shown(call, &ticket);
+    call.exchange
+        .note(field::FROM, shown.result.previous_replicas);
+    call.exchange.note(field::TO, shown.result.target_replicas);
+    Ok(shown)
 }
 
-fn shown(call: &Change, view: &FlightView) -> Shown {
-    let item = wake(view);
+fn shown(call: &Change, ticket: &Ticket) -> Shown {
+    let view = ticket.view();
+    let item = wake(&view);
     let facts = view.workload.as_deref();
+    let furthest = facts.map(furthest);
+    let serves = view.progress == Progress::Ready || furthest == Some(Stage::Ready);
+    let came = match (ticket.has_joined() || view.already_awake, serves) {
+        (false, _) => Came::Started,
+        (true, false) => Came::UnderWay,
+        (true, true) => Came::Awake,
+    };
     let known = facts.map(|workload| described(call, workload));
     let result = WakeResult {
-        previous_replicas: view.from.0,
+        // A call that joins changes nothing.
+        previous_replicas: match came {
+            Came::Started => view.from.0,
+            Came::UnderWay | Came::Awake => view.to.0,
+        },
         target_replicas: view.to.0,
-        stage: match (&view.progress, facts) {
-            (Progress::Under(_), Some(workload)) if view.already_awake => {
-                furthest(workload).as_str().to_owned()
-            }
+        stage: match (&view.progress, furthest) {
+            (Progress::Under(_), Some(stage)) if view.already_awake => stage.as_str().to_owned(),
             (Progress::Under(_) | Progress::Ready | Progress::Failed(_), _) => item.stage,
         },
         eta_seconds: item.eta_seconds,
@@ -132,7 +154,7 @@ fn shown(call: &Change, view: &FlightView) -> Shown {
         ..known.unwrap_or_else(|| named(call))
     };
     Shown {
-        awake_already: view.already_awake,
+        came,
         result,
         warnings: vec![],
     }
@@ -185,10 +207,10 @@ fn failed(error: &WakeError, call: &Change) -> Problem {
 }
 
 fn answer(app: &App, call: &Change, shown: Shown, mode: Mode) -> Response {
-    let (status, message) = if shown.awake_already {
-        (StatusCode::OK, "Already awake")
-    } else {
-        (StatusCode::ACCEPTED, "Wake started")
+    let (status, message) = match shown.came {
+        Came::Started => (StatusCode::ACCEPTED, "Wake started"),
+        Came::UnderWay => (StatusCode::ACCEPTED, "Already waking"),
+        Came::Awake => (StatusCode::OK, "Already awake"),
     };
     let body = WakeAnswer {
         status: Succeeded::Success,
@@ -200,7 +222,7 @@ fn answer(app: &App, call: &Change, shown: Shown, mode: Mode) -> Response {
     };
     let mut response = json(status, &body);
     let location = routes::of_workload(routes::STATUS, &call.id);
-    if !shown.awake_already
+    if status == StatusCode::ACCEPTED
         && let Ok(location) = HeaderValue::from_str(&location)
     {
         response.headers_mut().insert(header::LOCATION, location);

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use nagi_core::id::{Name, Namespace, ReplicaName, Uid, Version, WorkloadId};
 use nagi_core::idle::Activity;
-use nagi_core::intent::{Intent, IntentUpdate};
+use nagi_core::intent::{CountWriter, Intent, IntentUpdate};
 use nagi_core::quantity::Replicas;
 use nagi_core::wake::Stage;
 use nagi_core::workload::{Readiness, Replica, Workload};
@@ -130,6 +130,7 @@ struct World {
     write_faults: VecDeque<Fault>,
     forever: Option<(Option<Fault>, Option<Fault>)>,
     writes: Vec<(WorkloadId, IntentUpdate)>,
+    count_writer: Option<CountWriter>,
 }
 
 /// Workloads in memory.
@@ -213,6 +214,11 @@ impl MemoryWorkloads {
         self.lock().writes.clone()
     }
 
+    /// Whoever sets a count without leaving a record is this one from now on.
+    pub fn name_count_writer(&self, writer: CountWriter) {
+        self.lock().count_writer = Some(writer);
+    }
+
     /// The next read does this instead.
     pub fn fail_read(&self, fault: Fault) {
         self.lock().read_faults.push_back(fault);
@@ -260,13 +266,17 @@ impl Workloads for MemoryWorkloads {
         }
     }
 
-    async fn get(&self, id: &WorkloadId, _read: Read) -> Result<Arc<Workload>, PortError> {
+    async fn get(&self, id: &WorkloadId, read: Read) -> Result<Arc<Workload>, PortError> {
         self.read_fault().await?;
-        self.lock()
-            .workloads
-            .get(id)
-            .cloned()
-            .ok_or(PortError::NotFound)
+        let workload = self.lock().workloads.get(id).cloned();
+        let workload = workload.ok_or(PortError::NotFound)?;
+        match read {
+            Read::AtLeast(asked) if asked > workload.version => Err(PortError::NoSuchVersion {
+                asked,
+                newest: workload.version,
+            }),
+            Read::AtLeast(_) | Read::Cached => Ok(workload),
+        }
     }
 
     async fn list(&self) -> Result<Listing, PortError> {
@@ -288,7 +298,13 @@ impl Workloads for MemoryWorkloads {
             next.or_else(|| world.forever.clone().and_then(|(_, write)| write))
         };
         match &fault {
-            Some(Fault::Error(error)) => return Err(error.clone()),
+            Some(Fault::Error(error)) => {
+                if *error == PortError::Conflict {
+                    // Somebody else wrote, or there would be none.
+                    self.change(&before.id, |_| {});
+                }
+                return Err(error.clone());
+            }
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::AfterEffect(_)) | None => {}
         }
@@ -310,6 +326,10 @@ impl Workloads for MemoryWorkloads {
             Some(Fault::AfterEffect(error)) => Err(error),
             Some(Fault::Error(_) | Fault::Hang) | None => Ok(next),
         }
+    }
+
+    async fn count_writer(&self, _workload: &Workload) -> Result<Option<CountWriter>, PortError> {
+        Ok(self.lock().count_writer.clone())
     }
 
     fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {

@@ -73,18 +73,29 @@ impl Run {
             };
             match error {
                 PortError::Conflict if conflicts + 1 < ATTEMPTS_MAX => conflicts += 1,
-                PortError::Unreachable(_) | PortError::Timeout(_) if Instant::now() < deadline => {
+                PortError::Unreachable(_) | PortError::Timeout(_) | PortError::Busy { .. }
+                    if Instant::now() < deadline =>
+                {
                     tracing::warn!(
                         namespace = %self.id.namespace, workload = %self.id.name, error = %error,
                         "Wake could not be written, will try again"
                     );
-                    tokio::time::sleep(backoff.next_delay()).await;
+                    let mut asked = Duration::ZERO;
+                    if let PortError::Busy {
+                        retry_after: Some(after),
+                    } = error
+                    {
+                        asked = after;
+                    }
+                    tokio::time::sleep(backoff.next_delay().max(asked)).await;
                 }
                 PortError::Conflict
                 | PortError::Unreachable(_)
                 | PortError::Timeout(_)
                 | PortError::NotFound
+                | PortError::NoSuchVersion { .. }
                 | PortError::Refused(_)
+                | PortError::Busy { .. }
                 | PortError::StorageFull(_)
                 | PortError::Internal(_) => return Err(WakeError::Port(error)),
             }

@@ -120,6 +120,7 @@ enum State {
 pub struct Ticket {
     state: watch::Receiver<State>,
     last: FlightView,
+    joined: bool,
 }
 
 // === impl Wakes ===
@@ -158,7 +159,8 @@ impl Wakes {
         let mut overtaken = None;
         loop {
             let (joined, state) = self.join_or_begin(id, &request, overtaken)?;
-            let ticket = durable(state).await?;
+            let mut ticket = durable(state).await?;
+            ticket.joined = joined.is_some();
             // A flight learns from an event that the workload was put to sleep again. Whoever calls after the sleep was
             // answered, and before that event, must not be answered by the wake from before it.
             match joined {
@@ -215,7 +217,7 @@ impl Wakes {
         if let Some(entry) = flights.get(id)
             && asks_nothing_else(request)
             && overtaken != Some(entry.number)
-            && entry.state.has_changed().is_ok()
+            && entry.is_under_way()
         {
             return Ok((Some(entry.number), entry.state.clone()));
         }
@@ -266,7 +268,13 @@ async fn durable(mut state: watch::Receiver<State>) -> Result<Ticket, WakeError>
         let now = state.borrow_and_update().clone();
         match now {
             State::Refused(error) => return Err(error),
-            State::Under(view) => return Ok(Ticket { state, last: view }),
+            State::Under(view) => {
+                return Ok(Ticket {
+                    state,
+                    last: view,
+                    joined: false,
+                });
+            }
             State::Deciding(_) => {}
         }
         // Cancel-safe: watch keeps the value. A sender that is gone means that the process is ending.
@@ -307,6 +315,20 @@ fn trigger(request: &Request) -> Trigger {
     }
 }
 
+// === impl Entry ===
+
+impl Entry {
+    /// It may be joined: it has not ended, and neither has its task.
+    fn is_under_way(&self) -> bool {
+        let ended = match &*self.state.borrow() {
+            State::Deciding(_) => false,
+            State::Under(view) => view.has_ended(),
+            State::Refused(_) => true,
+        };
+        !ended && self.state.has_changed().is_ok()
+    }
+}
+
 // === impl FlightView ===
 
 impl FlightView {
@@ -324,6 +346,11 @@ impl FlightView {
 // === impl Ticket ===
 
 impl Ticket {
+    /// Somebody else had begun the flight.
+    pub const fn has_joined(&self) -> bool {
+        self.joined
+    }
+
     /// What is known now.
     pub fn view(&self) -> FlightView {
         match &*self.state.borrow() {

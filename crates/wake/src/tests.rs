@@ -223,6 +223,27 @@ async fn a_wake_after_a_sleep_is_not_answered_by_the_wake_before_it() {
     assert_eq!(after.ended().await.progress, Progress::Ready);
 }
 
+// R14, issue 3: a wake that is over is no answer to whoever asks now.
+#[tokio::test(start_paused = true)]
+async fn a_wake_that_has_ended_is_not_joined() {
+    let (workloads, wakes) = start(asleep());
+    let mut first = wakes.wake(&id(APP), request(Actor::Gateway)).await.unwrap();
+    // What the wake taught is being stored, and the engine takes its time.
+    workloads.fail_write(Fault::Hang);
+    tokio::time::sleep(SECOND).await;
+    workloads.settle(&id(APP));
+    assert_eq!(first.ended().await.progress, Progress::Ready);
+    let ended = wakes.flight(&id(APP)).is_some_and(|view| view.has_ended());
+    assert!(ended, "the flight is over and still there");
+    let second = wakes
+        .wake(&id(APP), request(Actor::Anonymous))
+        .await
+        .unwrap();
+    assert!(!second.has_joined());
+    assert!(second.view().already_awake);
+    assert_eq!(second.view().from, Replicas(2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_served_replica_ends_the_flight_and_teaches_the_next() {
     let (workloads, wakes) = start(asleep());

@@ -4,13 +4,25 @@
 //! in `crates/cli/tests/system`, the rest against a Kubernetes. The table says of itself how many lines it must hold; the
 //! tests below see to that, because the documents themselves are not in this repository.
 //!
-//! It runs nothing. A development dependency only.
+//! It runs none of them: a test does, where the command's world is, and hands over what came of it ([`Expectation::differences`]).
+//! A development dependency only.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command as Program, Stdio};
 
 use serde::Deserialize;
 
 const TABLE: &str = include_str!("../commands.yaml");
+
+/// What curl's settings must hold so that the status of each call can be judged: it is told where no pipe reads it, and as
+/// on a terminal there is no progress.
+pub const CURL_SETTINGS: &str = r#"
+no-progress-meter
+max-time = 30
+write-out = "%{stderr}\nstatus %{http_code}\n"
+"#;
+const STATUS: &str = "status ";
 
 /// A founding document, as far as its commands go.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -166,6 +178,76 @@ impl Command {
     }
 }
 
+// === impl Expectation ===
+
+impl Expectation {
+    /// What is not as expected of a command that ended with `code`; `after` is for the caller to run.
+    pub fn differences(&self, code: Option<i32>, printed: &str, errors: &str) -> Vec<String> {
+        let mut differences = Vec::new();
+        if code != Some(self.exit) {
+            let ended = code.map_or_else(
+                || "no exit code".to_owned(),
+                |code| format!("exit code {code}"),
+            );
+            differences.push(format!("{ended}, not {}", self.exit));
+        }
+        let statuses: Vec<Option<u16>> = errors
+            .lines()
+            .filter_map(|line| line.strip_prefix(STATUS))
+            .map(|status| status.parse().ok())
+            .collect();
+        if let Some(http) = self.http
+            && (statuses.is_empty() || statuses.iter().any(|status| *status != Some(http)))
+        {
+            differences.push(format!("status {statuses:?}, not {http}"));
+        }
+        if let Some(words) = &self.prints
+            && !printed.contains(words)
+        {
+            differences.push(format!("does not print '{words}'"));
+        }
+        if let Some(words) = &self.lacks
+            && printed.contains(words)
+        {
+            differences.push(format!("prints '{words}'"));
+        }
+        if let Some(filter) = &self.holds
+            && !holds(filter, printed)
+        {
+            differences.push(format!("does not hold: {filter}"));
+        }
+        // A log that jq cannot read may still print something.
+        if self.world == World::Log && !errors.is_empty() {
+            differences.push("complains".to_owned());
+        }
+        if !differences.is_empty() {
+            differences.push(format!("printed: {printed}"));
+            differences.push(format!("complained: {errors}"));
+        }
+        differences
+    }
+}
+
+/// Whether a jq filter is true of a text.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "for tests only: what commands print is judged by the program that the documents pipe it into"
+)]
+fn holds(filter: &str, text: &str) -> bool {
+    let mut jq = Program::new("jq")
+        .args(["-e", filter])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("jq is there");
+    let mut input = jq.stdin.take().expect("its input is piped");
+    // A filter that cannot be read ends it before it has read anything; how it ends tells.
+    let _written = input.write_all(text.as_bytes());
+    drop(input);
+    jq.wait().expect("jq ends").success()
+}
+
 // === impl World ===
 
 impl World {
@@ -287,6 +369,40 @@ mod tests {
             }
             assert!(!filled.contains("/path/to/"), "{place}: a path is missing");
         });
+    }
+
+    #[test]
+    fn every_thing_that_is_not_as_expected_is_told() {
+        let expect = Expectation {
+            world: World::Open,
+            replicas: 1,
+            exit: 0,
+            http: Some(200),
+            holds: Some(".a == 1".to_owned()),
+            prints: Some("{".to_owned()),
+            lacks: Some("null".to_owned()),
+            settles: None,
+            after: None,
+        };
+        let none = expect.differences(Some(0), r#"{"a":1}"#, "\nstatus 200\n");
+        assert!(none.is_empty(), "{none:?}");
+        for (code, printed, errors, wrong) in [
+            (Some(1), r#"{"a":1}"#, "status 200", "exit code 1, not 0"),
+            (None, r#"{"a":1}"#, "status 200", "no exit code, not 0"),
+            (Some(0), r#"{"a":1}"#, "", "status [], not 200"),
+            (Some(0), r#"{"a":1}"#, "status 200\nstatus 503", "Some(503)"),
+            (Some(0), r#"{"a":2}"#, "status 200", "does not hold"),
+            (Some(0), "", "status 200", "does not print"),
+            (
+                Some(0),
+                r#"{"a":1,"b":null}"#,
+                "status 200",
+                "prints 'null'",
+            ),
+        ] {
+            let told = expect.differences(code, printed, errors).join("\n");
+            assert!(told.contains(wrong), "{told}");
+        }
     }
 
     #[test]

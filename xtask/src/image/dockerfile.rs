@@ -16,7 +16,6 @@ use serde_json::Value;
 
 use crate::checkout::{Checkout, remove_directory};
 use crate::command::Run;
-
 use crate::setup;
 
 /// The recipe.

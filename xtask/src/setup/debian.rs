@@ -99,6 +99,11 @@ pub(super) const FOR_CLUSTERS: &[Package<'static>] = &[
         program: "mount",
         name: "mount",
     },
+    // For a pod that asks for names.
+    Package {
+        program: "/bin/busybox",
+        name: "busybox-static",
+    },
 ];
 
 /// Installs the packages whose program is not on the path.

@@ -30,6 +30,14 @@ struct Manifest {
 struct Edge {
     name: String,
     kind: EdgeKind,
+    place: Place,
+}
+
+/// Where a dependency comes from: one from outside may be called like one of ours without its prefix (`kube`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Workspace,
+    Outside,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +81,7 @@ fn compare(manifests: &[Manifest], layers: &[Layer]) -> Vec<Finding> {
             continue;
         };
         for edge in &manifest.dependencies {
-            if by_name.contains_key(edge.name.as_str()) {
+            if edge.place == Place::Workspace {
                 inside(layer, edge, &mut found);
             }
         }
@@ -150,9 +158,9 @@ fn reached<'a>(
             .iter()
             .filter(|edge| edge.kind == EdgeKind::Shipped)
         {
-            match by_name.get(edge.name.as_str()) {
-                Some(inner) => queue.push(inner),
-                None => {
+            match edge.place {
+                Place::Workspace => queue.extend(by_name.get(edge.name.as_str())),
+                Place::Outside => {
                     outside.insert((next.name.as_str(), edge.name.as_str()));
                 }
             }
@@ -185,12 +193,12 @@ impl Edge {
         } else {
             EdgeKind::Shipped
         };
-        let name = if dependency.path.is_some() {
-            short(&dependency.name)
+        let (name, place) = if dependency.path.is_some() {
+            (short(&dependency.name), Place::Workspace)
         } else {
-            dependency.name.clone()
+            (dependency.name.clone(), Place::Outside)
         };
-        Self { name, kind }
+        Self { name, kind, place }
     }
 }
 
@@ -229,6 +237,11 @@ mod tests {
             .map(|(name, kind)| Edge {
                 name: (*name).to_owned(),
                 kind: *kind,
+                place: if TABLE.iter().any(|layer| layer.name == *name) {
+                    Place::Workspace
+                } else {
+                    Place::Outside
+                },
             })
             .collect();
         Manifest {
@@ -313,6 +326,15 @@ mod tests {
     }
 
     #[test]
+    fn a_crate_from_outside_may_be_called_like_one_of_ours() {
+        let mut ports = manifest("ports", &[("sim", EdgeKind::Shipped)]);
+        assert_eq!(advice(&[manifest("sim", &[]), ports]).len(), 1);
+        ports = manifest("ports", &[("sim", EdgeKind::Shipped)]);
+        ports.dependencies[0].place = Place::Outside;
+        assert_eq!(advice(&[manifest("sim", &[]), ports]), [""; 0]);
+    }
+
+    #[test]
     fn crate_that_is_used_nowhere_is_found_in_tests_too() {
         let found = advice(&[manifest("sim", &[("once_cell", EdgeKind::Tests)])]);
         assert_eq!(
@@ -334,7 +356,9 @@ mod tests {
 
     #[test]
     fn doubles_never_ship() {
-        assert!(LAYERS.iter().all(|layer| !layer.uses.contains(&"testkit")));
+        for double in ["testkit", "kube-double"] {
+            assert!(LAYERS.iter().all(|layer| !layer.uses.contains(&double)));
+        }
     }
 
     #[test]

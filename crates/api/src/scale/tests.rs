@@ -128,4 +128,5 @@ fn warnings_name_what_is_at_stake() {
     assert!(warning(&hpa).contains("HorizontalPodAutoscaler/web"));
     assert!(warning(&Warning::NoWakeCount).contains("nagi.dev/awake-replicas"));
     assert!(warning(&Warning::ConnectionsCut { open: 3 }).starts_with("3 open connections"));
+    assert!(warning(&Warning::RequestsRefused { held: 2 }).starts_with("2 requests that wait"));
 }

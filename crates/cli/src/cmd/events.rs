@@ -192,7 +192,7 @@ mod tests {
     fn an_event_is_one_line() {
         assert_eq!(
             line(&event(), Detail::Normal, Style::Plain),
-            "2030-01-31T07:00:00Z  scale     project-a/web  2 → 0  by key/ops  夜\u{fffd}"
+            "2030-01-31T07:00:00.000Z  scale     project-a/web  2 → 0  by key/ops  夜\u{fffd}"
         );
         let bare = Event {
             actor: None,
@@ -204,7 +204,7 @@ mod tests {
         };
         assert_eq!(
             line(&bare, Detail::Wide, Style::Plain),
-            "2030-01-31T07:00:00Z  wake      project-a/web  - → ready  id e-7"
+            "2030-01-31T07:00:00.000Z  wake      project-a/web  - → ready  id e-7"
         );
     }
 

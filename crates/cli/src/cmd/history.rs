@@ -135,8 +135,8 @@ mod tests {
         .unwrap();
         assert_eq!(
             table(&items, Detail::Normal).text(Style::Plain, None),
-            "TIME                   WORKLOAD        ACTION          REPLICAS   BY        REASON\n\
-             2030-01-31T07:00:00Z   project-a/web   scale-to-zero   2 → 0      key/ops   コスト 最適化\n"
+            "TIME                       WORKLOAD        ACTION          REPLICAS   BY        REASON\n\
+             2030-01-31T07:00:00.000Z   project-a/web   scale-to-zero   2 → 0      key/ops   コスト 最適化\n"
         );
         let wide = table(&items, Detail::Wide).text(Style::Plain, None);
         assert!(

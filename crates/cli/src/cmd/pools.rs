@@ -50,18 +50,17 @@ fn table(items: &[PoolItem]) -> Table {
             0 => String::new(),
             count => format!(" ({count} booting)"),
         };
+        let most = pool
+            .nodes_max
+            .map_or_else(String::new, |most| format!(" of {most}"));
         let replicas: u32 = pool.nodes.iter().map(|node| node.replicas).sum();
         table.row([
             Cell::from(words::clean(&pool.name)),
-            Cell::from(format!(
-                "{} of {}{booting}",
-                pool.nodes.len(),
-                pool.nodes_max
-            )),
+            Cell::from(format!("{}{most}{booting}", pool.nodes.len())),
             Cell::from(replicas.to_string()),
-            Cell::from(format!("{:.2}", pool.price_per_hour)),
-            Cell::from(format!("{:.4}", pool.spent)),
-            Cell::from(format!("{:.4}", pool.saved)),
+            Cell::or_dash(pool.price_per_hour.map(|price| format!("{price:.2}"))),
+            Cell::or_dash(pool.spent.map(|spent| format!("{spent:.4}"))),
+            Cell::or_dash(pool.saved.map(|saved| format!("{saved:.4}"))),
         ]);
     }
     table
@@ -107,21 +106,24 @@ mod tests {
                 {"name": "gpu-0", "phase": "ready", "replicas": 1},
                 {"name": "gpu-1", "phase": "booting", "replicas": 0, "ready_in_seconds": 4.04}]},
             {"name": "web", "nodes_max": 1, "price_per_hour": 0.1, "spent": 0.0, "saved": 0.0, "nodes": [
-                {"name": "web-0", "phase": "ready", "replicas": 0, "released_in_seconds": 1.0}]}
+                {"name": "web-0", "phase": "ready", "replicas": 0, "released_in_seconds": 1.0}]},
+            {"name": "system", "nodes": [{"name": "system-1", "phase": "ready", "replicas": 2}]}
         ]))
         .unwrap();
         assert_eq!(
             table(&pools).text(Style::Plain, None),
-            "POOL   NODES                REPLICAS   PRICE/H   SPENT    SAVED\n\
-             gpu    2 of 2 (1 booting)   1          3.06      0.0123   12.5000\n\
-             web    1 of 1               0          0.10      0.0000   0.0000\n"
+            "POOL     NODES                REPLICAS   PRICE/H   SPENT    SAVED\n\
+             gpu      2 of 2 (1 booting)   1          3.06      0.0123   12.5000\n\
+             web      1 of 1               0          0.10      0.0000   0.0000\n\
+             system   1                    2          -         -        -\n"
         );
         assert_eq!(
             nodes(&pools).text(Style::Plain, None),
-            "POOL   NODE    PHASE     REPLICAS   NEXT\n\
-             gpu    gpu-0   ready     1          -\n\
-             gpu    gpu-1   booting   0          ready in 4.0 s\n\
-             web    web-0   ready     0          released in 1.0 s\n"
+            "POOL     NODE       PHASE     REPLICAS   NEXT\n\
+             gpu      gpu-0      ready     1          -\n\
+             gpu      gpu-1      booting   0          ready in 4.0 s\n\
+             web      web-0      ready     0          released in 1.0 s\n\
+             system   system-1   ready     2          -\n"
         );
     }
 }

@@ -1,22 +1,21 @@
-//! `nagi server`, and `nagi` alone: the API on a Kubernetes cluster.
+//! `nagi server`, and `nagi` alone: the API and the loops of the leader, on a Kubernetes cluster.
 //!
-//! The founding documents start it without any argument. This build has no Kubernetes engine, so it checks its
-//! settings as it will when it has one, says what is missing as a line of its log, and ends.
+//! The founding documents start it without any argument.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use thiserror::Error;
+use nagi_kube::{KubeSettings, Rights, Source};
 
 use crate::commands::{Cli, Command};
-use crate::serve;
-use crate::serve::settings::{Home, ServeArgs, ServeConfig};
+use crate::serve::settings::{Home, KubeArgs, ServeArgs, ServeConfig};
+use crate::serve::{self, Role, Start};
 
 const EXAMPLES: &str = "\
 Examples:
-  nagi server                                        on a cluster
+  nagi server                                        on the cluster of KUBECONFIG, of the pod, or of ~/.kube/config
   PORT=9000 nagi                                     the same, on another port
+  nagi server --namespaces project-a,project-b       with rights in two namespaces only
   nagi all --workloads local.yaml                    without a cluster: on this machine";
 
 /// The command line of `nagi server`.
@@ -25,38 +24,73 @@ Examples:
 pub(crate) struct ServerArgs {
     #[command(flatten)]
     serve: ServeArgs,
-}
-
-/// Why the server cannot run.
-#[derive(Debug, Error)]
-enum ServerError {
-    #[error(
-        "the Kubernetes engine is not in this build, which serves workloads of this machine only"
-    )]
-    NoKubernetes,
+    #[command(flatten)]
+    kube: KubeArgs,
 }
 
 /// Runs it with settings from the environment only.
-pub(crate) fn run_from_environment() -> ExitCode {
+pub(crate) async fn run_from_environment() -> ExitCode {
     match Cli::read(["nagi", "server"]).map(|cli| cli.command) {
-        Ok(Some(Command::Server(arguments))) => run(&arguments),
+        Ok(Some(Command::Server(arguments))) => run(&arguments).await,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => serve::fail(&error, None),
     }
 }
 
-/// Checks the settings and says what is missing.
-pub(crate) fn run(args: &ServerArgs) -> ExitCode {
-    // Its state is in the cluster: a pod without a home directory is no error.
-    let home = Home {
-        directory: Some(PathBuf::from("/")),
-        ..Home::from_environment()
+/// Serves until a signal.
+pub(crate) async fn run(args: &ServerArgs) -> ExitCode {
+    let hint = "see `nagi server --help` for every setting";
+    let config =
+        match ServeConfig::resolve(&args.serve, &Home::from_environment().of_cluster_role()) {
+            Ok(config) => config,
+            Err(error) => return serve::refuse_settings(&error, hint),
+        };
+    let settings = match kube_settings(&args.kube, Rights::Full) {
+        Ok(settings) => settings,
+        Err(error) => return serve::refuse_settings(&error, hint),
     };
-    if let Err(error) = ServeConfig::resolve(&args.serve, &home) {
-        return serve::refuse_settings(&error, "see `nagi server --help` for every setting");
+    let role = Role::Server(settings);
+    match serve::run(Start { config, role }, async |_clock| {
+        std::future::pending().await
+    })
+    .await
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => serve::fail(&error, error.hint()),
     }
-    serve::fail(
-        &ServerError::NoKubernetes,
-        Some("run the local engine: `nagi all --workloads FILE`, or `nagi demo` to see it work"),
-    )
+}
+
+/// What the engine of a cluster role must know.
+///
+/// # Errors
+/// A setting that cannot be used.
+pub(crate) fn kube_settings(
+    args: &KubeArgs,
+    rights: Rights,
+) -> Result<KubeSettings, serve::settings::ConfigError> {
+    let home = Home::from_environment();
+    Ok(KubeSettings {
+        source: Source::Rules {
+            kubeconfig: args.kubeconfig.clone(),
+            home: home.directory,
+        },
+        rights,
+        namespaces: args.namespaces()?,
+        identity: identity(),
+    })
+}
+
+/// The name of the pod or machine, and random digits: a restarted process is another one.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the composition root reads the environment"
+)]
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "nagi".to_owned());
+    let mut bits = [0; 8];
+    // Without random bits the number of the process is still another one on the same machine.
+    if getrandom::fill(&mut bits).is_err() {
+        bits = u64::from(std::process::id()).to_ne_bytes();
+    }
+    format!("{host}_{:016x}", u64::from_ne_bytes(bits))
 }

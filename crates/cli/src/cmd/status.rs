@@ -217,7 +217,7 @@ mod tests {
   waking          waiting-for-node (by call), about 4.2 s left
     accepted      after 0.0 s
     waiting-for-node after 0.0 s
-  last change     2030-01-31T07:00:00Z (5s ago)
+  last change     2030-01-31T07:00:00.000Z (5s ago)
                   wake by key/ops, from 0 to 1: サンプルアプリ開始のため
   next wake       1 replica
   idle after      10m

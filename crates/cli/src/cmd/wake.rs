@@ -2,6 +2,7 @@
 
 use clap::Args;
 use nagi_api::{StatusAnswer, WakeAnswer, WakeRequest};
+use nagi_core::wake::Stage;
 
 use super::raw;
 use crate::failure::Failure;
@@ -94,18 +95,18 @@ pub(crate) async fn run(args: &WakeArgs, session: &Session) -> Result<(), Failur
     })
 }
 
-/// It had replicas already.
+/// It serves already.
 fn is_awake(answer: &WakeAnswer) -> bool {
-    answer.deployment.previous_replicas > 0
+    answer.deployment.previous_replicas > 0 && answer.deployment.stage == Stage::Ready.as_str()
 }
 
 fn line(answer: &WakeAnswer) -> String {
     let result = &answer.deployment;
     let wanted = words::count(u64::from(result.target_replicas), "replica");
-    let mut line = if is_awake(answer) {
-        format!("awake already, {wanted}")
-    } else {
-        format!("wakes to {wanted}")
+    let mut line = match result.previous_replicas {
+        _ if is_awake(answer) => format!("awake already, {wanted}"),
+        0 => format!("wakes to {wanted}"),
+        _ => format!("waking already, to {wanted}"),
     };
     if let Some(seconds) = result.eta_seconds
         && !is_awake(answer)
@@ -123,4 +124,34 @@ pub(super) fn awake_line(status: &StatusAnswer, took: std::time::Duration) -> St
     let item = &status.deployment;
     let serving = words::count(u64::from(item.available_replicas), "replica");
     format!("awake after {}, {serving} serving", words::took(took))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Issue 3: awake is what serves.
+    #[test]
+    fn the_line_tells_waking_from_awake() {
+        for (before, stage, expected) in [
+            (0, "scaling", "wakes to 2 replicas, in about 5.0 s"),
+            (
+                2,
+                "starting",
+                "waking already, to 2 replicas, in about 5.0 s",
+            ),
+            (2, "ready", "awake already, 2 replicas"),
+        ] {
+            let answer: WakeAnswer = serde_json::from_value(serde_json::json!({
+                "status": "success", "message": "", "timestamp": "2030-01-31T07:00:00Z",
+                "deployment": {
+                    "name": "web", "namespace": "project-a", "resource": "deployments",
+                    "previous_replicas": before, "current_replicas": 0, "target_replicas": 2, "stage": stage,
+                    "eta_seconds": 5.0, "scheduled_scale_up": null, "resource_version": "1"
+                }
+            }))
+            .unwrap();
+            assert_eq!(line(&answer), expected);
+        }
+    }
 }

@@ -264,10 +264,15 @@ impl<W: Write> Tour<'_, W> {
         for pool in &pools {
             self.say(&format!(
                 "pool {:<9} spent {:.6}   saved {:.6}",
-                pool.name, pool.spent, pool.saved
+                pool.name,
+                pool.spent.unwrap_or_default(),
+                pool.saved.unwrap_or_default()
             ))?;
         }
-        let saved = pools.iter().map(|pool| pool.saved).fold(0.0, f64::max);
+        let saved = pools
+            .iter()
+            .filter_map(|pool| pool.saved)
+            .fold(0.0, f64::max);
         self.expect(saved > 0.0, "some money saved", &saved.to_string())
     }
 

@@ -38,11 +38,11 @@ const PORT: Setting = Setting {
     flag: "--port",
     env: "PORT",
 };
-const METRICS_LISTEN: Setting = Setting {
+pub(crate) const METRICS_LISTEN: Setting = Setting {
     flag: "--metrics-listen",
     env: "NAGI_METRICS_LISTEN",
 };
-const GATEWAY_LISTEN: Setting = Setting {
+pub(crate) const GATEWAY_LISTEN: Setting = Setting {
     flag: "--gateway-listen",
     env: "NAGI_GATEWAY_LISTEN",
 };
@@ -50,7 +50,7 @@ const STATE_DIR: Setting = Setting {
     flag: "--state-dir",
     env: "NAGI_STATE_DIR",
 };
-const LOG_LEVEL: Setting = Setting {
+pub(crate) const LOG_LEVEL: Setting = Setting {
     flag: "--log-level",
     env: "LOG_LEVEL",
 };
@@ -94,7 +94,15 @@ const TRUSTED_PROXIES: Setting = Setting {
     flag: "--trusted-proxies",
     env: "NAGI_TRUSTED_PROXIES",
 };
-const HOLD_SECONDS: Setting = Setting {
+pub(crate) const KUBECONFIG: Setting = Setting {
+    flag: "--kubeconfig",
+    env: "KUBECONFIG",
+};
+pub(crate) const NAMESPACES: Setting = Setting {
+    flag: "--namespaces",
+    env: "NAGI_NAMESPACES",
+};
+pub(crate) const HOLD_SECONDS: Setting = Setting {
     flag: "--hold-seconds",
     env: "NAGI_HOLD_SECONDS",
 };
@@ -113,7 +121,7 @@ pub(crate) const EMPTY_IS_SAID: [&str; 5] = [
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct ServeArgs {
-    /// Address of the REST API [default: 127.0.0.1:8080]
+    /// Address of the REST API [default: 127.0.0.1:8080; in a pod 0.0.0.0:8080]
     #[arg(long, env = LISTEN.env, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<String>,
 
@@ -121,11 +129,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = PORT.env, value_name = "PORT")]
     pub(crate) port: Option<String>,
 
-    /// Address of /metrics [default: 127.0.0.1:9090]
+    /// Address of /metrics [default: 127.0.0.1:9090; in a pod 0.0.0.0:9090]
     #[arg(long, env = METRICS_LISTEN.env, value_name = "ADDRESS:PORT")]
     pub(crate) metrics_listen: Option<String>,
 
-    /// Address of the gateway, through which the workloads are reached [default: 127.0.0.1:8000]
+    /// Address of the gateway, through which the workloads are reached [default: 127.0.0.1:8000; in a pod 0.0.0.0:8000]
     #[arg(long, env = GATEWAY_LISTEN.env, value_name = "ADDRESS:PORT")]
     pub(crate) gateway_listen: Option<String>,
 
@@ -181,6 +189,20 @@ pub(crate) struct ServeArgs {
     /// How long the gateway holds a request for a sleeping workload, in seconds, 1 to 3600 [default: 25]
     #[arg(long, env = HOLD_SECONDS.env, value_name = "SECONDS")]
     pub(crate) hold_seconds: Option<String>,
+}
+
+/// The settings of the roles that work on a cluster, as text.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub(crate) struct KubeArgs {
+    /// Files that say how the API server is reached, as kubectl reads them
+    /// [default: the service account in a pod, else `~/.kube/config`]
+    #[arg(long, env = KUBECONFIG.env, value_name = "FILES")]
+    pub(crate) kubeconfig: Option<std::ffi::OsString>,
+
+    /// Namespaces to look at, separated by commas; rights are needed in these only [default: all]
+    #[arg(long, env = NAMESPACES.env, value_name = "NAMES")]
+    pub(crate) namespaces: Option<String>,
 }
 
 /// The settings, checked.
@@ -308,7 +330,12 @@ impl ServeConfig {
     }
 
     fn checked(args: &ServeArgs, home: &Home, wrong: &mut ConfigErrors) -> Self {
-        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let host = if home.in_pod {
+            Ipv4Addr::UNSPECIFIED
+        } else {
+            Ipv4Addr::LOCALHOST
+        };
+        let local = |port| SocketAddr::from((host, port));
         let port = PORT.number(args.port.as_deref(), API_PORT, 1, u16::MAX);
         let port = wrong.note(port, API_PORT);
         let mut address = |setting: Setting, text: &Option<String>, default| {
@@ -360,6 +387,19 @@ impl ServeConfig {
             rate_limit: rate_limit(args, wrong),
             trusted_proxies: wrong.note(trusted_proxies(args), Vec::new()),
             hold: Duration::from_secs(wrong.note(hold, HOLD_DEFAULT.as_secs())),
+        }
+    }
+}
+
+impl KubeArgs {
+    /// The namespaces to look at; `None` for all.
+    ///
+    /// # Errors
+    /// A text that is no namespace.
+    pub(crate) fn namespaces(&self) -> Result<Option<Vec<Namespace>>, ConfigError> {
+        match list(self.namespaces.as_deref()) {
+            names if names.is_empty() => Ok(None),
+            names => namespaces(NAMESPACES, names).map(Some),
         }
     }
 }
@@ -435,6 +475,8 @@ pub(crate) struct Home {
     pub(crate) directory: Option<PathBuf>,
     /// Name of the state directory below them.
     pub(crate) name: &'static str,
+    /// This process serves in a pod: kubelet and the Service reach it from outside.
+    pub(crate) in_pod: bool,
 }
 
 impl Home {
@@ -454,6 +496,15 @@ impl Home {
             state: absolute("XDG_STATE_HOME"),
             directory: absolute("HOME"),
             name: "nagi",
+            in_pod: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+        }
+    }
+
+    /// The same for a role of the cluster. Its state is there: a pod without a home directory is no error.
+    pub(crate) fn of_cluster_role(self) -> Self {
+        Self {
+            directory: self.directory.or_else(|| Some(PathBuf::from("/"))),
+            ..self
         }
     }
 
@@ -479,122 +530,4 @@ impl Home {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn home() -> Home {
-        Home {
-            state: None,
-            directory: Some("/home/member".into()),
-            name: "nagi",
-        }
-    }
-
-    fn resolve(change: impl FnOnce(&mut ServeArgs)) -> Result<ServeConfig, ConfigErrors> {
-        let mut args = ServeArgs::default();
-        change(&mut args);
-        ServeConfig::resolve(&args, &home())
-    }
-
-    //
-    #[test]
-    fn everything_has_a_default_and_it_is_loopback() {
-        let config = resolve(|_| {}).unwrap();
-        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
-        assert_eq!(config.metrics_listen.to_string(), "127.0.0.1:9090");
-        assert_eq!(config.gateway_listen.to_string(), "127.0.0.1:8000");
-        assert_eq!(
-            config.state_dir,
-            PathBuf::from("/home/member/.local/state/nagi")
-        );
-        assert_eq!(config.rails, Guardrails::default());
-        assert_eq!(config.rate_limit, RateLimit::default());
-    }
-
-    // A-162, W-A20
-    #[test]
-    fn bad_ports_and_levels_are_refused_with_their_rule() {
-        for bad in ["0", "65536", "-1", "http", "80 80"] {
-            let error = resolve(|a| a.port = Some(bad.into())).unwrap_err();
-            assert!(
-                error.to_string().contains("PORT") && error.to_string().contains("1 to 65535"),
-                "{error}"
-            );
-        }
-        assert_eq!(
-            resolve(|a| a.port = Some("9000".into()))
-                .unwrap()
-                .listen
-                .port(),
-            9000
-        );
-        let error = resolve(|a| a.log_level = Some("verbose".into())).unwrap_err();
-        assert!(error.to_string().contains("LOG_LEVEL"), "{error}");
-    }
-
-    #[test]
-    fn every_wrong_setting_is_named() {
-        let error = resolve(|a| {
-            a.port = Some("x".into());
-            a.rate_limit = Some("-1".into());
-            a.log_level = Some("loud".into());
-        });
-        let text = error.unwrap_err().to_string();
-        for name in ["PORT", "NAGI_RATE_LIMIT", "LOG_LEVEL"] {
-            assert!(text.contains(name), "{text}");
-        }
-        let config = resolve(|a| a.api_key = Some(String::new())).unwrap();
-        assert_eq!(config.api_key.as_deref(), Some(""), "off, not unset (K-14)");
-    }
-
-    // K-14: what protects and was left empty by mistake must not open a door.
-    #[test]
-    fn a_setting_that_protects_may_not_be_empty() {
-        type Set = fn(&mut ServeArgs, String);
-        let empty: [(Set, &str); 4] = [
-            (|a, text| a.api_key_file = Some(text), API_KEY_FILE.env),
-            (|a, text| a.keys_file = Some(text), KEYS_FILE.env),
-            (|a, text| a.require_auth = Some(text), REQUIRE_AUTH.env),
-            (
-                |a, text| a.allowed_namespaces = Some(text),
-                ALLOWED_NAMESPACES.env,
-            ),
-        ];
-        for (set, name) in empty {
-            for text in ["", " "] {
-                let error = resolve(|a| set(a, text.to_owned())).unwrap_err();
-                assert!(error.to_string().contains(name), "{error}");
-            }
-        }
-        assert!(resolve(|a| a.allowed_namespaces = Some(" , ".into())).is_err());
-    }
-
-    #[test]
-    fn every_other_setting_is_checked_too() {
-        let bad: [fn(&mut ServeArgs); 9] = [
-            |a| a.listen = Some("8080".into()),
-            |a| a.metrics_listen = Some("localhost:9090".into()),
-            |a| a.require_auth = Some("maybe".into()),
-            |a| a.max_replicas = Some("0".into()),
-            |a| a.allowed_namespaces = Some("project-a,Bad".into()),
-            |a| a.rate_limit = Some("-1".into()),
-            |a| a.rate_burst = Some("0".into()),
-            |a| a.trusted_proxies = Some("proxy".into()),
-            |a| a.hold_seconds = Some("0".into()),
-        ];
-        for change in bad {
-            assert!(resolve(change).is_err());
-        }
-        assert!(
-            ServeConfig::resolve(
-                &ServeArgs::default(),
-                &Home {
-                    directory: None,
-                    ..home()
-                }
-            )
-            .is_err(),
-            "no home directory"
-        );
-    }
-}
+mod tests;

@@ -151,23 +151,6 @@ fn a_server_that_is_not_there_is_told_with_the_next_step() {
         .says("--server or NAGI_SERVER");
 }
 
-// A-142, K-01: `cargo run` in src/api starts it without an argument.
-#[test]
-fn the_server_of_a_cluster_says_what_this_build_lacks_as_a_line_of_its_log() {
-    for arguments in ["", "server"] {
-        let ran = nagi(arguments).run().exits(1);
-        let line = ran.json();
-        assert_eq!(line["level"], "error", "{line}");
-        assert!(
-            line["error"]
-                .as_str()
-                .unwrap_or_default()
-                .contains("Kubernetes engine"),
-            "{line}"
-        );
-    }
-}
-
 //
 #[test]
 fn the_server_of_a_cluster_checks_its_settings_first() {

@@ -224,21 +224,63 @@ fn a_count_changed_by_other_tools_is_recorded_and_cancels_the_schedule() {
         &workload(3, 3, 3),
         &plan(&workload(3, 3, 3), &to_zero_order(None)),
     );
-    assert_eq!(outside_change(&w, now()), None);
+    assert_eq!(outside_change(&w, None, now()), None);
     w.intent.scheduled = Some(scheduled("2029-06-02T00:00:00Z"));
     w.desired = Replicas(4);
-    let update = outside_change(&w, now()).unwrap();
+    let update = outside_change(&w, None, now()).unwrap();
     assert_eq!(update.desired, Replicas(4));
     assert_eq!(update.intent.scheduled, None);
     assert_eq!(update.intent.asleep, None);
     assert_eq!(update.intent.remembered, WakeCount::new(4));
     w.intent = update.intent;
-    assert_eq!(outside_change(&w, now()), None, "invariant 1");
+    assert_eq!(outside_change(&w, None, now()), None, "invariant 1");
     w.desired = Replicas::ZERO;
     assert_eq!(
-        outside_change(&w, now()).unwrap().intent.remembered,
+        outside_change(&w, None, now()).unwrap().intent.remembered,
         WakeCount::new(4)
     );
+}
+
+// R07, A-021
+#[test]
+fn who_set_the_count_decides_what_a_change_without_record_means() {
+    let asleep = || {
+        let mut w = apply(
+            &workload(3, 3, 3),
+            &plan(&workload(3, 3, 3), &to_zero_order(None)),
+        );
+        w.intent.scheduled = Some(scheduled("2029-06-02T00:00:00Z"));
+        w
+    };
+    let mut w = asleep();
+    w.desired = Replicas(1);
+    let gateway = outside_change(&w, Some(&CountWriter::Gateway), now()).unwrap();
+    assert!(gateway.intent.scheduled.is_some(), "a wake keeps it");
+    assert_eq!(
+        gateway.intent.remembered,
+        WakeCount::new(3),
+        "nobody wanted 1"
+    );
+    let last = gateway.intent.changes.last().unwrap();
+    assert_eq!(
+        (last.action, &last.actor),
+        (Action::WakeOnRequest, &Actor::Gateway)
+    );
+    let other = CountWriter::Other("kubectl-scale".into());
+    let other = outside_change(&w, Some(&other), now()).unwrap();
+    assert_eq!(other.intent.scheduled, None);
+    assert_eq!(other.intent.remembered, WakeCount::new(1));
+    let last = other.intent.changes.last().unwrap();
+    assert!(
+        last.reason.as_str().ends_with("by kubectl-scale"),
+        "{}",
+        last.reason
+    );
+    // A leftover "asleep" on a workload that is awake is cleared even where no change is recorded.
+    w.intent.changes.clear();
+    assert_eq!(outside_change(&w, None, now()).unwrap().intent.asleep, None);
+    w.intent.asleep = None;
+    assert_eq!(outside_change(&w, None, now()), None);
 }
 
 fn any_order() -> impl Strategy<Value = Request> {
@@ -282,7 +324,7 @@ proptest! {
                 let again = decide(&Guardrails::default(), &w, &order, now()).unwrap();
                 prop_assert_eq!(again.update, None, "invariant 1: {:?}", order);
             }
-            prop_assert_eq!(outside_change(&w, now()), None);
+            prop_assert_eq!(outside_change(&w, None, now()), None);
         }
     }
 }

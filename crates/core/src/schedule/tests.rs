@@ -31,6 +31,8 @@ fn texts_that_name_no_future_instant_are_refused_with_the_reason() {
         ("2029-06-01T00:00:00Z", InstantError::Past { now }),
         ("2020-01-01T00:00:00Z", InstantError::Past { now }),
         ("2031-01-01T00:00:00Z", InstantError::TooFar),
+        // Real, and behind the last instant that can be kept.
+        ("9999-12-31T23:59:59Z", InstantError::TooFar),
     ];
     for (text, expected) in rows {
         assert_eq!(parse_instant(text, now), Err(expected), "{text}");

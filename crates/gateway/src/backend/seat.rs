@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use nagi_core::workload::Replica;
+use nagi_core::workload::{Readiness, Replica};
 
-use super::may_be_probed;
 use crate::upstream::Upstream;
 
 /// What the gateway itself found out about a replica since the engine last said something new.
@@ -97,5 +96,13 @@ impl Seat {
         let can_tell =
             may_be_probed(&self.upstream.readiness) || (self.ready && self.reach == Reach::Refused);
         self.may_serve() && !self.serves() && !self.probing && can_tell
+    }
+}
+
+/// A replica of which only the engine can tell whether it serves is not probed.
+fn may_be_probed(readiness: &Readiness) -> bool {
+    match readiness {
+        Readiness::Http { .. } | Readiness::Tcp => true,
+        Readiness::Engine => false,
     }
 }

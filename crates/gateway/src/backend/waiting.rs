@@ -11,6 +11,23 @@ use super::Backend;
 use crate::shared::Held;
 use crate::upstream::Place;
 
+/// Why a request looks for a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// No replica has seen it: it wakes the workload if it must.
+    Arrived,
+    /// The connection broke to a replica that had it. It takes what serves, or will by itself, and wakes nothing: an
+    /// order to sleep took its replica perhaps, and has said so (invariant 4).
+    Broke,
+}
+
+/// One who waits.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) cause: Cause,
+    pub(super) sender: oneshot::Sender<Release>,
+}
+
 /// How waiting ends.
 #[derive(Debug)]
 pub(crate) enum Release {
@@ -31,6 +48,8 @@ pub(crate) enum Turned {
     NotBegun(WakeError),
     /// The wake was given up.
     Failed(Failure),
+    /// The workload was put to sleep while a replica had the request.
+    Cut,
     /// The workload is gone.
     Gone,
     /// The gateway is shutting down.

@@ -183,6 +183,12 @@ async fn beyond_the_limit_clients_wait_outside_and_are_served_when_one_leaves() 
     assert_eq!(read_one(&mut third).await.code, 200);
 }
 
+//
+#[test]
+fn requests_in_flight_get_thirty_seconds_at_shutdown() {
+    assert_eq!(Settings::default().grace, Duration::from_secs(30));
+}
+
 // Invariant 3: what was accepted is finished, refused with a reason, or cut only at the end of the grace period.
 #[tokio::test]
 async fn shutdown_tells_the_held_finishes_the_running_and_cuts_the_rest_after_the_grace_period() {

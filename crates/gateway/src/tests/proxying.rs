@@ -53,7 +53,7 @@ pub(super) async fn send(address: SocketAddr, text: &str) -> TcpStream {
 }
 
 /// Reads until these bytes have come.
-async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
+pub(super) async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
     let mut seen = Vec::new();
     let read = async {
         loop {

@@ -13,12 +13,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::proxying::Puppet;
 use super::support::{
     ClosedPort, Echo, HOST, World, asleep_workload, eventually, get, read_request, read_to_close,
     replica,
 };
 use crate::Settings;
-use crate::backend::{Admission, Arrival, Release};
+use crate::backend::{Admission, Arrival, Cause, Release};
 
 /// A replica that answers each request only when the test lets it.
 async fn gated(tasks: &mut JoinSet<()>) -> (std::net::SocketAddr, Arc<Semaphore>) {
@@ -128,6 +129,66 @@ async fn after_a_sleep_the_held_wake_it_again() {
     assert_eq!(read_to_close(&mut client).await.code, 200);
 }
 
+// Invariant 4, R24, issue 3: the answer to the order said that the connection is cut.
+#[tokio::test]
+async fn an_order_to_sleep_is_not_undone_by_the_request_that_it_cuts() {
+    let mut tasks = JoinSet::new();
+    let mut puppet = Puppet::start(&mut tasks).await;
+    let mut world = World::awake(&[puppet.address]).await;
+    let mut client = client(&world).await;
+    let mut replica = puppet.next().await;
+    read_request(&mut replica, &mut Vec::new()).await.unwrap();
+    sleep_now(&world).await;
+    world.until_status("asleep").await;
+    drop(replica);
+    let reply = read_to_close(&mut client).await;
+    assert_eq!(reply.code, 502, "{}", reply.text());
+    assert!(reply.text().contains("put to sleep"), "{}", reply.text());
+    assert_eq!(world.wakes(), 0);
+    assert!(world.workloads.peek(&world.id).desired.is_zero());
+    world.workloads.change(&world.id, |w| w.replicas.clear());
+    // A new one wakes it.
+    let mut next = self::client(&world).await;
+    eventually("woken", async || world.wakes() == 1).await;
+    let port = ClosedPort::reserve();
+    world.start_replica(port.address, Readiness::Tcp);
+    Echo::default().serve(port.listen(), &mut world.tasks);
+    assert_eq!(read_to_close(&mut next).await.code, 200);
+}
+
+/// The connection may break before the gateway has heard of the order.
+#[tokio::test]
+async fn a_request_whose_replica_is_gone_waits_for_the_next_one_and_wakes_nothing() {
+    for outcome in [Settled::Asleep, Settled::Aborted] {
+        let mut tasks = JoinSet::new();
+        let mut puppet = Puppet::start(&mut tasks).await;
+        let mut world = World::awake(&[puppet.address]).await;
+        let mut client = client(&world).await;
+        let mut replica = puppet.next().await;
+        read_request(&mut replica, &mut Vec::new()).await.unwrap();
+        tasks.shutdown().await;
+        drop(replica);
+        world.until_held(1).await;
+        let code = match outcome {
+            // It was an order to sleep.
+            Settled::Asleep => {
+                sleep_now(&world).await;
+                502
+            }
+            // It was a crash.
+            Settled::Aborted => {
+                let port = ClosedPort::reserve();
+                world.start_replica(port.address, Readiness::Tcp);
+                Echo::default().serve(port.listen(), &mut world.tasks);
+                200
+            }
+        };
+        let reply = read_to_close(&mut client).await;
+        assert_eq!(reply.code, code, "{}", reply.text());
+        assert_eq!(world.wakes(), 0);
+    }
+}
+
 #[tokio::test]
 async fn prepare_counts_what_is_in_flight_and_what_ends_later_is_seen() {
     let mut tasks = JoinSet::new();
@@ -152,19 +213,28 @@ async fn after_a_sleep_an_old_observation_leads_nobody_to_the_dying_replica() {
     let world = World::awake(&["127.0.0.1:1".parse().unwrap()]).await;
     let backend = world.gateway.routes().backend(&world.id).unwrap();
     let before = backend.workload();
-    assert!(matches!(backend.admit(Arrival::default), Admission::Go(_)));
+    assert!(matches!(
+        backend.admit(Cause::Arrived, Arrival::default),
+        Admission::Go(_)
+    ));
     backend.prepare(7).unwrap();
     backend.settle(Settled::Asleep);
     backend.observe(Arc::clone(&before));
     assert!(
-        matches!(backend.admit(Arrival::default), Admission::Hold(_)),
+        matches!(
+            backend.admit(Cause::Arrived, Arrival::default),
+            Admission::Hold(_)
+        ),
         "the observation is from before the sleep"
     );
     let mut after = (*before).clone();
     after.version.0 += 2;
     backend.observe(Arc::new(after));
     assert!(
-        matches!(backend.admit(Arrival::default), Admission::Go(_)),
+        matches!(
+            backend.admit(Cause::Arrived, Arrival::default),
+            Admission::Go(_)
+        ),
         "somebody woke it meanwhile"
     );
 }
@@ -175,7 +245,7 @@ async fn a_sleep_that_nobody_settles_aborts_itself_within_five_seconds() {
     let backend = world.gateway.routes().backend(&world.id).unwrap();
     world.gateway.prepare(&world.id).await.unwrap();
     let began = tokio::time::Instant::now();
-    let Admission::Hold(mut waiting) = backend.admit(Arrival::default) else {
+    let Admission::Hold(mut waiting) = backend.admit(Cause::Arrived, Arrival::default) else {
         panic!("not held")
     };
     assert!(matches!(waiting.released().await, Release::Go(_)));
@@ -186,7 +256,10 @@ async fn a_sleep_that_nobody_settles_aborts_itself_within_five_seconds() {
     );
     // A settlement that comes too late changes nothing: the truth comes with the observation.
     world.gateway.settle(&world.id, Settled::Asleep).await;
-    assert!(matches!(backend.admit(Arrival::default), Admission::Go(_)));
+    assert!(matches!(
+        backend.admit(Cause::Arrived, Arrival::default),
+        Admission::Go(_)
+    ));
 }
 
 #[tokio::test]

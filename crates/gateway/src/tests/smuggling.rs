@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::proxying::{Puppet, read_until, send};
 use super::support::{Echo, HOST, PATIENCE, World, request};
 
 /// Sends the bytes and reads until the gateway closes.
@@ -25,6 +26,20 @@ async fn attack(world: &World, text: &str) -> String {
         .await
         .unwrap_or_else(|_| panic!("left open after {text:?}"));
     String::from_utf8_lossy(&seen).into_owned()
+}
+
+/// A request with this head is refused, and what follows it is not read.
+async fn assert_refused(world: &World, head: &str, code: u16) {
+    let text = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\n{head}\r\n\r\n0\r\n\r\n{HIDDEN}");
+    let answer = attack(world, &text).await;
+    let line = format!("HTTP/1.1 {code} ");
+    assert!(answer.starts_with(&line), "{head:?}: {answer}");
+    assert_eq!(
+        answer.matches("HTTP/1.1 ").count(),
+        1,
+        "{head:?}: one answer: {answer}"
+    );
+    assert!(!answer.contains("/smuggled"), "{head:?}: {answer}");
 }
 
 const HIDDEN: &str = "GET /smuggled HTTP/1.1\r\nHost: app.project-a.localhost\r\n\r\n";
@@ -70,15 +85,21 @@ async fn ambiguous_framing_is_refused_and_the_connection_closed() {
         "NoColon",
     ];
     for head in heads {
-        let text = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\n{head}\r\n\r\n0\r\n\r\n{HIDDEN}");
-        let answer = attack(&world, &text).await;
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{head:?}: {answer}");
-        assert_eq!(
-            answer.matches("HTTP/1.1 ").count(),
-            1,
-            "{head:?}: one answer: {answer}"
-        );
-        assert!(!answer.contains("/smuggled"), "{head:?}: {answer}");
+        assert_refused(&world, head, 400).await;
+    }
+    for head in [
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: CHUNKED",
+    ] {
+        assert_refused(&world, head, 400).await;
+    }
+    // Codings that would have to be undone.
+    for head in [
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked;a=b, chunked",
+    ] {
+        assert_refused(&world, head, 501).await;
     }
     // HTTP/1.0 has no coding.
     let text = format!(
@@ -108,7 +129,7 @@ async fn the_same_length_said_twice_is_one_length() {
 }
 
 #[tokio::test]
-async fn a_body_with_broken_chunks_never_ends_well() {
+async fn a_body_with_broken_chunks_is_the_fault_of_the_client() {
     let mut tasks = JoinSet::new();
     let echo = Echo::default();
     let world = World::awake(&[echo.start(&mut tasks).await]).await;
@@ -116,6 +137,7 @@ async fn a_body_with_broken_chunks_never_ends_well() {
         "g\r\nx\r\n0\r\n\r\n",
         "0x1\r\nx\r\n0\r\n\r\n",
         "-1\r\nx\r\n0\r\n\r\n",
+        "fffffffffffffffff\r\nx\r\n0\r\n\r\n",
         "ffffffffffffffffff\r\nx\r\n0\r\n\r\n",
         "1\r\nxy\r\n0\r\n\r\n",
         "1\nx\n0\n\n",
@@ -128,7 +150,12 @@ async fn a_body_with_broken_chunks_never_ends_well() {
             "POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n{body}{HIDDEN}"
         );
         let answer = attack(&world, &text).await;
-        assert!(!answer.contains(" 200 "), "{body:?}: {answer}");
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{body:?}: {answer}");
+        assert!(
+            answer.contains("nagi-status: bad-request"),
+            "{body:?}: {answer}"
+        );
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{body:?}: {answer}");
         assert!(!answer.contains("/smuggled"), "{body:?}: {answer}");
     }
     assert_eq!(
@@ -154,7 +181,7 @@ async fn a_request_behind_another_is_a_request_of_its_own() {
 }
 
 #[tokio::test]
-async fn an_answer_with_two_lengths_is_sent_on_with_one() {
+async fn an_answer_is_sent_on_with_one_length_or_not_at_all() {
     let mut tasks = JoinSet::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
@@ -162,6 +189,7 @@ async fn an_answer_with_two_lengths_is_sent_on_with_one() {
         let answers = [
             "HTTP/1.1 200 OK\r\nContent-Length: 100\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         ];
         for answer in answers {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -182,4 +210,38 @@ async fn an_answer_with_two_lengths_is_sent_on_with_one() {
         502,
         "two lengths that differ"
     );
+    assert_eq!(
+        request(world.address, &text).await.code,
+        502,
+        "a coding that nobody asked for"
+    );
+}
+
+// The guide for troubles tells by this header who answered.
+#[tokio::test]
+async fn a_replica_cannot_speak_in_the_name_of_the_gateway() {
+    let mut tasks = JoinSet::new();
+    let mut puppet = Puppet::start(&mut tasks).await;
+    let world = World::awake(&[puppet.address]).await;
+    for (asked, answer) in [
+        (
+            "X: 1",
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nNagi-Status: waking\r\n\r\n",
+        ),
+        (
+            "Connection: upgrade\r\nUpgrade: websocket",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nnagi-status: ready\r\n\r\n",
+        ),
+    ] {
+        let text = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{asked}\r\n\r\n");
+        let mut client = send(world.address, &text).await;
+        let mut replica = puppet.next().await;
+        read_until(&mut replica, "\r\n\r\n").await;
+        replica.write_all(answer.as_bytes()).await.unwrap();
+        let head = read_until(&mut client, "\r\n\r\n")
+            .await
+            .to_ascii_lowercase();
+        assert!(head.contains("via: 1.1 nagi"), "{head}");
+        assert!(!head.contains("nagi-status"), "{head}");
+    }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nagi_core::id::PoolName;
-use nagi_core::pool::{Money, Node, NodePhase, Pool};
+use nagi_core::pool::{Cost, Money, Node, NodePhase, Pool};
 use nagi_core::wake::Stage;
 use nagi_core::workload::{Pending, Readiness, Replica};
 
@@ -73,7 +73,7 @@ impl NodeFacts {
                 name: node.name.clone(),
                 phase: match node.phase {
                     Phase::Booting { ready_at } => NodePhase::Booting {
-                        ready_in: left(ready_at),
+                        ready_in: Some(left(ready_at)),
                     },
                     Phase::Ready { release_at } => NodePhase::Ready {
                         released_in: release_at.map(left),
@@ -92,10 +92,12 @@ impl NodeFacts {
         Pool {
             name: spec.name.clone(),
             nodes,
-            nodes_max: spec.nodes_max,
-            price_per_hour,
-            spent: account.spent(price_per_hour),
-            saved: account.saved(price_per_hour),
+            nodes_max: Some(spec.nodes_max),
+            cost: Some(Cost {
+                price_per_hour,
+                spent: account.spent(price_per_hour),
+                saved: account.saved(price_per_hour),
+            }),
         }
     }
 }

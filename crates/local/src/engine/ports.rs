@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nagi_core::id::WorkloadId;
-use nagi_core::intent::IntentUpdate;
+use nagi_core::intent::{CountWriter, IntentUpdate};
 use nagi_core::pool::Pool;
 use nagi_core::workload::Workload;
 use nagi_ports::{
@@ -34,12 +34,16 @@ impl Workloads for LocalEngine {
         Ok(())
     }
 
-    async fn get(&self, id: &WorkloadId, _read: Read) -> Result<Arc<Workload>, PortError> {
+    async fn get(&self, id: &WorkloadId, read: Read) -> Result<Arc<Workload>, PortError> {
         // There is no cache that could be behind: a write is in memory before it returns.
-        self.shared
-            .workload(id)
-            .map(Arc::new)
-            .ok_or(PortError::NotFound)
+        let workload = self.shared.workload(id).ok_or(PortError::NotFound)?;
+        match read {
+            Read::AtLeast(asked) if asked > workload.version => Err(PortError::NoSuchVersion {
+                asked,
+                newest: workload.version,
+            }),
+            Read::AtLeast(_) | Read::Cached => Ok(Arc::new(workload)),
+        }
     }
 
     async fn list(&self) -> Result<Listing, PortError> {
@@ -62,6 +66,11 @@ impl Workloads for LocalEngine {
             .blocking
             .run(move || shared.commit(&id, (&uid, version), update));
         in_time(written).await?
+    }
+
+    async fn count_writer(&self, _workload: &Workload) -> Result<Option<CountWriter>, PortError> {
+        // Somebody edited the workload file; it does not say who.
+        Ok(None)
     }
 
     fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {

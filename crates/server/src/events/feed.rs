@@ -211,7 +211,7 @@ fn differences(before: Option<&Seen>, workload: &Workload, now: Timestamp) -> Ve
     let scheduled_before = before.and_then(|seen| seen.scheduled);
     if scheduled_before != after.scheduled {
         let change = schedule_change(fresh).or_else(|| fresh.last());
-        let instant = |at: Option<Timestamp>| at.map(|at| EventValue::Text(at.to_string()));
+        let instant = |at: Option<Timestamp>| at.map(|at| EventValue::Text(Time(at).to_string()));
         events.push(Event {
             actor: change.map(|change| change.actor.to_string()),
             reason: change.map(|change| change.reason.to_string()),

@@ -24,7 +24,7 @@ use super::feed::blank;
 use super::{Entry, Listener, Resumed, frame};
 use crate::app::App;
 use crate::call::{Caller, Reader};
-use crate::keys::KeysChanged;
+use crate::keys::WatchedKey;
 use crate::lists::namespace_filter;
 use crate::problem::Problem;
 use crate::serve::crowd::Phase;
@@ -57,6 +57,7 @@ pub(crate) async fn events(
     call: Reader,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    call.query.only(&["namespace"])?;
     let namespace = namespace_filter(&call)?;
     let caller = match &call.grant.key {
         Some(key) => Caller::Key(key.clone()),
@@ -74,7 +75,7 @@ pub(crate) async fn events(
     let (receiver, resumed) = app.events.listen(last_seen.map(|_| known.unwrap_or("-")));
     let mut comments = tokio::time::interval(COMMENT_EVERY);
     comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let keys = app.keys.changes();
+    let key = app.keys.watch(call.grant.key.clone());
     let depth = app.metrics.queue("event-streams").enter();
     let mut client = Client {
         app,
@@ -82,12 +83,16 @@ pub(crate) async fn events(
         namespace,
         receiver,
         comments,
-        keys,
+        key,
         waiting: VecDeque::new(),
         _listener: listener,
         _depth: depth,
     };
     match resumed {
+        // A stream that breaks before its first event has told its client where it was.
+        Resumed::Behind(id) => client
+            .waiting
+            .push_back(Bytes::from(format!("id: {id}\n\n"))),
         Resumed::After(missed) => client.queue(&missed),
         Resumed::Gone => {
             if !client.reset().await {
@@ -121,7 +126,7 @@ struct Client {
     namespace: Option<Namespace>,
     receiver: Receiver<Arc<Entry>>,
     comments: Interval,
-    keys: KeysChanged,
+    key: WatchedKey,
     /// Frames that go out before anything new; at most the ring, or one for each workload.
     waiting: VecDeque<Bytes>,
     _listener: Listener,
@@ -140,7 +145,7 @@ impl Client {
                 // Cancel-safe: watches, an interval, and a broadcast receiver that keeps its place.
                 () = shutdown.draining() => return None,
                 // What this client may see is judged anew: it comes back with its key and the last id.
-                () = self.keys.changed() => return None,
+                () = self.key.changed() => return None,
                 _ = self.comments.tick() => {
                     if !self.grant.is_valid(self.app.clock.now()) {
                         return None;
@@ -179,28 +184,38 @@ impl Client {
     /// Says that events were missed, and shows the current state instead. False when it cannot be read.
     async fn reset(&mut self) -> bool {
         // Listen first: what happens meanwhile comes after the state, at worst twice.
-        let (receiver, _) = self.app.events.listen(None);
+        let (receiver, Resumed::Behind(last)) = self.app.events.listen(None) else {
+            return false;
+        };
         self.receiver = receiver;
-        let last = self.app.events.last_id();
         let listed = tokio::time::timeout(STATE_TIME, self.app.workloads.list()).await;
         let Ok(Ok(listing)) = listed else {
             return false;
         };
-        self.waiting.clear();
-        let reset = serde_json::json!({ "id": last });
-        self.waiting.push_back(frame(RESET, Some(&last), &reset));
-        for workload in &listing.items {
-            if !self.sees(&workload.id.namespace) {
-                continue;
-            }
-            let event = Event {
-                id: last.clone(),
+        let seen = listing
+            .items
+            .iter()
+            .filter(|workload| self.sees(&workload.id.namespace));
+        let states: Vec<Event> = seen
+            .map(|workload| Event {
                 reason: workload.pending.as_ref().map(ToString::to_string),
                 to: Some(EventValue::Text(workload.status().as_str().to_owned())),
                 ..blank(EventKind::Status, &workload.id, listing.observed_at)
-            };
+            })
+            .collect();
+        self.waiting.clear();
+        // Only whoever has seen all of it can go on behind it. Before that, the id is none to go on from, so that a
+        // client that comes back in the middle is reset again.
+        let mut left = states.len();
+        let part = format!("{last}-{RESET}");
+        let id = |left| if left == 0 { &last } else { &part };
+        let reset = serde_json::json!({ "id": id(left) });
+        self.waiting.push_back(frame(RESET, Some(id(left)), &reset));
+        for mut event in states {
+            left -= 1;
+            event.id.clone_from(id(left));
             let kind = event.kind.as_str();
-            self.waiting.push_back(frame(kind, Some(&last), &event));
+            self.waiting.push_back(frame(kind, Some(&event.id), &event));
         }
         true
     }

@@ -148,7 +148,7 @@ async fn a_sleep_a_schedule_and_a_wake_are_told_in_order() {
             words(&slept),
             [
                 "scale 1 0",
-                "schedule null 2030-06-01T00:00:00Z",
+                "schedule null 2030-06-01T00:00:00.000Z",
                 "status active scaling"
             ]
         );
@@ -183,7 +183,7 @@ async fn a_sleep_a_schedule_and_a_wake_are_told_in_order() {
             .expect(200);
         assert_eq!(
             words(&watching.take(1).await),
-            ["schedule 2030-06-01T00:00:00Z null"]
+            ["schedule 2030-06-01T00:00:00.000Z null"]
         );
         w.workloads.delete(&app_a());
         assert_eq!(words(&watching.take(1).await), ["status active null"]);
@@ -251,6 +251,50 @@ async fn a_client_that_comes_back_goes_on_where_it_was() {
             .collect();
         assert_eq!(numbers, ["2", "3", "4", "5"]);
         assert!(second.next().await.is_none());
+    })
+    .await;
+}
+
+// R19, issue 3: a stream that broke before its first event.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_seen_no_event_yet_goes_on_where_it_began() {
+    let w = world();
+    fed(&w, async {
+        flip(&w);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut first = Watching::begin(&w, None, None).await;
+        let (text, _) = first.listen(Duration::from_millis(1)).await;
+        let id = text.lines().next().unwrap().strip_prefix("id: ").unwrap();
+        drop(first);
+        flip(&w);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut second = Watching::begin(&w, Some(id), None).await;
+        let missed = second.take(1).await;
+        assert_eq!(missed[0].id.rsplit('-').next(), Some("2"));
+    })
+    .await;
+}
+
+// R19, issue 3: a client that is cut while it is shown the current state has not seen all of it.
+#[tokio::test(start_paused = true)]
+async fn only_the_last_state_after_a_reset_can_be_gone_on_from() {
+    let apps = ["project-a/a", "project-a/b", "project-a/c"];
+    let setup = Setup {
+        workloads: Some(apps.iter().map(|app| workload(app, 1, 1, 1)).collect()),
+        ..Setup::default()
+    };
+    let w = setup.world();
+    fed(&w, async {
+        let mut whole = Watching::begin(&w, Some("gone"), None).await;
+        let shown = whole.take(4).await;
+        for cut in &shown[..3] {
+            assert_eq!(cut.data["id"], cut.id.as_str());
+            let mut again = Watching::begin(&w, Some(&cut.id), None).await;
+            let names: Vec<_> = again.take(4).await.into_iter().map(|s| s.name).collect();
+            assert_eq!(names, ["reset", "status", "status", "status"], "{cut:?}");
+        }
+        let mut on = Watching::begin(&w, Some(&shown[3].id), None).await;
+        assert!(on.next().await.is_none(), "nothing is missing");
     })
     .await;
 }
@@ -404,8 +448,48 @@ async fn a_silent_stream_shows_every_fifteen_seconds_that_it_lives() {
     let w = world();
     let mut watching = Watching::begin(&w, None, None).await;
     let (text, ended) = watching.listen(Duration::from_secs(31)).await;
+    let (id, text) = text.split_once("\n\n").unwrap();
+    assert!(id.starts_with("id: ") && id.ends_with("-0"), "{id}");
     assert_eq!(text, ": alive\n\n".repeat(3), "at once, and twice more");
     assert!(!ended);
+}
+
+// Issue 3: whose key it is ends, and nobody else.
+#[tokio::test(start_paused = true)]
+async fn a_stream_outlives_the_revocation_of_another_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.yaml");
+    let entry = |id: &str| KeyEntry {
+        id: KeyId::new(id).unwrap(),
+        role: Role::Viewer,
+        reach: file::reach(&["*".to_owned()]).unwrap(),
+        created: epoch(),
+        expires: None,
+    };
+    let (stays, goes) = (entry("stays"), entry("goes"));
+    let keys = [&stays, &goes].map(|entry| file::create(&path, entry).unwrap());
+    let setup = Setup {
+        keys: KeySources {
+            keys_file: Some(path.clone()),
+            ..KeySources::default()
+        },
+        ..Setup::default()
+    };
+    let w = setup.world();
+    let mut staying = Watching::begin(&w, None, Some(&keys[0])).await;
+    let mut going = Watching::begin(&w, None, Some(&keys[1])).await;
+    file::revoke(&path, &goes.id).unwrap();
+    let followed = w.app.keys.clone();
+    let minute = Duration::from_mins(1);
+    tokio::select! {
+        () = followed.follow(nagi_runtime::Shutdown::never()) => {
+            unreachable!("files are followed as long as the process runs")
+        }
+        ((_, ended), (_, gone)) = async { tokio::join!(staying.listen(minute), going.listen(minute)) } => {
+            assert!(!ended, "a stream of a key that still counts");
+            assert!(gone, "a stream of a key that was revoked");
+        }
+    }
 }
 
 // F10, issue 3 item 4: an open stream outlives neither its key's time nor a change of the keys.

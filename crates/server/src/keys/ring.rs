@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nagi_core::id::KeyId;
 use nagi_runtime::{Blocking, Shutdown};
 use nagi_telemetry::{Authentication, Metrics};
 use thiserror::Error;
@@ -100,18 +101,27 @@ pub struct Keyring {
     metrics: Metrics,
 }
 
-/// Waits until other keys count than when it was made.
+/// Waits until a key does not count as it did.
 #[derive(Debug)]
-pub(crate) struct KeysChanged {
+pub(crate) struct WatchedKey {
     keys: watch::Receiver<Arc<Keys>>,
+    /// `None`: no key is needed.
+    key: Option<KeyId>,
+    before: Arc<Keys>,
 }
 
-impl KeysChanged {
+impl WatchedKey {
     /// Waits. Cancel-safe.
     pub(crate) async fn changed(&mut self) {
-        if self.keys.changed().await.is_err() {
-            // The ring is gone, and with it whatever could change.
-            std::future::pending::<()>().await;
+        loop {
+            let now = Arc::clone(&self.keys.borrow_and_update());
+            if !now.agree_on(self.key.as_ref(), &self.before) {
+                return;
+            }
+            if self.keys.changed().await.is_err() {
+                // The ring is gone, and with it whatever could change.
+                std::future::pending::<()>().await;
+            }
         }
     }
 }
@@ -177,15 +187,27 @@ impl Keyring {
         Ok(ring)
     }
 
+    /// Of a role that serves no API: no key, and nothing is said about it.
+    pub fn unused(metrics: Metrics) -> Self {
+        Self {
+            sources: Arc::new(KeySources::default()),
+            keys: Arc::new(watch::Sender::new(Arc::new(Keys::default()))),
+            seen: Arc::new(Mutex::new(Seen::default())),
+            metrics,
+        }
+    }
+
     /// What counts now.
     pub(crate) fn current(&self) -> Arc<Keys> {
         Arc::clone(&self.keys.borrow())
     }
 
-    /// Tells when other keys count.
-    pub(crate) fn changes(&self) -> KeysChanged {
-        KeysChanged {
+    /// Tells when this key, or that none is needed, no longer counts as it does now.
+    pub(crate) fn watch(&self, key: Option<KeyId>) -> WatchedKey {
+        WatchedKey {
             keys: self.keys.subscribe(),
+            key,
+            before: self.current(),
         }
     }
 
@@ -258,9 +280,9 @@ impl Keyring {
 }
 
 fn complain(path: &Path, error: &dyn std::error::Error) {
-    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    let cause = error.source().map(ToString::to_string);
     tracing::error!(
-        path = %path.display(), error = %error, cause,
+        path = %path.display(), error = %error, cause = cause.as_deref(),
         "Keys could not be read again, the last good ones stay"
     );
 }

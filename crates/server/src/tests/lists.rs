@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use nagi_core::id::{NodeName, PoolName, ReplicaName, RequestId};
 use nagi_core::intent::{Action, Actor, Change};
-use nagi_core::pool::{Money, Node, NodePhase, Pool};
+use nagi_core::pool::{Cost, Money, Node, NodePhase, Pool};
 use nagi_core::quantity::Replicas;
 use nagi_core::text::ReasonText;
 use nagi_ports::{HistoryEntry, LogLine};
@@ -205,11 +205,11 @@ async fn history_is_newest_first_filtered_and_paged() {
         history(&w, &format!("limit=4&continue={token}")).await,
         [2, 1]
     );
-    assert_eq!(first.at("/reaches_back_to"), "2030-03-17T17:46:41Z");
+    assert_eq!(first.at("/reaches_back_to"), "2030-03-17T17:46:41.000Z");
     assert_eq!(
         first.at("/items/0"),
         json!({
-            "id": 6, "time": "2030-03-17T17:46:46Z", "resource": "deployments", "namespace": "project-b", "name": "b",
+            "id": 6, "time": "2030-03-17T17:46:46.000Z", "resource": "deployments", "namespace": "project-b", "name": "b",
             "action": "scale-up", "actor": "gateway", "reason": "change 6", "request_id": "r", "from": 0, "to": 1,
             "source": "journal",
         })
@@ -286,7 +286,7 @@ async fn pools_show_nodes_and_money() {
             node(
                 "gpu-0",
                 NodePhase::Booting {
-                    ready_in: Duration::from_millis(1500),
+                    ready_in: Some(Duration::from_millis(1500)),
                 },
             ),
             node(
@@ -296,10 +296,12 @@ async fn pools_show_nodes_and_money() {
                 },
             ),
         ],
-        nodes_max: 2,
-        price_per_hour: Money { micros: 3_500_000 },
-        spent: Money { micros: 1 },
-        saved: Money { micros: 12_345_678 },
+        nodes_max: Some(2),
+        cost: Some(Cost {
+            price_per_hour: Money { micros: 3_500_000 },
+            spent: Money { micros: 1 },
+            saved: Money { micros: 12_345_678 },
+        }),
     });
     let answer = w.get("/api/v1/pools").send().await.expect(200);
     assert_eq!(
@@ -366,10 +368,84 @@ async fn a_read_may_ask_for_a_version() {
     let path = format!("{BASE}/status?min_resource_version={version}");
     let status = w.get(&path).send().await.expect(200);
     assert_eq!(status.at("/deployment/resource_version"), version);
+    // One that no answer about it ever had: said, and not taken for what is there.
+    let next = (version.parse::<u64>().unwrap() + 1).to_string();
+    for never in [next.as_str(), "9223372036854775807"] {
+        let refused = w
+            .get(&format!("{BASE}/status?min_resource_version={never}"))
+            .send()
+            .await
+            .expect(400);
+        assert_eq!(refused.at("/field"), "min_resource_version");
+        let error = refused.at("/error");
+        let error = error.as_str().unwrap();
+        assert!(error.contains(never) && error.contains(&version), "{error}");
+    }
     for bad in ["", "x", "-1", "1.0", "9223372036854775808"] {
         w.get(&format!("{BASE}/status?min_resource_version={bad}"))
             .send()
             .await
             .expect(400);
+    }
+}
+
+// R18, issue 3: a misspelled filter shows everything to whoever believes in it.
+#[tokio::test(start_paused = true)]
+async fn a_filter_that_is_not_known_is_refused_by_every_read() {
+    let w = world();
+    for path in [
+        "/api/v1/workloads".to_owned(),
+        "/api/v1/deployments".to_owned(),
+        "/api/v1/scheduled-scale-ups".to_owned(),
+        "/api/v1/history".to_owned(),
+        "/api/v1/events".to_owned(),
+        "/api/v1/pools".to_owned(),
+        format!("{BASE}/status"),
+        format!("{BASE}/logs"),
+    ] {
+        let answer = w
+            .get(&format!("{path}?stauts=active"))
+            .send()
+            .await
+            .expect(400);
+        assert_eq!(answer.at("/field"), "stauts", "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_label_that_can_be_none_is_refused() {
+    let w = world();
+    let long = "a".repeat(64);
+    for good in [
+        "team",
+        "team=",
+        "team=a_B.c-1",
+        "team==a",
+        "app.kubernetes.io/name=x",
+        &"a".repeat(63),
+        "a,b=c",
+    ] {
+        let path = format!("/api/v1/workloads?label={good}");
+        w.get(&path).send().await.expect(200);
+    }
+    for bad in [
+        "",
+        "=x",
+        "!!",
+        "a/b/c",
+        "a%00b",
+        "/a",
+        "A.io/a",
+        "-a",
+        "a=b/c",
+        "a=b=c",
+        "a!=b",
+        "a,,b",
+        &long,
+        &format!("a={long}"),
+    ] {
+        let path = format!("/api/v1/workloads?label={bad}");
+        let answer = w.get(&path).send().await.expect(400);
+        assert_eq!(answer.at("/field"), "label", "{bad}");
     }
 }

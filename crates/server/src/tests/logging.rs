@@ -49,6 +49,26 @@ async fn one_request_leaves_one_line_with_the_names_of_the_seeds() {
     );
 }
 
+// A-096, issue 3: whoever looks for a path finds it however it was written.
+#[tokio::test(start_paused = true)]
+async fn the_line_has_the_path_that_was_meant() {
+    let w = world();
+    let path = format!("{BASE}/scale-to-zero");
+    let written = path.replace("deployments", "%64eployments");
+    w.post(&written, r#"{"reason":"x"}"#)
+        .send()
+        .await
+        .expect(200);
+    w.get("/%68ealth").send().await.expect(200);
+    w.get("/a%2Fb%zz").send().await.expect(404);
+    let paths: Vec<_> = w
+        .log_lines()
+        .iter()
+        .map(|line| line["path"].clone())
+        .collect();
+    assert_eq!(paths, [path.as_str(), "/health", "/a%2Fb%zz"]);
+}
+
 // A-030, A-032, A-039, A-046, A-055, A-056
 #[tokio::test(start_paused = true)]
 async fn refusals_are_found_by_their_words_and_successes_are_not() {

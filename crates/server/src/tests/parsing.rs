@@ -365,3 +365,24 @@ async fn names_follow_dns_and_encoding_changes_nothing() {
         "namespace"
     );
 }
+
+// R04, issue 3
+#[tokio::test(start_paused = true)]
+async fn a_name_that_cannot_be_decoded_is_told_from_an_empty_one() {
+    let w = world();
+    for (namespace, name, field) in [
+        ("project-a", "%ff", "name"),
+        ("project-a", "%zz", "name"),
+        ("project-a", "a%", "name"),
+        ("%C3%28", "a", "namespace"),
+    ] {
+        let path = format!("/api/v1/deployments/{namespace}/{name}/status");
+        let answer = w.get(&path).send().await.expect(400);
+        assert_eq!(answer.at("/field"), field, "{path}");
+        let error = answer.at("/error");
+        assert!(
+            error.as_str().unwrap().contains("percent-encoded UTF-8"),
+            "{path}: {error}"
+        );
+    }
+}

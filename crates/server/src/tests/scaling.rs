@@ -298,7 +298,7 @@ async fn warnings_are_a_list_and_left_out_when_empty() {
         &app_a(),
         Some(Activity {
             in_flight: 4,
-            held: 0,
+            held: 7,
             quiet_for: Duration::ZERO,
         }),
     );
@@ -308,7 +308,8 @@ async fn warnings_are_a_list_and_left_out_when_empty() {
         .await
         .expect(200);
     let warnings = answer.at("/warnings");
-    assert_eq!(warnings.as_array().unwrap().len(), 2, "{warnings}");
+    assert_eq!(warnings.as_array().unwrap().len(), 3, "{warnings}");
+    assert!(warnings[2].as_str().unwrap().contains("7 requests"));
     assert!(
         warnings[0]
             .as_str()
@@ -344,7 +345,7 @@ async fn a_schedule_is_stored_with_the_count_shown_and_cancelled() {
     let w = with(2, 2, 2);
     let at = "2030-03-18T02:46:40+09:00";
     let body = json!({"reason": "night", "scheduled_scale_up": at}).to_string();
-    let utc = "2030-03-17T17:46:40Z";
+    let utc = "2030-03-17T17:46:40.000Z";
     // One hour before, the same clock time in UTC, is exactly the test's epoch: not later than now.
     w.post(&verb("scale-to-zero"), &body)
         .send()
@@ -500,8 +501,40 @@ async fn a_wake_answers_the_version_of_its_write_and_not_of_a_later_one() {
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
     let joined = w.post(&verb("wake"), "").send().await.expect(202);
+    assert_eq!(joined.at("/message"), "Already waking");
+    assert_eq!(joined.at("/deployment/stage"), "starting");
+    assert_eq!(joined.at("/deployment/previous_replicas"), 2);
     assert_eq!(joined.at("/deployment/current_replicas"), 1);
     assert_eq!(joined.at("/deployment/resource_version"), written.as_str());
+}
+
+// R14, issue 3: awake is what serves, however the count came to be wanted.
+#[tokio::test(start_paused = true)]
+async fn a_wake_of_what_is_wanted_is_under_way_until_something_serves() {
+    for body in ["", r#"{"replicas":5}"#] {
+        for query in ["", "?dry_run=true"] {
+            let w = with(3, 1, 0);
+            let path = format!("{}{query}", verb("wake"));
+            let waking = w.post(&path, body).send().await.expect(202);
+            assert_eq!(waking.at("/message"), "Already waking");
+            assert_eq!(waking.at("/deployment/previous_replicas"), 3);
+            assert_eq!(waking.at("/deployment/target_replicas"), 3);
+            assert_eq!(waking.at("/deployment/stage"), "starting");
+            assert_eq!(waking.header("location"), verb("status"));
+            // One of three serves, and a wake may still be followed.
+            w.workloads.change(&app_a(), |facts| {
+                facts.available.0 = 1;
+                facts.replicas = workload(APP_A, 3, 1, 1).replicas;
+            });
+            // The flight takes the event in.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let awake = w.post(&path, body).send().await.expect(200);
+            assert_eq!(awake.at("/message"), "Already awake");
+            assert_eq!(awake.at("/deployment/previous_replicas"), 3);
+            assert_eq!(awake.at("/deployment/stage"), "ready");
+            assert_eq!(w.workloads.writes(), []);
+        }
+    }
 }
 
 // R14: a count in the call, and none at all.

@@ -41,7 +41,7 @@ async fn start() -> Running {
     ];
     let ports = [&api, &metrics].map(|listener| listener.local_addr().unwrap().port());
     let listeners = Listeners {
-        api,
+        api: Some(api),
         metrics: Some(metrics),
     };
     supervisor.spawn("server", server.run(listeners));

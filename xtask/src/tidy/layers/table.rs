@@ -93,7 +93,7 @@ pub(super) const LAYERS: &[Layer] = &[
     Layer {
         name: "e2e",
         uses: &[],
-        tests_use: &[],
+        tests_use: &["seeds"],
         outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE, &["tokio"]]),
     },
     Layer {
@@ -108,10 +108,17 @@ pub(super) const LAYERS: &[Layer] = &[
         tests_use: &["testkit"],
         outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE]),
     },
+    // An API server of its own, for tests and measurements of the adapter. It never ships.
+    Layer {
+        name: "kube-double",
+        uses: &["runtime"],
+        tests_use: &[],
+        outside: Outside::Never(&[KUBERNETES, REST, SYSTEMS, COMMAND_LINE]),
+    },
     Layer {
         name: "kube",
         uses: &["core", "ports", "runtime", "telemetry"],
-        tests_use: &["e2e", "testkit"],
+        tests_use: &["e2e", "kube-double", "testkit"],
         outside: Outside::Never(&[REST, COMMAND_LINE]),
     },
     Layer {
@@ -183,7 +190,7 @@ pub(super) const LAYERS: &[Layer] = &[
             "telemetry",
             "wake",
         ],
-        tests_use: &["seeds"],
+        tests_use: &["seeds", "kube-double"],
         outside: Outside::Never(&[]),
     },
     // Measures the binary from outside; of ours it knows only the types of the wire, for its peer.

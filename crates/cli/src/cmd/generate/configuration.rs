@@ -23,12 +23,23 @@ pub(super) fn page() -> String {
          `nagi all`, `nagi demo` and `nagi server` have these settings.\n\n",
     );
     let role = |name: &str| whole.find_subcommand(name);
-    settings(&mut page, role("server"), &[]);
-    let shared: Vec<String> = role("server").into_iter().flat_map(ids).collect();
+    let all: Vec<String> = role("all").into_iter().flat_map(ids).collect();
+    let mut shared: Vec<String> = role("server").into_iter().flat_map(ids).collect();
+    let only_server: Vec<String> = shared
+        .iter()
+        .filter(|id| !all.contains(id))
+        .cloned()
+        .collect();
+    shared.retain(|id| all.contains(id));
+    settings(&mut page, role("server"), &only_server);
+    page.push_str("\n### Only of `nagi server`\n\n");
+    settings(&mut page, role("server"), &shared);
     page.push_str("\n### Only of `nagi all`\n\n");
     settings(&mut page, role("all"), &shared);
     page.push_str("\n### Only of `nagi demo`\n\n");
     settings(&mut page, role("demo"), &shared);
+    page.push_str("\n### Of `nagi gateway`\n\nIt has these, and no others.\n\n");
+    settings(&mut page, role("gateway"), &[]);
     page.push_str("\n## Clients\n\nOf every command that calls a server; the others are in [the commands](cli.md).\n\n");
     heads(&mut page);
     for arg in whole.get_arguments().filter(|arg| arg.is_global_set()) {

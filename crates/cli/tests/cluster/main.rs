@@ -1,0 +1,14 @@
+//! The shipped binary on a cluster: `nagi server` and `nagi gateway` as processes, before the double of an API server.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "these tests start programs, wait for them and look at them from outside"
+)]
+
+mod gateway;
+mod process;
+mod ready;
+mod scaling;

@@ -1,0 +1,109 @@
+//! Readiness with exactly the words of the founding documents, whatever the API server does.
+
+use std::time::{Duration, Instant};
+
+use nagi_kube_double::{Double, Effect, Fault, objects};
+use serde_json::Value;
+
+use crate::process::{Process, kubeconfig};
+
+async fn cluster() -> Double {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    double
+}
+
+fn keys(body: &Value) -> Vec<&str> {
+    body.as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key.as_str())
+        .collect()
+}
+
+async fn is_not_ready(process: &Process) {
+    let begun = Instant::now();
+    let answer = process.until("/ready", |answer| answer.status == 503).await;
+    assert_eq!(answer.body["status"], "not ready");
+    assert_eq!(answer.body["error"], "unable to connect to Kubernetes API");
+    assert_eq!(keys(&answer.body), ["status", "error", "time"]);
+    let again = process.get("/ready").await.unwrap();
+    assert_eq!(again.status, 503);
+    // The probe of the manifest waits 5 s.
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    let health = process.get("/health").await.unwrap();
+    assert_eq!(
+        (health.status, keys(&health.body)),
+        (200, vec!["status", "time"])
+    );
+}
+
+async fn is_ready(process: &Process) {
+    let answer = process.until("/ready", |answer| answer.status == 200).await;
+    assert_eq!(answer.body["status"], "ready");
+    assert_eq!(answer.body["kubernetes"], "connected");
+    assert_eq!(keys(&answer.body), ["status", "kubernetes", "time"]);
+}
+
+// K-09, F01, F02
+#[tokio::test]
+async fn readiness_follows_an_api_server_that_closes_hangs_and_refuses() {
+    let double = cluster().await;
+    let process = Process::server(&double);
+    is_ready(&process).await;
+    double.stop().await;
+    is_not_ready(&process).await;
+    double.resume().await;
+    is_ready(&process).await;
+    for fault in [Fault::always(Effect::Hang), Fault::status(403)] {
+        let fault = double.inject(fault);
+        is_not_ready(&process).await;
+        double.lift(fault);
+        is_ready(&process).await;
+    }
+}
+
+// F12
+#[tokio::test]
+async fn a_server_without_a_configuration_starts_and_finds_one_that_comes_later() {
+    let double = cluster().await;
+    let process = Process::start("server", None, &[]);
+    is_not_ready(&process).await;
+    assert!(
+        process.log().contains("no Kubernetes configuration"),
+        "{}",
+        process.log()
+    );
+    let directory = process.home().join(".kube");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("config"), kubeconfig(&double)).unwrap();
+    is_ready(&process).await;
+}
+
+// what is said at the start and at the end
+#[tokio::test]
+async fn start_and_end_are_lines_of_the_log() {
+    let double = cluster().await;
+    let process = Process::server(&double);
+    is_ready(&process).await;
+    process.signal(nix::sys::signal::Signal::SIGTERM);
+    let waited = Instant::now();
+    while !process.log().contains("Shutting down server...") {
+        assert!(
+            waited.elapsed() < Duration::from_secs(20),
+            "{}",
+            process.log()
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let log = process.log();
+    assert!(log.contains("Kubernetes client initialized"), "{log}");
+    assert!(log.contains(&format!("\"port\":{}", process.main)), "{log}");
+    for line in log.lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");
+    }
+}

@@ -1,0 +1,498 @@
+//! The double as a server: it listens, routes, injects faults, and remembers what it was asked.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use nagi_runtime::{Deadline, TaskSet};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::answer::{self, Answer, Refusal};
+use crate::call::{Call, ok};
+use crate::fault::{Effect, Fault};
+use crate::path::{Query, Target};
+use crate::resources::{GroupVersion, Resource};
+use crate::store::{Key, Store, Writer};
+
+/// Requests that are remembered.
+const RECORDED_MAX: usize = 50_000;
+/// Connections and watches at once.
+const TASKS_MAX: usize = 4_096;
+/// The real one sends a bookmark about once a minute.
+const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
+
+/// A request that the double was asked.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// Its method.
+    pub method: Method,
+    /// Its path and query, as sent.
+    pub path: String,
+    /// Its `Content-Type`.
+    pub content_type: Option<String>,
+    /// Its `Authorization`.
+    pub authorization: Option<String>,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// An API server of its own. It ends when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Double {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    listening: Arc<Mutex<Option<TaskSet>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    store: Mutex<Store>,
+    knobs: Mutex<Knobs>,
+    ticks: watch::Sender<u64>,
+    cuts: watch::Sender<u64>,
+    pub(crate) watches: TaskSet,
+}
+
+/// When a line was printed, and the line.
+pub(crate) type Printed = (String, String);
+
+#[derive(Debug)]
+struct Knobs {
+    faults: Vec<(u64, Fault)>,
+    next_fault: u64,
+    recorded: VecDeque<Recorded>,
+    token: Option<String>,
+    bookmark_every: Duration,
+    logs: Vec<(Key, Vec<Printed>)>,
+}
+
+// === impl Double ===
+
+impl Double {
+    /// Listens on a free loopback port.
+    ///
+    /// # Panics
+    /// When no loopback port is free.
+    pub async fn start() -> Self {
+        let shared = Arc::new(Shared {
+            store: Mutex::new(Store::new()),
+            knobs: Mutex::new(Knobs {
+                faults: Vec::new(),
+                next_fault: 0,
+                recorded: VecDeque::new(),
+                token: None,
+                bookmark_every: BOOKMARK_EVERY,
+                logs: Vec::new(),
+            }),
+            ticks: watch::Sender::new(0),
+            cuts: watch::Sender::new(0),
+            watches: TaskSet::new("double watches", TASKS_MAX),
+        });
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await;
+        let listener = listener.expect("a free loopback port");
+        let address = listener
+            .local_addr()
+            .expect("a bound listener has an address");
+        let double = Self {
+            shared,
+            address,
+            listening: Arc::default(),
+        };
+        double.accept(listener);
+        double
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same as a URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Refuses connections and closes those that there are, as a server that was stopped.
+    pub async fn stop(&self) {
+        let listening = self.listening().take();
+        if let Some(listening) = listening {
+            listening.drain(Deadline::in_(Duration::ZERO)).await;
+        }
+    }
+
+    /// Listens again after [`Double::stop`], on the same port.
+    ///
+    /// # Panics
+    /// When the port was taken meanwhile.
+    pub async fn resume(&self) {
+        let listener = TcpListener::bind(self.address).await;
+        self.accept(listener.expect("the port is still free"));
+    }
+
+    /// Puts a fault in force; returns its number for [`Double::lift`].
+    pub fn inject(&self, fault: Fault) -> u64 {
+        let mut knobs = self.shared.knobs();
+        knobs.next_fault += 1;
+        let number = knobs.next_fault;
+        knobs.faults.push((number, fault));
+        number
+    }
+
+    /// Ends a fault.
+    pub fn lift(&self, number: u64) {
+        self.shared
+            .knobs()
+            .faults
+            .retain(|(known, _)| *known != number);
+    }
+
+    /// Ends all faults.
+    pub fn lift_all(&self) {
+        self.shared.knobs().faults.clear();
+    }
+
+    /// Ends every watch, as the real one does when it restarts or after `timeoutSeconds`.
+    pub fn cut_watches(&self) {
+        self.shared.cuts.send_modify(|count| *count += 1);
+    }
+
+    /// Forgets all changes up to now: watches and lists that go on from before get 410.
+    pub fn compact(&self) {
+        self.shared.store().compact();
+        self.shared.tick();
+    }
+
+    /// From now on only requests with this bearer token are taken.
+    pub fn require_token(&self, token: &str) {
+        self.shared.knobs().token = Some(token.to_owned());
+    }
+
+    /// How often a watch gets a bookmark.
+    pub fn bookmark_every(&self, every: Duration) {
+        self.shared.knobs().bookmark_every = every;
+    }
+
+    /// Creates or replaces an object, as the manager `kubectl`.
+    ///
+    /// # Panics
+    /// When its kind is not served.
+    pub fn put(&self, object: Value) -> Value {
+        self.put_as("kubectl", object)
+    }
+
+    /// The same as another manager.
+    ///
+    /// # Panics
+    /// When its kind is not served.
+    pub fn put_as(&self, manager: &str, object: Value) -> Value {
+        let mut store = self.shared.store();
+        let found = store.resources.of_object(&object);
+        let resource = found.expect("a kind that is served").0;
+        let writer = Writer {
+            manager,
+            subresource: None,
+        };
+        let object = store.put(&resource, object, writer);
+        drop(store);
+        self.shared.tick();
+        object
+    }
+
+    /// Changes an object in place, as the manager `kubectl`.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) -> Value {
+        let mut object = self.get(path).expect("the object is there");
+        change(&mut object);
+        self.put(object)
+    }
+
+    /// The object at a path such as `/apis/apps/v1/namespaces/a/deployments/b`.
+    pub fn get(&self, path: &str) -> Option<Value> {
+        let (resource, key) = self.locate(path)?;
+        self.shared.store().get(&resource, &key)
+    }
+
+    /// Removes the object at a path; false when it was not there.
+    pub fn delete(&self, path: &str) -> bool {
+        let Some((resource, key)) = self.locate(path) else {
+            return false;
+        };
+        let gone = self.shared.store().delete(&resource, &key).is_some();
+        self.shared.tick();
+        gone
+    }
+
+    /// What a pod printed: instants (RFC 3339) and lines.
+    pub fn log(&self, namespace: &str, pod: &str, lines: &[(&str, &str)]) {
+        let lines = lines
+            .iter()
+            .map(|(time, text)| ((*time).to_owned(), (*text).to_owned()));
+        let key = (namespace.to_owned(), pod.to_owned());
+        let mut knobs = self.shared.knobs();
+        knobs.logs.retain(|(known, _)| *known != key);
+        knobs.logs.push((key, lines.collect()));
+    }
+
+    /// The requests so far, oldest first.
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.shared.knobs().recorded.iter().cloned().collect()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget_requests(&self) {
+        self.shared.knobs().recorded.clear();
+    }
+
+    fn locate(&self, path: &str) -> Option<(Resource, Key)> {
+        let target = Target::parse(path)?;
+        let store = self.shared.store();
+        let (resource, _) = store
+            .resources
+            .find(&target.group_version, &target.resource)?;
+        Some((
+            resource,
+            (target.namespace.unwrap_or_default(), target.name?),
+        ))
+    }
+
+    fn accept(&self, listener: TcpListener) {
+        let connections = TaskSet::new("double connections", TASKS_MAX);
+        let (shared, set) = (Arc::clone(&self.shared), connections.clone());
+        let accepting = async move {
+            loop {
+                let Ok(room) = set.room().await else {
+                    return;
+                };
+                let Ok((stream, _)) = listener.accept().await else {
+                    continue;
+                };
+                drop(stream.set_nodelay(true));
+                let shared = Arc::clone(&shared);
+                room.spawn(async move {
+                    let service = service_fn(move |request| Arc::clone(&shared).serve(request));
+                    let connection =
+                        http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                    // An error is a client that went away, or a fault of ours.
+                    drop(connection.await);
+                });
+            }
+        };
+        connections
+            .try_spawn(accepting)
+            .expect("the set was made a moment ago");
+        *self.listening() = Some(connections);
+    }
+
+    fn listening(&self) -> MutexGuard<'_, Option<TaskSet>> {
+        self.listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The connection is to be closed without an answer.
+#[derive(Debug)]
+struct CutOff;
+
+impl std::fmt::Display for CutOff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cut off")
+    }
+}
+
+impl std::error::Error for CutOff {}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn bookmark_every(&self) -> Duration {
+        self.knobs().bookmark_every
+    }
+
+    /// What watches wait for: changes, and being cut.
+    pub(crate) fn signals(&self) -> (watch::Receiver<u64>, watch::Receiver<u64>) {
+        (self.ticks.subscribe(), self.cuts.subscribe())
+    }
+
+    /// What a pod printed.
+    pub(crate) fn log(&self, key: &Key) -> Vec<Printed> {
+        let knobs = self.knobs();
+        let found = knobs.logs.iter().find(|(known, _)| known == key);
+        found.map(|(_, lines)| lines.clone()).unwrap_or_default()
+    }
+
+    fn knobs(&self) -> MutexGuard<'_, Knobs> {
+        self.knobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tick(&self) {
+        self.ticks.send_modify(|count| *count += 1);
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, CutOff> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.map_err(|_| CutOff)?.to_bytes();
+        let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+        let effect = self.record(&parts.method, path, &parts.headers, &body);
+        match effect {
+            None => {}
+            Some(Effect::Latency(time)) => tokio::time::sleep(time).await,
+            Some(Effect::Hang) => std::future::pending().await,
+            Some(Effect::Cut) => return Err(CutOff),
+            Some(Effect::Status { code, retry_after }) => {
+                let mut refusal = Refusal::new(code, "injected by the double");
+                refusal.retry_after = retry_after;
+                return Ok(refusal.response());
+            }
+            Some(Effect::LoseAnswer) => {
+                drop(self.answer(&parts.method, path, &parts.headers, &body));
+                std::future::pending::<()>().await;
+            }
+        }
+        let answered = self.answer(&parts.method, path, &parts.headers, &body);
+        Ok(answered.unwrap_or_else(|refusal| refusal.response()))
+    }
+
+    /// Remembers a request, and says which fault takes it.
+    fn record(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Option<Effect> {
+        let text = |name| {
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
+        let mut knobs = self.knobs();
+        if knobs.recorded.len() == RECORDED_MAX {
+            knobs.recorded.pop_front();
+        }
+        knobs.recorded.push_back(Recorded {
+            method: method.clone(),
+            path: path.to_owned(),
+            content_type: text(CONTENT_TYPE),
+            authorization: text(AUTHORIZATION),
+            body: body.clone(),
+        });
+        let mut faults = knobs.faults.iter_mut();
+        let (_, fault) = faults.find(|(_, fault)| fault.takes(method, path))?;
+        if let Some(times) = &mut fault.times {
+            *times -= 1;
+        }
+        Some(fault.effect.clone())
+    }
+
+    fn answer(
+        self: &Arc<Self>,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Response<Answer>, Refusal> {
+        let (path, query) = path
+            .split_once('?')
+            .map_or((path, None), |(p, q)| (p, Some(q)));
+        if let Some(token) = &self.knobs().token {
+            let wanted = format!("Bearer {token}");
+            let given = headers
+                .get(AUTHORIZATION)
+                .and_then(|value| value.to_str().ok());
+            if given != Some(wanted.as_str()) {
+                return Err(Refusal::new(401, "Unauthorized"));
+            }
+        }
+        match path {
+            "/livez" | "/readyz" | "/healthz" => return Ok(answer::text("ok".to_owned())),
+            "/version" => {
+                let version =
+                    json!({ "major": "1", "minor": "36", "gitVersion": "v1.36.0-double" });
+                return Ok(ok(&version));
+            }
+            _ => {}
+        }
+        let query = Query::parse(query);
+        if let Some(discovered) = self.discovery(path) {
+            return Ok(ok(&discovered));
+        }
+        let not_found = || Refusal::new(404, "the server could not find the requested resource");
+        let target = Target::parse(path).ok_or_else(not_found)?;
+        let (resource, description) = {
+            let store = self.store();
+            let found = store
+                .resources
+                .find(&target.group_version, &target.resource);
+            let (resource, description) = found.ok_or_else(not_found)?;
+            (resource, description.clone())
+        };
+        let manager = query
+            .get("fieldManager")
+            .map_or_else(|| user_agent(headers), str::to_owned);
+        let call = Call {
+            shared: self,
+            target: &target,
+            resource,
+            description,
+            query: &query,
+            headers,
+            body,
+            manager,
+        };
+        call.answer(method)
+    }
+
+    /// `/apis/GROUP/VERSION`: the resources of a version.
+    fn discovery(&self, path: &str) -> Option<Value> {
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        let version = match parts.as_slice() {
+            ["api", version] => GroupVersion::new("", version),
+            ["apis", group, version] => GroupVersion::new(group, version),
+            _ => return None,
+        };
+        let store = self.store();
+        let mut resources = Vec::new();
+        for (resource, description) in store.resources.of_version(&version) {
+            resources.push(
+                json!({ "name": resource.plural, "kind": description.kind, "namespaced": true }),
+            );
+            if description.scale.is_some() {
+                let name = format!("{}/scale", resource.plural);
+                resources.push(json!({ "name": name, "kind": "Scale", "group": "autoscaling", "version": "v1", "namespaced": true }));
+            }
+        }
+        Some(json!({
+            "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version.api_version(), "resources": resources,
+        }))
+    }
+}
+
+fn user_agent(headers: &HeaderMap) -> String {
+    let agent = headers
+        .get(USER_AGENT)
+        .and_then(|value| value.to_str().ok());
+    let agent = agent.unwrap_or("unknown").split('/').next();
+    agent.unwrap_or("unknown").to_owned()
+}

@@ -1,0 +1,238 @@
+//! Kinds that a cluster brings along: each `CustomResourceDefinition` with a `scale` subresource is a kind of workloads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nagi_core::id::{Resource, WorkloadId};
+use nagi_ports::PortError;
+use nagi_runtime::Shutdown;
+use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
+
+use super::{LIVE, Shared, Watched, scopes};
+use crate::kind::{Counts, Kind};
+use crate::reflect::{Reflector, State};
+use crate::sinks::WorkloadSink;
+
+/// Definitions change seldom; who asks for a kind that is not known makes us look at once.
+const LOOK: Duration = Duration::from_mins(1);
+/// After a look that failed.
+const RETRY: Duration = Duration::from_secs(5);
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Definition {
+    spec: DefinitionSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct DefinitionSpec {
+    group: String,
+    scope: String,
+    names: DefinitionNames,
+    versions: Vec<DefinitionVersion>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct DefinitionNames {
+    plural: String,
+    kind: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct DefinitionVersion {
+    name: String,
+    served: bool,
+    subresources: Subresources,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Subresources {
+    scale: Option<ScalePaths>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ScalePaths {
+    spec_replicas_path: String,
+    status_replicas_path: String,
+}
+
+impl Shared {
+    /// Looks for kinds until the process has drained.
+    pub(super) async fn find_kinds(self: Arc<Self>, shutdown: Shutdown) {
+        let mut told: Option<PortError> = None;
+        loop {
+            let looked = self.look_for_kinds(&shutdown).await;
+            let pause = match looked {
+                Ok(()) => {
+                    told = None;
+                    LOOK
+                }
+                Err(error) => {
+                    if told.as_ref() != Some(&error) {
+                        tracing::info!(error = %error, "Custom kinds are not known, only built-in ones are served");
+                    }
+                    let refused = matches!(error, PortError::Refused(_));
+                    told = Some(error);
+                    if refused { LOOK } else { RETRY }
+                }
+            };
+            self.kinds_looked.send_modify(|count| *count += 1);
+            tokio::select! {
+                // Cancel-safe: waiting on a watch channel loses nothing.
+                () = shutdown.stopped() => return,
+                // Cancel-safe: a permit is kept.
+                () = self.kinds_wanted.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// The kind of a workload, looked for anew when it is not known.
+    pub(crate) async fn kind_of(&self, id: &WorkloadId) -> Result<Arc<Watched>, PortError> {
+        if let Some(watched) = self.watched(id) {
+            return Ok(watched);
+        }
+        if id.resource.as_str().contains('.') {
+            let mut looked = self.kinds_looked.subscribe();
+            self.kinds_wanted.notify_one();
+            // Cancel-safe: a watch channel keeps its value.
+            drop(timeout_at(Instant::now() + LIVE, looked.changed()).await);
+        }
+        self.watched(id).ok_or_else(|| {
+            PortError::Refused(format!(
+                "{} cannot be scaled: no kind of this name with a scale subresource and a readable specReplicasPath is \
+                 served, or the CustomResourceDefinitions may not be read",
+                id.resource
+            ))
+        })
+    }
+
+    async fn look_for_kinds(self: &Arc<Self>, shutdown: &Shutdown) -> Result<(), PortError> {
+        let definitions: Vec<Definition> = self.list_live(DEFINITIONS, "").await?;
+        for kind in definitions.iter().filter_map(kind_of_definition) {
+            self.follow_kind(kind, shutdown);
+        }
+        Ok(())
+    }
+
+    fn follow_kind(self: &Arc<Self>, kind: Kind, shutdown: &Shutdown) {
+        if self.knows(&kind.resource) {
+            return;
+        }
+        let kind = Arc::new(kind);
+        let mut states = Vec::new();
+        for namespace in scopes(self.namespaces.as_deref()) {
+            let state = State::new();
+            let sink = WorkloadSink {
+                kind: Arc::clone(&kind),
+                store: Arc::clone(&self.store),
+                clock: Arc::clone(&self.clock),
+            };
+            let reflector = Reflector::patient(
+                self.api.clone(),
+                sink,
+                namespace.clone(),
+                Arc::clone(&state),
+            );
+            if self
+                .kind_tasks
+                .try_spawn(reflector.run(shutdown.clone()))
+                .is_err()
+            {
+                tracing::warn!(resource = %kind.resource, "Too many kinds, this one is not served");
+                return;
+            }
+            states.push((namespace, state));
+        }
+        tracing::info!(resource = %kind.resource, "Custom kind is served");
+        self.add_kind(Watched { kind, states });
+    }
+}
+
+/// The kind that a definition makes, if it can be scaled and lives in namespaces.
+fn kind_of_definition(definition: &Definition) -> Option<Kind> {
+    let spec = &definition.spec;
+    if spec.scope != "Namespaced" {
+        return None;
+    }
+    let mut versions = spec.versions.iter().filter(|version| version.served);
+    let (version, paths) =
+        versions.find_map(|version| Some((version, version.subresources.scale.as_ref()?)))?;
+    Some(Kind {
+        resource: Resource::new(format!("{}.{}", spec.names.plural, spec.group)).ok()?,
+        group: spec.group.as_str().into(),
+        version: version.name.as_str().into(),
+        plural: spec.names.plural.as_str().into(),
+        name: spec.names.kind.as_str().into(),
+        counts: Counts::Paths {
+            wanted: pointer(&paths.spec_replicas_path)?,
+            observed: pointer(&paths.status_replicas_path)?,
+        },
+    })
+}
+
+/// `.spec.replicas` as a JSON pointer. The API server allows no arrays in it.
+fn pointer(path: &str) -> Option<Box<str>> {
+    let fits = path.starts_with('.') && path.len() > 1 && !path.contains(['/', '~', '[']);
+    fits.then(|| path.replace('.', "/").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn definition(scope: &str, path: &str) -> Definition {
+        serde_json::from_value(json!({ "spec": {
+            "group": "example.com", "scope": scope, "names": { "plural": "runners", "kind": "Runner" },
+            "versions": [
+                { "name": "v1alpha1", "served": false, "subresources": { "scale": { "specReplicasPath": ".spec.old" } } },
+                { "name": "v1", "served": true, "subresources": { "scale": {
+                    "specReplicasPath": path, "statusReplicasPath": ".status.replicas" } } },
+            ],
+        } }))
+        .unwrap()
+    }
+
+    // DESIGN §5
+    #[test]
+    fn a_definition_with_a_readable_path_is_a_kind() {
+        let kind = kind_of_definition(&definition("Namespaced", ".spec.workers.count")).unwrap();
+        assert_eq!(kind.resource.as_str(), "runners.example.com");
+        assert_eq!(kind.path(None), "/apis/example.com/v1/runners");
+        assert_eq!(
+            kind.count_patch(3),
+            json!({ "spec": { "workers": { "count": 3 } } })
+        );
+        let object = kind
+            .parse(r#"{"metadata":{"name":"a","namespace":"p"},"spec":{"workers":{"count":2}},"status":{"replicas":1}}"#)
+            .unwrap();
+        assert_eq!(
+            (object.spec.replicas, object.status.replicas),
+            (Some(2), Some(1))
+        );
+    }
+
+    #[test]
+    fn a_definition_without_one_is_none() {
+        assert_eq!(
+            kind_of_definition(&definition("Cluster", ".spec.replicas")),
+            None
+        );
+        for path in ["", ".", ".spec[0]", "spec.replicas"] {
+            assert_eq!(
+                kind_of_definition(&definition("Namespaced", path)),
+                None,
+                "{path}"
+            );
+        }
+    }
+}

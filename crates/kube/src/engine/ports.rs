@@ -1,0 +1,160 @@
+//! The ports that the engine serves: reads from the cache while it can be believed, else from the API server.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nagi_core::id::{Version, WorkloadId};
+use nagi_core::intent::{CountWriter, IntentUpdate};
+use nagi_core::workload::Workload;
+use nagi_ports::{Engine, Listing, PortError, Read, WorkloadEvent, Workloads};
+use tokio::sync::broadcast;
+use tokio::time::{Instant, timeout_at};
+
+use super::{CATCH_UP, KubeEngine, LIVE, Shared, Watched};
+use crate::api::Call;
+use crate::reflect::State;
+use crate::writers;
+
+#[async_trait]
+impl Workloads for KubeEngine {
+    fn engine(&self) -> Engine {
+        Engine::Kubernetes
+    }
+
+    async fn reachable(&self) -> Result<(), PortError> {
+        let shared = &self.shared;
+        let deployments = shared.deployments();
+        let namespace = shared.namespaces.as_ref().and_then(|all| all.first());
+        let call = Call::get(format!("{}?limit=1", deployments.kind.path(namespace)));
+        shared.api.call(&call, LIVE).await?;
+        let waiting = deployments.states().find(|state| !state.is_synced());
+        waiting.map_or(Ok(()), |state| {
+            Err(state.problem().unwrap_or_else(|| {
+                PortError::Unreachable("the first list of workloads is not complete yet".to_owned())
+            }))
+        })
+    }
+
+    async fn get(&self, id: &WorkloadId, read: Read) -> Result<Arc<Workload>, PortError> {
+        let shared = &self.shared;
+        let watched = shared.kind_of(id).await?;
+        let known = match read {
+            Read::Cached => shared.cached(&watched, id),
+            Read::AtLeast(version) => shared.caught_up(&watched, id, version).await,
+        };
+        match known {
+            Some(workload) => Ok(workload),
+            // Not there, or not to be believed: a miss is checked live before any 404.
+            None => shared.live(&watched, id).await,
+        }
+    }
+
+    async fn list(&self) -> Result<Listing, PortError> {
+        let shared = &self.shared;
+        let deadline = Instant::now() + LIVE;
+        for watched in shared.all_watched() {
+            for state in watched.states() {
+                shared.live_again(state, deadline).await?;
+            }
+        }
+        let observed_at = shared.observed_at();
+        Ok(Listing {
+            items: shared.store.workloads(observed_at),
+            observed_at,
+        })
+    }
+
+    async fn write(
+        &self,
+        before: &Workload,
+        update: IntentUpdate,
+    ) -> Result<Arc<Workload>, PortError> {
+        self.shared.write(before, update, None).await
+    }
+
+    async fn count_writer(&self, workload: &Workload) -> Result<Option<CountWriter>, PortError> {
+        let shared = &self.shared;
+        let id = &workload.id;
+        let watched = shared.kind_of(id).await?;
+        let call = Call::get(watched.kind.object_path(id));
+        let body = shared.api.call(&call, LIVE).await?;
+        writers::count_writer(&watched.kind, &body)
+            .map_err(|error| PortError::Internal(format!("managed fields cannot be read: {error}")))
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {
+        self.shared.store.subscribe()
+    }
+}
+
+impl Shared {
+    /// The workload from the cache, if it is there and can be believed.
+    fn cached(&self, watched: &Watched, id: &WorkloadId) -> Option<Arc<Workload>> {
+        let live = watched.state(&id.namespace)?.is_live();
+        if !live || !self.hears() {
+            return None;
+        }
+        self.store.workload(id, self.observed_at()).map(Arc::new)
+    }
+
+    /// The workload once the cache has it at this version; `None` when that takes too long.
+    async fn caught_up(
+        &self,
+        watched: &Watched,
+        id: &WorkloadId,
+        version: Version,
+    ) -> Option<Arc<Workload>> {
+        let mut progress = watched.state(&id.namespace)?.progress();
+        let deadline = Instant::now() + CATCH_UP;
+        loop {
+            progress.mark_unchanged();
+            let workload = self.cached(watched, id)?;
+            if workload.version >= version {
+                return Some(workload);
+            }
+            // Cancel-safe: a watch channel keeps its value.
+            if !matches!(timeout_at(deadline, progress.changed()).await, Ok(Ok(()))) {
+                return None;
+            }
+        }
+    }
+
+    /// Waits for a watch that is dead to live again. A kind that may not be read, or is not served, is left out of lists.
+    async fn live_again(&self, state: &State, deadline: Instant) -> Result<(), PortError> {
+        let mut progress = state.progress();
+        let mut nudged = false;
+        loop {
+            progress.mark_unchanged();
+            if state.is_live() && self.hears() {
+                return Ok(());
+            }
+            if state.is_refused() && self.hears() {
+                return match state.problem() {
+                    Some(problem @ PortError::Refused(_)) if !state.is_synced() => {
+                        self.refused_list(state, problem)
+                    }
+                    _ => Ok(()),
+                };
+            }
+            if !nudged && state.is_synced() {
+                nudged = true;
+                state.nudge();
+                continue;
+            }
+            if !matches!(timeout_at(deadline, progress.changed()).await, Ok(Ok(()))) {
+                return Err(state.problem().unwrap_or_else(|| {
+                    PortError::Timeout(format!("no list of workloads within {LIVE:?}"))
+                }));
+            }
+        }
+    }
+
+    /// Deployments that may not be read are an error; other kinds are left out.
+    fn refused_list(&self, state: &State, problem: PortError) -> Result<(), PortError> {
+        let deployments = self.deployments();
+        let is_deployments = deployments
+            .states()
+            .any(|known| std::ptr::eq(Arc::as_ptr(known), state));
+        if is_deployments { Err(problem) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,170 @@
+//! Writes: one patch each, on the condition that the object is still the one that was judged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use nagi_core::intent::IntentUpdate;
+use nagi_core::workload::Workload;
+use nagi_ports::PortError;
+use nagi_runtime::Deadline;
+use serde_json::json;
+
+use super::{Rights, Shared, Watched};
+use crate::annotate;
+use crate::api::{Api, ApiError, Call, Content};
+use crate::lanes::Lane;
+use crate::names::{FIELD_MANAGER, FIELD_MANAGER_GATEWAY};
+use crate::wire::Bare;
+
+/// A write, the wait for its turn included.
+const WRITE: Duration = Duration::from_secs(5);
+
+impl Shared {
+    /// Writes count and intent. `epoch` is the term of a leader that writes.
+    pub(crate) async fn write(
+        &self,
+        before: &Workload,
+        update: IntentUpdate,
+        epoch: Option<u64>,
+    ) -> Result<Arc<Workload>, PortError> {
+        let watched = self.kind_of(&before.id).await?;
+        match self.rights {
+            Rights::Full => self.patch(&watched, before, update, epoch).await,
+            Rights::ScaleOnly => self.wake(&watched, before, update).await,
+        }
+    }
+
+    /// Sleep, wake and everything remembered, in one merge patch of the object itself. The `scale` subresource would drop
+    /// the annotations.
+    async fn patch(
+        &self,
+        watched: &Watched,
+        before: &Workload,
+        update: IntentUpdate,
+        epoch: Option<u64>,
+    ) -> Result<Arc<Workload>, PortError> {
+        let id = &before.id;
+        if self
+            .store
+            .fencing(id)
+            .is_some_and(|(_, newer_format)| newer_format)
+        {
+            return Err(PortError::Refused(
+                "a newer release of Nagi wrote its annotations; this one would destroy them"
+                    .to_owned(),
+            ));
+        }
+        let mut patch = if update.desired == before.desired {
+            // The count stays whose it is.
+            json!({})
+        } else {
+            watched.kind.count_patch(update.desired.0)
+        };
+        patch["metadata"] = json!({
+            "resourceVersion": before.version.to_string(),
+            "annotations": annotate::write(&update.intent, epoch),
+        });
+        let at = format!(
+            "{}?fieldManager={FIELD_MANAGER}",
+            watched.kind.object_path(id)
+        );
+        let call = Call::with(Method::PATCH, at, Content::MergePatch, &patch);
+        let lane = Lane::of(before.desired, update.desired);
+        match self.in_turn(lane, &call).await {
+            Ok(body) => {
+                self.tell(watched, before, &update);
+                match self.take(watched, id, &body) {
+                    // Deleted again already: what was written was written.
+                    Err(PortError::NotFound) => Ok(Arc::new(written(before, update, &body))),
+                    other => other,
+                }
+            }
+            Err(ApiError::Status { code: 409, .. }) => {
+                // Whoever decides again shall see what was in the way.
+                self.live(watched, id).await?;
+                Err(PortError::Conflict)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The wake of a process that may do nothing else: 0 → n through `scale`. At zero a Scale is written as `spec: {}`, so
+    /// this takes effect once, however many send it.
+    async fn wake(
+        &self,
+        watched: &Watched,
+        before: &Workload,
+        update: IntentUpdate,
+    ) -> Result<Arc<Workload>, PortError> {
+        let (id, count) = (&before.id, update.desired);
+        if !before.desired.is_zero() || count.is_zero() {
+            return Err(PortError::Refused(
+                "this process may wake, and write nothing else".to_owned(),
+            ));
+        }
+        let patch = json!([
+            { "op": "test", "path": "/spec", "value": {} },
+            { "op": "add", "path": "/spec/replicas", "value": count.0 },
+        ]);
+        let object = watched.kind.object_path(id);
+        let at = format!("{object}/scale?fieldManager={FIELD_MANAGER_GATEWAY}");
+        let call = Call::with(Method::PATCH, at, Content::JsonPatch, &patch);
+        match self.in_turn(Lane::Wake, &call).await {
+            Ok(body) => {
+                self.tell(watched, before, &update);
+                let scale: Bare = serde_json::from_slice(&body).unwrap_or_default();
+                let (version, now) = (scale.metadata.version(), self.clock.now());
+                self.store.apply_count(id, count.0, version, now);
+                let known = self
+                    .store
+                    .workload(id, now)
+                    .filter(|known| known.version.0 >= version);
+                match known {
+                    Some(known) => Ok(Arc::new(known)),
+                    None => self.live(watched, id).await,
+                }
+            }
+            Err(ApiError::Status {
+                code: 422, message, ..
+            }) => {
+                let now = self.live(watched, id).await?;
+                if now.desired.is_zero() {
+                    return Err(PortError::Refused(message));
+                }
+                // Somebody else was faster: as good.
+                Ok(now)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Says as an Event what was written.
+    fn tell(&self, watched: &Watched, before: &Workload, update: &IntentUpdate) {
+        let last = update.intent.changes.last();
+        if let Some(change) = last.filter(|last| before.intent.changes.last() != Some(last)) {
+            self.recorder
+                .note(&watched.kind, &before.id, before.uid.as_str(), change);
+        }
+    }
+
+    async fn in_turn(&self, lane: Lane, call: &Call) -> Result<bytes::Bytes, ApiError> {
+        let deadline = Deadline::in_(WRITE);
+        let entered = deadline.timeout(self.lanes.enter(lane)).await;
+        let _room = entered.map_err(|_passed| {
+            ApiError::Unreachable(format!("other writes were in the way for {WRITE:?}"))
+        })?;
+        Api::call(&self.api, call, deadline.remaining()).await
+    }
+}
+
+/// What a write made of a workload that is gone since.
+fn written(before: &Workload, update: IntentUpdate, body: &[u8]) -> Workload {
+    let bare: Bare = serde_json::from_slice(body).unwrap_or_default();
+    Workload {
+        version: nagi_core::id::Version(bare.metadata.version()),
+        desired: update.desired,
+        intent: update.intent,
+        ..before.clone()
+    }
+}

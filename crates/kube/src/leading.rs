@@ -1,0 +1,89 @@
+//! The engine as the leader writes to it: every write carries the term, and none goes over one of a later term.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nagi_core::id::WorkloadId;
+use nagi_core::intent::{CountWriter, IntentUpdate};
+use nagi_core::workload::Workload;
+use nagi_ports::{Engine, Leadership, Listing, PortError, Read, WorkloadEvent, Workloads};
+use nagi_runtime::Supervisor;
+use tokio::sync::broadcast;
+
+use crate::engine::KubeEngine;
+use crate::leader::Lead;
+
+/// The engine with the rights of the leader. Its writes are refused while this process does not lead.
+#[derive(Debug, Clone)]
+pub struct Leading {
+    engine: KubeEngine,
+    lead: Arc<Lead>,
+}
+
+impl KubeEngine {
+    /// Takes part in the election of a leader; the task belongs to `supervisor`.
+    pub fn lead(&self, supervisor: &mut Supervisor) -> Leading {
+        let identity = self.shared.identity.clone();
+        let (api, clock) = (self.shared.api.clone(), Arc::clone(&self.shared.clock));
+        let lead = Arc::new(Lead::new(api, clock, identity));
+        let shutdown = supervisor.shutdown();
+        supervisor.spawn_foundation("leader lease", Arc::clone(&lead).run(shutdown));
+        Leading {
+            engine: self.clone(),
+            lead,
+        }
+    }
+}
+
+impl Leading {
+    /// Follows whether this process leads.
+    pub fn leadership(&self) -> Leadership {
+        self.lead.leadership()
+    }
+}
+
+#[async_trait]
+impl Workloads for Leading {
+    fn engine(&self) -> Engine {
+        self.engine.engine()
+    }
+
+    async fn reachable(&self) -> Result<(), PortError> {
+        self.engine.reachable().await
+    }
+
+    async fn get(&self, id: &WorkloadId, read: Read) -> Result<Arc<Workload>, PortError> {
+        self.engine.get(id, read).await
+    }
+
+    async fn list(&self) -> Result<Listing, PortError> {
+        self.engine.list().await
+    }
+
+    async fn write(
+        &self,
+        before: &Workload,
+        update: IntentUpdate,
+    ) -> Result<Arc<Workload>, PortError> {
+        let shared = &self.engine.shared;
+        let fencing = shared.store.fencing(&before.id);
+        let met = fencing.map_or(0, |(epoch, _)| epoch);
+        // A Lease that was made anew begins to count anew.
+        if self.lead.epoch().is_some_and(|epoch| epoch < met) && !self.lead.rise_above(met).await {
+            return Err(PortError::Conflict);
+        }
+        // Asked last, so that a process that was stopped meanwhile does not write.
+        let Some(epoch) = self.lead.epoch().filter(|epoch| *epoch >= met) else {
+            return Err(PortError::Refused("this process does not lead".to_owned()));
+        };
+        shared.write(before, update, Some(epoch)).await
+    }
+
+    async fn count_writer(&self, workload: &Workload) -> Result<Option<CountWriter>, PortError> {
+        self.engine.count_writer(workload).await
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {
+        self.engine.subscribe()
+    }
+}

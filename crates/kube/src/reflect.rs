@@ -1,0 +1,452 @@
+//! One list and watch: brings a collection of the API server into the store and keeps it there.
+//!
+//! List page by page, then watch from the version of the list; a watch that ends goes on from the last version, one that is
+//! too old lists again. Whoever reads can see whether the watch lives and how far it has come, and can ask it to begin
+//! anew.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use kube::client::Body;
+use nagi_core::id::Namespace;
+use nagi_ports::PortError;
+use nagi_runtime::{Backoff, Shutdown};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use crate::api::{Api, ApiError, Call};
+use crate::wire::{Bare, List, Status, WatchLine};
+
+/// Objects of one page: large enough for few round trips, small enough that a page of large objects is some megabytes.
+const PAGE: usize = 500;
+/// A page comes in this time, or the API server is not well.
+const LIST_TIME: Duration = Duration::from_secs(30);
+/// The head of a watch's answer.
+const WATCH_TIME: Duration = Duration::from_secs(5);
+/// The API server ends a watch after this, and we go on with another.
+const WATCH_SECONDS: u32 = 290;
+/// Bookmarks come about once a minute, later from an API server that is busy: without a line for this long the watch may
+/// be dead, and another one goes on.
+const LINE_TIME: Duration = Duration::from_secs(100);
+/// Pauses before a list or a watch is begun again after a failure.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The same after the API server refused it: rights are given by people.
+const RETRY_REFUSED: Duration = Duration::from_secs(5);
+/// The same for what a cluster need not have, and Nagi need not be allowed to see.
+const RETRY_REFUSED_PATIENT: Duration = Duration::from_mins(1);
+/// A line that does not end is not an object: etcd takes 1.5 MiB at most.
+const LINE_MAX: usize = 8 * 1024 * 1024;
+
+/// Takes what a list and watch brings.
+pub(crate) trait Sink: Send + Sync {
+    /// The path of the collection.
+    fn path(&self, namespace: Option<&Namespace>) -> String;
+    /// For the log.
+    fn name(&self) -> String;
+    /// An object, as it is now. `list` numbers the list that it came with, or after.
+    fn apply(&self, json: &str, list: u32) -> Result<(), serde_json::Error>;
+    /// An object is gone; its last state.
+    fn delete(&self, json: &str) -> Result<(), serde_json::Error>;
+    /// The list with this number is complete, as of this version: what it did not bring is gone.
+    fn complete(&self, namespace: Option<&Namespace>, list: u32, version: u64);
+}
+
+/// A list and watch of a collection, or of the part of it in one namespace.
+#[derive(Debug)]
+pub(crate) struct Reflector<S> {
+    api: Api,
+    sink: S,
+    namespace: Option<Namespace>,
+    state: Arc<State>,
+    retry_refused: Duration,
+}
+
+/// How it stands.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// The first list is complete.
+    synced: AtomicBool,
+    /// A watch is open, and nothing has shown that it is dead.
+    live: AtomicBool,
+    /// Everything up to this version has been seen.
+    seen: AtomicU64,
+    /// Counts every step forward.
+    progress: watch::Sender<u64>,
+    /// Asks for a new watch.
+    nudge: Notify,
+    problem: Mutex<Option<PortError>>,
+}
+
+/// Why a watch ended.
+enum End {
+    /// It goes on from the last version.
+    Ended,
+    /// Its version is too old.
+    Expired,
+}
+
+// === impl State ===
+
+impl State {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            synced: AtomicBool::new(false),
+            live: AtomicBool::new(false),
+            seen: AtomicU64::new(0),
+            progress: watch::Sender::new(0),
+            nudge: Notify::new(),
+            problem: Mutex::new(None),
+        })
+    }
+
+    /// The store holds all of it.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// The store holds all of it and follows.
+    pub(crate) fn is_live(&self) -> bool {
+        self.is_synced() && self.live.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Acquire)
+    }
+
+    /// Counts every step forward.
+    pub(crate) fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+
+    /// The watch may be dead without knowing: begin another one at once.
+    pub(crate) fn nudge(&self) {
+        self.live.store(false, Ordering::Release);
+        self.nudge.notify_one();
+    }
+
+    /// What went wrong last, until it goes well again.
+    pub(crate) fn problem(&self) -> Option<PortError> {
+        self.problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// True when the API server says that this may not be read, or that there is no such thing.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(
+            self.problem(),
+            Some(PortError::Refused(_) | PortError::NotFound)
+        )
+    }
+
+    fn set_problem(&self, problem: Option<PortError>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        self.step();
+    }
+
+    fn set_live(&self, live: bool) {
+        self.live.store(live, Ordering::Release);
+        self.step();
+    }
+
+    fn saw(&self, version: u64) {
+        self.seen.fetch_max(version, Ordering::AcqRel);
+        self.step();
+    }
+
+    fn step(&self) {
+        self.progress
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+// === impl Reflector ===
+
+impl<S: Sink> Reflector<S> {
+    pub(crate) fn new(api: Api, sink: S, namespace: Option<Namespace>, state: Arc<State>) -> Self {
+        Self {
+            api,
+            sink,
+            namespace,
+            state,
+            retry_refused: RETRY_REFUSED,
+        }
+    }
+
+    /// Of a collection that need not be there.
+    pub(crate) fn patient(
+        api: Api,
+        sink: S,
+        namespace: Option<Namespace>,
+        state: Arc<State>,
+    ) -> Self {
+        Self {
+            retry_refused: RETRY_REFUSED_PATIENT,
+            ..Self::new(api, sink, namespace, state)
+        }
+    }
+
+    /// Runs until the process has drained.
+    pub(crate) async fn run(self, shutdown: Shutdown) {
+        tokio::select! {
+            // Cancel-safe: waiting on a watch channel loses nothing.
+            () = shutdown.stopped() => {}
+            () = self.follow() => {}
+        }
+    }
+
+    async fn follow(&self) {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1, self.seed());
+        let mut list = 0_u32;
+        let mut version: Option<String> = None;
+        loop {
+            let done = match &version {
+                None => {
+                    list = list.wrapping_add(1) % u32::MAX;
+                    self.list(list).await.map(Some)
+                }
+                Some(from) => self
+                    .watch(from, list)
+                    .await
+                    .map(|(end, reached)| match end {
+                        End::Ended => Some(reached),
+                        End::Expired => None,
+                    }),
+            };
+            match done {
+                Ok(reached) => {
+                    version = reached;
+                    backoff.reset();
+                }
+                Err(error) => {
+                    self.state.set_live(false);
+                    let pause = self.note(error, &mut backoff);
+                    tokio::select! {
+                        // Cancel-safe: a permit is kept.
+                        () = self.state.nudge.notified() => {}
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keeps and logs what went wrong; says how long to wait.
+    fn note(&self, error: ApiError, backoff: &mut Backoff) -> Duration {
+        let refused = matches!(
+            error,
+            ApiError::Status {
+                code: 403 | 404,
+                ..
+            }
+        );
+        let mut asked = Duration::ZERO;
+        if let ApiError::Status {
+            retry_after: Some(after),
+            ..
+        } = &error
+        {
+            asked = *after;
+        }
+        let problem = PortError::from(error);
+        if self.state.problem().as_ref() != Some(&problem) {
+            if refused && self.retry_refused == RETRY_REFUSED_PATIENT {
+                tracing::debug!(what = self.sink.name(), error = %problem, "Not watched, will try again");
+            } else {
+                tracing::warn!(what = self.sink.name(), error = %problem, "Cluster cannot be watched, will try again");
+            }
+        }
+        self.state.set_problem(Some(problem));
+        if refused {
+            self.retry_refused
+        } else {
+            asked.max(backoff.next_delay())
+        }
+    }
+
+    /// Lists everything; the version to watch from.
+    async fn list(&self, list: u32) -> Result<String, ApiError> {
+        let path = self.sink.path(self.namespace.as_ref());
+        let mut next: Option<String> = None;
+        let mut version = String::new();
+        loop {
+            let more = next
+                .as_deref()
+                .map_or_else(String::new, |token| format!("&continue={}", encoded(token)));
+            let call = Call::get(format!("{path}?limit={PAGE}{more}"));
+            let body = match self.api.call(&call, LIST_TIME).await {
+                // The pages after it are gone: from the beginning, and what has come stays.
+                Err(ApiError::Status { code: 410, .. }) if next.is_some() => {
+                    next = None;
+                    continue;
+                }
+                other => other?,
+            };
+            let broken = |error: serde_json::Error| ApiError::Broken(error.to_string());
+            let page: List<'_> = serde_json::from_slice(&body).map_err(broken)?;
+            for item in &page.items {
+                self.sink.apply(item.get(), list).map_err(broken)?;
+            }
+            if next.is_none() {
+                version = page.metadata.resource_version.to_string();
+            }
+            next = page.metadata.next.filter(|token| !token.is_empty());
+            if next.is_none() {
+                break;
+            }
+        }
+        let as_of = version.parse().unwrap_or(0);
+        self.sink.complete(self.namespace.as_ref(), list, as_of);
+        self.state.synced.store(true, Ordering::Release);
+        self.state.saw(as_of);
+        tracing::debug!(what = self.sink.name(), version, "Cluster listed");
+        Ok(version)
+    }
+
+    /// Watches from a version; how far it came.
+    async fn watch(&self, from: &str, list: u32) -> Result<(End, String), ApiError> {
+        let path = self.sink.path(self.namespace.as_ref());
+        let call = Call::get(format!(
+            "{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={from}"
+        ));
+        let body = match self.api.stream(&call, WATCH_TIME).await {
+            Err(ApiError::Status { code: 410, .. }) => return Ok((End::Expired, String::new())),
+            other => other?,
+        };
+        // A nudge from before this watch is answered by it.
+        let _ = futures_now(self.state.nudge.notified());
+        self.state.set_problem(None);
+        self.state.set_live(true);
+        let mut lines = Lines::new(body);
+        let mut reached = from.to_owned();
+        loop {
+            let line = tokio::select! {
+                // Cancel-safe: a permit is kept.
+                () = self.state.nudge.notified() => return Ok((End::Ended, reached)),
+                // Not cancelled while a line is half read: the watch is dropped with it.
+                line = timeout(LINE_TIME, lines.next()) => line,
+            };
+            let line = match line {
+                // Nothing happened, or the connection is dead: a new watch goes on from here, and finds out which.
+                Err(_elapsed) => return Ok((End::Ended, reached)),
+                Ok(None) => return Ok((End::Ended, reached)),
+                Ok(Some(line)) => line?,
+            };
+            self.api.note_answer();
+            match self.take(line, list)? {
+                Some(version) => reached = version,
+                None => return Ok((End::Expired, reached)),
+            }
+        }
+    }
+
+    /// Takes a line in; the version that it brings, or `None` when the watch is too old.
+    fn take(&self, line: &str, list: u32) -> Result<Option<String>, ApiError> {
+        let broken = |error: serde_json::Error| ApiError::Broken(error.to_string());
+        let event: WatchLine<'_> = serde_json::from_str(line).map_err(broken)?;
+        let object = event.object.get();
+        match &*event.kind {
+            "ADDED" | "MODIFIED" => self.sink.apply(object, list).map_err(broken)?,
+            "DELETED" => self.sink.delete(object).map_err(broken)?,
+            "BOOKMARK" => {}
+            "ERROR" => {
+                let status: Status = serde_json::from_str(object).unwrap_or_default();
+                if status.code == 410 {
+                    return Ok(None);
+                }
+                return Err(ApiError::Status {
+                    code: status.code,
+                    message: status.message.unwrap_or_default(),
+                    retry_after: None,
+                });
+            }
+            other => return Err(ApiError::Broken(format!("unknown event {other:?}"))),
+        }
+        let bare: Bare = serde_json::from_str(object).map_err(broken)?;
+        self.state.saw(bare.metadata.version());
+        Ok(Some(bare.metadata.resource_version.into()))
+    }
+
+    fn seed(&self) -> u64 {
+        let text = self.sink.path(self.namespace.as_ref());
+        text.bytes().fold(0, |seed, byte| {
+            seed.wrapping_mul(31).wrapping_add(byte.into())
+        })
+    }
+}
+
+/// The lines of a body.
+struct Lines {
+    body: Body,
+    buffer: Vec<u8>,
+    /// What has been given out already.
+    start: usize,
+}
+
+impl Lines {
+    fn new(body: Body) -> Self {
+        Self {
+            body,
+            buffer: Vec::new(),
+            start: 0,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Result<&str, ApiError>> {
+        let mut searched = self.start;
+        let end = loop {
+            let unseen = self.buffer.get(searched..).unwrap_or_default();
+            if let Some(at) = unseen.iter().position(|byte| *byte == b'\n') {
+                break searched + at;
+            }
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            searched = self.buffer.len();
+            if searched > LINE_MAX {
+                return Some(Err(ApiError::Broken("a line without an end".to_owned())));
+            }
+            match self.body.frame().await? {
+                Ok(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Err(error) => {
+                    return Some(Err(ApiError::Unreachable(format!(
+                        "the watch broke off: {error}"
+                    ))));
+                }
+            }
+        };
+        let line = self.buffer.get(self.start..end).unwrap_or_default();
+        self.start = end + 1;
+        Some(str::from_utf8(line).map_err(|error| ApiError::Broken(error.to_string())))
+    }
+}
+
+/// Polls once: takes a permit that is there.
+fn futures_now(future: impl Future<Output = ()>) -> bool {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    future.as_mut().poll(&mut context).is_ready()
+}
+
+/// Percent-encodes what a query value may not hold.
+pub(crate) fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                let digit = char::from_digit(digit.into(), 16).unwrap_or('0');
+                out.push(digit.to_ascii_uppercase());
+            }
+        }
+    }
+    out
+}

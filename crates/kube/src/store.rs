@@ -1,0 +1,600 @@
+//! What is known of the cluster: compact rows for workloads, their pods and autoscalers, in one place behind one lock.
+//!
+//! Rows are made into [`Workload`]s when somebody asks: 100,000 of them would be several times the rows. Versions decide
+//! who is right: an observation that is older than what is known changes nothing, wherever it came from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use jiff::Timestamp;
+use nagi_core::guardrail::Guardrails;
+use nagi_core::id::{
+    Host, Name, Namespace, PoolName, ReplicaName, Resource, Uid, Version, WorkloadId,
+};
+use nagi_core::intent::Change;
+use nagi_core::quantity::Replicas;
+use nagi_core::workload::{Autoscaler, Pending, Workload};
+use nagi_ports::WorkloadEvent;
+use tokio::sync::broadcast;
+
+use crate::annotate::{self, Notes};
+use crate::kind::Kind;
+use crate::names::{LOCAL_DOMAIN, POOL_LABELS};
+use crate::pods::{Advice, PodRow, shortened, urgency};
+use crate::wire::{Labels, Scaled, ScaledStatus, Template};
+
+/// Events a slow subscriber may lag behind before it must list again (the port promises 1,024).
+const EVENTS: usize = 4_096;
+
+/// In place of the number of a list: only the answer to a call brought it so far.
+const BY_CALL: u32 = u32::MAX;
+
+/// Who brings an observation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// The list or watch with this number.
+    Watch(u32),
+    /// The answer to a call; the watch of the kind has come as far as this version.
+    Call {
+        /// Everything up to this version was seen by the watch.
+        seen: u64,
+    },
+}
+
+/// What is known of the cluster.
+#[derive(Debug)]
+pub(crate) struct Store {
+    inner: RwLock<Inner>,
+    events: broadcast::Sender<WorkloadEvent>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    rows: BTreeMap<Resource, BTreeMap<Namespace, BTreeMap<Name, Row>>>,
+    pods: HashMap<WorkloadId, BTreeMap<ReplicaName, (PodRow, u32)>>,
+    scalers: HashMap<WorkloadId, BTreeMap<Box<str>, (Replicas, u32)>>,
+    pools: HashMap<Box<str>, Arc<PoolName>>,
+}
+
+/// One workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    uid: Box<str>,
+    version: u64,
+    desired: u32,
+    current: u32,
+    available: u32,
+    /// The list that last held it.
+    listed: u32,
+    notes: Option<Box<Notes>>,
+    labels: Labels,
+    pool: Option<Arc<PoolName>>,
+    /// Why no pods can be made for it.
+    failure: Option<Box<str>>,
+}
+
+/// The namespaces that a list is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Within<'a> {
+    /// All of them.
+    Everywhere,
+    /// This one.
+    Namespace(&'a Namespace),
+}
+
+// === impl Store ===
+
+impl Store {
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: RwLock::default(),
+            events: broadcast::Sender::new(EVENTS),
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {
+        self.events.subscribe()
+    }
+
+    /// One workload, as far as it is known here.
+    pub(crate) fn workload(&self, id: &WorkloadId, observed_at: Timestamp) -> Option<Workload> {
+        let inner = self.read();
+        let row = inner.row(id)?;
+        Some(inner.snapshot(id, row, observed_at))
+    }
+
+    /// The term of the leader that wrote it last, and whether a newer release wrote it.
+    pub(crate) fn fencing(&self, id: &WorkloadId) -> Option<(u64, bool)> {
+        let inner = self.read();
+        let notes = inner.row(id)?.notes.as_ref();
+        Some(notes.map_or((0, false), |notes| (notes.epoch, notes.newer_format)))
+    }
+
+    /// All workloads, ordered by id.
+    pub(crate) fn workloads(&self, observed_at: Timestamp) -> Vec<Arc<Workload>> {
+        let inner = self.read();
+        let mut items = Vec::new();
+        for (resource, namespaces) in &inner.rows {
+            for (namespace, names) in namespaces {
+                for (name, row) in names {
+                    let id = WorkloadId {
+                        resource: resource.clone(),
+                        namespace: namespace.clone(),
+                        name: name.clone(),
+                    };
+                    items.push(Arc::new(inner.snapshot(&id, row, observed_at)));
+                }
+            }
+        }
+        items
+    }
+
+    /// The replicas of a workload, with the node of each.
+    pub(crate) fn pods(&self, id: &WorkloadId) -> Vec<PodRow> {
+        let inner = self.read();
+        let pods = inner.pods.get(id).into_iter().flat_map(BTreeMap::values);
+        pods.map(|(row, _)| row.clone()).collect()
+    }
+
+    /// Every pod of a known workload, with its workload.
+    pub(crate) fn each_pod(&self, mut see: impl FnMut(&WorkloadId, &PodRow)) {
+        let inner = self.read();
+        for (id, pods) in &inner.pods {
+            for (row, _) in pods.values() {
+                see(id, row);
+            }
+        }
+    }
+
+    /// Every change that the objects themselves remember.
+    pub(crate) fn each_change(&self, mut see: impl FnMut(&WorkloadId, &Change)) {
+        let inner = self.read();
+        for (resource, namespaces) in &inner.rows {
+            for (namespace, names) in namespaces {
+                for (name, row) in names {
+                    let Some(notes) = &row.notes else { continue };
+                    let id = WorkloadId {
+                        resource: resource.clone(),
+                        namespace: namespace.clone(),
+                        name: name.clone(),
+                    };
+                    notes
+                        .intent
+                        .changes
+                        .iter()
+                        .for_each(|change| see(&id, change));
+                }
+            }
+        }
+    }
+
+    /// Takes an observation of a workload in.
+    pub(crate) fn apply(&self, kind: &Kind, object: &Scaled, from: From, now: Timestamp) {
+        let metadata = &object.metadata;
+        let Some(id) = kind.id(&metadata.namespace, &metadata.name) else {
+            return;
+        };
+        let mut inner = self.write();
+        // What a Deployment made, or took over, is the Deployment's business.
+        if &*kind.plural == "replicasets" && metadata.controller().is_some() {
+            if inner.row(&id).is_some() {
+                inner.remove(&id);
+                drop(self.events.send(WorkloadEvent::Deleted(id)));
+            }
+            return;
+        }
+        let known = inner.row(&id);
+        let version = metadata.version();
+        let listed = match (from, known) {
+            (From::Watch(list), _) => list,
+            (From::Call { .. }, Some(known)) => known.listed,
+            // The watch is past it and holds no such object: it was deleted since.
+            (From::Call { seen }, None) if seen >= version => return,
+            (From::Call { .. }, None) => BY_CALL,
+        };
+        if let Some(known) = known
+            && known.version >= version
+        {
+            if let Some(known) = inner.row_mut(&id) {
+                known.listed = listed;
+            }
+            return;
+        }
+        let pool = inner.pool(&object.spec.template);
+        let row = Row::of(object, listed, pool);
+        row.warn_of_unreadable(&id, known_notes(inner.row(&id)));
+        inner.insert(&id, row);
+        self.tell(&inner, &id, now);
+    }
+
+    /// The count of a workload was written through its `scale`.
+    pub(crate) fn apply_count(&self, id: &WorkloadId, count: u32, version: u64, now: Timestamp) {
+        let mut inner = self.write();
+        if let Some(row) = inner.row_mut(id)
+            && row.version < version
+        {
+            row.version = version;
+            row.desired = count;
+            self.tell(&inner, id, now);
+        }
+    }
+
+    /// A workload is gone.
+    pub(crate) fn remove(&self, id: &WorkloadId, version: u64) {
+        let mut inner = self.write();
+        if inner.row(id).is_some_and(|row| row.version <= version) {
+            inner.remove(id);
+            drop(self.events.send(WorkloadEvent::Deleted(id.clone())));
+        }
+    }
+
+    /// A list is complete, as of `version`: workloads of its kind that it did not hold are gone.
+    pub(crate) fn sweep(&self, resource: &Resource, within: Within<'_>, list: u32, version: u64) {
+        let mut inner = self.write();
+        let Some(namespaces) = inner.rows.get(resource) else {
+            return;
+        };
+        let mut gone = Vec::new();
+        for (namespace, names) in namespaces {
+            if let Within::Namespace(only) = within
+                && only != namespace
+            {
+                continue;
+            }
+            // One that a call brought later than the list stays: the watch that follows tells.
+            let stale = names.iter().filter(|(_, row)| {
+                row.listed != list && (row.listed != BY_CALL || row.version <= version)
+            });
+            gone.extend(stale.map(|(name, _)| WorkloadId {
+                resource: resource.clone(),
+                namespace: namespace.clone(),
+                name: name.clone(),
+            }));
+        }
+        for id in gone {
+            inner.remove(&id);
+            drop(self.events.send(WorkloadEvent::Deleted(id)));
+        }
+    }
+
+    /// Takes an observation of a pod in.
+    pub(crate) fn apply_pod(&self, id: &WorkloadId, pod: PodRow, list: u32, now: Timestamp) {
+        let mut inner = self.write();
+        let pods = inner.pods.entry(id.clone()).or_default();
+        let name = pod.replica.name.clone();
+        match pods.get_mut(&name) {
+            Some((known, listed)) if known.version >= pod.version => *listed = list,
+            Some((known, listed)) => {
+                let seen = |pod: &PodRow| (pod.replica.clone(), pod.pending.clone(), pod.finished);
+                let changed = seen(known) != seen(&pod);
+                (*known, *listed) = (pod, list);
+                if changed {
+                    self.tell(&inner, id, now);
+                }
+            }
+            None => {
+                pods.insert(name, (pod, list));
+                self.tell(&inner, id, now);
+            }
+        }
+    }
+
+    /// An autoscaler said something about a pod that waits for a node.
+    pub(crate) fn advise(
+        &self,
+        id: &WorkloadId,
+        name: &ReplicaName,
+        advice: Option<Advice>,
+        now: Timestamp,
+    ) {
+        let mut inner = self.write();
+        let Some((pod, _)) = inner.pods.get_mut(id).and_then(|pods| pods.get_mut(name)) else {
+            return;
+        };
+        let before = pod.clone();
+        if let Some(advice) = advice {
+            pod.advise(&advice);
+        }
+        if *pod != before {
+            self.tell(&inner, id, now);
+        }
+    }
+
+    /// A pod is gone.
+    pub(crate) fn remove_pod(
+        &self,
+        id: &WorkloadId,
+        name: &ReplicaName,
+        version: u64,
+        now: Timestamp,
+    ) {
+        let mut inner = self.write();
+        let Some(pods) = inner.pods.get_mut(id) else {
+            return;
+        };
+        if pods
+            .get(name)
+            .is_some_and(|(known, _)| known.version <= version)
+        {
+            pods.remove(name);
+            if pods.is_empty() {
+                inner.pods.remove(id);
+            }
+            self.tell(&inner, id, now);
+        }
+    }
+
+    /// A list of pods is complete.
+    pub(crate) fn sweep_pods(&self, within: Within<'_>, list: u32, now: Timestamp) {
+        let mut inner = self.write();
+        let mut changed = Vec::new();
+        inner.pods.retain(|id, pods| {
+            if let Within::Namespace(only) = within
+                && *only != id.namespace
+            {
+                return true;
+            }
+            let before = pods.len();
+            pods.retain(|_, (_, listed)| *listed == list);
+            if pods.len() != before {
+                changed.push(id.clone());
+            }
+            !pods.is_empty()
+        });
+        for id in changed {
+            self.tell(&inner, &id, now);
+        }
+    }
+
+    /// Takes an observation of an autoscaler in: `name` with its kind.
+    pub(crate) fn apply_scaler(
+        &self,
+        target: &WorkloadId,
+        name: &str,
+        minimum: Replicas,
+        list: u32,
+        now: Timestamp,
+    ) {
+        let mut inner = self.write();
+        let same_name = |known: &str| known == name;
+        // It may have aimed at another workload before.
+        for (id, scalers) in &mut inner.scalers {
+            if id.namespace == target.namespace && id != target {
+                scalers.retain(|known, _| !same_name(known));
+            }
+        }
+        let scalers = inner.scalers.entry(target.clone()).or_default();
+        let before = scalers.insert(name.into(), (minimum, list));
+        if before.is_none_or(|(known, _)| known != minimum) {
+            self.tell(&inner, target, now);
+        }
+    }
+
+    /// An autoscaler of a namespace is gone.
+    pub(crate) fn remove_scaler(&self, namespace: &Namespace, name: &str, now: Timestamp) {
+        self.drop_scalers(now, |id, known, _| {
+            id.namespace == *namespace && known == name
+        });
+    }
+
+    /// A list of autoscalers of this kind is complete.
+    pub(crate) fn sweep_scalers(&self, kind: &str, within: Within<'_>, list: u32, now: Timestamp) {
+        self.drop_scalers(now, |id, known, listed| {
+            let inside = match within {
+                Within::Everywhere => true,
+                Within::Namespace(only) => *only == id.namespace,
+            };
+            inside && known.split_once('/').is_some_and(|(of, _)| of == kind) && listed != list
+        });
+    }
+
+    fn drop_scalers(&self, now: Timestamp, gone: impl Fn(&WorkloadId, &str, u32) -> bool) {
+        let mut inner = self.write();
+        let mut changed = Vec::new();
+        inner.scalers.retain(|id, scalers| {
+            let before = scalers.len();
+            scalers.retain(|known, (_, listed)| !gone(id, known, *listed));
+            if scalers.len() != before {
+                changed.push(id.clone());
+            }
+            !scalers.is_empty()
+        });
+        for id in changed {
+            self.tell(&inner, &id, now);
+        }
+    }
+
+    /// Tells subscribers how a workload is now. Under the lock, so that they see one order.
+    fn tell(&self, inner: &Inner, id: &WorkloadId, now: Timestamp) {
+        if self.events.receiver_count() == 0 {
+            return;
+        }
+        if let Some(row) = inner.row(id) {
+            let workload = Arc::new(inner.snapshot(id, row, now));
+            drop(self.events.send(WorkloadEvent::Changed(workload)));
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        // No section leaves it half changed.
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn row(&self, id: &WorkloadId) -> Option<&Row> {
+        self.rows
+            .get(&id.resource)?
+            .get(&id.namespace)?
+            .get(&id.name)
+    }
+
+    fn row_mut(&mut self, id: &WorkloadId) -> Option<&mut Row> {
+        self.rows
+            .get_mut(&id.resource)?
+            .get_mut(&id.namespace)?
+            .get_mut(&id.name)
+    }
+
+    fn insert(&mut self, id: &WorkloadId, row: Row) {
+        let namespaces = self.rows.entry(id.resource.clone()).or_default();
+        let names = namespaces.entry(id.namespace.clone()).or_default();
+        names.insert(id.name.clone(), row);
+    }
+
+    fn remove(&mut self, id: &WorkloadId) {
+        let Some(namespaces) = self.rows.get_mut(&id.resource) else {
+            return;
+        };
+        let Some(names) = namespaces.get_mut(&id.namespace) else {
+            return;
+        };
+        names.remove(&id.name);
+        if names.is_empty() {
+            namespaces.remove(&id.namespace);
+        }
+    }
+
+    /// The pool that a workload asks for by its node selector. Names are few and shared.
+    fn pool(&mut self, template: &Template) -> Option<Arc<PoolName>> {
+        let selector = &template.spec.node_selector;
+        let name = POOL_LABELS.iter().find_map(|label| selector.get(*label))?;
+        if let Some(known) = self.pools.get(name) {
+            return Some(Arc::clone(known));
+        }
+        let pool = Arc::new(PoolName::new(&**name).ok()?);
+        self.pools.insert(name.clone(), Arc::clone(&pool));
+        Some(pool)
+    }
+
+    fn snapshot(&self, id: &WorkloadId, row: &Row, observed_at: Timestamp) -> Workload {
+        let empty = BTreeMap::new();
+        let pods = self.pods.get(id).unwrap_or(&empty);
+        let alive = || {
+            pods.values()
+                .map(|(pod, _)| pod)
+                .filter(|pod| !pod.finished)
+        };
+        let count = u32::try_from(alive().count()).unwrap_or(u32::MAX);
+        let notes = row.notes.as_deref();
+        let hosts = notes.and_then(|notes| notes.hosts.clone());
+        Workload {
+            id: id.clone(),
+            uid: Uid::new(&*row.uid),
+            version: Version(row.version),
+            desired: Replicas(row.desired),
+            // Stopping pods are in no status: the pods themselves are counted.
+            current: Replicas(row.current.max(count)),
+            available: Replicas(row.available),
+            intent: notes.map(|notes| notes.intent.clone()).unwrap_or_default(),
+            awake_replicas: notes.and_then(|notes| notes.awake_replicas),
+            idle_after: notes.and_then(|notes| notes.idle_after),
+            autoscaler: self.autoscaler(id),
+            hosts: hosts.unwrap_or_else(|| default_host(id)),
+            labels: row
+                .labels
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            pool: row.pool.as_deref().cloned(),
+            replicas: alive().map(|pod| pod.replica.clone()).collect(),
+            pending: row.pending(alive()),
+            observed_at,
+        }
+    }
+
+    /// The autoscaler with the highest minimum counts: a wake below it would be raised at once.
+    fn autoscaler(&self, id: &WorkloadId) -> Option<Autoscaler> {
+        let scalers = self.scalers.get(id)?.iter();
+        let (name, (minimum, _)) = scalers.max_by_key(|(_, (minimum, _))| *minimum)?;
+        Some(Autoscaler {
+            name: name.to_string(),
+            minimum: *minimum,
+        })
+    }
+}
+
+// === impl Row ===
+
+impl Row {
+    fn of(object: &Scaled, listed: u32, pool: Option<Arc<PoolName>>) -> Self {
+        let metadata = &object.metadata;
+        let annotations = &metadata.annotations.0;
+        let notes = (!annotations.is_empty()).then(|| Box::new(annotate::read(annotations)));
+        Self {
+            uid: metadata.uid.clone(),
+            version: metadata.version(),
+            // The API server writes its default of 1 into every object.
+            desired: object.spec.replicas.unwrap_or(1),
+            current: object.status.replicas.unwrap_or(0),
+            available: object.status.available_replicas.unwrap_or(0),
+            listed,
+            notes,
+            labels: metadata.labels.clone(),
+            pool,
+            failure: failure(&object.status),
+        }
+    }
+
+    /// Why fewer serve than are wanted.
+    fn pending<'a>(&self, mut pods: impl Iterator<Item = &'a PodRow> + Clone) -> Option<Pending> {
+        if self.desired == 0 {
+            return pods.next().map(|_| Pending::Stopping);
+        }
+        if self.available >= self.desired {
+            return None;
+        }
+        let worst = pods
+            .filter(|pod| !pod.replica.stopping)
+            .filter_map(|pod| pod.pending.as_ref())
+            .max_by_key(|p| urgency(p));
+        let failure = self
+            .failure
+            .as_deref()
+            .map(|words| Pending::Engine(words.to_owned()));
+        worst.cloned().or(failure)
+    }
+
+    fn warn_of_unreadable(&self, id: &WorkloadId, known: Option<&Notes>) {
+        let Some(notes) = &self.notes else {
+            return;
+        };
+        if known.is_some_and(|known| known.unreadable == notes.unreadable) {
+            return;
+        }
+        for (name, why) in &notes.unreadable {
+            tracing::warn!(
+                namespace = %id.namespace, workload = %id.name, annotation = name, error = %why,
+                "Annotation cannot be read and counts as not there"
+            );
+        }
+    }
+}
+
+fn known_notes(row: Option<&Row>) -> Option<&Notes> {
+    row?.notes.as_deref()
+}
+
+/// What keeps the controllers from making pods: an exhausted quota, a policy that refuses them.
+fn failure(status: &ScaledStatus) -> Option<Box<str>> {
+    let mut conditions = status.conditions.iter();
+    let failed = conditions
+        .find(|condition| &*condition.kind == "ReplicaFailure" && &*condition.status == "True")?;
+    let message = failed.message.as_deref().or(failed.reason.as_deref())?;
+    Some(format!("no pod can be made: {}", shortened(message)).into())
+}
+
+/// The host that a workload has when nobody gave it one. What must not be woken is not put behind the gateway unasked.
+fn default_host(id: &WorkloadId) -> Vec<Host> {
+    if Guardrails::default().check(&id.namespace).is_err() {
+        return Vec::new();
+    }
+    let host = Host::new(format!("{}.{}.{LOCAL_DOMAIN}", id.name, id.namespace));
+    host.into_iter().collect()
+}

@@ -1,0 +1,280 @@
+//! Faults of the API server: what is said meanwhile, and that everything comes back without a restart.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use nagi_kube::{Rights, Source};
+use nagi_kube_double::{Double, Effect, Fault, objects};
+use nagi_ports::{PortError, Read, Workloads};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::lab::{Lab, PATH, event, eventually, id, is_unreachable, named, sleep, wake};
+
+// A-016, F02
+#[tokio::test]
+async fn an_api_server_that_was_stopped_is_told_and_found_again() {
+    let lab = Lab::new().await;
+    lab.double.stop().await;
+    let error = lab.engine.reachable().await.unwrap_err();
+    assert!(matches!(&error, PortError::Unreachable(_)), "{error}");
+    assert!(
+        error.to_string().contains("connection"),
+        "A-056: the word is in the log: {error}"
+    );
+    // The watch broke with it: nothing is answered from a cache that nobody feeds.
+    eventually("reads to fail", async || {
+        lab.engine
+            .get(&id(), Read::Cached)
+            .await
+            .is_err_and(|error| is_unreachable(&error))
+    })
+    .await;
+    assert!(is_unreachable(&lab.engine.list().await.unwrap_err()));
+    lab.double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(3));
+    lab.double.resume().await;
+    lab.sees("what changed meanwhile", |w| w.desired.0 == 3)
+        .await;
+    eventually("lists", async || lab.engine.list().await.is_ok()).await;
+    lab.engine.reachable().await.unwrap();
+}
+
+// A-016, F02: within the probe's timeout whatever the API server does
+#[tokio::test]
+async fn an_api_server_that_hangs_is_told_in_time() {
+    let lab = Lab::new().await;
+    let hang = lab.double.inject(Fault::always(Effect::Hang));
+    let begun = Instant::now();
+    let error = lab.engine.reachable().await.unwrap_err();
+    assert!(matches!(error, PortError::Timeout(_)), "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    // The watch is open and silent; five seconds without any answer end the trust in it.
+    eventually("reads to go live and fail", async || {
+        lab.engine
+            .get(&id(), Read::Cached)
+            .await
+            .is_err_and(|error| is_unreachable(&error))
+    })
+    .await;
+    assert!(is_unreachable(&lab.engine.list().await.unwrap_err()));
+    lab.double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(4));
+    lab.double.lift(hang);
+    lab.sees("what changed meanwhile", |w| w.desired.0 == 4)
+        .await;
+}
+
+#[tokio::test]
+async fn rights_that_are_taken_away_are_told_and_work_again_when_they_are_back() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    let denied = double.inject(Fault::status(403));
+    let lab = Lab::on(double, Rights::Full);
+    let error = lab.engine.reachable().await.unwrap_err();
+    assert!(
+        matches!(&error, PortError::Refused(words) if words.contains("403")),
+        "{error}"
+    );
+    let error = lab.engine.get(&id(), Read::Cached).await.unwrap_err();
+    assert!(matches!(error, PortError::Refused(_)), "{error}");
+    lab.double.lift(denied);
+    lab.synced().await;
+    assert_eq!(lab.get().await.desired.0, 2);
+}
+
+#[tokio::test]
+async fn a_kind_that_may_not_be_read_takes_no_other_with_it() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    double.inject(Fault::status(403).at("/statefulsets"));
+    double.inject(Fault::status(404).at("/keda.sh/"));
+    let lab = Lab::on(double, Rights::Full);
+    lab.synced().await;
+    eventually("a list without them", async || {
+        lab.engine
+            .list()
+            .await
+            .is_ok_and(|listing| listing.items.len() == 1)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn watches_that_are_cut_or_too_old_lose_nothing() {
+    let lab = Lab::new().await;
+    let mut events = lab.engine.subscribe();
+    for round in 0..5 {
+        let name = format!("app-{round}");
+        lab.double.cut_watches();
+        lab.double.put(objects::deployment("project-a", &name, 1));
+        if round % 2 == 1 {
+            lab.double.compact();
+        }
+        event(
+            &mut events,
+            |event| matches!(event, nagi_ports::WorkloadEvent::Changed(w) if w.id == named(&name)),
+        )
+        .await;
+    }
+    lab.double.delete(PATH);
+    lab.double.compact();
+    event(
+        &mut events,
+        |event| matches!(event, nagi_ports::WorkloadEvent::Deleted(gone) if *gone == id()),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_watch_that_begins_with_an_error_is_begun_again() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    double.inject(Fault::status(500).at("watch=true").times(6));
+    double.inject(Fault::always(Effect::Cut).at("limit=").times(6));
+    let lab = Lab::on(double, Rights::Full);
+    lab.synced().await;
+    lab.sees("the workload", |w| w.desired.0 == 2).await;
+}
+
+// DESIGN §6: after the API server was away it is sent again within 1 s; here: 429 waits as asked, within the deadline
+#[tokio::test]
+async fn a_server_that_asks_to_wait_is_waited_for() {
+    let lab = Lab::new().await;
+    let before = lab.get().await;
+    let busy = Effect::Status {
+        code: 429,
+        retry_after: Some(1),
+    };
+    lab.double
+        .inject(Fault::always(busy.clone()).on(http::Method::PATCH).times(1));
+    let begun = Instant::now();
+    let asleep = lab.engine.write(&before, sleep(&before)).await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    // One that asks for longer than anybody waits is told to the caller instead.
+    let long = Effect::Status {
+        code: 429,
+        retry_after: Some(60),
+    };
+    lab.double
+        .inject(Fault::always(long).on(http::Method::PATCH).times(1));
+    let error = lab
+        .engine
+        .write(&asleep, wake(&asleep, 2))
+        .await
+        .unwrap_err();
+    let after = Some(Duration::from_mins(1));
+    assert_eq!(error, PortError::Busy { retry_after: after });
+    lab.engine.write(&asleep, wake(&asleep, 2)).await.unwrap();
+}
+
+// A-019, A-164, F12
+#[tokio::test]
+async fn a_token_that_was_rotated_is_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "first").unwrap();
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    double.require_token("first");
+    let file = directory.path().join("config");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "k", "cluster": { "server": double.url() } }],
+        "users": [{ "name": "u", "user": { "tokenFile": "token" } }],
+        "contexts": [{ "name": "c", "context": { "cluster": "k", "user": "u" } }],
+    });
+    std::fs::File::create(&file)
+        .unwrap()
+        .write_all(config.to_string().as_bytes())
+        .unwrap();
+    let source = Source::Rules {
+        kubeconfig: Some(file.into_os_string()),
+        home: None,
+    };
+    let lab = Lab::from_source(double, source, Rights::Full);
+    lab.synced().await;
+    std::fs::write(&token, "second").unwrap();
+    lab.double.require_token("second");
+    lab.double.cut_watches();
+    let before = lab
+        .sees("the workload under the new token", |w| w.desired.0 == 2)
+        .await;
+    eventually("a write under the new token", async || {
+        lab.engine.write(&before, sleep(&before)).await.is_ok()
+    })
+    .await;
+}
+
+// A-163
+#[tokio::test]
+async fn a_configuration_that_comes_later_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    let source = Source::Rules {
+        kubeconfig: None,
+        home: Some(directory.path().to_owned()),
+    };
+    let lab = Lab::from_source(double, source, Rights::Full);
+    let error = lab.engine.reachable().await.unwrap_err();
+    assert!(
+        matches!(&error, PortError::Unreachable(words) if words.contains(".kube/config")),
+        "{error}"
+    );
+    let config = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: k, cluster: {{server: \"{}\"}}}}]\n\
+         contexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n",
+        lab.double.url()
+    );
+    std::fs::create_dir(directory.path().join(".kube")).unwrap();
+    std::fs::write(directory.path().join(".kube/config"), config).unwrap();
+    lab.synced().await;
+    assert_eq!(lab.get().await.desired.0, 2);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_a_timeout_and_the_next_read_tells_what_happened() {
+    let lab = Lab::new().await;
+    let before = lab.get().await;
+    lab.double.inject(
+        Fault::always(Effect::LoseAnswer)
+            .on(http::Method::PATCH)
+            .times(1),
+    );
+    let error = lab.engine.write(&before, sleep(&before)).await.unwrap_err();
+    assert!(matches!(error, PortError::Timeout(_)), "{error}");
+    let now = lab.get().await;
+    assert_eq!(now.desired.0, 0);
+    assert_eq!(
+        now.intent.remembered.map(|count| count.replicas().0),
+        Some(2)
+    );
+}
+
+#[tokio::test]
+async fn a_storm_of_refusals_for_load_is_sat_out() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    let busy = Effect::Status {
+        code: 429,
+        retry_after: Some(1),
+    };
+    double.inject(Fault::always(busy).times(40));
+    let lab = Lab::on(double, Rights::Full);
+    lab.synced().await;
+    let before = lab.sees("the workload", |w| w.desired.0 == 2).await;
+    let conflicts = lab
+        .double
+        .inject(Fault::status(409).on(http::Method::PATCH));
+    for _ in 0..20 {
+        let stormed = lab.engine.write(&before, sleep(&before)).await;
+        assert_eq!(stormed.unwrap_err(), PortError::Conflict);
+    }
+    lab.double.lift(conflicts);
+    lab.engine.write(&before, sleep(&before)).await.unwrap();
+}

@@ -1,0 +1,205 @@
+//! Who decides: one process at a time, with a term that every write carries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nagi_kube::{KubeEngine, KubeSettings, Leading, Rights, Source, annotation};
+use nagi_kube_double::{Double, Effect, Fault, objects};
+use nagi_ports::{Clock, PortError, SystemClock, Workloads};
+use nagi_runtime::Supervisor;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::lab::{PATH, PATIENCE, eventually, id, sleep};
+
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/scale-system/leases/nagi-leader";
+
+struct Process {
+    leading: Leading,
+    supervisor: Supervisor,
+}
+
+fn process(double: &Double, identity: &str) -> Process {
+    let mut supervisor = Supervisor::new();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let settings = KubeSettings {
+        source: Source::Url(double.url()),
+        rights: Rights::Full,
+        namespaces: None,
+        identity: identity.to_owned(),
+    };
+    let engine = KubeEngine::start(settings, clock, &mut supervisor);
+    let leading = engine.lead(&mut supervisor);
+    Process {
+        leading,
+        supervisor,
+    }
+}
+
+impl Process {
+    async fn leads(&self) {
+        let mut leadership = self.leading.leadership();
+        tokio::time::timeout(PATIENCE, leadership.gained())
+            .await
+            .expect("it leads");
+    }
+
+    async fn no_longer_leads(&self) {
+        let mut leadership = self.leading.leadership();
+        tokio::time::timeout(PATIENCE, leadership.lost())
+            .await
+            .expect("it leads no more");
+    }
+}
+
+async fn cluster() -> Double {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    double
+}
+
+fn lease(double: &Double) -> Value {
+    double.get(LEASE).unwrap_or_default()["spec"].clone()
+}
+
+// A-041, issue 4 item 3
+#[tokio::test]
+async fn of_two_processes_one_leads_and_the_other_follows_at_once_when_it_ends() {
+    let double = cluster().await;
+    let first = process(&double, "first");
+    first.leads().await;
+    assert_eq!(lease(&double)["holderIdentity"], "first");
+    let second = process(&double, "second");
+    eventually("the second to see the Lease", async || {
+        double
+            .requests()
+            .iter()
+            .filter(|request| request.path == LEASE)
+            .count()
+            > 4
+    })
+    .await;
+    let mut leadership = second.leading.leadership();
+    let waiting = tokio::time::timeout(Duration::from_millis(10), leadership.gained()).await;
+    assert!(waiting.is_err(), "two lead");
+    let asked = Instant::now();
+    first
+        .supervisor
+        .run_until(std::future::ready(()), PATIENCE)
+        .await
+        .unwrap();
+    second.leads().await;
+    let taken = asked.elapsed();
+    println!("hand-over took {taken:?}");
+    assert!(
+        taken < Duration::from_secs(5),
+        "it was let go, not waited for: {taken:?}"
+    );
+    assert_eq!(lease(&double)["holderIdentity"], "second");
+    assert_eq!(lease(&double)["leaseTransitions"], 2);
+}
+
+// DESIGN §5
+#[tokio::test]
+async fn a_leader_writes_its_term_and_rises_above_one_that_it_meets() {
+    let double = cluster().await;
+    let process = process(&double, "first");
+    process.leads().await;
+    let before = process
+        .leading
+        .get(&id(), nagi_ports::Read::Cached)
+        .await
+        .unwrap();
+    let asleep = process
+        .leading
+        .write(&before, sleep(&before))
+        .await
+        .unwrap();
+    let epoch = |double: &Double| {
+        double.get(PATH).unwrap()["metadata"]["annotations"][annotation::EPOCH].clone()
+    };
+    assert_eq!(epoch(&double), "1");
+    // Written in a later term: the Lease was deleted and made anew.
+    double.edit(PATH, |object| {
+        object["metadata"]["annotations"][annotation::EPOCH] = json!("41");
+    });
+    eventually("the later term", async || {
+        process
+            .leading
+            .get(&id(), nagi_ports::Read::Cached)
+            .await
+            .unwrap()
+            .version
+            > asleep.version
+    })
+    .await;
+    let met = process
+        .leading
+        .get(&id(), nagi_ports::Read::Cached)
+        .await
+        .unwrap();
+    process.leading.write(&met, sleep(&met)).await.unwrap();
+    assert_eq!(lease(&double)["leaseTransitions"], 42);
+    assert_eq!(epoch(&double), "42");
+}
+
+#[tokio::test]
+async fn a_process_that_lost_the_lease_writes_nothing() {
+    let double = cluster().await;
+    let process = process(&double, "first");
+    process.leads().await;
+    let before = process
+        .leading
+        .get(&id(), nagi_ports::Read::Cached)
+        .await
+        .unwrap();
+    double.edit(LEASE, |lease| {
+        lease["spec"]["holderIdentity"] = json!("other");
+        lease["spec"]["leaseTransitions"] = json!(7);
+    });
+    process.no_longer_leads().await;
+    let refused = process
+        .leading
+        .write(&before, sleep(&before))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, PortError::Refused(_)), "{refused}");
+    assert_eq!(double.get(PATH).unwrap()["spec"]["replicas"], 2);
+}
+
+#[tokio::test]
+async fn a_leader_that_cannot_renew_stops_to_decide_before_others_begin() {
+    let double = cluster().await;
+    let process = process(&double, "first");
+    process.leads().await;
+    let hang = double.inject(Fault::always(Effect::Hang).at("/leases/"));
+    let begun = Instant::now();
+    process.no_longer_leads().await;
+    // The Lease runs out for others 15 s after its last renewal.
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
+    double.lift(hang);
+    process.leads().await;
+}
+
+#[tokio::test]
+async fn a_process_without_rights_on_the_lease_decides_nothing_and_reads_on() {
+    let double = cluster().await;
+    double.inject(Fault::status(403).at("/leases"));
+    let process = process(&double, "first");
+    eventually("reads", async || process.leading.list().await.is_ok()).await;
+    let before = process
+        .leading
+        .get(&id(), nagi_ports::Read::Cached)
+        .await
+        .unwrap();
+    let refused = process
+        .leading
+        .write(&before, sleep(&before))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, PortError::Refused(_)), "{refused}");
+}

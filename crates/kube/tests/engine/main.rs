@@ -1,0 +1,15 @@
+//! The engine against the double of an API server: what it reads, writes, refuses, and how it comes back.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests fail by panicking, and say what they did not prove"
+)]
+
+mod faults;
+mod lab;
+mod leading;
+mod others;
+mod reads;
+mod real;
+mod writes;

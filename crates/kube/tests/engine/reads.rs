@@ -1,0 +1,243 @@
+//! Reads: the cache, misses, versions, pods and autoscalers.
+
+use nagi_core::id::Version;
+use nagi_core::status::Status;
+use nagi_core::wake::Stage;
+use nagi_core::workload::{Pending, Readiness};
+use nagi_kube::{Rights, annotation};
+use nagi_kube_double::{Double, Fault, objects};
+use nagi_ports::{PortError, Read, WorkloadEvent, Workloads};
+use serde_json::json;
+
+use crate::lab::{Lab, PATH, event, eventually, id, named};
+
+//
+#[tokio::test]
+async fn a_workload_is_read_from_the_cache_without_asking_the_api_server() {
+    let lab = Lab::new().await;
+    lab.double.forget_requests();
+    let workload = lab.get().await;
+    assert_eq!(
+        (workload.desired.0, workload.current.0, workload.available.0),
+        (2, 2, 2)
+    );
+    assert_eq!(workload.status(), Status::Active);
+    assert_eq!(
+        workload.hosts[0].as_str(),
+        "sample-app-a.project-a.localhost"
+    );
+    assert_eq!(
+        workload.labels.get("app").map(String::as_str),
+        Some("sample-app-a")
+    );
+    let asked = lab.double.requests();
+    assert!(
+        asked.iter().all(|request| request.path == "/version"),
+        "{asked:?}"
+    );
+}
+
+// what must not be scaled is not put before the gateway unasked
+#[tokio::test]
+async fn a_protected_namespace_has_no_default_host() {
+    let lab = Lab::new().await;
+    lab.double
+        .put(objects::deployment("kube-system", "coredns", 2));
+    eventually("it in the list", async || {
+        let listing = lab.engine.list().await.unwrap();
+        let found = listing
+            .items
+            .iter()
+            .find(|w| w.id.namespace.as_str() == "kube-system");
+        found.is_some_and(|coredns| coredns.hosts.is_empty())
+    })
+    .await;
+}
+
+//
+#[tokio::test]
+async fn a_miss_is_checked_live_before_it_is_not_found() {
+    let lab = Lab::new().await;
+    // The watch cannot bring it, and yet it is found.
+    lab.double
+        .inject(Fault::always(nagi_kube_double::Effect::Hang).at("watch=true"));
+    lab.double.cut_watches();
+    lab.double.put(objects::deployment("project-a", "new", 1));
+    let found = lab.engine.get(&named("new"), Read::Cached).await.unwrap();
+    assert_eq!(found.desired.0, 1);
+    let gone = lab.engine.get(&named("nobody"), Read::Cached).await;
+    assert_eq!(gone.unwrap_err(), PortError::NotFound);
+}
+
+//
+#[tokio::test]
+async fn changes_by_others_are_seen_and_told() {
+    let lab = Lab::new().await;
+    let mut events = lab.engine.subscribe();
+    lab.double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(5));
+    let told = event(
+        &mut events,
+        |event| matches!(event, WorkloadEvent::Changed(w) if w.desired.0 == 5),
+    )
+    .await;
+    let WorkloadEvent::Changed(told) = told else {
+        unreachable!()
+    };
+    assert_eq!(told.id, id());
+    lab.double.delete(PATH);
+    event(
+        &mut events,
+        |event| matches!(event, WorkloadEvent::Deleted(gone) if *gone == id()),
+    )
+    .await;
+    assert_eq!(
+        lab.engine.get(&id(), Read::Cached).await.unwrap_err(),
+        PortError::NotFound
+    );
+}
+
+#[tokio::test]
+async fn a_read_that_names_a_version_is_never_older() {
+    let lab = Lab::new().await;
+    lab.double
+        .inject(Fault::always(nagi_kube_double::Effect::Hang).at("watch=true"));
+    lab.double.cut_watches();
+    let object = lab
+        .double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(7));
+    let version = object["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let read = lab
+        .engine
+        .get(&id(), Read::AtLeast(Version(version)))
+        .await
+        .unwrap();
+    assert_eq!((read.desired.0, read.version), (7, Version(version)));
+}
+
+// F17, item 7
+#[tokio::test]
+async fn replicas_have_address_readiness_and_stage_from_their_pods() {
+    let lab = Lab::new().await;
+    lab.double.edit(PATH, |object| {
+        object["spec"]["replicas"] = json!(1);
+        object["status"] = json!({});
+        object["metadata"]["annotations"] = json!({ annotation::HOSTS: "a.example.com" });
+    });
+    let pod = objects::pod("project-a", "sample-app-a", "x1");
+    lab.double.put(pod.clone());
+    let waiting = lab.sees("the pod", |w| w.replicas.len() == 1).await;
+    assert_eq!(waiting.replicas[0].stage, Stage::WaitingForNode);
+    assert_eq!(waiting.hosts[0].as_str(), "a.example.com");
+    lab.double.put(objects::running(pod.clone(), "10.0.0.7"));
+    let starting = lab
+        .sees("its address", |w| w.replicas[0].address.is_some())
+        .await;
+    assert_eq!(starting.replicas[0].stage, Stage::Starting);
+    assert_eq!(
+        starting.replicas[0].address.unwrap().to_string(),
+        "10.0.0.7:8080"
+    );
+    assert_eq!(
+        starting.replicas[0].readiness,
+        Readiness::Http {
+            path: "/ready".into()
+        }
+    );
+    assert_eq!(starting.pending, Some(Pending::Starting));
+    lab.double.put(objects::ready(pod, "10.0.0.7"));
+    lab.sees("it serving", |w| w.replicas[0].ready).await;
+    lab.double
+        .delete("/api/v1/namespaces/project-a/pods/sample-app-a-5d4f8c7b6d-x1");
+    lab.sees("it gone", |w| w.replicas.is_empty()).await;
+}
+
+//
+#[tokio::test]
+async fn what_the_scheduler_says_is_the_reason_of_a_pending_workload() {
+    let lab = Lab::new().await;
+    lab.double
+        .edit(PATH, |object| object["status"] = json!({ "replicas": 2 }));
+    let mut pod = objects::pod("project-a", "sample-app-a", "x1");
+    pod["status"]["conditions"] = json!([{
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+        "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
+    }]);
+    lab.double.put(pod);
+    let workload = lab.sees("the reason", |w| w.pending.is_some()).await;
+    assert_eq!(workload.status(), Status::Scaling);
+    let words = workload.pending.as_ref().unwrap().to_string();
+    assert!(words.contains("Insufficient nvidia.com/gpu"), "{words}");
+}
+
+//
+#[tokio::test]
+async fn an_autoscaler_on_a_workload_is_shown_with_its_minimum() {
+    let lab = Lab::new().await;
+    let mut hpa = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": { "namespace": "project-a", "name": "web" },
+        "spec": { "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "sample-app-a" }, "minReplicas": 2, "maxReplicas": 5 },
+    });
+    lab.double.put(hpa.clone());
+    let workload = lab.sees("the autoscaler", |w| w.autoscaler.is_some()).await;
+    let scaler = workload.autoscaler.as_ref().unwrap();
+    assert_eq!(
+        (scaler.name.as_str(), scaler.minimum.0),
+        ("HorizontalPodAutoscaler/web", 2)
+    );
+    hpa["spec"]["scaleTargetRef"]["name"] = json!("other");
+    lab.double.put(hpa);
+    lab.sees("it aimed elsewhere", |w| w.autoscaler.is_none())
+        .await;
+}
+
+#[tokio::test]
+async fn lists_hold_every_kind_in_order_and_no_replica_set_of_a_deployment() {
+    let lab = Lab::new().await;
+    let mut of_deployment = objects::deployment("project-a", "sample-app-a-5d4f", 2);
+    of_deployment["kind"] = json!("ReplicaSet");
+    of_deployment["metadata"]["ownerReferences"] = json!([{ "apiVersion": "apps/v1", "kind": "Deployment", "name": "sample-app-a", "controller": true }]);
+    lab.double.put(of_deployment);
+    for kind in ["ReplicaSet", "StatefulSet"] {
+        let mut object = objects::deployment("project-b", "alone", 1);
+        object["kind"] = json!(kind);
+        lab.double.put(object);
+    }
+    let mut shown = Vec::new();
+    eventually("three workloads", async || {
+        let listing = lab.engine.list().await.unwrap();
+        shown = listing
+            .items
+            .iter()
+            .map(|w| format!("{} {}", w.id.resource, w.id))
+            .collect();
+        shown.len() == 3
+    })
+    .await;
+    assert_eq!(
+        shown,
+        [
+            "deployments project-a/sample-app-a",
+            "replicasets project-b/alone",
+            "statefulsets project-b/alone"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_list_of_many_pages_is_complete_also_when_its_pages_expire() {
+    let double = Double::start().await;
+    for n in 0..1_250 {
+        double.put(objects::realistic_deployment(n));
+    }
+    // The second page of the first try is gone.
+    double.inject(Fault::status(410).at("continue=").times(1));
+    let lab = Lab::on(double, Rights::Full);
+    lab.synced().await;
+    assert_eq!(lab.engine.list().await.unwrap().items.len(), 1_250);
+}

@@ -1,0 +1,144 @@
+//! The engine on a real API server, over TLS and with real credentials: what the double proves holds there.
+//!
+//! The harness of the cluster tests names one by the environment; without it these say so and prove nothing.
+
+use std::sync::Arc;
+
+use nagi_core::id::{Name, Namespace, WorkloadId};
+use nagi_core::intent::CountWriter;
+use nagi_kube::{KubeEngine, KubeSettings, Rights, Source};
+use nagi_kube_double::objects;
+use nagi_ports::{HistoryQuery, Journal, PortError, Read, SystemClock, Workloads};
+use nagi_runtime::Supervisor;
+use serde_json::{Value, json};
+
+use crate::lab::{eventually, sleep, wake};
+
+/// Names the kubeconfig of a real API server.
+const REAL: &str = "NAGI_TEST_KUBECONFIG";
+const NAMESPACE: &str = "nagi-engine";
+
+fn source() -> Option<Source> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the harness names the API server by the environment"
+    )]
+    let path = std::env::var_os(REAL);
+    if path.is_none() {
+        println!("skipped: {REAL} names no kubeconfig of a real API server");
+    }
+    Some(Source::Rules {
+        kubeconfig: Some(path?),
+        home: None,
+    })
+}
+
+fn engine(source: &Source, rights: Rights, identity: &str) -> (KubeEngine, Supervisor) {
+    let mut supervisor = Supervisor::new();
+    let settings = KubeSettings {
+        source: source.clone(),
+        rights,
+        namespaces: None,
+        identity: identity.to_owned(),
+    };
+    let engine = KubeEngine::start(settings, Arc::new(SystemClock::new()), &mut supervisor);
+    (engine, supervisor)
+}
+
+/// Puts what the test needs into the cluster.
+async fn prepare(source: &Source, name: &str) {
+    let Source::Rules {
+        kubeconfig: Some(path),
+        ..
+    } = source
+    else {
+        return;
+    };
+    let kubeconfig = kube::config::Kubeconfig::read_from(path).unwrap();
+    let options = kube::config::KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .unwrap();
+    let client = kube::Client::try_from(config).unwrap();
+    let ask = async |method: &str, path: String, body: Value| {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .body(kube::client::Body::from(body.to_string().into_bytes()));
+        client.send(request.unwrap()).await.unwrap();
+    };
+    for namespace in [NAMESPACE, "scale-system"] {
+        let object =
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
+        ask("POST", "/api/v1/namespaces".to_owned(), object).await;
+    }
+    let collection = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments");
+    ask("DELETE", format!("{collection}/{name}"), json!({})).await;
+    let mut object = objects::deployment(NAMESPACE, name, 2);
+    object.as_object_mut().unwrap().remove("status");
+    ask("POST", collection, object).await;
+}
+
+// F12
+#[tokio::test]
+async fn sleep_wake_and_history_on_a_real_api_server() {
+    let Some(source) = source() else { return };
+    prepare(&source, "web").await;
+    let id = WorkloadId::deployment(
+        Namespace::new(NAMESPACE).unwrap(),
+        Name::new("web").unwrap(),
+    );
+    let (server, mut owner) = engine(&source, Rights::Full, "real-1");
+    let (gateway, _owner) = engine(&source, Rights::ScaleOnly, "real-2");
+    let leading = server.lead(&mut owner);
+    for engine in [&server, &gateway] {
+        eventually("the first list", async || engine.reachable().await.is_ok()).await;
+    }
+    let before = server.get(&id, Read::Cached).await.unwrap();
+    assert_eq!(before.desired.0, 2);
+    leading.leadership().gained().await;
+    let asleep = leading.write(&before, sleep(&before)).await.unwrap();
+    assert_eq!(asleep.desired.0, 0);
+    let stale = server.write(&before, sleep(&before)).await.unwrap_err();
+    assert_eq!(stale, PortError::Conflict);
+    let seen = gateway
+        .get(&id, Read::AtLeast(asleep.version))
+        .await
+        .unwrap();
+    assert_eq!(seen.intent, asleep.intent);
+    for _ in 0..2 {
+        let awake = gateway.write(&seen, wake(&seen, 2)).await.unwrap();
+        assert_eq!(awake.desired.0, 2);
+    }
+    let awake = server
+        .get(
+            &id,
+            Read::AtLeast(nagi_core::id::Version(asleep.version.0 + 1)),
+        )
+        .await
+        .unwrap();
+    assert_eq!(awake.desired.0, 2);
+    assert_eq!(
+        server.count_writer(&awake).await.unwrap(),
+        Some(CountWriter::Gateway)
+    );
+    let query = HistoryQuery {
+        namespace: Some(Namespace::new(NAMESPACE).unwrap()),
+        limit: 10,
+        ..HistoryQuery::default()
+    };
+    eventually("the change as an Event", async || {
+        let page = server.history(&query).await.unwrap();
+        page.entries.iter().any(|entry| entry.source == "journal")
+    })
+    .await;
+    let nobody = WorkloadId::deployment(
+        Namespace::new(NAMESPACE).unwrap(),
+        Name::new("nobody").unwrap(),
+    );
+    assert_eq!(
+        server.get(&nobody, Read::Cached).await.unwrap_err(),
+        PortError::NotFound
+    );
+}

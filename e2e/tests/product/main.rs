@@ -1,0 +1,64 @@
+//! The product on a real Kubernetes: installed from its own image and manifests, it puts pods to sleep and wakes them.
+//!
+//! All tests share one cluster, which the first of them starts. The image and the samples are what `cargo xtask image
+//! --samples` wrote last; the step of `cargo xtask test` that runs these tests writes them first.
+
+mod commands;
+mod installed;
+mod path;
+mod scripts;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use installed::Installed;
+use nagi_e2e::suite::{self, Needs, Test};
+
+const TESTS: &[Test<World>] = &[
+    Test {
+        name: "a_call_wakes_a_pod_and_puts_it_to_sleep",
+        needs: Needs::Root,
+        run: path::calls,
+    },
+    Test {
+        name: "the_first_request_to_a_sleeping_pod_is_held_and_answered_by_it",
+        needs: Needs::Root,
+        run: path::first_request,
+    },
+    Test {
+        name: "a_scheduled_wake_fires_once_with_two_replicas_of_the_api",
+        needs: Needs::Root,
+        run: path::schedule,
+    },
+    Test {
+        name: "commands_of_the_founding_documents_work_as_written",
+        needs: Needs::Root,
+        run: commands::all,
+    },
+    Test {
+        name: "each_integration_script_passes_and_names_an_injected_fault",
+        needs: Needs::Root,
+        run: scripts::all,
+    },
+];
+
+/// What the tests share.
+#[derive(Debug, Default)]
+struct World {
+    installed: Option<Installed>,
+}
+
+// === impl World ===
+
+impl World {
+    fn installed(&mut self) -> anyhow::Result<&mut Installed> {
+        if self.installed.is_none() {
+            self.installed = Some(Installed::start()?);
+        }
+        self.installed.as_mut().context("it was just started")
+    }
+}
+
+fn main() -> ExitCode {
+    suite::run(TESTS)
+}

@@ -1,0 +1,156 @@
+//! The shortest way through everything: a call wakes and puts to sleep, a schedule fires, the first request is held.
+
+use anyhow::{Context, ensure};
+use nagi_e2e::wait::{self, Look};
+use serde_json::Value;
+
+use crate::World;
+use crate::installed::{Installed, SOON};
+
+const STATUS: &str = "/api/v1/deployments/project-a/sample-app-a/status";
+const TO_ZERO: &str = "/api/v1/deployments/project-a/sample-app-a/scale-to-zero";
+const UP: &str = "/api/v1/deployments/project-a/sample-app-a/scale-up";
+
+/// The gateway under the name of its Service, and the default host of the sample.
+const GATEWAY: &str = "http://wake-gateway.scale-system.svc.cluster.local/";
+const HOST: &str = "-H 'Host: sample-app-a.project-a.localhost'";
+
+/// Puts the sample to sleep and waits until its pods are gone.
+fn put_to_sleep(installed: &Installed, more: &str) -> anyhow::Result<()> {
+    let body = format!(r#"{{"reason":"a test"{more}}}"#);
+    let answer = installed.api("POST", TO_ZERO, &body)?;
+    ensure!(
+        answer["deployment"]["target_status"] == "scaled-to-zero",
+        "{answer}"
+    );
+    installed.settle("project-a", "sample-app-a", 0)
+}
+
+/// How many pods the cluster is asked for.
+fn wanted(installed: &Installed) -> anyhow::Result<String> {
+    installed
+        .output("kubectl get deployment sample-app-a -n project-a -o 'jsonpath={.spec.replicas}'")
+}
+
+// A-003, A-004, A-020, A-025, A-120, A-124
+pub(crate) fn calls(world: &mut World) -> anyhow::Result<()> {
+    let installed = world.installed()?;
+    let ready = installed.api("GET", "/ready", "")?;
+    ensure!(ready["kubernetes"] == "connected", "{ready}");
+    let answer = installed.api("POST", UP, r#"{"replicas":2,"reason":"a test"}"#)?;
+    ensure!(
+        answer["deployment"]["target_status"] == "scaling-up",
+        "{answer}"
+    );
+    installed.settle("project-a", "sample-app-a", 2)?;
+    wait::until("status active", SOON, || {
+        let status = installed.api("GET", STATUS, "")?;
+        let deployment = &status["deployment"];
+        Ok(
+            if deployment["status"] == "active" && deployment["available_replicas"] == 2 {
+                Look::There(())
+            } else {
+                Look::NotYet(status.to_string())
+            },
+        )
+    })?;
+    put_to_sleep(installed, "")?;
+    let status = installed.api("GET", STATUS, "")?;
+    ensure!(status["deployment"]["status"] == "inactive", "{status}");
+    // What a wake goes to lies on the object, written together with the count.
+    let remembered = installed.output(
+        r"kubectl get deployment sample-app-a -n project-a -o 'jsonpath={.metadata.annotations.nagi\.dev/replicas}'",
+    )?;
+    ensure!(remembered == "2", "{remembered}");
+    let events = installed.output("kubectl get events -n project-a")?;
+    ensure!(events.contains("deployment/sample-app-a"), "{events}");
+    Ok(())
+}
+
+// F11, A-129
+pub(crate) fn first_request(world: &mut World) -> anyhow::Result<()> {
+    let installed = world.installed()?;
+    put_to_sleep(installed, "")?;
+    let answer = installed.http(GATEWAY, HOST)?;
+    ensure!(
+        answer.status == 200 && answer.text.contains("sample-app-a is awake"),
+        "{answer:?}"
+    );
+    ensure!(
+        wanted(installed)? != "0",
+        "the answer came from a pod, so there is one"
+    );
+    let again = installed.http(GATEWAY, HOST)?;
+    ensure!(again.status == 200, "{again:?}");
+    report(&format!(
+        "the first request was held for {:.1} s, the next took {:.0} ms",
+        answer.took.as_secs_f64(),
+        again.took.as_secs_f64() * 1000.0
+    ));
+    // The gateway may not write annotations; the leader clears what the sleep left.
+    wait::until("a cleared mark of the sleep", SOON, || {
+        let marks = installed.output(
+            "kubectl get deployment sample-app-a -n project-a -o 'jsonpath={.metadata.annotations}'",
+        )?;
+        Ok(if marks.contains("nagi.dev/asleep-by") {
+            Look::NotYet(marks)
+        } else {
+            Look::There(())
+        })
+    })
+}
+
+// A-110, A-111
+pub(crate) fn schedule(world: &mut World) -> anyhow::Result<()> {
+    let installed = world.installed()?;
+    installed.api("POST", UP, r#"{"replicas":1,"reason":"a test"}"#)?;
+    installed.settle("project-a", "sample-app-a", 1)?;
+    let before = wakes_in_audit_log(installed)?;
+    let due = installed.output("date -u -d '+20 seconds' +%Y-%m-%dT%H:%M:%SZ")?;
+    put_to_sleep(
+        installed,
+        &format!(r#","scheduled_scale_up":"{}""#, due.trim()),
+    )?;
+    wait::until("the scheduled wake", SOON, || {
+        let wanted = wanted(installed)?;
+        Ok(if wanted == "1" {
+            Look::There(())
+        } else {
+            Look::NotYet(format!("{wanted} replicas wanted"))
+        })
+    })?;
+    installed.settle("project-a", "sample-app-a", 1)?;
+    // Two replicas of the API saw it, and one wrote.
+    let wakes = wakes_in_audit_log(installed)? - before;
+    ensure!(wakes == 1, "{wakes} writes for one schedule");
+    let status = installed.api("GET", STATUS, "")?;
+    ensure!(
+        status["deployment"]["scheduled_scale_up"].is_null(),
+        "it is done: {status}"
+    );
+    Ok(())
+}
+
+/// How often the Scale API wrote that the sample is to have one replica.
+fn wakes_in_audit_log(installed: &Installed) -> anyhow::Result<usize> {
+    let text = std::fs::read_to_string(installed.cluster.control_plane().audit_log())?;
+    let mut count = 0;
+    for line in text.lines().filter(|line| line.contains("sample-app-a")) {
+        let line: Value = serde_json::from_str(line).context("read the audit log")?;
+        let is_wake = line["verb"] == "patch"
+            && line["user"]["username"] == "system:serviceaccount:scale-system:scale-api-sa"
+            && line["objectRef"]["resource"] == "deployments"
+            && line["responseStatus"]["code"] == 200
+            && line["requestObject"]["spec"]["replicas"] == 1;
+        count += usize::from(is_wake);
+    }
+    Ok(count)
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "for the person who reads the report of the tests"
+)]
+fn report(line: &str) {
+    println!("product: {line}");
+}
