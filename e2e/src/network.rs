@@ -266,13 +266,20 @@ fn links() -> anyhow::Result<Vec<Link>> {
     serde_json::from_str(&text).context("read the machine's links")
 }
 
+/// A link that goes away meanwhile is removed as well: the kernel takes a pair along with its namespace, a moment later.
 fn remove_link(link: &str) -> anyhow::Result<()> {
-    if !links()?.iter().any(|found| found.name == link) {
+    let is_there =
+        || -> anyhow::Result<bool> { Ok(links()?.iter().any(|found| found.name == link)) };
+    if !is_there()? {
         return Ok(());
     }
-    Call::new("ip")
+    match Call::new("ip")
         .arguments(["link", "delete", link])
         .succeed()
+    {
+        Err(error) if is_there()? => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn remove_namespace(namespace: &str) -> anyhow::Result<()> {

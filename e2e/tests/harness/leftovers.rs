@@ -66,7 +66,13 @@ impl Leftovers {
             let is_this = process
                 .file_name()
                 .is_some_and(|name| name.as_bytes() == own.as_bytes());
+            // One that has ended waits for its parent, the machine's first process, to ask how.
+            let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+            let has_ended = stat
+                .rsplit_once(") ")
+                .is_none_or(|(_, rest)| rest.starts_with('Z'));
             if !is_this
+                && !has_ended
                 && (holds("cmdline", &directory_text)
                     || holds("environ", &directory_text)
                     || holds("cgroup", &mark))
