@@ -224,9 +224,8 @@ impl Tour {
             wrong.push(format!("fails afterwards: {after}"));
         }
         wrong
-            .into_iter()
-            .map(|line| format!("\n    {line}"))
-            .collect()
+            .iter()
+            .fold(String::new(), |all, line| all + "\n    " + line)
     }
 
     fn bash(&self, script: &str) -> Output {
