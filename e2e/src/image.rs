@@ -3,6 +3,7 @@
 //! `pause` and what the cluster itself runs are made from the built programs, once per build. Images that a person or a test
 //! loads are kept with the cluster, so that a node that joins later has them too.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -118,7 +119,13 @@ pub(crate) fn load(cluster: &Path, archive: &Path, sockets: &[PathBuf]) -> anyho
         );
     };
     for socket in sockets {
-        import(socket, archive)?;
+        if let Err(error) = import(socket, archive) {
+            // The autoscaler takes nodes away at any time.
+            if UnixStream::connect(socket).is_ok() {
+                return Err(error);
+            }
+            crate::say(&format!("{} went away meanwhile", socket.display()));
+        }
     }
     let directory = loaded_directory(cluster);
     std::fs::create_dir_all(&directory)

@@ -17,27 +17,27 @@ use nagi_e2e::suite::{self, Needs, Test};
 const TESTS: &[Test<World>] = &[
     Test {
         name: "a_call_wakes_a_pod_and_puts_it_to_sleep",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: path::calls,
     },
     Test {
         name: "the_first_request_to_a_sleeping_pod_is_held_and_answered_by_it",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: path::first_request,
     },
     Test {
         name: "a_scheduled_wake_fires_once_with_two_replicas_of_the_api",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: path::schedule,
     },
     Test {
         name: "commands_of_the_founding_documents_work_as_written",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: commands::all,
     },
     Test {
         name: "each_integration_script_passes_and_names_an_injected_fault",
-        needs: Needs::Root,
+        needs: Needs::Namespaces,
         run: scripts::all,
     },
 ];
