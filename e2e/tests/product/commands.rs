@@ -269,8 +269,8 @@ impl<'a> Tour<'a> {
             self.installed
                 .succeed("kubectl set env deployment/scale-api -n scale-system API_KEY-")?;
         }
-        if text.contains("kubectl apply") && seed.filled().contains("serviceaccount.yaml") {
-            // The tokens of pods are those of the account before.
+        if text.contains("kubectl apply -f /path/to/serviceaccount.yaml") {
+            // The tokens of pods are those of the account before. The other document restarts them itself.
             self.installed
                 .succeed("kubectl rollout restart deployment/scale-api -n scale-system")?;
         }
@@ -384,10 +384,11 @@ done",
 curl --disable -s --max-time 5 -o /dev/null http://localhost:8080/health &&
   curl --disable -s --max-time 5 -o /dev/null http://localhost:9090/metrics && exit 0
 [[ -s forward ]] && kill "$(<forward)" 2>/dev/null
+rm -f forwarded
 setsid kubectl port-forward -n scale-system svc/scale-api 8080:80 9090:9090 >forwarded 2>&1 </dev/null &
 echo $! >forward
 for ((look = 0; look < 300; look++)); do
-  grep -q 'Forwarding from 127.0.0.1:9090' forwarded && exit 0
+  grep -qs 'Forwarding from 127.0.0.1:9090' forwarded && exit 0
   kill -0 $! 2>/dev/null || break
   sleep 0.1
 done
