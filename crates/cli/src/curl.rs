@@ -328,11 +328,13 @@ impl std::str::FromStr for Target {
                 "a user in the URL is not supported: use -H 'Authorization: …'",
             ));
         }
-        let port = match authority.port() {
-            Some(_) => authority.port_u16().ok_or_else(malformed)?,
-            None => HTTP_PORT,
-        };
         let host = authority.host();
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if authority.as_str() == host => HTTP_PORT,
+            // Something stands behind the host that is no port.
+            None => return Err(malformed()),
+        };
         Ok(Self {
             host: host.trim_matches(['[', ']']).to_owned(),
             port,

@@ -241,9 +241,9 @@ mod tests {
         change.action = "schedule-cancelled".to_owned();
         let now = "2030-01-31T07:00:05Z".parse().unwrap();
         let text = text(&item, now, Style::Plain);
-        let expected = "  last change     2030-01-31T07:00:03Z (2s ago)
+        let expected = "  last change     2030-01-31T07:00:03.000Z (2s ago)
                   schedule-cancelled by key/ops, from 0 to 1: サンプルアプリ開始のため
-  last scaled     2030-01-31T07:00:00Z (5s ago)
+  last scaled     2030-01-31T07:00:00.000Z (5s ago)
 ";
         assert!(text.contains(expected), "{text}");
     }

@@ -83,8 +83,8 @@ struct State {
     done_total: u64,
     /// Lines dropped since the last line that said so.
     unreported: u64,
-    /// The writer is to open its place anew before it writes on.
-    reopen: bool,
+    /// The writer is to open its place anew once this many of the waiting bytes are written.
+    reopen: Option<usize>,
     writer: Writer,
 }
 
@@ -186,7 +186,7 @@ impl Queue {
     /// Asks the writer to open its place anew; everything that is queued from now on goes there. Never waits for it.
     pub(crate) fn reopen(&self) {
         let mut state = self.shared.lock();
-        state.reopen = true;
+        state.reopen = Some(state.waiting.len());
         if matches!(state.writer, Writer::Idle | Writer::Resting) {
             state.writer = Writer::Busy;
         }
@@ -265,7 +265,7 @@ impl WriterThread {
     fn rest(&self) {
         let mut state = self.shared.lock();
         // Asked to end or to hurry meanwhile: nothing to wait for.
-        if state.writer != Writer::Busy || state.reopen {
+        if state.writer != Writer::Busy || state.reopen.is_some() {
             return;
         }
         state.writer = Writer::Resting;
@@ -277,7 +277,7 @@ impl WriterThread {
         }
     }
 
-    /// Waits for something to do. Lines are taken all at once, and not before a place that is to be opened anew.
+    /// Waits for something to do. Lines are taken all at once, up to where the place is to be opened anew.
     fn take(&self, batch: &mut String) -> Next {
         batch.clear();
         if batch.capacity() > BUFFER_BYTES_KEPT {
@@ -285,8 +285,21 @@ impl WriterThread {
         }
         let mut state = self.shared.lock();
         loop {
-            if std::mem::take(&mut state.reopen) {
-                return Next::Reopen;
+            match state.reopen {
+                Some(0) => {
+                    state.reopen = None;
+                    return Next::Reopen;
+                }
+                Some(before) => {
+                    // What was queued before belongs into the former place.
+                    let after = state.waiting.split_off(before);
+                    std::mem::swap(&mut state.waiting, batch);
+                    state.waiting = after;
+                    state.writing_bytes = batch.len();
+                    state.reopen = Some(0);
+                    return Next::Write;
+                }
+                None => {}
             }
             if !state.waiting.is_empty() {
                 break;

@@ -36,6 +36,10 @@ const TABLE: &[(&str, Row)] = &[
         ]),
     ),
     (
+        "Workloads::count_writer",
+        Row::Killed(&["another count in the file"]),
+    ),
+    (
         "Workloads::subscribe",
         Row::Killed(&["wake by call", "wake by request", "idle sleep"]),
     ),
