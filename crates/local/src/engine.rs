@@ -168,6 +168,7 @@ impl LocalEngine {
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let (shared, path) = (Arc::clone(&self.shared), Arc::clone(&self.file));
         let reloaded = self.blocking.run(move || {
+            let _reloading = shared.reloading();
             let reloaded = WorkloadFile::read(&path)
                 .map_err(ReloadError::from)
                 .and_then(|file| shared.put_in_force(file).map_err(ReloadError::from));

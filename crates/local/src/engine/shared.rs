@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) look: Notify,
     events: broadcast::Sender<WorkloadEvent>,
     history: Mutex<History>,
+    /// Held while a workload file is put in force: the watcher and a SIGHUP may bring the same one at once.
+    reloading: Mutex<()>,
     inner: Mutex<Inner>,
 }
 
@@ -93,6 +95,7 @@ impl Shared {
             look: Notify::new(),
             events: broadcast::Sender::new(EVENTS),
             history,
+            reloading: Mutex::default(),
             inner: Mutex::new(Inner::default()),
         }
     }
@@ -210,12 +213,24 @@ impl Shared {
         Ok(written)
     }
 
+    /// Held from reading the workload file until it is in force, so that neither an older content wins nor a change is taken
+    /// over twice.
+    pub(crate) fn reloading(&self) -> MutexGuard<'_, ()> {
+        self.reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts a checked file in force: takes up what is new, changes what changed, ends what is gone and keeps what was wanted of
     /// it. Blocks for one sync of the disk for each of them. What could not be written stays as it was before.
     ///
     /// # Errors
     /// [`StoreError`] of the first workload that could not be read or written; the others are in force.
     pub(crate) fn put_in_force(&self, file: WorkloadFile) -> Result<Reloaded, StoreError> {
+        let _reloading = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for warning in &file.warnings {
             tracing::warn!(reason = %warning, "Workload file holds what is hardly meant");
         }
