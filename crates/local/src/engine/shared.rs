@@ -227,10 +227,6 @@ impl Shared {
     /// # Errors
     /// [`StoreError`] of the first workload that could not be read or written; the others are in force.
     pub(crate) fn put_in_force(&self, file: WorkloadFile) -> Result<Reloaded, StoreError> {
-        let _reloading = self
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         for warning in &file.warnings {
             tracing::warn!(reason = %warning, "Workload file holds what is hardly meant");
         }
