@@ -2,7 +2,7 @@
 # Every target sets up what it needs, or says exactly what is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster test check coverage docs gen bench bench-quick fuzz clean
+.PHONY: help setup demo cluster test test-cluster check coverage docs gen bench bench-quick fuzz clean
 
 XTASK = sh scripts/setup.sh && cargo xtask
 
@@ -21,6 +21,9 @@ cluster: ## a real Kubernetes on this machine, with three nodes when you are roo
 
 test: ## everything that a change must pass; CI runs this
 	@$(XTASK) test
+
+test-cluster: ## the product on a real Kubernetes that is started here
+	@$(XTASK) test-cluster
 
 check: ## the fast loop: format, lints, tidy, unit tests
 	@$(XTASK) check

@@ -59,6 +59,11 @@ const TASKS: &[Task] = &[
         run: test::everything,
     },
     Task {
+        name: "test-cluster",
+        explanation: "the product on a real Kubernetes that is started here, with its image and manifests",
+        run: test::on_cluster,
+    },
+    Task {
         name: "check",
         explanation: "the fast loop: format, lints, tidy, unit tests",
         run: test::fast,
