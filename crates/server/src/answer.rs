@@ -24,3 +24,20 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
             .into_response(),
     }
 }
+
+/// `1 pool`, `2 pools`: the message of a list. `singular` takes a plain s.
+pub(crate) fn counted(count: usize, singular: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {singular}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_singular_and_everything_else_is_not() {
+        let seen = [0, 1, 2].map(|count| counted(count, "pool"));
+        assert_eq!(seen, ["0 pools", "1 pool", "2 pools"]);
+    }
+}

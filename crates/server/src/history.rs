@@ -11,7 +11,7 @@ use nagi_core::access::Reach;
 use nagi_core::id::Name;
 use nagi_ports::{HistoryEntry, HistoryQuery};
 
-use crate::answer::json;
+use crate::answer::{counted, json};
 use crate::app::App;
 use crate::call::Reader;
 use crate::lists::namespace_filter;
@@ -56,7 +56,7 @@ pub(crate) async fn history(State(app): State<App>, call: Reader) -> Result<Resp
     let read = collect(&app, &call, query).await?;
     let answer = HistoryAnswer {
         status: Succeeded::Success,
-        message: format!("{} changes", read.entries.len()),
+        message: counted(read.entries.len(), "change"),
         continue_token: read.resume.map(|id| page.token(&id.to_string(), now)),
         items: read.entries.iter().map(item).collect(),
         reaches_back_to: read.reaches_back_to.map(Time::in_millis),

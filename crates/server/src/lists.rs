@@ -11,7 +11,7 @@ use nagi_core::status::Status;
 use nagi_core::workload::Workload;
 use nagi_ports::Listing;
 
-use crate::answer::json;
+use crate::answer::{counted, json};
 use crate::app::App;
 use crate::call::{Reader, denied};
 use crate::page::Page;
@@ -66,7 +66,7 @@ async fn list(app: &App, call: &Reader, resource: Option<Resource>) -> Result<Re
     });
     let answer = ListAnswer {
         status: Succeeded::Success,
-        message: format!("{} workloads", items.len()),
+        message: counted(items.len(), "workload"),
         items,
         continue_token: last.map(|last| page.token(&last, now)),
         observed_at: Time::in_millis(listing.observed_at),
@@ -100,7 +100,7 @@ pub(crate) async fn scheduled(State(app): State<App>, call: Reader) -> Result<Re
     let (items, last) = cut(&listing, &page, passing, ScheduledItem::of);
     let answer = ScheduledListAnswer {
         status: Succeeded::Success,
-        message: format!("{} scheduled scale ups", items.len()),
+        message: counted(items.len(), "scheduled scale up"),
         items,
         continue_token: last.map(|last| page.token(&last, now)),
         observed_at: Time::in_millis(listing.observed_at),

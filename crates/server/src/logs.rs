@@ -8,7 +8,7 @@ use nagi_api::problem::Succeeded;
 use nagi_api::{LogItem, LogsAnswer, Time, routes};
 use nagi_ports::{LogQuery, PortError};
 
-use crate::answer::json;
+use crate::answer::{counted, json};
 use crate::app::App;
 use crate::call::Target;
 use crate::problem::{Doing, Problem};
@@ -65,7 +65,7 @@ pub(crate) async fn logs(State(app): State<App>, call: Target) -> Result<Respons
         .collect();
     let answer = LogsAnswer {
         status: Succeeded::Success,
-        message: format!("{} lines", items.len()),
+        message: counted(items.len(), "line"),
         items,
         cursor: page.cursor,
         timestamp: Time::in_millis(app.clock.now()),

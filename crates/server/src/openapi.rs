@@ -338,10 +338,9 @@ const fn meaning(status: u16) -> &'static str {
         410 => "The continue token is too old",
         413 => "The body is too large",
         429 => "Too many writes; `Retry-After` says when to come back",
-        500 => "The engine refused, or the server failed",
+        500 => "The engine refused, others kept changing the workload, or the server failed",
         503 => {
-            "The engine cannot be reached, its storage is full, or others kept changing the workload; \
-             `Retry-After` says when to come back"
+            "The engine cannot be reached, or its storage is full; `Retry-After` says when to come back"
         }
         _ => "It failed",
     }

@@ -8,7 +8,7 @@ use axum::response::Response;
 use nagi_api::problem::Succeeded;
 use nagi_api::{PoolItem, PoolsAnswer, Time, routes};
 
-use crate::answer::json;
+use crate::answer::{counted, json};
 use crate::app::App;
 use crate::call::Reader;
 use crate::problem::{Doing, Problem};
@@ -29,7 +29,7 @@ pub(crate) async fn pools(State(app): State<App>, call: Reader) -> Result<Respon
     let pools = pools.map_err(|error| Problem::port(&error, Doing::Read("pools"), None))?;
     let answer = PoolsAnswer {
         status: Succeeded::Success,
-        message: format!("{} pools", pools.len()),
+        message: counted(pools.len(), "pool"),
         items: pools.iter().map(PoolItem::from).collect(),
         observed_at: Time::in_millis(app.clock.now()),
     };

@@ -169,8 +169,8 @@ impl Problem {
                 format_args!("asks for what cannot be: {error}"),
                 "the resource_version of an earlier answer about the same workload",
             ),
-            // Nothing is broken and nothing was written: a crowd was faster each time.
-            PortError::Conflict => failed(StatusCode::SERVICE_UNAVAILABLE)
+            // Nothing was written: a crowd was faster each time. The founding documents answer it with 500.
+            PortError::Conflict => failed(StatusCode::INTERNAL_SERVER_ERROR)
                 .retry_after(CONFLICT_RETRY_SECONDS)
                 .hint("others keep changing it, so nothing was written: look at its history, then try again"),
             PortError::Refused(_) => failed(StatusCode::INTERNAL_SERVER_ERROR).hint(

@@ -130,7 +130,7 @@ async fn refusals_say_whose_they_are() {
         .await;
     assert_eq!(
         (refused.status, &refused.body["message"]),
-        (503, &json!("Failed to scale deployment"))
+        (500, &json!("Failed to scale deployment"))
     );
     double.lift(storm);
     // two conflicts are decided anew and then succeed.

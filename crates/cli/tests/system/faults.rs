@@ -176,7 +176,7 @@ fn two_hundred_callers_at_once_lose_no_change() {
                                 .push(Accepted { version, from, to });
                         }
                         // Too many changes between read and write: nothing was written, and it may come again.
-                        (503, ..)
+                        (500, ..)
                             if answer.body.contains("changed by somebody else")
                                 && answer.header("retry-after") == Some("1") =>
                         {

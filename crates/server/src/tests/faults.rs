@@ -23,7 +23,7 @@ fn faults() -> Vec<(Fault, u16, &'static str)> {
         (refused(), 500, "denied"),
         (
             Fault::Error(PortError::Conflict),
-            503,
+            500,
             "changed by somebody else",
         ),
         (Fault::Error(PortError::Internal(text())), 500, "error"),
@@ -155,7 +155,7 @@ async fn a_conflict_is_decided_again_five_times_at_most_and_is_then_told_as_pass
                 assert!(answer.status.is_success(), "{verb}: {}", answer.status);
                 continue;
             }
-            let answer = answer.expect(503);
+            let answer = answer.expect(500);
             assert_eq!(answer.header("retry-after"), "1");
             assert_eq!(answer.at("/message"), "Failed to scale deployment");
             let hint = answer.at("/hint");
