@@ -45,7 +45,6 @@ Examples:
 #[command(
     name = "nagi",
     version,
-    disable_help_subcommand = true,
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{}", Exit::table()),
 )]

@@ -3,6 +3,7 @@
 //! [`Output`] knows the format that was asked for and what the two streams are. What is shown is made by the pure
 //! functions of the modules below; this file only writes it.
 
+pub(crate) mod away;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod terminal;

@@ -40,6 +40,8 @@ use crate::serve::settings::ServeConfig;
 
 /// What running requests get at the end.
 const GRACE: Duration = Duration::from_secs(30);
+/// For somebody who waits at a terminal for that end.
+const INSIST: &str = "requests in flight get 30 s; a second signal ends it at once";
 
 /// What to serve.
 #[derive(Debug)]
@@ -227,7 +229,7 @@ async fn serve(
     guest: impl AsyncFnOnce(Arc<dyn Clock>),
 ) -> Result<(), ServeError> {
     let config = start.config;
-    let mut termination = Termination::listen()?;
+    let termination = tokio::sync::Mutex::new(Termination::listen()?);
     let mut reload = Reload::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), log.lines_dropped());
@@ -284,13 +286,24 @@ async fn serve(
     let asked = async {
         tokio::select! {
             // Cancel-safe: the process ends either way.
-            signal = termination.recv() => tracing::info!(signal, "Shutdown asked for"),
-            () = hung_up => tracing::info!(signal = "SIGHUP", "Shutdown asked for"),
+            signal = next(&termination) => tracing::info!(signal, hint = INSIST, "Shutdown asked for"),
+            () = hung_up => tracing::info!(signal = "SIGHUP", hint = INSIST, "Shutdown asked for"),
             () = guest(clock) => {}
         }
     };
-    supervisor.run_until(asked, GRACE).await?;
+    let insisted = async {
+        let signal = next(&termination).await;
+        tracing::warn!(signal, "Shutdown cut short");
+    };
+    supervisor
+        .run_until_insisted(asked, insisted, GRACE)
+        .await?;
     Ok(())
+}
+
+/// The next SIGINT or SIGTERM. Cancel-safe: a signal that was not taken is kept.
+async fn next(termination: &tokio::sync::Mutex<Termination>) -> &'static str {
+    termination.lock().await.recv().await
 }
 
 /// The addresses, bound: whoever finds a port taken learns it before anything runs.

@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::away::Away;
 use crate::output::words;
 use crate::progress::Progress;
 use crate::session::Session;
@@ -140,6 +141,7 @@ impl Waiting {
         let mut draws = interval(DRAW_EVERY);
         draws.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut last: Option<WorkloadItem> = None;
+        let mut away = Away::default();
         loop {
             let look = tokio::select! {
                 // Cancel-safe: a timer.
@@ -166,6 +168,7 @@ impl Waiting {
                 let Ok(asked) = asked.await else { continue };
                 match asked {
                     Ok(answer) => {
+                        away.is_back();
                         let item = &answer.body.deployment;
                         self.stages(item, &mut progress);
                         for (after, stage) in std::mem::take(&mut self.heard) {
@@ -191,7 +194,10 @@ impl Waiting {
                         last = Some(answer.body.deployment);
                     }
                     // A server that starts again is waited for; the deadline bounds it.
-                    Err(error) if error.is_passing() => {}
+                    Err(error) if error.is_passing() => {
+                        progress.clear();
+                        away.warn(&session.output, error);
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }

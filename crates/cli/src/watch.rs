@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::away::Away;
 use crate::output::table::Table;
 use crate::output::{Detail, Format, Output, Place, write};
 use crate::session::Session;
@@ -97,7 +98,7 @@ pub(crate) async fn run(
     let redraw = output.terminal().stdout_columns.is_some()
         && matches!(output.format(), Format::Table | Format::Wide);
     let mut last: Option<Shown> = None;
-    let mut away = false;
+    let mut away = Away::default();
     loop {
         match look().await {
             Ok(shown) => {
@@ -112,13 +113,11 @@ pub(crate) async fn run(
                     shown.print(output, Place::InSeries)?;
                     last = Some(shown);
                 }
-                away = false;
+                away.is_back();
             }
             // Before anything was seen, it is more likely a wrong address.
             Err(failure) if failure.exit == Exit::Unreachable && last.is_some() => {
-                if !std::mem::replace(&mut away, true) {
-                    output.warn(&format!("{}; trying again", failure.message));
-                }
+                away.warn(output, failure);
             }
             Err(failure) => return Err(failure),
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+use nagi_core::schedule::{InstantError, parse_instant};
 
 /// Longest span: a hundred years keeps every sum inside representable time.
 const SPAN_MAX: Duration = Duration::from_hours(24 * 365 * 100);
@@ -27,7 +28,11 @@ impl When {
         }
         match text.parse::<Timestamp>() {
             Ok(_) => Ok(Self::At(text.to_owned())),
-            Err(_) => Err(RULE.to_owned()),
+            // The rules of the server say more, where it is nearly an instant; when it is, the server judges.
+            Err(_) => Err(match parse_instant(text, Timestamp::UNIX_EPOCH) {
+                Ok(_) | Err(InstantError::Form) => RULE.to_owned(),
+                Err(other) => other.to_string(),
+            }),
         }
     }
 
@@ -110,6 +115,14 @@ mod tests {
         ] {
             assert!(When::parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_is_nearly_an_instant_is_refused_with_what_it_lacks() {
+        let said = |text| When::parse(text).unwrap_err();
+        assert_eq!(said("tomorrow"), RULE);
+        assert!(said("2030-01-31T07:00:00").contains("no zone"));
+        assert!(said("2030-02-30T07:00:00Z").contains("does not exist"));
     }
 
     #[test]

@@ -89,7 +89,12 @@ impl Routes {
     pub(crate) async fn follow(&self, workloads: &dyn Workloads, shutdown: &Shutdown) {
         // Subscribed before the list, so that no event after it is missed.
         let mut events = workloads.subscribe();
-        self.list(workloads).await;
+        tokio::select! {
+            // Cancel-safe: waiting on a watch channel loses nothing.
+            () = shutdown.stopped() => return,
+            // Cancel-safe: the table is replaced in one step, after the last wait.
+            () = self.list(workloads) => {}
+        }
         let mut list = tokio::time::interval(LIST_EVERY);
         list.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         list.reset();
@@ -103,12 +108,16 @@ impl Routes {
                 event = events.recv() => match event {
                     Ok(WorkloadEvent::Changed(workload)) => self.observe(workload),
                     Ok(WorkloadEvent::Deleted(id)) => self.delete(&id),
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.list(workloads).await,
+                    Err(broadcast::error::RecvError::Lagged(_)) => list.reset_immediately(),
                     // The engine is ending, and so is this process; routes stay as they are.
                     Err(broadcast::error::RecvError::Closed) => return shutdown.stopped().await,
                 },
                 // Cancel-safe: a tick that was not taken comes again.
-                _ = list.tick() => self.list(workloads).await,
+                _ = list.tick() => tokio::select! {
+                    // Cancel-safe: both, as above.
+                    () = shutdown.stopped() => return,
+                    () = self.list(workloads) => {}
+                },
                 // Cancel-safe: as above.
                 _ = sweep.tick() => {
                     for backend in self.backends() {

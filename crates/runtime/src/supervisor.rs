@@ -145,7 +145,7 @@ impl Supervisor {
     where
         S: Future,
     {
-        self.run(
+        self.run_until_insisted(
             async {
                 signal.await;
             },
@@ -174,12 +174,15 @@ impl Supervisor {
             let signal = termination.lock().await.recv().await;
             tracing::warn!(signal, "Shutdown cut short by a signal");
         };
-        self.run(first, second, grace).await
+        self.run_until_insisted(first, second, grace).await
     }
 
-    /// The one way through: run, drain, stop. `insisted` is polled only once `asked` is ready or a
-    /// task ended, and then makes the grace period end at once.
-    async fn run(
+    /// Runs until `asked` resolves, then shuts down within `grace`. `insisted` is polled only once `asked` is ready or a
+    /// task ended, and then makes the grace period end at once. Not cancel-safe: dropping the future aborts all tasks.
+    ///
+    /// # Errors
+    /// As [`Supervisor::run_until`].
+    pub async fn run_until_insisted(
         mut self,
         asked: impl Future<Output = ()>,
         insisted: impl Future<Output = ()>,

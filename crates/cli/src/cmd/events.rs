@@ -1,16 +1,16 @@
 //! `nagi events`: what happens, as it happens.
 
 use clap::Args;
-use nagi_api::{Event, EventKind, EventValue};
-use nagi_client::{EventFollower, Followed, ServerEvent};
+use nagi_api::{Event, EventKind, EventValue, WorkloadItem};
+use nagi_client::{Client, EventFollower, Followed, ListFilter, ServerEvent};
 use serde_json::Value;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::style::{Style, Tone};
-use crate::output::{Detail, Place, words};
+use crate::output::{Detail, Output, Place, words};
 use crate::session::Session;
-use crate::target::parse_namespace;
+use crate::target::{all, nearest, parse_namespace};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -90,6 +90,27 @@ impl Wanted {
         })
     }
 
+    /// Says that nothing has the name now: it may come later, and it may be a slip of the keyboard.
+    async fn warn_of_nobody(&self, client: &Client, output: &Output) {
+        let Some(name) = &self.name else { return };
+        let Ok(items) = all(client, &ListFilter::default()).await else {
+            // The stream says what is wrong with the server.
+            return;
+        };
+        let fits = |item: &WorkloadItem| {
+            item.name == *name && self.namespace.iter().all(|n| *n == item.namespace)
+        };
+        if !items.iter().any(fits) {
+            output.warn(&format!(
+                "no workload is called {name} now; events of one that comes are shown"
+            ));
+            let near = nearest(name, items.iter().map(|item| item.name.as_str()));
+            if let Some(near) = near.first() {
+                output.hint(&format!("did you mean {near}?"));
+            }
+        }
+    }
+
     fn takes(&self, event: &Event) -> bool {
         self.namespace
             .as_ref()
@@ -106,6 +127,7 @@ pub(crate) async fn run(args: &EventsArgs, session: &Session) -> Result<(), Fail
     let output = &session.output;
     // The first connection must come about: a wrong address is an error, not something to wait for.
     let stream = client.events(args.after.clone()).await?;
+    wanted.warn_of_nobody(&client, output).await;
     let mut follower = EventFollower::resume(client, stream);
     let mut left = args.limit;
     while left != Some(0) {

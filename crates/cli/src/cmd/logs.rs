@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use super::raw;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::away::Away;
 use crate::output::style::{Style, Tone};
 use crate::output::{Place, words};
 use crate::session::Session;
@@ -61,6 +62,7 @@ pub(crate) async fn run(args: &LogsArgs, session: &Session) -> Result<(), Failur
     let mut from = LogsFrom::Tail(args.tail);
     let mut replicas = BTreeSet::new();
     let mut begun = false;
+    let mut away = Away::default();
     loop {
         match client.logs(&id, &from).await {
             Ok(answer) => {
@@ -76,9 +78,10 @@ pub(crate) async fn run(args: &LogsArgs, session: &Session) -> Result<(), Failur
                     output.note("nothing was printed");
                 }
                 begun = true;
+                away.is_back();
                 from = LogsFrom::After(answer.body.cursor);
             }
-            Err(error) if begun && error.is_passing() => {}
+            Err(error) if begun && error.is_passing() => away.warn(output, error),
             Err(error) => {
                 let failure = explain(&client, &id, error).await;
                 // What was printed is gone with its workload; the caller has seen it.

@@ -25,7 +25,7 @@ pub(crate) struct ScaleArgs {
     target: TargetArgs,
 
     /// How many replicas: 1 to the limit of the server (100 by default)
-    #[arg(value_name = "COUNT")]
+    #[arg(value_name = "COUNT", value_parser = parse_count)]
     replicas: u32,
 
     /// Why, for the history: 1 to 500 characters
@@ -37,6 +37,12 @@ pub(crate) struct ScaleArgs {
 
     #[command(flatten)]
     wait: WaitArgs,
+}
+
+/// Reads a count; its upper limit is the server's to say.
+fn parse_count(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "must be a whole number from 1 to the limit of the server".to_owned())
 }
 
 /// Runs the command.

@@ -114,10 +114,10 @@ pub(super) struct Workload {
     /// Replicas after a wake that names no other count: 1 to 100. Default: the remembered count.
     #[schemars(with = "Option<Whole>", range(min = 1, max = 100))]
     pub(super) awake_replicas: Option<Text>,
-    /// Host names the gateway serves it under. Default: `NAME.NAMESPACE.localhost`.
+    /// Host names the gateway serves it under; they need a `port`. Default: `NAME.NAMESPACE.localhost`, and none without a port.
     #[schemars(with = "Option<Vec<String>>", length(max = 32))]
     pub(super) hosts: Option<Vec<Text>>,
-    /// Time without traffic after which it goes to sleep by itself: 1s to 30 days (720h). Default: never.
+    /// Time without traffic after which it goes to sleep by itself: 1s to 30 days (720h); needs a `port`. Default: never.
     #[schemars(with = "Option<String>")]
     pub(super) idle_after: Option<Text>,
     /// Labels for filters; keys and values as in Kubernetes.

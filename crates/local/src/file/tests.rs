@@ -110,6 +110,7 @@ fn without_pools_there_is_one_without_limits() {
     );
     assert_eq!(file.workloads[0].pool.as_str(), DEFAULT_POOL);
     assert_eq!(file.workloads[0].readiness, Readiness::Running);
+    assert_eq!(file.workloads[0].hosts, [], "no request can reach it");
 }
 
 /// What stands in the sample, what stands there instead, place and field of the problem, a part of its message.
@@ -367,13 +368,14 @@ fn a_workload_that_nobody_knows_how_to_wake_is_read_with_a_warning() {
 }
 
 #[test]
-fn readiness_without_a_port_and_a_second_workload_of_one_name_are_refused() {
-    let found = problem("    port: 8000\n", "");
-    assert_eq!(
-        (found.field.as_str(), found.line),
-        ("workloads[0].readiness", 17),
-        "{found}"
-    );
+fn what_needs_a_port_without_one_and_a_second_workload_of_one_name_are_refused() {
+    let without = parse(&GOOD.replace("    port: 8000\n", "")).unwrap_err();
+    let found = without
+        .iter()
+        .map(|problem| (&*problem.field, problem.line));
+    let needing = ["readiness", "hosts", "idle_after"].map(|field| format!("workloads[0].{field}"));
+    let expected = needing.iter().map(String::as_str).zip([17, 22, 23]);
+    assert!(found.eq(expected), "{without:?}");
     let twice = "workloads:\n- {namespace: a, name: b, command: [x]}\n- {namespace: a, name: b, command: [x], hosts: []}\n";
     let problems = parse(twice).unwrap_err();
     assert_eq!(problems[0].field, "workloads[1].name");

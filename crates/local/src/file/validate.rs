@@ -331,6 +331,12 @@ impl Checker<'_> {
             format!("{path}.idle_after"),
             IDLE_MIN..=IDLE_MAX,
         );
+        if let Some(given) = &given.idle_after
+            && port.is_none()
+        {
+            let message = "no request can reach it, so nothing tells that it is in use; allowed: only together with port";
+            self.report(given.referenced, format!("{path}.idle_after"), message);
+        }
         if let Some(declared) = &given.replicas
             && replicas == 0
             && given.awake_replicas.is_none()
@@ -345,7 +351,7 @@ impl Checker<'_> {
             )
             .unwrap_or(GRACE_DEFAULT);
         let id = WorkloadId::deployment(namespace?, name?);
-        let hosts = self.hosts(given.hosts, path, &id, at);
+        let hosts = self.hosts(given.hosts, path, (&id, port), at);
         if self.problems.len() > before {
             return None;
         }

@@ -213,7 +213,10 @@ async fn second_request_to_stop_cuts_the_grace_period() {
     supervisor.spawn("stubborn", std::future::pending::<()>());
     let begin = Instant::now();
     let insisted = sleep(Duration::from_secs(2));
-    let report = supervisor.run(async {}, insisted, GRACE).await.unwrap();
+    let report = supervisor
+        .run_until_insisted(async {}, insisted, GRACE)
+        .await
+        .unwrap();
     assert_eq!(report.cut, ["stubborn"]);
     assert_eq!(begin.elapsed(), Duration::from_secs(2));
 }

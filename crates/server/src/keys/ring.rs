@@ -76,12 +76,17 @@ pub enum KeyringError {
     },
     /// `API_KEY_FILE` holds something that can be no key.
     #[error(
-        "the key file {path} holds no key: one line of at most {SINGLE_BYTES_MAX} bytes of UTF-8"
+        "the key file {path} holds no key: one line of at most {SINGLE_BYTES_MAX} bytes of printable ASCII"
     )]
     NotAKey {
         /// The file.
         path: PathBuf,
     },
+    /// No header can carry `API_KEY`, so nobody could ever come in.
+    #[error(
+        "API_KEY can be sent by nobody: a key is of printable ASCII characters, without a blank at its ends"
+    )]
+    Unsendable,
     /// `NAGI_REQUIRE_AUTH` is set, and there is no key.
     #[error(
         "authentication is required, but no key is configured: set API_KEY, API_KEY_FILE or NAGI_KEYS_FILE"
@@ -159,6 +164,7 @@ impl Keyring {
         }
         keys.single = match (&sources.api_key, &sources.api_key_file) {
             (Some(key), _) if key.is_empty() => None,
+            (Some(key), _) if !is_sendable(key) => return Err(KeyringError::Unsendable),
             (Some(key), _) => Some(Digest::of(key)?),
             (None, Some(path)) => {
                 let key = single(path)?;
@@ -287,6 +293,11 @@ fn complain(path: &Path, error: &dyn std::error::Error) {
     );
 }
 
+/// Can it stand in `Authorization: Bearer KEY` and arrive unchanged?
+fn is_sendable(key: &str) -> bool {
+    key.trim() == key && key.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
 /// The digest of the key in a file; `None` when there is no file.
 fn single(path: &Path) -> Result<Option<Digest>, KeyringError> {
     let failed = |source| KeyringError::ReadSingle {
@@ -312,7 +323,7 @@ fn single(path: &Path) -> Result<Option<Digest>, KeyringError> {
         });
     }
     let too_long = u64::try_from(text.len()).map_or(true, |len| len > SINGLE_BYTES_MAX);
-    if too_long || key.contains(['\n', '\r']) {
+    if too_long || !is_sendable(key) {
         return Err(not_a_key());
     }
     Ok(Some(Digest::of(key)?))

@@ -130,6 +130,31 @@ fn a_source_that_is_there_but_useless_stops_the_start() {
     assert!(matches!(open(strict), Err(KeyringError::Required)));
 }
 
+// A key that no header can carry would lock everybody out.
+#[test]
+fn a_key_that_nobody_can_send_is_refused_at_the_start() {
+    for (key, accepted) in [
+        (" ", false),
+        ("キー", false),
+        ("a ", false),
+        ("a\tb", false),
+        ("a b", true),
+        ("~!x", true),
+    ] {
+        let ring = open(KeySources {
+            api_key: Some(key.to_owned()),
+            ..KeySources::default()
+        });
+        match ring {
+            Ok(ring) => assert!(accepted && counts(&ring, key), "{key:?}"),
+            Err(error) => assert!(
+                !accepted && matches!(error, KeyringError::Unsendable),
+                "{key:?}: {error}"
+            ),
+        }
+    }
+}
+
 // DESIGN §7: an empty API_KEY does not open what the keys file closes.
 #[test]
 fn a_keys_file_keeps_authentication_on() {

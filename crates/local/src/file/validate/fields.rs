@@ -272,13 +272,21 @@ impl Checker<'_> {
         });
     }
 
+    /// Names that lead to it through the gateway, which reaches a workload by its port only.
     pub(super) fn hosts(
         &mut self,
         given: Option<Vec<schema::Text>>,
         path: &str,
-        id: &WorkloadId,
+        (id, port): (&WorkloadId, Option<u16>),
         at: Location,
     ) -> Vec<Host> {
+        if port.is_none() {
+            if let Some(first) = given.iter().flatten().next() {
+                let message = "there is no port to forward to; allowed: only together with port";
+                self.report(first.referenced, format!("{path}.hosts"), message);
+            }
+            return Vec::new();
+        }
         let Some(given) = given else {
             let default = format!("{}.{}.localhost", id.name, id.namespace);
             return match Host::new(default) {
