@@ -129,6 +129,21 @@ async fn the_history_reaches_further_back_than_the_object_while_events_are_kept(
     );
 }
 
+// R20
+#[tokio::test]
+async fn an_event_that_could_not_be_written_is_written_when_it_repeats() {
+    let lab = Lab::new().await;
+    lab.double.inject(Fault::status(500).at("/events").times(1));
+    let mut now = lab.get().await;
+    now = lab.engine.write(&now, sleep(&now)).await.unwrap();
+    now = lab.engine.write(&now, wake(&now, 2)).await.unwrap();
+    lab.engine.write(&now, sleep(&now)).await.unwrap();
+    eventually("the wake and the second sleep", async || {
+        events(&lab).len() == 2
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn logs_come_from_the_pods_and_go_on_where_they_ended() {
     let lab = Lab::new().await;
