@@ -17,6 +17,7 @@ use crate::call::Caller;
 use crate::config::ServerConfig;
 use crate::docs::Docs;
 use crate::events::Events;
+use crate::items::Items;
 use crate::keys::Keyring;
 use crate::problem::Problem;
 use crate::{
@@ -72,6 +73,7 @@ pub(crate) struct Inner {
     pub(crate) rates: Mutex<Buckets<Caller>>,
     pub(crate) events: Events,
     pub(crate) docs: Docs,
+    pub(crate) items: Items,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -110,6 +112,7 @@ impl App {
                 rates,
                 events,
                 docs: Docs::default(),
+                items: Items::default(),
                 shutdown,
             }),
         }

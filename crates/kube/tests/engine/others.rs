@@ -5,6 +5,7 @@ use nagi_core::pool::NodePhase;
 use nagi_core::wake::Stage;
 use nagi_kube_double::{Fault, objects};
 use nagi_ports::{HistoryQuery, Journal, LogQuery, Logs, Nodes, PortError, Read, Workloads};
+use nagi_testkit::listed;
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, eventually, id, sleep, wake};
@@ -275,10 +276,9 @@ async fn a_custom_kind_with_a_scale_subresource_is_a_workload_like_any_other() {
     assert_eq!(object["spec"], json!({ "workers": 0 }));
     assert_eq!(object["metadata"]["annotations"]["nagi.dev/replicas"], "3");
     eventually("it in lists", async || {
-        lab.engine
-            .list()
+        listed(&lab.engine)
             .await
-            .is_ok_and(|listing| listing.items.iter().any(|w| w.id == runner))
+            .is_ok_and(|all| all.iter().any(|w| w.id == runner))
     })
     .await;
 }
