@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::middleware::from_fn;
 use axum::routing::{delete, get, post};
 use nagi_api::routes;
 use nagi_core::rate::Buckets;
@@ -155,7 +154,7 @@ impl App {
         router
             .fallback(async || Problem::no_route())
             .method_not_allowed_fallback(async || Problem::no_method())
-            .layer(from_fn(exchange::note_route))
+            .layer(exchange::NoteRoute)
             .with_state(self.clone())
     }
 }
