@@ -57,13 +57,14 @@ impl Workloads for KubeEngine {
     ) -> Result<Timestamp, PortError> {
         let shared = &self.shared;
         let deadline = Instant::now() + LIVE;
-        for watched in shared.all_watched() {
-            if selection
-                .resource
-                .is_some_and(|only| *only != watched.kind.resource)
-            {
-                continue;
-            }
+        let all = shared.all_watched();
+        let wanted = |watched: &Watched| {
+            let kind = &watched.kind.resource;
+            selection.resource.is_none_or(|only| only == kind)
+        };
+        // A kind that nobody knows has no workloads, if the API server still says so.
+        let nobody_knows = !all.iter().any(|watched| wanted(watched));
+        for watched in all.iter().filter(|watched| nobody_knows || wanted(watched)) {
             for state in watched.states() {
                 shared.live_again(state, deadline).await?;
             }

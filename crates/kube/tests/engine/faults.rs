@@ -1,11 +1,13 @@
 //! Faults of the API server: what is said meanwhile, and that everything comes back without a restart.
 
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use nagi_core::id::Resource;
 use nagi_kube::{Rights, Source};
 use nagi_kube_double::{Double, Effect, Fault, objects};
-use nagi_ports::{PortError, Read, Workloads};
+use nagi_ports::{Glance, PortError, Read, Selection, Workloads};
 use nagi_testkit::listed;
 use serde_json::json;
 use tokio::time::Instant;
@@ -32,6 +34,16 @@ async fn an_api_server_that_was_stopped_is_told_and_found_again() {
     })
     .await;
     assert!(is_unreachable(&listed(&lab.engine).await.unwrap_err()));
+    // Unknown is not none, for no kind.
+    for kind in ["deployments", "rollouts.argoproj.io"] {
+        let selection = Selection {
+            resource: Some(&Resource::new(kind).unwrap()),
+            ..Selection::default()
+        };
+        let see = &mut |_: &dyn Glance| -> ControlFlow<()> { panic!("nothing is believed") };
+        let error = lab.engine.visit(selection, see).await.unwrap_err();
+        assert!(is_unreachable(&error), "{kind}: {error}");
+    }
     lab.double
         .edit(PATH, |object| object["spec"]["replicas"] = json!(3));
     lab.double.resume().await;
