@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use jiff::{Timestamp, TimestampRound, Unit};
+use jiff::{SignedDuration, Timestamp};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
+
+const NANOS_PER_MILLI: i32 = 1_000_000;
 
 /// An instant, written as RFC 3339 in UTC with milliseconds: `2030-01-31T07:00:00.000Z`. It may hold more than it shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,11 +20,10 @@ pub struct Time(pub Timestamp);
 impl Time {
     /// The instant in whole milliseconds, rounded down: for times that are shown and not computed with.
     pub fn in_millis(instant: Timestamp) -> Self {
-        let whole = TimestampRound::new()
-            .smallest(Unit::Millisecond)
-            .mode(jiff::RoundMode::Floor);
-        // Rounding fails only at the very end of representable time, where the exact instant serves as well.
-        Self(instant.round(whole).unwrap_or(instant))
+        let beyond = instant.subsec_nanosecond().rem_euclid(NANOS_PER_MILLI);
+        let whole = instant.checked_sub(SignedDuration::from_nanos(beyond.into()));
+        // That fails only at the very beginning of representable time, where the exact instant serves as well.
+        Self(whole.unwrap_or(instant))
     }
 }
 

@@ -239,6 +239,7 @@ async fn serve(
         Role::Gateway(_) => Keyring::unused(metrics.clone()),
     };
     let mut supervisor = Supervisor::new();
+    announce(&start.role, &config);
     let mut local = None;
     let engine = match start.role {
         Role::All { workloads, on_exit } => {
@@ -264,10 +265,6 @@ async fn serve(
             Engine::alone(engine)
         }
     };
-    tracing::info!(
-        port = config.listen.port(), address = %config.listen, gateway = %config.gateway_listen,
-        metrics = %config.metrics_listen, state_dir = %config.state_dir.display(), "Server starting"
-    );
     let common = Common {
         engine,
         clock: Arc::clone(&clock),
@@ -343,6 +340,23 @@ impl Doors {
             },
         })
     }
+}
+
+/// Says what starts, with what the role has of it.
+fn announce(role: &Role, config: &ServeConfig) {
+    let (api, gateway, state) = match role {
+        Role::All { .. } => (true, true, true),
+        Role::Server(_) => (true, false, false),
+        Role::Gateway(_) => (false, true, false),
+    };
+    tracing::info!(
+        port = api.then(|| config.listen.port()),
+        address = api.then(|| display(config.listen)),
+        gateway = gateway.then(|| display(config.gateway_listen)),
+        metrics = %config.metrics_listen,
+        state_dir = state.then(|| display(config.state_dir.display())),
+        "Server starting"
+    );
 }
 
 async fn bind(

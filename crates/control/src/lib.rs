@@ -8,19 +8,23 @@
 //! What it deliberately does not do: decide (the core does), follow a wake (the wake crate does), count requests
 //! (the gateway does, behind the `Traffic` port).
 
+mod agenda;
 mod look;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nagi_core::id::WorkloadId;
-use nagi_ports::{Clock, Leadership, Traffic, WorkloadEvent, Workloads};
+use nagi_core::workload::Workload;
+use nagi_ports::{Clock, Glance, Leadership, Selection, Traffic, WorkloadEvent, Workloads};
 use nagi_runtime::{Deadline, Shutdown, TaskSet};
 use nagi_telemetry::Metrics;
 use nagi_wake::Wakes;
 use tokio::sync::{broadcast, mpsc};
 
+use crate::agenda::Agenda;
 use crate::look::Looker;
 
 /// Looks under way at once. Each costs a task and at most one write in flight; 64 keeps a slow API server busy
@@ -54,11 +58,11 @@ pub struct Ports {
 pub struct Controller {
     ports: Ports,
     tasks: TaskSet,
-    /// When to look at each workload, in monotonic time.
-    agenda: HashMap<WorkloadId, Duration>,
+    /// When to look at each workload that there is something to decide about.
+    agenda: Agenda,
     /// Looks under way, and whether something happened since they began.
     busy: HashMap<WorkloadId, bool>,
-    /// Since when each workload was seen fully awake, in monotonic time.
+    /// Since when each workload that may sleep by itself was seen fully awake, in monotonic time.
     awake_since: HashMap<WorkloadId, Duration>,
     report: mpsc::Sender<look::Report>,
     reports: mpsc::Receiver<look::Report>,
@@ -74,7 +78,7 @@ impl Controller {
         Self {
             ports,
             tasks: TaskSet::new("looks", LOOKS_MAX),
-            agenda: HashMap::new(),
+            agenda: Agenda::default(),
             busy: HashMap::new(),
             awake_since: HashMap::new(),
             report,
@@ -113,7 +117,7 @@ impl Controller {
                 () = shutdown.draining() => break,
                 // Cancel-safe: a broadcast receiver keeps its place.
                 event = events.recv() => match event {
-                    Ok(WorkloadEvent::Changed(workload)) => self.look_now(workload.id.clone()),
+                    Ok(WorkloadEvent::Changed(workload)) => self.changed(&workload),
                     Ok(WorkloadEvent::Deleted(id)) => self.forget(&id),
                     Err(broadcast::error::RecvError::Lagged(_)) => next_listing = Duration::ZERO,
                     Err(broadcast::error::RecvError::Closed) => break,
@@ -128,16 +132,25 @@ impl Controller {
         }
     }
 
-    /// Puts every workload on the agenda and forgets those that are gone. Returns when to do it again.
+    /// Puts every workload that there is something to decide about on the agenda and forgets all others. Returns when to do it
+    /// again.
     async fn look_at_all(&mut self) -> Duration {
         let now = self.ports.clock.monotonic();
-        match self.ports.workloads.list().await {
-            Ok(listing) => {
-                let known: HashSet<&WorkloadId> = listing.items.iter().map(|w| &w.id).collect();
-                self.agenda.retain(|id, _| known.contains(id));
-                self.awake_since.retain(|id, _| known.contains(id));
-                for workload in &listing.items {
-                    self.look_now(workload.id.clone());
+        let mut concerned = HashSet::new();
+        let see = &mut |glance: &dyn Glance| {
+            let desired = glance.counts().desired;
+            if look::concerns(desired, glance.intent(), glance.idle_after()) {
+                concerned.insert(glance.id().clone());
+            }
+            ControlFlow::Continue(())
+        };
+        let seen = self.ports.workloads.visit(Selection::default(), see).await;
+        match seen {
+            Ok(_observed_at) => {
+                self.agenda.retain(|id| concerned.contains(id));
+                self.awake_since.retain(|id, _| concerned.contains(id));
+                for id in concerned {
+                    self.look_now(id);
                 }
                 now + LOOK_AT_ALL
             }
@@ -148,11 +161,20 @@ impl Controller {
         }
     }
 
+    fn changed(&mut self, workload: &Workload) {
+        if look::concerns(workload.desired, &workload.intent, workload.idle_after) {
+            self.look_now(workload.id.clone());
+        } else {
+            self.forget(&workload.id);
+        }
+    }
+
     fn look_now(&mut self, id: WorkloadId) {
         if let Some(happened) = self.busy.get_mut(&id) {
             *happened = true;
         } else {
-            self.agenda.insert(id, Duration::ZERO);
+            let now = self.ports.clock.monotonic();
+            self.agenda.bring_forward(id, now);
         }
     }
 
@@ -163,13 +185,7 @@ impl Controller {
 
     /// Starts what is due and returns the time until the next look.
     fn start_due(&mut self, now: Duration) -> Duration {
-        let due: Vec<WorkloadId> = self
-            .agenda
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in due {
+        while let Some(id) = self.agenda.due(now) {
             let looker = Looker {
                 ports: self.ports.clone(),
                 id: id.clone(),
@@ -184,8 +200,7 @@ impl Controller {
             self.busy.insert(id, false);
         }
         self.agenda
-            .values()
-            .min()
+            .next()
             .map_or(LOOK_AT_ALL, |at| at.saturating_sub(now))
     }
 
@@ -197,9 +212,9 @@ impl Controller {
         };
         let now = self.ports.clock.monotonic();
         if happened {
-            self.agenda.insert(report.id, now);
+            self.agenda.set(report.id, now);
         } else if let Some(after) = report.look_again {
-            self.agenda.insert(report.id, now + after);
+            self.agenda.set(report.id, now + after);
         }
     }
 }

@@ -409,10 +409,10 @@ fn cancel(workload: &Workload, request: &Request, now: Timestamp) -> Result<Plan
 }
 
 /// True when the count does not fit what is recorded: somebody set it without leaving a record.
-pub fn is_out_of_step(workload: &Workload) -> bool {
-    let recorded = workload.intent.changes.last().map(|last| last.to);
-    let left_asleep = workload.intent.asleep.is_some() && !workload.desired.is_zero();
-    left_asleep || recorded.is_some_and(|to| to != workload.desired)
+pub fn is_out_of_step(desired: Replicas, intent: &Intent) -> bool {
+    let recorded = intent.changes.last().map(|last| last.to);
+    let left_asleep = intent.asleep.is_some() && !desired.is_zero();
+    left_asleep || recorded.is_some_and(|to| to != desired)
 }
 
 /// What to write when it is: the change is recorded and a leftover "asleep" is cleared. A wake by the gateway, which may
@@ -423,7 +423,7 @@ pub fn outside_change(
     writer: Option<&CountWriter>,
     now: Timestamp,
 ) -> Option<IntentUpdate> {
-    if !is_out_of_step(workload) {
+    if !is_out_of_step(workload.desired, &workload.intent) {
         return None;
     }
     let from = (workload.intent.changes.last()).map_or(Replicas::ZERO, |last| last.to);

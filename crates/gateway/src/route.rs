@@ -4,13 +4,13 @@
 //! that claim one host: the one whose id sorts first keeps it, everywhere and after every restart, and a warning names
 //! the other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use nagi_core::id::WorkloadId;
 use nagi_core::workload::Workload;
-use nagi_ports::{WorkloadEvent, Workloads};
+use nagi_ports::{WorkloadEvent, Workloads, each};
 use nagi_runtime::{Backoff, Shutdown};
 use tokio::sync::{broadcast, watch};
 
@@ -130,39 +130,44 @@ impl Routes {
 
     async fn list(&self, workloads: &dyn Workloads) {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1, 0);
-        let listing = loop {
-            match workloads.list().await {
-                Ok(listing) => break listing,
+        let table = self.table();
+        let (gone, moved) = loop {
+            let mut gone: HashSet<WorkloadId> = table.backends.keys().cloned().collect();
+            let mut moved = Vec::new();
+            let take = |workload: Arc<Workload>| {
+                gone.remove(&workload.id);
+                moved.extend(table.observe_in_place(workload));
+            };
+            let read = each(workloads, take).await;
+            match read {
+                Ok(()) => break (gone, moved),
                 Err(error) => {
                     tracing::warn!(error = %error, "Routes could not be read, will try again");
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
             }
         };
-        let known: Vec<WorkloadId> = self.table().backends.keys().cloned().collect();
-        let gone = known
-            .into_iter()
-            .filter(|id| listing.items.binary_search_by(|w| w.id.cmp(id)).is_err());
-        for id in gone.collect::<Vec<_>>() {
-            self.delete(&id);
+        if table.loaded && gone.is_empty() && moved.is_empty() {
+            return;
         }
-        self.update(|table, shared| {
-            table.loaded = true;
-            for workload in &listing.items {
-                table.observe(Arc::clone(workload), shared);
+        self.update(|next, shared| {
+            next.loaded = true;
+            next.backends.retain(|id, _| !gone.contains(id));
+            for workload in moved {
+                next.observe(workload, shared);
             }
         });
+        for id in &gone {
+            if let Some(backend) = table.backends.get(id) {
+                backend.deleted();
+            }
+        }
         self.loaded.send_replace(true);
     }
 
     fn observe(&self, workload: Arc<Workload>) {
-        let table = self.table();
-        match table.backends.get(&workload.id) {
-            Some(backend) if backend.workload().hosts == workload.hosts => {
-                backend.observe(workload);
-            }
-            None if workload.hosts.is_empty() => {}
-            Some(_) | None => self.update(|table, shared| table.observe(workload, shared)),
+        if let Some(moved) = self.table().observe_in_place(workload) {
+            self.update(|table, shared| table.observe(moved, shared));
         }
     }
 
@@ -195,6 +200,18 @@ impl Routes {
 }
 
 impl Table {
+    /// Tells a backend how its workload is now. Gives the workload back when that changes the table.
+    fn observe_in_place(&self, workload: Arc<Workload>) -> Option<Arc<Workload>> {
+        match self.backends.get(&workload.id) {
+            Some(backend) if backend.workload().hosts == workload.hosts => {
+                backend.observe(workload);
+                None
+            }
+            None if workload.hosts.is_empty() => None,
+            Some(_) | None => Some(workload),
+        }
+    }
+
     fn observe(&mut self, workload: Arc<Workload>, shared: &Arc<Shared>) {
         if let Some(backend) = self.backends.get(&workload.id) {
             backend.observe(Arc::clone(&workload));

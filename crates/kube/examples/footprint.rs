@@ -10,6 +10,7 @@
     reason = "a measurement prints what it measured, and stops at what it did not expect"
 )]
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::ListParams;
 use kube::{Api, Client, Config};
 use nagi_kube::{KubeEngine, KubeSettings, Rights, Source};
-use nagi_ports::{SystemClock, Workloads};
+use nagi_ports::{Glance, Selection, SystemClock, Workloads};
 use nagi_runtime::Supervisor;
 use serde_json::json;
 use tokio::time::Instant;
@@ -49,10 +50,14 @@ async fn rows(url: String, begun: Instant) -> usize {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     report("rows", begun);
-    let listed = engine.list().await.expect("a synced engine lists");
-    let count = listed.items.len();
-    drop(listed);
-    report("rows after a list", begun);
+    let mut count = 0;
+    let see = &mut |_: &dyn Glance| {
+        count += 1;
+        ControlFlow::Continue(())
+    };
+    let seen = engine.visit(Selection::default(), see).await;
+    seen.expect("a synced engine shows its workloads");
+    report("rows after a visit", begun);
     count
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use nagi_core::id::WorkloadId;
 use nagi_core::intent::{CountWriter, IntentUpdate};
 use nagi_core::workload::Workload;
-use nagi_ports::{Engine, Leadership, Listing, PortError, Read, WorkloadEvent, Workloads};
+use nagi_ports::{Engine, Leadership, PortError, Read, See, Selection, WorkloadEvent, Workloads};
 use nagi_runtime::Supervisor;
 use tokio::sync::broadcast;
 
@@ -56,8 +57,12 @@ impl Workloads for Leading {
         self.engine.get(id, read).await
     }
 
-    async fn list(&self) -> Result<Listing, PortError> {
-        self.engine.list().await
+    async fn visit(
+        &self,
+        selection: Selection<'_>,
+        see: &mut See<'_>,
+    ) -> Result<Timestamp, PortError> {
+        self.engine.visit(selection, see).await
     }
 
     async fn write(

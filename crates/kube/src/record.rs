@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::annotate::changes_text;
-use crate::api::{Api, Call, Content};
+use crate::api::{Api, ApiError, Call, Content};
 use crate::engine::Rights;
 use crate::kind::Kind;
 use crate::leader::micros;
@@ -143,11 +143,12 @@ impl Writer {
         let note = note(&change);
         self.series.retain(|series| series.last.elapsed() < SERIES);
         let now = micros(self.clock.now());
-        let known = self
+        let series = self
             .series
             .iter_mut()
             .find(|series| series.uid == uid && series.note == note);
-        let call = if let Some(series) = known {
+        let known = series.is_some();
+        let call = if let Some(series) = series {
             series.count += 1;
             series.last = Instant::now();
             series.changes.push(change);
@@ -189,6 +190,10 @@ impl Writer {
                     );
                 }
                 self.problem = Some(words);
+                if !is_there(&error, known) {
+                    self.series
+                        .retain(|series| series.uid != uid || series.note != note);
+                }
             }
         }
     }
@@ -219,6 +224,19 @@ impl Writer {
                 "name": id.name.as_str(), "uid": uid,
             },
         })
+    }
+}
+
+/// After a call that failed: is the Event there, so that its repetition can be counted on it? One that was known and is not
+/// missing, or one that somebody else wrote first.
+fn is_there(error: &ApiError, known: bool) -> bool {
+    match error {
+        ApiError::Status { code: 404, .. } => false,
+        ApiError::Status { code: 409, .. } => true,
+        ApiError::Status { .. }
+        | ApiError::Unreachable(_)
+        | ApiError::Timeout(_)
+        | ApiError::Broken(_) => known,
     }
 }
 

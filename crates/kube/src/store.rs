@@ -4,17 +4,20 @@
 //! who is right: an observation that is older than what is known changes nothing, wherever it came from.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use nagi_core::guardrail::Guardrails;
 use nagi_core::id::{
     Host, Name, Namespace, PoolName, ReplicaName, Resource, Uid, Version, WorkloadId,
 };
-use nagi_core::intent::Change;
+use nagi_core::intent::{Change, Intent};
 use nagi_core::quantity::Replicas;
+use nagi_core::status::Counts;
 use nagi_core::workload::{Autoscaler, Pending, Workload};
-use nagi_ports::WorkloadEvent;
+use nagi_ports::{Glance, Revision, See, Selection, WorkloadEvent};
 use tokio::sync::broadcast;
 
 use crate::annotate::{self, Notes};
@@ -54,6 +57,8 @@ struct Inner {
     pods: HashMap<WorkloadId, BTreeMap<ReplicaName, (PodRow, u32)>>,
     scalers: HashMap<WorkloadId, BTreeMap<Box<str>, (Replicas, u32)>>,
     pools: HashMap<Box<str>, Arc<PoolName>>,
+    /// The last revision that was given to any workload.
+    revision: u64,
 }
 
 /// One workload.
@@ -61,6 +66,7 @@ struct Inner {
 pub(crate) struct Row {
     uid: Box<str>,
     version: u64,
+    revision: u64,
     desired: u32,
     current: u32,
     available: u32,
@@ -71,6 +77,14 @@ pub(crate) struct Row {
     pool: Option<Arc<PoolName>>,
     /// Why no pods can be made for it.
     failure: Option<Box<str>>,
+}
+
+/// One workload as a visit shows it.
+struct Seen<'a> {
+    inner: &'a Inner,
+    id: &'a WorkloadId,
+    row: &'a Row,
+    observed_at: Timestamp,
 }
 
 /// The namespaces that a list is about.
@@ -110,23 +124,25 @@ impl Store {
         Some(notes.map_or((0, false), |notes| (notes.epoch, notes.newer_format)))
     }
 
-    /// All workloads, ordered by id.
-    pub(crate) fn workloads(&self, observed_at: Timestamp) -> Vec<Arc<Workload>> {
+    /// Shows the selected workloads, in the order of ids, until `see` has enough.
+    pub(crate) fn visit(
+        &self,
+        selection: Selection<'_>,
+        observed_at: Timestamp,
+        see: &mut See<'_>,
+    ) {
         let inner = self.read();
-        let mut items = Vec::new();
-        for (resource, namespaces) in &inner.rows {
-            for (namespace, names) in namespaces {
-                for (name, row) in names {
-                    let id = WorkloadId {
-                        resource: resource.clone(),
-                        namespace: namespace.clone(),
-                        name: name.clone(),
-                    };
-                    items.push(Arc::new(inner.snapshot(&id, row, observed_at)));
-                }
+        for (id, row) in inner.selected(selection) {
+            let seen = Seen {
+                inner: &inner,
+                id: &id,
+                row,
+                observed_at,
+            };
+            if see(&seen).is_break() {
+                return;
             }
         }
-        items
     }
 
     /// The replicas of a workload, with the node of each.
@@ -149,21 +165,9 @@ impl Store {
     /// Every change that the objects themselves remember.
     pub(crate) fn each_change(&self, mut see: impl FnMut(&WorkloadId, &Change)) {
         let inner = self.read();
-        for (resource, namespaces) in &inner.rows {
-            for (namespace, names) in namespaces {
-                for (name, row) in names {
-                    let Some(notes) = &row.notes else { continue };
-                    let id = WorkloadId {
-                        resource: resource.clone(),
-                        namespace: namespace.clone(),
-                        name: name.clone(),
-                    };
-                    notes
-                        .intent
-                        .changes
-                        .iter()
-                        .for_each(|change| see(&id, change));
-                }
+        for (id, row) in inner.selected(Selection::default()) {
+            for change in &row.intent().changes {
+                see(&id, change);
             }
         }
     }
@@ -204,7 +208,7 @@ impl Store {
         let row = Row::of(object, listed, pool);
         row.warn_of_unreadable(&id, known_notes(inner.row(&id)));
         inner.insert(&id, row);
-        self.tell(&inner, &id, now);
+        self.tell(&mut inner, &id, now);
     }
 
     /// The count of a workload was written through its `scale`.
@@ -215,7 +219,7 @@ impl Store {
         {
             row.version = version;
             row.desired = count;
-            self.tell(&inner, id, now);
+            self.tell(&mut inner, id, now);
         }
     }
 
@@ -269,12 +273,12 @@ impl Store {
                 let changed = seen(known) != seen(&pod);
                 (*known, *listed) = (pod, list);
                 if changed {
-                    self.tell(&inner, id, now);
+                    self.tell(&mut inner, id, now);
                 }
             }
             None => {
                 pods.insert(name, (pod, list));
-                self.tell(&inner, id, now);
+                self.tell(&mut inner, id, now);
             }
         }
     }
@@ -296,7 +300,7 @@ impl Store {
             pod.advise(&advice);
         }
         if *pod != before {
-            self.tell(&inner, id, now);
+            self.tell(&mut inner, id, now);
         }
     }
 
@@ -320,7 +324,7 @@ impl Store {
             if pods.is_empty() {
                 inner.pods.remove(id);
             }
-            self.tell(&inner, id, now);
+            self.tell(&mut inner, id, now);
         }
     }
 
@@ -342,7 +346,7 @@ impl Store {
             !pods.is_empty()
         });
         for id in changed {
-            self.tell(&inner, &id, now);
+            self.tell(&mut inner, &id, now);
         }
     }
 
@@ -358,15 +362,23 @@ impl Store {
         let mut inner = self.write();
         let same_name = |known: &str| known == name;
         // It may have aimed at another workload before.
+        let mut former = Vec::new();
         for (id, scalers) in &mut inner.scalers {
             if id.namespace == target.namespace && id != target {
+                let before = scalers.len();
                 scalers.retain(|known, _| !same_name(known));
+                if scalers.len() != before {
+                    former.push(id.clone());
+                }
             }
+        }
+        for id in former {
+            self.tell(&mut inner, &id, now);
         }
         let scalers = inner.scalers.entry(target.clone()).or_default();
         let before = scalers.insert(name.into(), (minimum, list));
         if before.is_none_or(|(known, _)| known != minimum) {
-            self.tell(&inner, target, now);
+            self.tell(&mut inner, target, now);
         }
     }
 
@@ -400,12 +412,14 @@ impl Store {
             !scalers.is_empty()
         });
         for id in changed {
-            self.tell(&inner, &id, now);
+            self.tell(&mut inner, &id, now);
         }
     }
 
-    /// Tells subscribers how a workload is now. Under the lock, so that they see one order.
-    fn tell(&self, inner: &Inner, id: &WorkloadId, now: Timestamp) {
+    /// Facts of a workload have changed: gives it a new revision and tells subscribers how it is now. Under the lock, so that
+    /// they see one order.
+    fn tell(&self, inner: &mut Inner, id: &WorkloadId, now: Timestamp) {
+        inner.revise(id);
         if self.events.receiver_count() == 0 {
             return;
         }
@@ -442,6 +456,48 @@ impl Inner {
             .get_mut(&id.name)
     }
 
+    /// The rows of a selection, in the order of ids.
+    fn selected<'a>(
+        &'a self,
+        selection: Selection<'a>,
+    ) -> impl Iterator<Item = (WorkloadId, &'a Row)> {
+        let Selection {
+            resource,
+            namespace,
+            after,
+        } = selection;
+        let from = after.map_or(Unbounded, |after| Included(&after.resource));
+        let kinds = self.rows.range((from, Unbounded));
+        let kinds = kinds.filter(move |(kind, _)| resource.is_none_or(|only| only == *kind));
+        let parts = kinds.flat_map(move |(kind, namespaces)| {
+            let after = after.filter(|after| after.resource == *kind);
+            let from = after.map_or(Unbounded, |after| Included(&after.namespace));
+            let parts = namespaces.range((from, Unbounded));
+            parts.map(move |(part, names)| (kind, part, names, after))
+        });
+        let parts = parts.filter(move |(_, part, ..)| namespace.is_none_or(|only| only == *part));
+        parts.flat_map(|(kind, part, names, after)| {
+            let after = after.filter(|after| after.namespace == *part);
+            let from = after.map_or(Unbounded, |after| Excluded(&after.name));
+            names.range((from, Unbounded)).map(move |(name, row)| {
+                let id = WorkloadId {
+                    resource: kind.clone(),
+                    namespace: part.clone(),
+                    name: name.clone(),
+                };
+                (id, row)
+            })
+        })
+    }
+
+    fn revise(&mut self, id: &WorkloadId) {
+        self.revision += 1;
+        let revision = self.revision;
+        if let Some(row) = self.row_mut(id) {
+            row.revision = revision;
+        }
+    }
+
     fn insert(&mut self, id: &WorkloadId, row: Row) {
         let namespaces = self.rows.entry(id.resource.clone()).or_default();
         let names = namespaces.entry(id.namespace.clone()).or_default();
@@ -474,27 +530,23 @@ impl Inner {
     }
 
     fn snapshot(&self, id: &WorkloadId, row: &Row, observed_at: Timestamp) -> Workload {
-        let empty = BTreeMap::new();
-        let pods = self.pods.get(id).unwrap_or(&empty);
-        let alive = || {
-            pods.values()
-                .map(|(pod, _)| pod)
-                .filter(|pod| !pod.finished)
-        };
-        let count = u32::try_from(alive().count()).unwrap_or(u32::MAX);
         let notes = row.notes.as_deref();
         let hosts = notes.and_then(|notes| notes.hosts.clone());
+        let Counts {
+            desired,
+            current,
+            available,
+        } = self.counts(id, row);
         Workload {
             id: id.clone(),
             uid: Uid::new(&*row.uid),
             version: Version(row.version),
-            desired: Replicas(row.desired),
-            // Stopping pods are in no status: the pods themselves are counted.
-            current: Replicas(row.current.max(count)),
-            available: Replicas(row.available),
-            intent: notes.map(|notes| notes.intent.clone()).unwrap_or_default(),
+            desired,
+            current,
+            available,
+            intent: row.intent().clone(),
             awake_replicas: notes.and_then(|notes| notes.awake_replicas),
-            idle_after: notes.and_then(|notes| notes.idle_after),
+            idle_after: row.idle_after(),
             autoscaler: self.autoscaler(id),
             hosts: hosts.unwrap_or_else(|| default_host(id)),
             labels: row
@@ -503,9 +555,25 @@ impl Inner {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             pool: row.pool.as_deref().cloned(),
-            replicas: alive().map(|pod| pod.replica.clone()).collect(),
-            pending: row.pending(alive()),
+            replicas: self.alive(id).map(|pod| pod.replica.clone()).collect(),
+            pending: row.pending(self.alive(id)),
             observed_at,
+        }
+    }
+
+    /// The pods of a workload that have not ended for good.
+    fn alive(&self, id: &WorkloadId) -> impl Iterator<Item = &PodRow> + Clone {
+        let pods = self.pods.get(id).into_iter().flat_map(BTreeMap::values);
+        pods.map(|(pod, _)| pod).filter(|pod| !pod.finished)
+    }
+
+    fn counts(&self, id: &WorkloadId, row: &Row) -> Counts {
+        let count = u32::try_from(self.alive(id).count()).unwrap_or(u32::MAX);
+        Counts {
+            desired: Replicas(row.desired),
+            // Stopping pods are in no status: the pods themselves are counted.
+            current: Replicas(row.current.max(count)),
+            available: Replicas(row.available),
         }
     }
 
@@ -530,6 +598,8 @@ impl Row {
         Self {
             uid: metadata.uid.clone(),
             version: metadata.version(),
+            // Given with the event that tells of it.
+            revision: 0,
             // The API server writes its default of 1 into every object.
             desired: object.spec.replicas.unwrap_or(1),
             current: object.status.replicas.unwrap_or(0),
@@ -540,6 +610,15 @@ impl Row {
             pool,
             failure: failure(&object.status),
         }
+    }
+
+    fn intent(&self) -> &Intent {
+        static NOTHING: LazyLock<Intent> = LazyLock::new(Intent::default);
+        self.notes.as_ref().map_or(&NOTHING, |notes| &notes.intent)
+    }
+
+    fn idle_after(&self) -> Option<Duration> {
+        self.notes.as_ref().and_then(|notes| notes.idle_after)
     }
 
     /// Why fewer serve than are wanted.
@@ -574,6 +653,39 @@ impl Row {
                 "Annotation cannot be read and counts as not there"
             );
         }
+    }
+}
+
+// === impl Seen ===
+
+impl Glance for Seen<'_> {
+    fn id(&self) -> &WorkloadId {
+        self.id
+    }
+
+    fn revision(&self) -> Revision {
+        Revision(self.row.revision)
+    }
+
+    fn counts(&self) -> Counts {
+        self.inner.counts(self.id, self.row)
+    }
+
+    fn intent(&self) -> &Intent {
+        self.row.intent()
+    }
+
+    fn idle_after(&self) -> Option<Duration> {
+        self.row.idle_after()
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        self.row.labels.get(key)
+    }
+
+    fn workload(&self) -> Arc<Workload> {
+        let workload = self.inner.snapshot(self.id, self.row, self.observed_at);
+        Arc::new(workload)
     }
 }
 

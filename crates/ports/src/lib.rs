@@ -19,4 +19,6 @@ pub use leadership::Leadership;
 pub use logs::{LogLine, LogPage, LogQuery, Logs};
 pub use nodes::Nodes;
 pub use traffic::{NoTraffic, Settled, Traffic};
-pub use workloads::{Engine, Listing, Read, WorkloadEvent, Workloads};
+pub use workloads::{
+    Engine, Glance, Read, Revision, See, Selection, WorkloadEvent, Workloads, each,
+};

@@ -1,16 +1,22 @@
 //! The workloads of an engine: read them, watch them, write what is wanted of them.
 
 use std::fmt::Debug;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use nagi_core::id::{Version, WorkloadId};
-use nagi_core::intent::{CountWriter, IntentUpdate};
+use nagi_core::id::{Namespace, Resource, Version, WorkloadId};
+use nagi_core::intent::{CountWriter, Intent, IntentUpdate};
+use nagi_core::status::{Counts, Status};
 use nagi_core::workload::Workload;
 use tokio::sync::broadcast;
 
 use crate::error::PortError;
+
+/// Workloads of one piece of [`each`]: at 1 to 2 KiB each, what is in memory at once stays below 1 MiB.
+const PIECE: usize = 500;
 
 /// Which engine carries the workloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +37,53 @@ pub enum Read {
     AtLeast(Version),
 }
 
-/// All workloads at one moment.
-#[derive(Debug, Clone)]
-pub struct Listing {
-    /// Ordered by id.
-    pub items: Vec<Arc<Workload>>,
-    /// When it was observed.
-    pub observed_at: Timestamp,
+/// Which workloads to look at, and from where on. The default is all of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Selection<'a> {
+    /// Of this kind only.
+    pub resource: Option<&'a Resource>,
+    /// In this namespace only.
+    pub namespace: Option<&'a Namespace>,
+    /// Only those behind this one, in the order of ids. It need not exist.
+    pub after: Option<&'a WorkloadId>,
 }
+
+/// A workload as it stands where the engine keeps it: what can be told without making a copy.
+pub trait Glance {
+    /// Which one.
+    fn id(&self) -> &WorkloadId;
+
+    /// Which of the facts that this process ever saw of any workload these are. Equal revisions mean equal facts, but for what
+    /// time alone changes: when they were observed, and how long a node still takes to boot.
+    fn revision(&self) -> Revision;
+
+    /// Wanted, existing and serving replicas.
+    fn counts(&self) -> Counts;
+
+    /// Its status by the truth table.
+    fn status(&self) -> Status {
+        Status::of(self.counts())
+    }
+
+    /// What is remembered.
+    fn intent(&self) -> &Intent;
+
+    /// Sleep after this long without use; none means never by itself.
+    fn idle_after(&self) -> Option<Duration>;
+
+    /// The value of a label that it has.
+    fn label(&self, key: &str) -> Option<&str>;
+
+    /// The whole workload, as [`Workloads::get`] gives it. This is what costs.
+    fn workload(&self) -> Arc<Workload>;
+}
+
+/// Tells facts from other facts within one process; it says nothing about which are newer, and nothing to other processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Revision(pub u64);
+
+/// What looks at one workload after the other; [`ControlFlow::Break`] ends the visit.
+pub type See<'a> = dyn FnMut(&dyn Glance) -> ControlFlow<()> + Send + 'a;
 
 /// Something about a workload changed.
 #[derive(Debug, Clone)]
@@ -64,8 +109,18 @@ pub trait Workloads: Debug + Send + Sync {
     /// One workload. A miss is checked live before [`PortError::NotFound`].
     async fn get(&self, id: &WorkloadId, read: Read) -> Result<Arc<Workload>, PortError>;
 
-    /// All workloads that this process may see.
-    async fn list(&self) -> Result<Listing, PortError>;
+    /// Shows the selected workloads one after the other, in the order of ids. Returns when they were observed.
+    ///
+    /// `see` runs inside the engine: it must be quick, must not wait and must not call the engine. Work that takes longer, or
+    /// that needs locks of others, is done afterwards, or piece by piece ([`each`]).
+    ///
+    /// # Errors
+    /// [`PortError`]; nothing was shown then.
+    async fn visit(
+        &self,
+        selection: Selection<'_>,
+        see: &mut See<'_>,
+    ) -> Result<Timestamp, PortError>;
 
     /// Writes count and intent in one durable update, on the condition that the object is still the one in `before`
     /// (uid and version). When it returns, the update survives the death of any process.
@@ -83,4 +138,50 @@ pub trait Workloads: Debug + Send + Sync {
 
     /// Every change from now on. A receiver that lags must list again; the channel holds at least 1,024 events.
     fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent>;
+}
+
+/// Every workload, whole, for work that takes longer than a glance: made and handed over in pieces, so that never all of them
+/// are in memory at once, and so that the engine goes on in between. One that comes, goes or changes meanwhile may or may not
+/// be among them; an event tells.
+///
+/// # Errors
+/// [`PortError`]; some may have been handed over.
+pub async fn each(
+    workloads: &dyn Workloads,
+    mut take: impl FnMut(Arc<Workload>) + Send,
+) -> Result<(), PortError> {
+    let mut after: Option<WorkloadId> = None;
+    loop {
+        let selection = Selection {
+            after: after.as_ref(),
+            ..Selection::default()
+        };
+        let mut piece = Vec::new();
+        let see = &mut |glance: &dyn Glance| {
+            piece.push(glance.workload());
+            if piece.len() < PIECE {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        };
+        workloads.visit(selection, see).await?;
+        let last = piece.last().filter(|_| piece.len() == PIECE);
+        after = last.map(|last| last.id.clone());
+        piece.into_iter().for_each(&mut take);
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+// === impl Selection ===
+
+impl Selection<'_> {
+    /// Is it selected?
+    pub fn covers(&self, id: &WorkloadId) -> bool {
+        self.resource.is_none_or(|only| *only == id.resource)
+            && self.namespace.is_none_or(|only| *only == id.namespace)
+            && self.after.is_none_or(|after| *after < *id)
+    }
 }

@@ -3,7 +3,9 @@
 //! A request gets one [`Deadline`] when it arrives and hands it down; every step spends from the same
 //! rest instead of bringing a timeout of its own. It deliberately holds no wall time: wall clocks jump.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -72,6 +74,12 @@ impl Deadline {
     /// # Errors
     /// [`DeadlinePassed`] when the deadline came first.
     pub async fn timeout<F: Future>(self, work: F) -> Result<F::Output, DeadlinePassed> {
+        let mut work = pin!(work);
+        // Most work is ready at once (reads from memory) and needs no timer.
+        let first = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+        if let Poll::Ready(output) = first {
+            return Ok(output);
+        }
         tokio::time::timeout_at(self.0, work)
             .await
             .map_err(|_elapsed| DeadlinePassed)

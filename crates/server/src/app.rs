@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::middleware::from_fn;
 use axum::routing::{delete, get, post};
 use nagi_api::routes;
 use nagi_core::rate::Buckets;
@@ -17,6 +16,7 @@ use crate::call::Caller;
 use crate::config::ServerConfig;
 use crate::docs::Docs;
 use crate::events::Events;
+use crate::items::Items;
 use crate::keys::Keyring;
 use crate::problem::Problem;
 use crate::{
@@ -72,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) rates: Mutex<Buckets<Caller>>,
     pub(crate) events: Events,
     pub(crate) docs: Docs,
+    pub(crate) items: Items,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -110,6 +111,7 @@ impl App {
                 rates,
                 events,
                 docs: Docs::default(),
+                items: Items::default(),
                 shutdown,
             }),
         }
@@ -152,7 +154,7 @@ impl App {
         router
             .fallback(async || Problem::no_route())
             .method_not_allowed_fallback(async || Problem::no_method())
-            .layer(from_fn(exchange::note_route))
+            .layer(exchange::NoteRoute)
             .with_state(self.clone())
     }
 }

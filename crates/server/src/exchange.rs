@@ -4,7 +4,9 @@
 //! renders problems, and hands the log line to the body of the answer, which emits it when the answer has ended,
 //! however it ends. Handlers note on the [`Exchange`] what the line should tell.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -16,13 +18,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use axum::middleware::Next;
+use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use hyper::body::{Frame, SizeHint};
-use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use nagi_api::{Time, routes};
 use nagi_core::id::{KeyId, RequestId, WorkloadId};
@@ -31,6 +32,7 @@ use nagi_runtime::Deadline;
 use nagi_telemetry::names::field;
 use nagi_telemetry::{Failure, FieldValue, RequestLine};
 use tokio::time::Instant;
+use tower::{Layer, Service};
 
 use crate::app::App;
 use crate::host;
@@ -119,10 +121,10 @@ impl Exchange {
         &self,
         call: impl Future<Output = Result<T, PortError>>,
     ) -> Result<T, PortError> {
+        let begun = Instant::now();
         let deadline = *self
             .upstream_deadline
-            .get_or_init(|| Deadline::in_(self.upstream_time));
-        let begun = Instant::now();
+            .get_or_init(|| Deadline::at(begun + self.upstream_time));
         let answer = deadline.timeout(call).await;
         let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.upstream_nanos.fetch_add(nanos, Ordering::Relaxed);
@@ -212,7 +214,7 @@ where
     let mut line = Line {
         app: app.clone(),
         exchange: Arc::clone(&exchange),
-        method: parts.method.as_str().to_owned(),
+        method: parts.method.clone(),
         path: parts.uri.path().to_owned(),
         user_agent: user_agent.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
         status: CLIENT_GONE,
@@ -232,7 +234,8 @@ where
 
 /// The answer of the routes; a panic in one of them is an answer too.
 async fn routed(routes: TowerToHyperService<Router>, request: Request) -> Response<Body> {
-    let answer = AssertUnwindSafe(routes.call(request)).catch_unwind().await;
+    let answer = hyper::service::Service::call(&routes, request);
+    let answer = AssertUnwindSafe(answer).catch_unwind().await;
     let answer = answer.map(|done| done.unwrap_or_else(|never| match never {}));
     answer.unwrap_or_else(|_panic| {
         // The panic hook has logged what happened.
@@ -243,24 +246,48 @@ async fn routed(routes: TowerToHyperService<Router>, request: Request) -> Respon
     })
 }
 
-/// Middleware inside the router: notes the template of the route, and refuses paths that only look like it.
-pub(crate) async fn note_route(
-    matched: Option<MatchedPath>,
-    request: Request,
-    next: Next,
-) -> axum::response::Response {
-    let Some(matched) = matched else {
-        return next.run(request).await;
-    };
-    if !path::fits(matched.as_str(), request.uri().path()) {
-        return Problem::no_route().into_response();
+/// Layer inside the router: notes the template of the route, and refuses paths that only look like it. A service of its own,
+/// because the middleware functions of axum cost each request several allocations.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NoteRoute;
+
+/// A route whose template is noted.
+#[derive(Debug, Clone)]
+pub(crate) struct Noted<S>(S);
+
+impl<S> Layer<S> for NoteRoute {
+    type Service = Noted<S>;
+
+    fn layer(&self, route: S) -> Noted<S> {
+        Noted(route)
     }
-    if let Some(exchange) = request.extensions().get::<Arc<Exchange>>() {
-        // One of ours, so that it can be a label.
-        let mut ours = routes::ALL.into_iter();
-        exchange.notes().route = ours.find(|template| *template == matched.as_str());
+}
+
+impl<S> Service<Request> for Noted<S>
+where
+    S: Service<Request, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
     }
-    next.run(request).await
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        if let Some(matched) = request.extensions().get::<MatchedPath>() {
+            if !path::fits(matched.as_str(), request.uri().path()) {
+                return Either::Right(ready(Ok(Problem::no_route().into_response())));
+            }
+            if let Some(exchange) = request.extensions().get::<Arc<Exchange>>() {
+                // One of ours, so that it can be a label.
+                let mut ours = routes::ALL.into_iter();
+                exchange.notes().route = ours.find(|template| *template == matched.as_str());
+            }
+        }
+        Either::Left(self.0.call(request))
+    }
 }
 
 fn finish(app: &App, exchange: &Exchange, mut response: Response<Body>) -> Response<Body> {
@@ -320,10 +347,36 @@ fn request_id<'a>(mut values: impl Iterator<Item = &'a HeaderValue>) -> RequestI
     let taken = only
         .and_then(|value| value.to_str().ok())
         .and_then(RequestId::accept);
-    taken.unwrap_or_else(|| {
-        let bits = crate::keys::random::<16>().map_or(0, u128::from_be_bytes);
-        RequestId::from_random(bits)
-    })
+    taken.unwrap_or_else(|| RequestId::from_random(BITS.with_borrow_mut(Bits::take)))
+}
+
+thread_local! {
+    static BITS: RefCell<Bits> = const { RefCell::new(Bits { bytes: [0; BITS_BYTES], used: BITS_BYTES }) };
+}
+
+/// Random bits for 64 ids of a thread: one system call gets them all. They are no secret.
+struct Bits {
+    bytes: [u8; BITS_BYTES],
+    used: usize,
+}
+
+/// Those of one id, and of as many as are kept.
+const ID_BYTES: usize = 16;
+const BITS_BYTES: usize = 64 * ID_BYTES;
+
+impl Bits {
+    /// Bits that nobody had before; zero when the operating system gives none.
+    fn take(&mut self) -> u128 {
+        if self.used >= BITS_BYTES {
+            let Ok(bytes) = crate::keys::random() else {
+                return 0;
+            };
+            (self.bytes, self.used) = (bytes, 0);
+        }
+        let bits = self.bytes.get(self.used..).and_then(<[u8]>::first_chunk);
+        self.used += ID_BYTES;
+        bits.map_or(0, |bits| u128::from_be_bytes(*bits))
+    }
 }
 
 /// The client behind trusted proxies: from the right, the first address that no trusted proxy added.
@@ -376,7 +429,7 @@ pub(crate) fn bare(app: &App, peer: IpAddr, status: StatusCode, latency: Duratio
 struct Line {
     app: App,
     exchange: Arc<Exchange>,
-    method: String,
+    method: Method,
     path: String,
     user_agent: Option<String>,
     status: u16,
@@ -385,8 +438,8 @@ struct Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.exchange.pulse.begin(Phase::Idle);
-        let latency = self.exchange.begun.elapsed();
+        let ended = self.exchange.pulse.begin(Phase::Idle);
+        let latency = ended.saturating_duration_since(self.exchange.begun);
         let notes = self.exchange.notes();
         let upstream = Duration::from_nanos(self.exchange.upstream_nanos.load(Ordering::Relaxed));
         let fields: Vec<(&'static str, FieldValue<'_>)> = notes
@@ -399,7 +452,7 @@ impl Drop for Line {
             Lines::Failures => self.status >= 400,
         };
         let line = RequestLine {
-            method: &self.method,
+            method: self.method.as_str(),
             path: &self.path,
             status: self.status,
             latency,
@@ -418,7 +471,7 @@ impl Drop for Line {
         let route = notes.route.unwrap_or(UNKNOWN_ROUTE);
         self.app
             .metrics
-            .http_request(&self.method, route, self.status, latency);
+            .http_request(self.method.as_str(), route, self.status, latency);
     }
 }
 

@@ -20,6 +20,7 @@ mod exchange;
 mod health;
 mod history;
 mod host;
+mod items;
 pub mod keys;
 mod lists;
 mod logs;

@@ -1,20 +1,23 @@
 //! Lists of workloads and of pending wakes (R18).
 
+use std::ops::ControlFlow;
+
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
+use jiff::Timestamp;
 use nagi_api::problem::Succeeded;
 use nagi_api::{ListAnswer, ScheduledItem, ScheduledListAnswer, Time, routes};
 use nagi_core::access::Role;
 use nagi_core::id::{LABEL_CHARS_MAX, Name, Namespace, Resource, WorkloadId};
 use nagi_core::status::Status;
-use nagi_core::workload::Workload;
-use nagi_ports::Listing;
+use nagi_ports::{Glance, Selection};
 
-use crate::answer::{counted, json};
+use crate::answer::{counted, json, not_encoded};
 use crate::app::App;
 use crate::call::{Reader, denied};
-use crate::page::Page;
+use crate::items::Item;
+use crate::page::{Page, unknown_token};
 use crate::path;
 use crate::problem::{Doing, Problem};
 use crate::query::Query;
@@ -57,21 +60,28 @@ async fn list(app: &App, call: &Reader, resource: Option<Resource>) -> Result<Re
     let filters = Filters::of(call, resource)?;
     let now = app.clock.now();
     let page = Page::of(&call.query, filters.scope("workloads"), now)?;
-    let listing = fetch(app, call).await?;
-    let passing = |workload: &Workload| {
-        filters.pass(workload) && call.grant.reach.covers(&workload.id.namespace)
+    // Before the look, so that a wake that ends meanwhile is at worst looked for in vain.
+    let waking = app.wakes.under_way();
+    let keep = |glance: &dyn Glance| {
+        filters.pass(glance).then(|| {
+            let revision = glance.revision();
+            let kept = (!waking.contains(glance.id())).then(|| app.items.get(revision));
+            let new = || Item::New(revision, glance.workload());
+            kept.flatten().map_or_else(new, Item::Kept)
+        })
     };
-    let (items, last) = cut(&listing, &page, passing, |workload| {
-        Some(item(app, workload))
-    });
-    let answer = ListAnswer {
+    let cut = cut(app, call, &page, filters.selection(), keep).await?;
+    let envelope = ListAnswer {
         status: Succeeded::Success,
-        message: counted(items.len(), "workload"),
-        items,
-        continue_token: last.map(|last| page.token(&last, now)),
-        observed_at: Time::in_millis(listing.observed_at),
+        message: counted(cut.items.len(), "workload"),
+        items: Vec::new(),
+        continue_token: cut.token(&page, now),
+        observed_at: Time::in_millis(cut.observed_at),
     };
-    Ok(json(StatusCode::OK, &answer))
+    let answer = app
+        .items
+        .answer(&envelope, &cut.items, |workload| item(app, workload));
+    answer.map_err(|error| not_encoded(&error))
 }
 
 /// Pending one-off wakes that the key may see.
@@ -89,56 +99,119 @@ pub(crate) async fn scheduled(State(app): State<App>, call: Reader) -> Result<Re
     let now = app.clock.now();
     let scope = format!("scheduled {namespace:?}");
     let page = Page::of(&call.query, scope, now)?;
-    let listing = fetch(&app, &call).await?;
-    let passing = |workload: &Workload| {
-        namespace
-            .as_ref()
-            .is_none_or(|wanted| *wanted == workload.id.namespace)
-            && call.grant.reach.covers(&workload.id.namespace)
-            && workload.intent.scheduled.is_some()
+    let selection = Selection {
+        namespace: namespace.as_ref(),
+        ..Selection::default()
     };
-    let (items, last) = cut(&listing, &page, passing, ScheduledItem::of);
+    let keep = |glance: &dyn Glance| {
+        glance
+            .intent()
+            .scheduled
+            .is_some()
+            .then(|| glance.workload())
+    };
+    let cut = cut(&app, &call, &page, selection, keep).await?;
     let answer = ScheduledListAnswer {
         status: Succeeded::Success,
-        message: counted(items.len(), "scheduled scale up"),
-        items,
-        continue_token: last.map(|last| page.token(&last, now)),
-        observed_at: Time::in_millis(listing.observed_at),
+        message: counted(cut.items.len(), "scheduled scale up"),
+        items: cut
+            .items
+            .iter()
+            .filter_map(|workload| ScheduledItem::of(workload))
+            .collect(),
+        continue_token: cut.token(&page, now),
+        observed_at: Time::in_millis(cut.observed_at),
     };
     Ok(json(StatusCode::OK, &answer))
 }
 
-async fn fetch(app: &App, call: &Reader) -> Result<Listing, Problem> {
-    let listed = call.exchange.upstream(app.workloads.list()).await;
-    listed.map_err(|error| Problem::port(&error, Doing::Read("workloads"), None))
+/// What a page shows.
+#[derive(Debug)]
+struct Cut<T> {
+    items: Vec<T>,
+    /// The last item, when more follow.
+    last: Option<WorkloadId>,
+    observed_at: Timestamp,
 }
 
-/// The items of a page, and the position of its last one when more follow. The listing is ordered by id.
-fn cut<T>(
-    listing: &Listing,
-    page: &Page,
-    passing: impl Fn(&Workload) -> bool,
-    make: impl Fn(&Workload) -> Option<T>,
-) -> (Vec<T>, Option<String>) {
-    let mut rest = listing
-        .items
-        .iter()
-        .filter(|workload| passing(workload))
-        .map(|workload| (position(&workload.id), workload))
-        .skip_while(|(at, _)| page.after.as_ref().is_some_and(|after| at <= after));
-    let mut items = Vec::new();
-    let mut last = None;
-    for (at, workload) in rest.by_ref().take(page.limit) {
-        items.extend(make(workload));
-        last = Some(at);
+impl<T> Cut<T> {
+    fn token(&self, page: &Page, now: Timestamp) -> Option<String> {
+        let last = self.last.as_ref()?;
+        Some(page.token(&position(last), now))
     }
-    let more = rest.next().is_some();
-    (items, last.filter(|_| more))
 }
 
-/// The place of a workload in the order of ids: a separator below every character of a name keeps the order.
+/// Takes of a selection what the key may see and `keep` keeps, from where the page begins until it is full.
+async fn cut<T: Send>(
+    app: &App,
+    call: &Reader,
+    page: &Page,
+    selection: Selection<'_>,
+    keep: impl Fn(&dyn Glance) -> Option<T> + Send + Sync,
+) -> Result<Cut<T>, Problem> {
+    let after = match &page.after {
+        None => None,
+        Some(position) => Some(placed(position).ok_or_else(unknown_token)?),
+    };
+    let selection = Selection {
+        after: after.as_ref(),
+        ..selection
+    };
+    let mut items = Vec::new();
+    let mut latest = None;
+    let mut more = false;
+    let see = &mut |glance: &dyn Glance| {
+        let id = glance.id();
+        if !call.grant.reach.covers(&id.namespace) {
+            return ControlFlow::Continue(());
+        }
+        // The one behind a full page only shows that there is one: it is made and thrown away, once for each page.
+        let Some(item) = keep(glance) else {
+            return ControlFlow::Continue(());
+        };
+        if items.len() == page.limit {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        items.push(item);
+        if items.len() == page.limit {
+            latest = Some(id.clone());
+        }
+        ControlFlow::Continue(())
+    };
+    let visit = app.workloads.visit(selection, see);
+    let visited = call.exchange.upstream(visit).await;
+    let observed_at =
+        visited.map_err(|error| Problem::port(&error, Doing::Read("workloads"), None))?;
+    Ok(Cut {
+        items,
+        last: latest.filter(|_| more),
+        observed_at,
+    })
+}
+
+/// Between the parts of a position: below every character of a name, so that positions sort as ids do.
+const SEPARATOR: char = '\u{1}';
+
+/// The place of a workload in the order of ids.
 fn position(id: &WorkloadId) -> String {
-    format!("{}\u{1}{}\u{1}{}", id.resource, id.namespace, id.name)
+    let WorkloadId {
+        resource,
+        namespace,
+        name,
+    } = id;
+    format!("{resource}{SEPARATOR}{namespace}{SEPARATOR}{name}")
+}
+
+/// The workload at a place; it need not exist any more.
+fn placed(position: &str) -> Option<WorkloadId> {
+    let mut parts = position.split(SEPARATOR);
+    let id = WorkloadId {
+        resource: Resource::new(parts.next()?).ok()?,
+        namespace: Namespace::new(parts.next()?).ok()?,
+        name: Name::new(parts.next()?).ok()?,
+    };
+    parts.next().is_none().then_some(id)
 }
 
 /// `namespace`, checked, and within what the key may see.
@@ -183,21 +256,18 @@ impl Filters {
         })
     }
 
-    fn pass(&self, workload: &Workload) -> bool {
-        let WorkloadId {
-            resource,
-            namespace,
-            name: _,
-        } = &workload.id;
-        self.resource
-            .as_ref()
-            .is_none_or(|wanted| wanted == resource)
-            && self
-                .namespace
-                .as_ref()
-                .is_none_or(|wanted| wanted == namespace)
-            && self.status.is_none_or(|wanted| wanted == workload.status())
-            && self.labels.iter().all(|label| label.is_on(workload))
+    fn selection(&self) -> Selection<'_> {
+        Selection {
+            resource: self.resource.as_ref(),
+            namespace: self.namespace.as_ref(),
+            after: None,
+        }
+    }
+
+    /// Does one of the selection pass the others?
+    fn pass(&self, glance: &dyn Glance) -> bool {
+        self.status.is_none_or(|wanted| wanted == glance.status())
+            && self.labels.iter().all(|label| label.is_on(glance))
     }
 
     /// The list and its filters, for tokens.
@@ -207,8 +277,8 @@ impl Filters {
 }
 
 impl Label {
-    fn is_on(&self, workload: &Workload) -> bool {
-        let found = workload.labels.get(&self.key);
+    fn is_on(&self, glance: &dyn Glance) -> bool {
+        let found = glance.label(&self.key);
         match &self.value {
             None => found.is_some(),
             Some(value) => found == Some(value),

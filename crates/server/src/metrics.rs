@@ -3,6 +3,8 @@
 //! Counters are counted where things happen; what is only known by looking (workloads by status, pending wakes) is looked at
 //! for each scrape. A look that fails leaves the last values: no data is not zero.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use nagi_core::status::Status;
-use nagi_ports::Listing;
+use nagi_ports::{Glance, Selection};
 use nagi_telemetry::CONTENT_TYPE;
 
 use crate::app::App;
@@ -26,9 +28,15 @@ pub(crate) async fn metrics(
     State(app): State<App>,
     Extension(exchange): Extension<Arc<Exchange>>,
 ) -> Result<Response, Problem> {
-    let listing = tokio::time::timeout(LOOK_TIME, exchange.upstream(app.workloads.list())).await;
-    match listing {
-        Ok(Ok(listing)) => count(&app, &listing),
+    let mut census = Census::default();
+    let see = &mut |glance: &dyn Glance| {
+        census.count(glance);
+        ControlFlow::Continue(())
+    };
+    let visit = app.workloads.visit(Selection::default(), see);
+    let counted = tokio::time::timeout(LOOK_TIME, exchange.upstream(visit)).await;
+    match counted {
+        Ok(Ok(_observed_at)) => census.show(&app),
         Ok(Err(error)) => tracing::debug!(error = %error, "Workloads could not be counted"),
         Err(_elapsed) => tracing::debug!("Workloads could not be counted in time"),
     }
@@ -46,14 +54,24 @@ pub(crate) async fn metrics(
     Ok(response)
 }
 
-fn count(app: &App, listing: &Listing) {
-    for status in Status::ALL {
-        let with = listing.items.iter().filter(|w| w.status() == status);
-        app.metrics.set_workloads(status.as_str(), with.count());
+/// How many workloads there are of each kind that is shown.
+#[derive(Debug, Default)]
+struct Census {
+    by_status: BTreeMap<Status, usize>,
+    scheduled: usize,
+}
+
+impl Census {
+    fn count(&mut self, glance: &dyn Glance) {
+        *self.by_status.entry(glance.status()).or_default() += 1;
+        self.scheduled += usize::from(glance.intent().scheduled.is_some());
     }
-    let scheduled = listing
-        .items
-        .iter()
-        .filter(|w| w.intent.scheduled.is_some());
-    app.metrics.set_scheduled_scale_ups(scheduled.count());
+
+    fn show(&self, app: &App) {
+        for status in Status::ALL {
+            let count = self.by_status.get(&status).copied().unwrap_or(0);
+            app.metrics.set_workloads(status.as_str(), count);
+        }
+        app.metrics.set_scheduled_scale_ups(self.scheduled);
+    }
 }

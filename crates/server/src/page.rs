@@ -55,16 +55,18 @@ impl Page {
     }
 }
 
+/// The token leads nowhere.
+pub(crate) fn unknown_token() -> Problem {
+    Problem::parameter(
+        "continue",
+        "is no token of this list and these filters",
+        "the value of continue in the previous page, with the same filters",
+    )
+    .hint("start again without continue")
+}
+
 /// The position in a token.
 fn position(token: &str, scope: &str, now: Timestamp) -> Result<String, Problem> {
-    let unknown = || {
-        Problem::parameter(
-            "continue",
-            "is no token of this list and these filters",
-            "the value of continue in the previous page, with the same filters",
-        )
-        .hint("start again without continue")
-    };
     let mut parts = token.split('.');
     let (Some(VERSION), Some(issued), Some(sealed), Some(encoded), None) = (
         parts.next(),
@@ -73,14 +75,14 @@ fn position(token: &str, scope: &str, now: Timestamp) -> Result<String, Problem>
         parts.next(),
         parts.next(),
     ) else {
-        return Err(unknown());
+        return Err(unknown_token());
     };
-    let issued: i64 = issued.parse().map_err(|_| unknown())?;
-    let position = decode(encoded).ok_or_else(unknown)?;
+    let issued: i64 = issued.parse().map_err(|_| unknown_token())?;
+    let position = decode(encoded).ok_or_else(unknown_token)?;
     if seal(&position, scope, issued) != sealed {
-        return Err(unknown());
+        return Err(unknown_token());
     }
-    let issued = Timestamp::from_second(issued).map_err(|_| unknown())?;
+    let issued = Timestamp::from_second(issued).map_err(|_| unknown_token())?;
     if now.duration_since(issued) > TOKEN_LIFE {
         return Err(Problem::new(StatusCode::GONE, "Continue token expired")
             .error("the token is older than 15 minutes")

@@ -15,6 +15,7 @@ use nagi_core::status::Status;
 use nagi_core::wake::Progress;
 use nagi_core::workload::Workload;
 use nagi_ports::Read;
+use nagi_runtime::Deadline;
 use nagi_wake::FlightView;
 
 use crate::answer::json;
@@ -73,7 +74,7 @@ fn freshness(query: &Query) -> Result<Read, Problem> {
 
 /// What the gateways count now; `None` when they do not tell in time. It is shown beside the facts, and never decides.
 pub(crate) async fn activity(app: &App, exchange: &Exchange, id: &WorkloadId) -> Option<Activity> {
-    let asked = tokio::time::timeout(ACTIVITY_TIME, app.traffic.activity(id));
+    let asked = Deadline::in_(ACTIVITY_TIME).timeout(app.traffic.activity(id));
     let asked = exchange.upstream(async { Ok(asked.await) }).await;
     asked.ok()?.ok()?
 }

@@ -43,11 +43,11 @@ const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// Where the lines go.
 pub enum Sink {
-    /// The standard output, one write call per line, past the buffer of `std`.
+    /// The standard output, whole lines in each write call, past the buffer of `std`.
     Stdout,
     /// Appended to this file, which is made if it is not there.
     File(PathBuf),
-    /// Anything else; gets one `write` and one `flush` per line, on the writer thread.
+    /// Anything else; gets one `write` and one `flush` for some whole lines, on the writer thread.
     Writer(Box<dyn Write + Send>),
 }
 

@@ -5,6 +5,7 @@
 //! only: `cargo xtask tidy` refuses it anywhere else.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,10 +15,12 @@ use nagi_core::id::{Name, Namespace, ReplicaName, Uid, Version, WorkloadId};
 use nagi_core::idle::Activity;
 use nagi_core::intent::{CountWriter, Intent, IntentUpdate};
 use nagi_core::quantity::Replicas;
+use nagi_core::status::Counts;
 use nagi_core::wake::Stage;
 use nagi_core::workload::{Readiness, Replica, Workload};
 use nagi_ports::{
-    Clock, Engine, Listing, PortError, Read, Settled, Traffic, WorkloadEvent, Workloads,
+    Clock, Engine, Glance, PortError, Read, Revision, See, Selection, Settled, Traffic,
+    WorkloadEvent, Workloads,
 };
 use tokio::sync::broadcast;
 
@@ -323,12 +326,18 @@ impl Workloads for MemoryWorkloads {
         }
     }
 
-    async fn list(&self) -> Result<Listing, PortError> {
+    async fn visit(
+        &self,
+        selection: Selection<'_>,
+        see: &mut See<'_>,
+    ) -> Result<Timestamp, PortError> {
         self.read_fault().await?;
-        Ok(Listing {
-            items: self.lock().workloads.values().cloned().collect(),
-            observed_at: epoch(),
-        })
+        let world = self.lock();
+        let mut selected = world.workloads.values().filter(|w| selection.covers(&w.id));
+        while let Some(workload) = selected.next()
+            && see(&Seen(workload)).is_continue()
+        {}
+        Ok(epoch())
     }
 
     async fn write(
@@ -379,6 +388,103 @@ impl Workloads for MemoryWorkloads {
     fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {
         self.events.subscribe()
     }
+}
+
+/// One workload as a visit shows it.
+struct Seen<'a>(&'a Arc<Workload>);
+
+impl Glance for Seen<'_> {
+    fn id(&self) -> &WorkloadId {
+        &self.0.id
+    }
+
+    fn revision(&self) -> Revision {
+        // No two writes of one world have the same version.
+        Revision(self.0.version.0)
+    }
+
+    fn counts(&self) -> Counts {
+        self.0.counts()
+    }
+
+    fn intent(&self) -> &Intent {
+        &self.0.intent
+    }
+
+    fn idle_after(&self) -> Option<Duration> {
+        self.0.idle_after
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        self.0.labels.get(key).map(String::as_str)
+    }
+
+    fn workload(&self) -> Arc<Workload> {
+        Arc::clone(self.0)
+    }
+}
+
+/// Everything that an engine shows, in its order.
+///
+/// # Errors
+/// As [`Workloads::visit`].
+pub async fn listed(workloads: &dyn Workloads) -> Result<Vec<Arc<Workload>>, PortError> {
+    let mut all = Vec::new();
+    nagi_ports::each(workloads, |workload| all.push(workload)).await?;
+    Ok(all)
+}
+
+/// Checks what every engine promises of a visit: for each selection that its workloads allow, what is selected and nothing else,
+/// in order; glances that say what the whole workloads say; one revision for each that stays while nothing changes.
+///
+/// # Panics
+/// When it is not so.
+pub async fn check_visits(workloads: &dyn Workloads) {
+    let all = listed(workloads).await.expect("it lists");
+    assert!(all.is_sorted_by(|a, b| a.id < b.id));
+    let choices = || std::iter::once(None).chain(all.iter().map(Some));
+    let mut revisions = BTreeMap::new();
+    for kind in choices() {
+        for part in choices() {
+            for after in choices() {
+                let selection = Selection {
+                    resource: kind.map(|w| &w.id.resource),
+                    namespace: part.map(|w| &w.id.namespace),
+                    after: after.map(|w| &w.id),
+                };
+                let mut seen = Vec::new();
+                let see = &mut |glance: &dyn Glance| {
+                    let whole = glance.workload();
+                    assert_eq!(glance.counts(), whole.counts());
+                    assert_eq!(*glance.intent(), whole.intent);
+                    assert_eq!(glance.idle_after(), whole.idle_after);
+                    for (key, value) in &whole.labels {
+                        assert_eq!(glance.label(key), Some(value.as_str()));
+                    }
+                    assert_eq!(glance.label("nobody.has/this"), None);
+                    seen.push((glance.id().clone(), glance.revision().0));
+                    ControlFlow::Continue(())
+                };
+                workloads.visit(selection, see).await.expect("it visits");
+                let wanted = all.iter().map(|w| &w.id).filter(|id| selection.covers(id));
+                assert!(seen.iter().map(|(id, _)| id).eq(wanted), "{selection:?}");
+                for (id, revision) in seen {
+                    assert_eq!(*revisions.entry(revision).or_insert(id.clone()), id);
+                }
+            }
+        }
+    }
+    assert_eq!(revisions.len(), all.len(), "one revision for each");
+    let mut seen = 0;
+    let see = &mut |_: &dyn Glance| {
+        seen += 1;
+        ControlFlow::Break(())
+    };
+    workloads
+        .visit(Selection::default(), see)
+        .await
+        .expect("it visits");
+    assert_eq!(seen, all.len().min(1), "a visit ends when it is told to");
 }
 
 /// Traffic that a test sets, and the hand-shakes that were asked of it.

@@ -11,7 +11,7 @@
 
 mod flight;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -185,6 +185,11 @@ impl Wakes {
             State::Deciding(view) | State::Under(view) => Some(view),
             State::Refused(_) => None,
         }
+    }
+
+    /// Every workload with a flight.
+    pub fn under_way(&self) -> HashSet<WorkloadId> {
+        self.inner.lock().keys().cloned().collect()
     }
 
     /// Every stage change from now on. A receiver that lags loses the oldest.

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use clap::Args;
 use nagi_kube::Rights;
 
-use crate::cmd::server::kube_settings;
-use crate::serve::settings::{self, Home, KubeArgs, ServeArgs, ServeConfig};
-use crate::serve::{self, OnHangup, Role, Start};
+use crate::cmd::server::run_on_cluster;
+use crate::serve::Role;
+use crate::serve::settings::{self, KubeArgs, ServeArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,27 +51,6 @@ pub(crate) async fn run(args: &GatewayArgs) -> ExitCode {
         log_level: args.log_level.clone(),
         ..ServeArgs::default()
     };
-    let config =
-        match ServeConfig::resolve(&serve_args, &Home::from_environment().of_cluster_role()) {
-            Ok(config) => config,
-            Err(error) => return serve::refuse_settings(&error, hint),
-        };
-    let kube = match kube_settings(&args.kube, Rights::ScaleOnly) {
-        Ok(kube) => kube,
-        Err(error) => return serve::refuse_settings(&error, hint),
-    };
-    let role = Role::Gateway(kube);
-    match serve::run(
-        Start {
-            config,
-            role,
-            on_hangup: OnHangup::Reload,
-        },
-        async |_clock| std::future::pending().await,
-    )
-    .await
-    {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => serve::fail(&error, error.hint()),
-    }
+    let rights = Rights::ScaleOnly;
+    run_on_cluster(&serve_args, &args.kube, (rights, Role::Gateway), hint).await
 }

@@ -40,26 +40,31 @@ pub(crate) async fn run_from_environment() -> ExitCode {
 /// Serves until a signal.
 pub(crate) async fn run(args: &ServerArgs) -> ExitCode {
     let hint = "see `nagi server --help` for every setting";
-    let config =
-        match ServeConfig::resolve(&args.serve, &Home::from_environment().of_cluster_role()) {
-            Ok(config) => config,
-            Err(error) => return serve::refuse_settings(&error, hint),
-        };
-    let settings = match kube_settings(&args.kube, Rights::Full) {
+    run_on_cluster(&args.serve, &args.kube, (Rights::Full, Role::Server), hint).await
+}
+
+/// Serves in a role of a cluster until a signal.
+pub(crate) async fn run_on_cluster(
+    serve_args: &ServeArgs,
+    kube_args: &KubeArgs,
+    (rights, role): (Rights, fn(KubeSettings) -> Role),
+    hint: &str,
+) -> ExitCode {
+    let config = match ServeConfig::resolve(serve_args, &Home::from_environment().of_cluster_role())
+    {
+        Ok(config) => config,
+        Err(error) => return serve::refuse_settings(&error, hint),
+    };
+    let settings = match kube_settings(kube_args, rights) {
         Ok(settings) => settings,
         Err(error) => return serve::refuse_settings(&error, hint),
     };
-    let role = Role::Server(settings);
-    match serve::run(
-        Start {
-            config,
-            role,
-            on_hangup: OnHangup::Reload,
-        },
-        async |_clock| std::future::pending().await,
-    )
-    .await
-    {
+    let start = Start {
+        config,
+        role: role(settings),
+        on_hangup: OnHangup::Reload,
+    };
+    match serve::run(start, async |_clock| std::future::pending().await).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => serve::fail(&error, error.hint()),
     }
@@ -69,7 +74,7 @@ pub(crate) async fn run(args: &ServerArgs) -> ExitCode {
 ///
 /// # Errors
 /// A setting that cannot be used.
-pub(crate) fn kube_settings(
+fn kube_settings(
     args: &KubeArgs,
     rights: Rights,
 ) -> Result<KubeSettings, serve::settings::ConfigError> {

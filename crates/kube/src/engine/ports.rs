@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use nagi_core::id::{Version, WorkloadId};
 use nagi_core::intent::{CountWriter, IntentUpdate};
 use nagi_core::workload::Workload;
-use nagi_ports::{Engine, Listing, PortError, Read, WorkloadEvent, Workloads};
+use nagi_ports::{Engine, PortError, Read, See, Selection, WorkloadEvent, Workloads};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout_at};
 
@@ -49,19 +50,28 @@ impl Workloads for KubeEngine {
         }
     }
 
-    async fn list(&self) -> Result<Listing, PortError> {
+    async fn visit(
+        &self,
+        selection: Selection<'_>,
+        see: &mut See<'_>,
+    ) -> Result<Timestamp, PortError> {
         let shared = &self.shared;
         let deadline = Instant::now() + LIVE;
-        for watched in shared.all_watched() {
+        let all = shared.all_watched();
+        let wanted = |watched: &Watched| {
+            let kind = &watched.kind.resource;
+            selection.resource.is_none_or(|only| only == kind)
+        };
+        // A kind that nobody knows has no workloads, if the API server still says so.
+        let nobody_knows = !all.iter().any(|watched| wanted(watched));
+        for watched in all.iter().filter(|watched| nobody_knows || wanted(watched)) {
             for state in watched.states() {
                 shared.live_again(state, deadline).await?;
             }
         }
         let observed_at = shared.observed_at();
-        Ok(Listing {
-            items: shared.store.workloads(observed_at),
-            observed_at,
-        })
+        shared.store.visit(selection, observed_at, see);
+        Ok(observed_at)
     }
 
     async fn write(

@@ -1,11 +1,14 @@
 //! Faults of the API server: what is said meanwhile, and that everything comes back without a restart.
 
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use nagi_core::id::Resource;
 use nagi_kube::{Rights, Source};
 use nagi_kube_double::{Double, Effect, Fault, objects};
-use nagi_ports::{PortError, Read, Workloads};
+use nagi_ports::{Glance, PortError, Read, Selection, Workloads};
+use nagi_testkit::listed;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -30,13 +33,23 @@ async fn an_api_server_that_was_stopped_is_told_and_found_again() {
             .is_err_and(|error| is_unreachable(&error))
     })
     .await;
-    assert!(is_unreachable(&lab.engine.list().await.unwrap_err()));
+    assert!(is_unreachable(&listed(&lab.engine).await.unwrap_err()));
+    // Unknown is not none, for no kind.
+    for kind in ["deployments", "rollouts.argoproj.io"] {
+        let selection = Selection {
+            resource: Some(&Resource::new(kind).unwrap()),
+            ..Selection::default()
+        };
+        let see = &mut |_: &dyn Glance| -> ControlFlow<()> { panic!("nothing is believed") };
+        let error = lab.engine.visit(selection, see).await.unwrap_err();
+        assert!(is_unreachable(&error), "{kind}: {error}");
+    }
     lab.double
         .edit(PATH, |object| object["spec"]["replicas"] = json!(3));
     lab.double.resume().await;
     lab.sees("what changed meanwhile", |w| w.desired.0 == 3)
         .await;
-    eventually("lists", async || lab.engine.list().await.is_ok()).await;
+    eventually("lists", async || listed(&lab.engine).await.is_ok()).await;
     lab.engine.reachable().await.unwrap();
 }
 
@@ -61,7 +74,7 @@ async fn an_api_server_that_hangs_is_told_in_time() {
             .is_err_and(|error| is_unreachable(&error))
     })
     .await;
-    assert!(is_unreachable(&lab.engine.list().await.unwrap_err()));
+    assert!(is_unreachable(&listed(&lab.engine).await.unwrap_err()));
     lab.double
         .edit(PATH, |object| object["spec"]["replicas"] = json!(4));
     lab.double.lift(hang);
@@ -96,10 +109,7 @@ async fn a_kind_that_may_not_be_read_takes_no_other_with_it() {
     let lab = Lab::on(double, Rights::Full);
     lab.synced().await;
     eventually("a list without them", async || {
-        lab.engine
-            .list()
-            .await
-            .is_ok_and(|listing| listing.items.len() == 1)
+        listed(&lab.engine).await.is_ok_and(|all| all.len() == 1)
     })
     .await;
 }

@@ -7,6 +7,7 @@ use nagi_kube::{KubeEngine, KubeSettings, Leading, Rights, Source, annotation};
 use nagi_kube_double::{Double, Effect, Fault, objects};
 use nagi_ports::{Clock, PortError, SystemClock, Workloads};
 use nagi_runtime::Supervisor;
+use nagi_testkit::listed;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -190,7 +191,7 @@ async fn a_process_without_rights_on_the_lease_decides_nothing_and_reads_on() {
     let double = cluster().await;
     double.inject(Fault::status(403).at("/leases"));
     let process = process(&double, "first");
-    eventually("reads", async || process.leading.list().await.is_ok()).await;
+    eventually("reads", async || listed(&process.leading).await.is_ok()).await;
     let before = process
         .leading
         .get(&id(), nagi_ports::Read::Cached)

@@ -5,6 +5,7 @@ use nagi_core::pool::NodePhase;
 use nagi_core::wake::Stage;
 use nagi_kube_double::{Fault, objects};
 use nagi_ports::{HistoryQuery, Journal, LogQuery, Logs, Nodes, PortError, Read, Workloads};
+use nagi_testkit::listed;
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, eventually, id, sleep, wake};
@@ -127,6 +128,21 @@ async fn the_history_reaches_further_back_than_the_object_while_events_are_kept(
         shorter.reaches_back_to,
         Some(crate::lab::at("2030-01-01T00:00:03Z"))
     );
+}
+
+// R20
+#[tokio::test]
+async fn an_event_that_could_not_be_written_is_written_when_it_repeats() {
+    let lab = Lab::new().await;
+    lab.double.inject(Fault::status(500).at("/events").times(1));
+    let mut now = lab.get().await;
+    now = lab.engine.write(&now, sleep(&now)).await.unwrap();
+    now = lab.engine.write(&now, wake(&now, 2)).await.unwrap();
+    lab.engine.write(&now, sleep(&now)).await.unwrap();
+    eventually("the wake and the second sleep", async || {
+        events(&lab).len() == 2
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -260,10 +276,9 @@ async fn a_custom_kind_with_a_scale_subresource_is_a_workload_like_any_other() {
     assert_eq!(object["spec"], json!({ "workers": 0 }));
     assert_eq!(object["metadata"]["annotations"]["nagi.dev/replicas"], "3");
     eventually("it in lists", async || {
-        lab.engine
-            .list()
+        listed(&lab.engine)
             .await
-            .is_ok_and(|listing| listing.items.iter().any(|w| w.id == runner))
+            .is_ok_and(|all| all.iter().any(|w| w.id == runner))
     })
     .await;
 }

@@ -7,6 +7,7 @@ use nagi_core::workload::{Pending, Readiness};
 use nagi_kube::{Rights, Source, annotation};
 use nagi_kube_double::{Double, Fault, objects};
 use nagi_ports::{PortError, Read, WorkloadEvent, Workloads};
+use nagi_testkit::{check_visits, listed};
 use serde_json::json;
 
 use crate::lab::{Lab, PATH, event, eventually, id, named};
@@ -44,9 +45,8 @@ async fn a_protected_namespace_has_no_default_host() {
     lab.double
         .put(objects::deployment("kube-system", "coredns", 2));
     eventually("it in the list", async || {
-        let listing = lab.engine.list().await.unwrap();
-        let found = listing
-            .items
+        let all = listed(&lab.engine).await.unwrap();
+        let found = all
             .iter()
             .find(|w| w.id.namespace.as_str() == "kube-system");
         found.is_some_and(|coredns| coredns.hosts.is_empty())
@@ -210,9 +210,8 @@ async fn lists_hold_every_kind_in_order_and_no_replica_set_of_a_deployment() {
     }
     let mut shown = Vec::new();
     eventually("three workloads", async || {
-        let listing = lab.engine.list().await.unwrap();
-        shown = listing
-            .items
+        let all = listed(&lab.engine).await.unwrap();
+        shown = all
             .iter()
             .map(|w| format!("{} {}", w.id.resource, w.id))
             .collect();
@@ -227,6 +226,7 @@ async fn lists_hold_every_kind_in_order_and_no_replica_set_of_a_deployment() {
             "statefulsets project-b/alone"
         ]
     );
+    check_visits(&lab.engine).await;
 }
 
 // Issue 4 item 4: a namespaced overlay with Roles only
@@ -241,10 +241,7 @@ async fn with_rights_in_some_namespaces_only_these_are_asked_for() {
     let lab = Lab::within(double, source, Rights::Full, Some(namespaces.to_vec()));
     lab.synced().await;
     eventually("both", async || {
-        lab.engine
-            .list()
-            .await
-            .is_ok_and(|listing| listing.items.len() == 2)
+        listed(&lab.engine).await.is_ok_and(|all| all.len() == 2)
     })
     .await;
     let outside = WorkloadId {
@@ -270,5 +267,5 @@ async fn a_list_of_many_pages_is_complete_also_when_its_pages_expire() {
     double.inject(Fault::status(410).at("continue=").times(1));
     let lab = Lab::on(double, Rights::Full);
     lab.synced().await;
-    assert_eq!(lab.engine.list().await.unwrap().items.len(), 1_250);
+    assert_eq!(listed(&lab.engine).await.unwrap().len(), 1_250);
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use nagi_core::id::WorkloadId;
 use nagi_core::intent::{CountWriter, IntentUpdate};
 use nagi_core::pool::Pool;
 use nagi_core::workload::Workload;
 use nagi_ports::{
-    Engine, HistoryPage, HistoryQuery, Journal, Listing, LogPage, LogQuery, Logs, Nodes, PortError,
-    Read, WorkloadEvent, Workloads,
+    Engine, HistoryPage, HistoryQuery, Journal, LogPage, LogQuery, Logs, Nodes, PortError, Read,
+    See, Selection, WorkloadEvent, Workloads,
 };
 use nagi_runtime::BlockingError;
 use tokio::sync::broadcast;
@@ -46,12 +47,12 @@ impl Workloads for LocalEngine {
         }
     }
 
-    async fn list(&self) -> Result<Listing, PortError> {
-        let items = self.shared.workloads();
-        Ok(Listing {
-            items,
-            observed_at: self.shared.clock.now(),
-        })
+    async fn visit(
+        &self,
+        selection: Selection<'_>,
+        see: &mut See<'_>,
+    ) -> Result<Timestamp, PortError> {
+        Ok(self.shared.visit(selection, see))
     }
 
     async fn write(

@@ -7,16 +7,20 @@
 mod kept;
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use nagi_core::id::{PoolName, Uid, Version, WorkloadId};
 use nagi_core::intent::{Change, Intent, IntentUpdate};
 use nagi_core::pool::Pool;
 use nagi_core::quantity::Replicas;
+use nagi_core::status::Counts;
 use nagi_core::wake::Stage;
 use nagi_core::workload::{Pending, Readiness, Replica, Workload};
-use nagi_ports::{Clock, HistoryEntry, PortError, WorkloadEvent};
+use nagi_ports::{Clock, Glance, HistoryEntry, PortError, Revision, See, Selection, WorkloadEvent};
 use tokio::sync::{Notify, broadcast};
 
 use super::facts::{Facts, NodeFacts};
@@ -40,6 +44,8 @@ pub(crate) struct Shared {
     /// Held while a workload file is put in force: the watcher and a SIGHUP may bring the same one at once.
     reloading: Mutex<()>,
     inner: Mutex<Inner>,
+    /// The last revision that was given to any workload.
+    revision: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -60,8 +66,16 @@ struct Entry {
     digest: Arc<str>,
     state: Remembered,
     facts: Facts,
+    /// Another one with each change of anything above.
+    revision: Revision,
     /// Held by the one write of this workload that is under way.
     writing: Arc<Mutex<()>>,
+}
+
+/// One workload as a visit shows it.
+struct Seen<'a> {
+    shared: &'a Shared,
+    entry: &'a Entry,
 }
 
 /// What a workload is to run, for the runner.
@@ -97,6 +111,7 @@ impl Shared {
             history,
             reloading: Mutex::default(),
             inner: Mutex::new(Inner::default()),
+            revision: AtomicU64::new(0),
         }
     }
 
@@ -110,14 +125,21 @@ impl Shared {
         inner.workloads.get(id).map(|entry| self.snapshot(entry))
     }
 
-    /// All workloads as they are now, ordered by id.
-    pub(crate) fn workloads(&self) -> Vec<Arc<Workload>> {
+    /// Shows the selected workloads as they are now, in the order of ids, until `see` has enough. Returns when that was.
+    pub(crate) fn visit(&self, selection: Selection<'_>, see: &mut See<'_>) -> Timestamp {
         let inner = self.lock();
-        inner
-            .workloads
-            .values()
-            .map(|entry| Arc::new(self.snapshot(entry)))
-            .collect()
+        let from = selection.after.map_or(Unbounded, Excluded);
+        let behind = inner.workloads.range((from, Unbounded));
+        for (_, entry) in behind.filter(|(id, _)| selection.covers(id)) {
+            let seen = Seen {
+                shared: self,
+                entry,
+            };
+            if see(&seen).is_break() {
+                break;
+            }
+        }
+        self.clock.now()
     }
 
     /// What the runner has to see to.
@@ -148,6 +170,7 @@ impl Shared {
             let now = facts.remove(id).unwrap_or_default();
             if now != entry.facts {
                 entry.facts = now;
+                entry.revision = self.next_revision();
                 self.tell(WorkloadEvent::Changed(Arc::new(self.snapshot(entry))));
             }
         }
@@ -205,6 +228,7 @@ impl Shared {
             let mut inner = self.lock();
             let entry = inner.workloads.get_mut(id).ok_or(PortError::NotFound)?;
             entry.state = state;
+            entry.revision = self.next_revision();
             Arc::new(self.snapshot(entry))
         };
         self.look.notify_one();
@@ -298,6 +322,7 @@ impl Shared {
                 digest,
                 state,
                 facts: Facts::default(),
+                revision: self.next_revision(),
                 writing: Arc::default(),
             };
             let event = WorkloadEvent::Changed(Arc::new(self.snapshot(&entry)));
@@ -327,6 +352,7 @@ impl Shared {
             entry.spec = Arc::new(spec);
             entry.digest = digest;
             entry.state = state;
+            entry.revision = self.next_revision();
             self.tell(WorkloadEvent::Changed(Arc::new(self.snapshot(entry))));
         }
         Ok(Described::Changed)
@@ -418,6 +444,10 @@ impl Shared {
         drop(self.events.send(event));
     }
 
+    fn next_revision(&self) -> Revision {
+        Revision(self.revision.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
     fn snapshot(&self, entry: &Entry) -> Workload {
         let (spec, state, facts) = (&entry.spec, &entry.state, &entry.facts);
         let now = self.clock.monotonic();
@@ -427,15 +457,11 @@ impl Shared {
             .iter()
             .map(|replica| replica.shown(&readiness))
             .collect();
-        let serving = replicas
-            .iter()
-            .filter(|replica| replica.ready && !replica.stopping)
-            .count();
-        // One that waits for a node has no process and takes nothing.
-        let existing = replicas
-            .iter()
-            .filter(|replica| replica.stage >= Stage::Starting || replica.stopping)
-            .count();
+        let Counts {
+            desired,
+            current,
+            available,
+        } = entry.counts();
         let mut pending = facts.pending.clone();
         if let (Some(Pending::NodeBooting { ready_in, .. }), Some(at)) =
             (&mut pending, facts.node_ready_at)
@@ -446,9 +472,9 @@ impl Shared {
             id: spec.id.clone(),
             uid: state.uid.clone(),
             version: state.version,
-            desired: state.update.desired,
-            current: count(existing),
-            available: count(serving),
+            desired,
+            current,
+            available,
             intent: state.update.intent.clone(),
             awake_replicas: spec.awake_replicas,
             idle_after: spec.idle_after,
@@ -465,6 +491,57 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing inside the short sections leaves it half changed.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn counts(&self) -> Counts {
+        let replicas = self.facts.replicas.iter();
+        let serving = replicas
+            .clone()
+            .filter(|replica| replica.ready && !replica.stopping);
+        // One that waits for a node has no process and takes nothing.
+        let existing =
+            replicas.filter(|replica| replica.stage >= Stage::Starting || replica.stopping);
+        Counts {
+            desired: self.state.update.desired,
+            current: count(existing.count()),
+            available: count(serving.count()),
+        }
+    }
+}
+
+// === impl Seen ===
+
+impl Glance for Seen<'_> {
+    fn id(&self) -> &WorkloadId {
+        &self.entry.spec.id
+    }
+
+    fn revision(&self) -> Revision {
+        self.entry.revision
+    }
+
+    fn counts(&self) -> Counts {
+        self.entry.counts()
+    }
+
+    fn intent(&self) -> &Intent {
+        &self.entry.state.update.intent
+    }
+
+    fn idle_after(&self) -> Option<Duration> {
+        self.entry.spec.idle_after
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        self.entry.spec.labels.get(key).map(String::as_str)
+    }
+
+    fn workload(&self) -> Arc<Workload> {
+        Arc::new(self.shared.snapshot(self.entry))
     }
 }
 

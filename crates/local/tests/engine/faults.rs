@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use nagi_core::quantity::Replicas;
 use nagi_local::process::ProcessId;
-use nagi_ports::{PortError, Workloads as _};
+use nagi_ports::PortError;
+use nagi_testkit::listed;
 use rustix::process::Signal;
 
 use crate::lab::{Lab, Place, Process, eventually, id, supervisors, wait_until};
@@ -278,7 +279,7 @@ async fn a_full_state_directory_refuses_writes_goes_on_reading_and_heals() {
     assert!(matches!(error, PortError::StorageFull(_)), "{error}");
     assert!(error.to_string().contains("web.json"), "{error}");
     assert_eq!(lab.get(&web).await.desired, Replicas(0));
-    assert_eq!(lab.engine.list().await.unwrap().items.len(), 1);
+    assert_eq!(listed(&lab.engine).await.unwrap().len(), 1);
     let left: Vec<_> = std::fs::read_dir(state.join("workloads/project-a"))
         .unwrap()
         .collect();

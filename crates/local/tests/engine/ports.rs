@@ -14,6 +14,7 @@ use nagi_ports::{
     HistoryQuery, Journal as _, LogQuery, Logs as _, Nodes as _, PortError, Workloads as _,
 };
 
+use nagi_testkit::check_visits;
 use rustix::process::Signal;
 
 use crate::lab::{Lab, get, id, supervisors};
@@ -22,6 +23,25 @@ const WEB: &str = "
 workloads:
 - {namespace: project-a, name: web, command: [BINARY, serve], port: 80, readiness: {http: {path: /}}, replicas: 0}
 ";
+
+#[tokio::test]
+async fn a_visit_shows_what_is_selected() {
+    let lab = Lab::start(
+        "
+workloads:
+- {namespace: project-b, name: a, command: [BINARY, serve], replicas: 0, labels: {tier: web}}
+- {namespace: project-a, name: b, command: [BINARY, serve], replicas: 0, idle_after: 60s, port: 80}
+- {namespace: project-a, name: a, command: [BINARY, serve], replicas: 1}
+",
+    )
+    .await;
+    lab.wait_serving(&id("a"), 1).await;
+    check_visits(&lab.engine).await;
+    lab.scale(&id("b"), 1).await.unwrap();
+    lab.wait_serving(&id("b"), 1).await;
+    check_visits(&lab.engine).await;
+    lab.end().await;
+}
 
 #[tokio::test]
 async fn a_woken_workload_serves_on_its_own_port_and_sleeps_without_a_trace() {

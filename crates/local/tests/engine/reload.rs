@@ -8,6 +8,7 @@ use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::workload::Workload;
 use nagi_local::{ReloadError, StartError};
 use nagi_ports::{HistoryQuery, Journal as _, PortError, Workloads as _};
+use nagi_testkit::listed;
 
 use crate::lab::{Lab, Place, eventually, id};
 
@@ -172,7 +173,7 @@ async fn a_workload_that_leaves_the_file_and_comes_back_is_wanted_as_before() {
     place.write_file("workloads: []\n");
     let place = Lab::start_in(place).await.unwrap().end().await;
     let lab = Lab::start_in(place).await.unwrap();
-    assert_eq!(lab.engine.list().await.unwrap().items.len(), 0);
+    assert_eq!(listed(&lab.engine).await.unwrap().len(), 0);
     lab.place.write_file(&good);
     lab.engine.reload().await.unwrap();
     same(lab.get(&id("a")).await, 0);

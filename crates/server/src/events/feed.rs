@@ -3,18 +3,19 @@
 //! It compares what it sees with what it saw last. Facts that it missed are made up for by a listing; what the object itself
 //! records (its last changes) is then still told. It acts on nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use nagi_api::workload::FAILED_STAGE;
 use nagi_api::{Event, EventKind, EventValue, Time};
 use nagi_core::id::WorkloadId;
-use nagi_core::intent::{Action, Change};
+use nagi_core::intent::{Action, Change, Intent};
 use nagi_core::status::Status;
 use nagi_core::wake::Progress;
 use nagi_core::workload::Workload;
-use nagi_ports::WorkloadEvent;
+use nagi_ports::{Glance, Selection, WorkloadEvent};
 use nagi_runtime::Shutdown;
 use nagi_wake::WakeEvent;
 use tokio::sync::broadcast::error::RecvError;
@@ -31,7 +32,7 @@ const LIST_TIME: Duration = Duration::from_secs(10);
 struct Seen {
     status: Status,
     scheduled: Option<Timestamp>,
-    last_change: Option<Change>,
+    last_change: Option<Box<Change>>,
 }
 
 /// What was last seen of everything.
@@ -39,6 +40,8 @@ struct Seen {
 struct Memory {
     workloads: BTreeMap<WorkloadId, Seen>,
     stages: BTreeMap<WorkloadId, String>,
+    /// What happened up to here was seen.
+    as_of: Timestamp,
 }
 
 /// Feeds events until the process drains.
@@ -61,7 +64,10 @@ pub(crate) async fn feed(app: App, shutdown: Shutdown) {
             () = shutdown.draining() => return,
             () = tokio::time::sleep(LIST_AGAIN), if !listed => {}
             event = changes.recv(), if listed => match event {
-                Ok(WorkloadEvent::Changed(workload)) => memory.changed(&app, &workload),
+                Ok(WorkloadEvent::Changed(workload)) => {
+                    memory.changed(&app, &workload);
+                    memory.as_of = app.clock.now();
+                }
                 Ok(WorkloadEvent::Deleted(id)) => memory.deleted(&app, &id),
                 Err(RecvError::Lagged(_)) => listed = false,
                 // The engine is ending, and this process with it.
@@ -88,49 +94,58 @@ enum News {
 
 /// Compares everything. True when the listing succeeded.
 async fn list(app: &App, memory: &mut Memory, news: News) -> bool {
-    let listing = match tokio::time::timeout(LIST_TIME, app.workloads.list()).await {
-        Ok(Ok(listing)) => listing,
+    let mut gone = Vec::new();
+    let mut changed = Vec::new();
+    let mut learned = BTreeMap::new();
+    // Both are in the order of ids: one walk finds who is missing.
+    let mut known = memory.workloads.iter().peekable();
+    let see = &mut |glance: &dyn Glance| {
+        while let Some((id, _)) = known.next_if(|(id, _)| *id < glance.id()) {
+            gone.push(id.clone());
+        }
+        let before = known.next_if(|(id, _)| *id == glance.id());
+        let seen = Seen::of(glance.status(), glance.intent());
+        match news {
+            News::Learn => {
+                learned.insert(glance.id().clone(), seen);
+            }
+            News::Tell if before.is_some_and(|(_, before)| *before == seen) => {}
+            News::Tell => changed.push(glance.workload()),
+        }
+        ControlFlow::Continue(())
+    };
+    let visit = app.workloads.visit(Selection::default(), see);
+    match tokio::time::timeout(LIST_TIME, visit).await {
+        Ok(Ok(_observed_at)) => {}
         Ok(Err(error)) => {
             tracing::debug!(error = %error, "Workloads could not be listed for events");
             return false;
         }
         Err(_elapsed) => return false,
-    };
-    let present: BTreeSet<&WorkloadId> = listing.items.iter().map(|w| &w.id).collect();
-    let gone: Vec<WorkloadId> = memory
-        .workloads
-        .keys()
-        .filter(|id| !present.contains(id))
-        .cloned()
-        .collect();
+    }
+    gone.extend(known.map(|(id, _)| id.clone()));
     for id in &gone {
         memory.deleted(app, id);
     }
-    for workload in &listing.items {
-        match news {
-            News::Learn => memory.learn(workload),
-            News::Tell => memory.changed(app, workload),
-        }
+    memory.workloads.append(&mut learned);
+    for workload in &changed {
+        memory.changed(app, workload);
     }
+    memory.as_of = app.clock.now();
     true
 }
 
 // === impl Memory ===
 
 impl Memory {
-    fn learn(&mut self, workload: &Workload) {
-        self.workloads
-            .insert(workload.id.clone(), Seen::of(workload));
-    }
-
     fn changed(&mut self, app: &App, workload: &Workload) {
         let before = self.workloads.get(&workload.id);
-        let after = Seen::of(workload);
+        let after = Seen::of(workload.status(), &workload.intent);
         if before == Some(&after) {
             return;
         }
         let now = app.clock.now();
-        for event in differences(before, workload, now) {
+        for event in differences(before, workload, (self.as_of, now)) {
             app.events.publish(workload.id.namespace.clone(), event);
         }
         self.workloads.insert(workload.id.clone(), after);
@@ -183,21 +198,29 @@ impl Memory {
 // === impl Seen ===
 
 impl Seen {
-    fn of(workload: &Workload) -> Self {
+    fn of(status: Status, intent: &Intent) -> Self {
         Self {
-            status: workload.status(),
-            scheduled: workload.intent.scheduled.as_ref().map(|s| s.at),
-            last_change: workload.intent.changes.last().cloned(),
+            status,
+            scheduled: intent.scheduled.as_ref().map(|s| s.at),
+            last_change: intent.changes.last().cloned().map(Box::new),
         }
     }
 }
 
-/// What changed between two looks, in the order in which people expect it: who did what, then what came of it.
-fn differences(before: Option<&Seen>, workload: &Workload, now: Timestamp) -> Vec<Event> {
+/// What changed between two looks, in the order in which people expect it: who did what, then what came of it. Everything is
+/// known as of the first instant; the second is now.
+fn differences(
+    before: Option<&Seen>,
+    workload: &Workload,
+    (as_of, now): (Timestamp, Timestamp),
+) -> Vec<Event> {
     let id = &workload.id;
-    let after = Seen::of(workload);
+    let after = Seen::of(workload.status(), &workload.intent);
     let mut events: Vec<Event> = Vec::new();
-    let fresh = fresh(before, &workload.intent.changes);
+    let fresh = match before {
+        Some(before) => fresh(before, &workload.intent.changes),
+        None => since(as_of, &workload.intent.changes),
+    };
     let text = |word: &str| Some(EventValue::Text(word.to_owned()));
     for change in fresh.iter().filter(|change| change.from != change.to) {
         events.push(Event {
@@ -237,10 +260,18 @@ fn differences(before: Option<&Seen>, workload: &Workload, now: Timestamp) -> Ve
 }
 
 /// The changes behind the one that was seen last. When that one has fallen off the object, all of them are new.
-fn fresh<'c>(before: Option<&Seen>, changes: &'c [Change]) -> &'c [Change] {
-    let last = before.and_then(|seen| seen.last_change.as_ref());
+fn fresh<'c>(before: &Seen, changes: &'c [Change]) -> &'c [Change] {
+    let last = before.last_change.as_deref();
     let seen = last.and_then(|last| changes.iter().rposition(|change| change == last));
     let from = seen.map_or(0, |at| at + 1);
+    changes.get(from..).unwrap_or_default()
+}
+
+/// The changes of a workload that is new here. It may have been here before, and told them then (it left the workload file and
+/// is back): what is older than the last look at anything is no news.
+fn since(as_of: Timestamp, changes: &[Change]) -> &[Change] {
+    let old = changes.iter().rposition(|change| change.time <= as_of);
+    let from = old.map_or(0, |at| at + 1);
     changes.get(from..).unwrap_or_default()
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use futures_util::stream;
 use nagi_api::events::RESET;
 use nagi_api::{Event, EventKind, EventValue, routes};
 use nagi_core::access::Grant;
-use nagi_core::id::Namespace;
+use nagi_core::id::{Namespace, WorkloadId};
+use nagi_ports::{Glance, Selection};
 use nagi_telemetry::CountGuard;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -33,6 +35,8 @@ use crate::serve::crowd::Phase;
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
 /// Time for the current state after a reset; without it the stream ends and the client comes again.
 const STATE_TIME: Duration = Duration::from_secs(5);
+/// Workloads of the current state that are read and queued at once: about 128 KiB for a client that takes nothing.
+const STATES_MAX: usize = 500;
 const COMMENT: &[u8] = b": alive\n\n";
 /// Longest `Last-Event-ID` that can be one of ours, in bytes.
 const LAST_ID_BYTES_MAX: usize = 64;
@@ -85,6 +89,7 @@ pub(crate) async fn events(
         comments,
         key,
         waiting: VecDeque::new(),
+        state: None,
         _listener: listener,
         _depth: depth,
     };
@@ -127,10 +132,23 @@ struct Client {
     receiver: Receiver<Arc<Entry>>,
     comments: Interval,
     key: WatchedKey,
-    /// Frames that go out before anything new; at most the ring, or one for each workload.
+    /// Frames that go out before anything new; at most the ring, or a piece of the current state.
     waiting: VecDeque<Bytes>,
+    /// The rest of the current state, behind what waits.
+    state: Option<Showing>,
     _listener: Listener,
     _depth: CountGuard,
+}
+
+/// How much of the current state a client was shown.
+#[derive(Debug)]
+struct Showing {
+    /// Up to this workload, in the order of ids.
+    shown: Option<WorkloadId>,
+    /// The id of all frames but the last one.
+    part: String,
+    /// The id of the last one.
+    last: String,
 }
 
 impl Client {
@@ -139,6 +157,12 @@ impl Client {
         loop {
             if let Some(frame) = self.waiting.pop_front() {
                 return Some((Ok(frame), self));
+            }
+            if self.state.is_some() {
+                if !self.show_state().await {
+                    return None;
+                }
+                continue;
             }
             let shutdown = self.app.shutdown.clone();
             tokio::select! {
@@ -188,34 +212,64 @@ impl Client {
             return false;
         };
         self.receiver = receiver;
-        let listed = tokio::time::timeout(STATE_TIME, self.app.workloads.list()).await;
-        let Ok(Ok(listing)) = listed else {
+        self.waiting.clear();
+        self.state = Some(Showing {
+            shown: None,
+            part: format!("{last}-{RESET}"),
+            last,
+        });
+        self.show_state().await
+    }
+
+    /// Queues the next piece of the current state, if there is more of it. False when it cannot be read.
+    async fn show_state(&mut self) -> bool {
+        let Some(state) = self.state.take() else {
+            return true;
+        };
+        let selection = Selection {
+            namespace: self.namespace.as_ref(),
+            after: state.shown.as_ref(),
+            ..Selection::default()
+        };
+        let mut seen = Vec::new();
+        let mut more = false;
+        let see = &mut |glance: &dyn Glance| {
+            if !self.grant.reach.covers(&glance.id().namespace) {
+                return ControlFlow::Continue(());
+            }
+            more = seen.len() == STATES_MAX;
+            if more {
+                return ControlFlow::Break(());
+            }
+            seen.push(glance.workload());
+            ControlFlow::Continue(())
+        };
+        let visit = self.app.workloads.visit(selection, see);
+        let Ok(Ok(observed_at)) = tokio::time::timeout(STATE_TIME, visit).await else {
             return false;
         };
-        let seen = listing
-            .items
-            .iter()
-            .filter(|workload| self.sees(&workload.id.namespace));
-        let states: Vec<Event> = seen
-            .map(|workload| Event {
-                reason: workload.pending.as_ref().map(ToString::to_string),
-                to: Some(EventValue::Text(workload.status().as_str().to_owned())),
-                ..blank(EventKind::Status, &workload.id, listing.observed_at)
-            })
-            .collect();
-        self.waiting.clear();
         // Only whoever has seen all of it can go on behind it. Before that, the id is none to go on from, so that a
         // client that comes back in the middle is reset again.
-        let mut left = states.len();
-        let part = format!("{last}-{RESET}");
-        let id = |left| if left == 0 { &last } else { &part };
-        let reset = serde_json::json!({ "id": id(left) });
-        self.waiting.push_back(frame(RESET, Some(id(left)), &reset));
-        for mut event in states {
+        let mut left = seen.len() + usize::from(more);
+        let id = |left| if left == 0 { &state.last } else { &state.part };
+        if state.shown.is_none() {
+            let reset = serde_json::json!({ "id": id(left) });
+            self.waiting.push_back(frame(RESET, Some(id(left)), &reset));
+        }
+        for workload in &seen {
             left -= 1;
-            event.id.clone_from(id(left));
+            let event = Event {
+                id: id(left).clone(),
+                reason: workload.pending.as_ref().map(ToString::to_string),
+                to: Some(EventValue::Text(workload.status().as_str().to_owned())),
+                ..blank(EventKind::Status, &workload.id, observed_at)
+            };
             let kind = event.kind.as_str();
             self.waiting.push_back(frame(kind, Some(&event.id), &event));
+        }
+        if more {
+            let shown = seen.last().map(|workload| workload.id.clone());
+            self.state = Some(Showing { shown, ..state });
         }
         true
     }

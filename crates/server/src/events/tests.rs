@@ -326,6 +326,66 @@ async fn a_client_whose_place_is_gone_is_reset() {
     .await;
 }
 
+// R19, G13: the current state is read and queued in pieces, and only its last frame can be gone on from.
+#[tokio::test(start_paused = true)]
+async fn the_state_after_a_reset_comes_whole_however_much_there_is() {
+    for count in [500, 501, 1_201] {
+        let apps = (0..count).map(|n| workload(&format!("project-a/a-{n:04}"), 1, 1, 1));
+        let setup = Setup {
+            workloads: Some(apps.collect()),
+            ..Setup::default()
+        };
+        let w = setup.world();
+        fed(&w, async {
+            let mut watching = Watching::begin(&w, Some("gone"), None).await;
+            let shown = watching.take(1 + count).await;
+            assert_eq!(shown[0].name, "reset");
+            let (last, before) = shown[1..].split_last().unwrap();
+            assert_eq!(last.data["name"], format!("a-{:04}", count - 1));
+            for (n, one) in before.iter().enumerate() {
+                assert_eq!(one.data["name"], format!("a-{n:04}"));
+                assert_ne!(one.id, last.id);
+            }
+            let mut on = Watching::begin(&w, Some(&last.id), None).await;
+            assert!(on.next().await.is_none(), "nothing is missing");
+        })
+        .await;
+    }
+}
+
+// R19: a workload that left and is back tells nothing twice; one that is new and was changed since the last look tells that.
+#[tokio::test(start_paused = true)]
+async fn a_workload_that_comes_back_tells_no_change_again() {
+    let w = world();
+    fed(&w, async {
+        let mut watching = Watching::begin(&w, None, None).await;
+        w.post(&format!("{BASE}/scale-to-zero"), r#"{"reason":"x"}"#)
+            .send()
+            .await
+            .expect(200);
+        assert_eq!(watching.take(2).await[0].name, "scale");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before = w.app_a();
+        w.workloads.delete(&app_a());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        w.workloads.put((*before).clone());
+        let told = watching.take(2).await;
+        assert_eq!(words(&told), ["status scaling null", "status null scaling"]);
+        assert!(watching.next().await.is_none(), "nothing else");
+
+        let mut new = workload("project-a/new", 0, 0, 0);
+        let change = before.intent.changes.last().cloned().unwrap();
+        new.intent.changes.push(nagi_core::intent::Change {
+            time: w.app.clock.now(),
+            ..change
+        });
+        w.workloads.put(new);
+        let told = watching.take(2).await;
+        assert_eq!(words(&told), ["scale 1 0", "status null inactive"]);
+    })
+    .await;
+}
+
 // R19: bounded per client; one that reads too slowly is told what it missed.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_falls_behind_is_reset_too() {

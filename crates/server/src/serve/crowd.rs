@@ -52,10 +52,12 @@ impl Pulse {
         *self.lock()
     }
 
-    /// Begins a phase now.
-    pub(crate) fn begin(&self, phase: Phase) {
-        *self.lock() = (phase, Instant::now());
+    /// Begins a phase now, and says when that was.
+    pub(crate) fn begin(&self, phase: Phase) -> Instant {
+        let now = Instant::now();
+        *self.lock() = (phase, now);
         self.reader.wake();
+        now
     }
 
     /// Wakes this task when the next phase begins.

@@ -69,9 +69,12 @@ impl<S> Wire<S> {
 
     /// A read that waits: how long may it?
     fn wait_to_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Registered first: a phase that begins meanwhile is not missed.
-        self.pulse.wake_at_next(cx);
-        let Some(deadline) = self.read_deadline() else {
+        let deadline = self.read_deadline().or_else(|| {
+            // The next phase may have a limit. Asked again once it is sure to wake this task, so that none is missed.
+            self.pulse.wake_at_next(cx);
+            self.read_deadline()
+        });
+        let Some(deadline) = deadline else {
             return Poll::Pending;
         };
         if self.read_timer.deadline() != deadline {

@@ -8,12 +8,15 @@ use nagi_core::intent::{Action, Actor, Change};
 use nagi_core::pool::{Cost, Money, Node, NodePhase, Pool};
 use nagi_core::quantity::Replicas;
 use nagi_core::text::ReasonText;
+use nagi_core::workload::Pending;
 use nagi_ports::{HistoryEntry, LogLine};
 use nagi_testkit::{epoch, id, workload};
 use serde_json::{Value, json};
 
 use super::world::{APP_A, BASE, Setup, World, world};
 use crate::keys::{KeyEntry, KeySources, file};
+use crate::page::Page;
+use crate::query::Query;
 
 fn crowd() -> World {
     let facts = (0..7).map(|n| {
@@ -139,6 +142,85 @@ async fn pages_hold_every_item_once() {
         .await
         .expect(410);
     assert!(late.at("/hint").as_str().unwrap().contains("start again"));
+}
+
+// G17: items are made once for each revision, and nobody can tell.
+#[tokio::test(start_paused = true)]
+async fn an_item_that_was_made_before_is_the_same_and_follows_every_change() {
+    let w = crowd();
+    let path = "/api/v1/workloads?limit=3";
+    let bytes = async || w.get(path).send().await.expect(200).bytes;
+    let first = bytes().await;
+    let page: nagi_api::ListAnswer = serde_json::from_slice(&first).unwrap();
+    assert_eq!(first, serde_json::to_vec(&page).unwrap());
+    let at = |name: &str| id(&format!("project-a/{name}"));
+    let revision = |name: &str| nagi_ports::Revision(w.workloads.peek(&at(name)).version.0);
+    assert!(w.app.items.get(revision("app-0")).is_some());
+    assert_eq!(bytes().await, first);
+    // Every change shows at once.
+    w.workloads.change(&at("app-2"), |facts| {
+        facts.labels.insert("new".to_owned(), "label".to_owned());
+    });
+    assert!(w.app.items.get(revision("app-2")).is_none());
+    let changed = w.get(path).send().await.expect(200);
+    assert_eq!(changed.at("/items/1/labels/new"), "label");
+    // A time that runs out is told anew for each answer.
+    w.workloads.change(&at("app-2"), |facts| {
+        facts.available = Replicas::ZERO;
+        facts.pending = Some(Pending::NodeBooting {
+            pool: PoolName::new("gpu").unwrap(),
+            ready_in: Some(Duration::from_millis(3_200)),
+        });
+    });
+    let booting = w.get(path).send().await.expect(200);
+    let reason = booting.at("/items/1/reason");
+    assert!(reason.as_str().unwrap().ends_with("expected in 3.2 s"));
+    assert!(w.app.items.get(revision("app-2")).is_none());
+}
+
+// G17, R12: a wake under way shows, and no answer after its end shows it.
+#[tokio::test(start_paused = true)]
+async fn a_wake_under_way_is_in_the_list_while_it_lasts() {
+    let w = Setup {
+        workloads: Some(vec![workload(APP_A, 0, 0, 0)]),
+        ..Setup::default()
+    }
+    .world();
+    let wake = async || w.get("/api/v1/workloads").send().await.at("/items/0/wake");
+    assert_eq!(wake().await, Value::Null);
+    w.post(&format!("{BASE}/wake"), r#"{"replicas":1}"#)
+        .send()
+        .await
+        .expect(202);
+    let shown = wake().await;
+    assert!(shown["stage"].is_string(), "{shown}");
+    w.workloads.settle(&id(APP_A));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(wake().await, Value::Null);
+    assert_eq!(wake().await, Value::Null);
+}
+
+// R18: a token of ours names a workload, whether it is still there or not.
+#[tokio::test(start_paused = true)]
+async fn a_place_that_is_none_is_refused() {
+    let w = crowd();
+    let query = Query::of(&"/x".parse().unwrap()).unwrap();
+    let scope = "workloads Filters { resource: None, namespace: None, status: None, labels: [] }";
+    let page = Page::of(&query, scope.to_owned(), w.app.clock.now()).unwrap();
+    let ask = async |position: &str| {
+        let token = page.token(position, w.app.clock.now());
+        let path = format!("/api/v1/workloads?continue={token}");
+        w.get(&path).send().await.status.as_u16()
+    };
+    assert_eq!(ask("deployments\u{1}project-a\u{1}gone").await, 200);
+    for bad in [
+        "",
+        "deployments",
+        "deployments\u{1}A\u{1}b",
+        "a\u{1}b\u{1}c\u{1}d",
+    ] {
+        assert_eq!(ask(bad).await, 400, "{bad:?}");
+    }
 }
 
 fn change(n: i64) -> Change {

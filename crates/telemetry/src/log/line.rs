@@ -151,6 +151,11 @@ impl Line {
 
     /// Appends `value`, escaped, in at most `budget` bytes.
     fn escaped(&mut self, value: &str, budget: usize, controls: Controls) {
+        let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+        if value.len() <= budget && value.bytes().all(plain) {
+            self.bytes.push_str(value);
+            return;
+        }
         let start = self.bytes.len();
         // Where the text is cut if it does not fit: the last place with room for the ellipsis.
         let mut cut = start;

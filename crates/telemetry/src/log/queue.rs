@@ -1,8 +1,9 @@
 //! The way from the threads that log to the place that is written to.
 //!
 //! A bounded buffer and one writer thread stand between them, so that a slow or stopped reader of
-//! stdout never holds up a request. The writer makes one write call per line: at once after a quiet
-//! time, otherwise within [`REST`], so that many lines cost one wake of its thread. What does not
+//! stdout never holds up a request. The writer makes one write call for as many whole lines as
+//! a pipe takes in one piece: at once after a quiet time, otherwise within [`REST`], so that many lines cost one wake of its
+//! thread and few system calls. What does not
 //! fit is dropped and counted, and when the reader is back a line says how many are missing.
 //! It deliberately never waits in `push`, and never retries a line whose write failed.
 
@@ -229,6 +230,20 @@ fn bytes(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
+fn line_feeds(bytes: &[u8]) -> u64 {
+    self::bytes(bytes.split(|byte| *byte == b'\n').skip(1).count())
+}
+
+/// Where the whole lines end that one write call takes: as many as stay whole in a pipe, and at least one.
+fn piece_end(lines: &str) -> usize {
+    let feed = |byte: &u8| *byte == b'\n';
+    let bytes = lines.as_bytes();
+    let head = bytes.get(..LINE_BYTES_MAX).unwrap_or(bytes);
+    let end = head.iter().rposition(feed);
+    let end = end.or_else(|| bytes.iter().position(feed));
+    end.map_or(bytes.len(), |at| at + 1)
+}
+
 /// What runs on the writer thread.
 struct WriterThread {
     shared: Arc<Shared>,
@@ -252,9 +267,12 @@ impl WriterThread {
                 }
                 Next::End => return,
             }
-            for line in batch.split_inclusive('\n') {
-                let result = self.write_line(line);
-                self.done(line.len(), &result);
+            let mut rest = batch.as_str();
+            while !rest.is_empty() {
+                let (piece, next) = rest.split_at(piece_end(rest));
+                let lost = self.write_lines(piece);
+                self.done(piece.len(), lost);
+                rest = next;
             }
             self.report_dropped();
             self.rest();
@@ -335,51 +353,57 @@ impl WriterThread {
                 let buffer = String::with_capacity(LINE_BYTES_MAX);
                 let mut line = Line::begin(buffer, crate::log::now(), Level::Error, message);
                 line.text(field::ERROR, &error.to_string());
-                if self.write_line(&line.end()).is_err() {
-                    self.shared.lock().unreported += 1;
-                    self.shared.dropped.inc();
-                }
+                let lost = self.write_lines(&line.end());
+                self.shared.lock().unreported += lost;
+                self.shared.dropped.inc_by(lost);
             }
         }
     }
 
-    fn done(&self, length: usize, result: &io::Result<()>) {
+    fn done(&self, length: usize, lost: u64) {
         let mut state = self.shared.lock();
         state.writing_bytes = state.writing_bytes.saturating_sub(length);
         state.done_total += bytes(length);
-        if result.is_err() {
-            state.unreported += 1;
-        }
+        state.unreported += lost;
         let flushed = state.done_total == state.accepted_total;
         drop(state);
-        if result.is_err() {
-            self.shared.dropped.inc();
-        }
+        self.shared.dropped.inc_by(lost);
         if flushed {
             self.shared.written.notify_all();
         }
     }
 
-    /// One write call for one line, unless the kernel takes less than it was given.
-    fn write_line(&mut self, line: &str) -> io::Result<()> {
+    /// One write call for these lines, unless the kernel takes less than it was given. Returns how many of them are lost.
+    fn write_lines(&mut self, lines: &str) -> u64 {
         if self.line_is_torn {
-            self.write_all(b"\n")?;
+            if self.write_all(b"\n") > 0 {
+                return line_feeds(lines.as_bytes());
+            }
             self.line_is_torn = false;
         }
-        self.write_all(line.as_bytes())?;
-        self.sink.flush()
+        let bytes = lines.as_bytes();
+        let left = self.write_all(bytes);
+        let (written, unwritten) = bytes.split_at(bytes.len() - left);
+        self.line_is_torn = written.last().is_some_and(|last| *last != b'\n');
+        if left > 0 {
+            return line_feeds(unwritten);
+        }
+        match self.sink.flush() {
+            Ok(()) => 0,
+            Err(_unknown_how_much) => line_feeds(bytes),
+        }
     }
 
+    /// Writes what it can, and returns how many bytes are left when it gave up.
     #[expect(
         clippy::disallowed_methods,
         reason = "sleeps on the writer's own thread"
     )]
-    fn write_all(&mut self, mut rest: &[u8]) -> io::Result<()> {
-        let whole = rest.len();
+    fn write_all(&mut self, mut rest: &[u8]) -> usize {
         let mut tries = 0;
         while !rest.is_empty() {
             let error = match self.sink.write(rest) {
-                Ok(0) => io::Error::from(io::ErrorKind::WriteZero),
+                Ok(0) => return rest.len(),
                 Ok(written) => {
                     rest = rest.get(written..).unwrap_or_default();
                     continue;
@@ -394,10 +418,9 @@ impl WriterThread {
                 thread::sleep(WOULD_BLOCK_PAUSE);
                 continue;
             }
-            self.line_is_torn |= rest.len() < whole;
-            return Err(error);
+            break;
         }
-        Ok(())
+        rest.len()
     }
 
     /// Says how many lines are missing, once a line can be written again.
@@ -409,7 +432,7 @@ impl WriterThread {
         let buffer = String::with_capacity(LINE_BYTES_MAX);
         let mut line = Line::begin(buffer, crate::log::now(), Level::Warn, "Log lines dropped");
         line.literal(field::LINES, lines);
-        if self.write_line(&line.end()).is_err() {
+        if self.write_lines(&line.end()) > 0 {
             self.shared.lock().unreported += lines;
         }
     }

@@ -82,9 +82,9 @@ fn line(number: usize) -> String {
     )
 }
 
-// one write call per line, at once.
+// whole lines in each write call, as many as a pipe takes in one piece, in order.
 #[test]
-fn each_line_is_one_write_call_in_order() {
+fn write_calls_hold_whole_lines_that_a_pipe_takes_in_one_piece() {
     let recorder = Recorder::default();
     let queue = queue(recorder.clone());
     let lines: Vec<_> = (0..500).map(line).collect();
@@ -92,7 +92,11 @@ fn each_line_is_one_write_call_in_order() {
         queue.push(line, Urgency::Normal);
     }
     assert!(queue.flush(PATIENCE));
-    assert_eq!(recorder.calls(), lines);
+    let calls = recorder.calls();
+    assert_eq!(calls.concat(), lines.concat());
+    for call in &calls {
+        assert!(call.ends_with('\n') && call.len() <= LINE_BYTES_MAX);
+    }
     assert_eq!(queue.depth_bytes(), 0);
     assert_eq!(queue.dropped().get(), 0);
 }
@@ -112,7 +116,8 @@ fn lines_of_many_threads_stay_whole() {
         }
     });
     assert!(queue.flush(PATIENCE));
-    let mut seen = recorder.calls();
+    let text = recorder.text();
+    let mut seen: Vec<_> = text.split_inclusive('\n').collect();
     let mut expected: Vec<_> = (0..8)
         .flat_map(|writer| (0..200).map(move |n| line(writer * 1000 + n)))
         .collect();
@@ -232,6 +237,35 @@ fn closed_pipe_loses_lines_counts_them_and_nothing_else() {
     }
     assert!(queue.flush(PATIENCE));
     assert_eq!(queue.dropped().get(), 100);
+}
+
+// A full disk in the middle of several lines: those that were written count as written, the others are counted as lost.
+#[test]
+fn of_lines_written_together_only_those_that_failed_are_lost() {
+    let full = io::Error::from(io::ErrorKind::StorageFull);
+    let length = line(0).len();
+    let recorder = Recorder::scripted([Ok(length), Ok(length + 5), Err(full)]);
+    let (began, seen) = sync_channel(0);
+    let (release, held) = sync_channel(0);
+    let queue = queue(Stuck {
+        began,
+        release: held,
+        then: recorder.clone(),
+    });
+    queue.push(&line(0), Urgency::Normal);
+    seen.recv().unwrap();
+    for number in 1..=4 {
+        queue.push(&line(number), Urgency::Normal);
+    }
+    drop((seen, release));
+    assert!(queue.flush(PATIENCE));
+    assert_eq!(queue.dropped().get(), 3);
+    queue.push("{\"after\":true}\n", Urgency::Normal);
+    assert!(queue.flush(PATIENCE));
+    let text = recorder.text();
+    assert!(text.starts_with(&(line(0) + &line(1))), "{text}");
+    assert!(text.contains("\n{\"after\":true}\n"), "{text}");
+    assert!(text.contains("\"lines\":3}\n"), "{text}");
 }
 
 #[test]
