@@ -87,14 +87,14 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
     steps.run("shell blocks of the documents", || {
         docs::run_pages(checkout, &binaries, &[])
     });
+    on_kubernetes(&mut steps, checkout);
     steps.finish()
 }
 
-/// Runs the tests of the product on a real Kubernetes that they start here. Not yet a part of [`everything`]: its tour of
-/// the founding documents' commands has not been seen green on a quiet machine often enough to hold up every change.
+/// Runs the tests on a real Kubernetes that they start here.
 pub(crate) fn on_cluster(checkout: &Checkout, _arguments: &[String]) -> anyhow::Result<()> {
     let mut steps = Steps::default();
-    steps.run("a real Kubernetes", || on_kubernetes(checkout));
+    on_kubernetes(&mut steps, checkout);
     steps.finish()
 }
 
@@ -118,6 +118,12 @@ fn cheap(steps: &mut Steps, checkout: &Checkout) {
     steps.run("lints", || {
         let run = Run::cargo()
             .arguments(["clippy", "--workspace", "--all-targets", "--locked"])
+            .arguments(["--", "-D", "warnings"]);
+        run.within(checkout.root()).finish()?;
+        // Cargo leaves out those that do not run with the unit tests.
+        let run = Run::cargo()
+            .arguments(["clippy", "--locked", "--package", "nagi-e2e"])
+            .arguments(["--package", "nagi-kube", "--test", "*"])
             .arguments(["--", "-D", "warnings"]);
         run.within(checkout.root()).finish()?;
         Ok(Outcome::Held)
@@ -193,36 +199,56 @@ fn demo(checkout: &Checkout) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Without root there are no nodes: the tests say in one line that they are skipped, and need neither images nor tools.
-fn on_kubernetes(checkout: &Checkout) -> anyhow::Result<Outcome> {
-    if setup::is_root()? {
+/// The tests on a real Kubernetes: what the step is called, and the test program in `e2e/tests`.
+const ON_KUBERNETES: [(&str, &str); 3] = [
+    ("the harness of a real Kubernetes", "harness"),
+    ("manifests and chart before a real API server", "delivery"),
+    ("the product on a real Kubernetes", "product"),
+];
+
+/// Where nodes cannot be, control planes alone are tested, and each test that needs nodes says that it is skipped.
+fn on_kubernetes(steps: &mut Steps, checkout: &Checkout) {
+    steps.run("programs and images of a real Kubernetes", || {
         setup::for_cluster(checkout)?;
-        image::archives(
-            checkout,
-            &image::Kind::ALL,
-            &checkout.root().join(image::OUTPUT),
-        )?;
+        for tool in nagi_e2e::tools::ALL {
+            tool.build()?;
+        }
+        if nagi_e2e::Where::best() == nagi_e2e::Where::Namespace {
+            let directory = checkout.root().join(image::OUTPUT);
+            image::archives(checkout, &image::Kind::ALL, &directory)?;
+        }
+        // Here and not within the test that runs it: a build is no part of a test.
+        Run::cargo()
+            .arguments(["test", "--package", "nagi-kube", "--test", "real"])
+            .arguments(["--locked", "--quiet", "--no-run"])
+            .within(checkout.root())
+            .finish()?;
+        Ok(Outcome::Held)
+    });
+    for (name, test) in ON_KUBERNETES {
+        steps.run(name, || {
+            let run = Run::cargo()
+                .arguments(["test", "--package", "nagi-e2e", "--test", test])
+                .argument("--locked");
+            counted(run.within(checkout.root()))
+        });
     }
-    let run = Run::cargo().arguments([
-        "test",
-        "--package",
-        "nagi-e2e",
-        "--test",
-        "product",
-        "--locked",
-    ]);
-    counted(run.within(checkout.root()))
 }
 
 /// Runs a `cargo test` and adds up what its test programs report.
 pub(crate) fn counted(run: Run) -> anyhow::Result<Outcome> {
     let mut total = Counts::default();
+    let mut said = 0;
     let ended = run.finish_reading(|line| {
-        if let Some(counts) = counts_in_line(line) {
-            total.passed += counts.passed;
-            total.failed += counts.failed;
+        if let Some(skipped) = skipped_in_line(line) {
+            total.skipped.push(skipped);
+            said += 1;
         }
-        total.skipped.extend(skipped_in_line(line));
+        if let Some(program) = counts_in_line(line) {
+            total.passed += program.passed_of(said);
+            total.failed += program.failed;
+            said = 0;
+        }
     });
     // Failed tests are counted one by one; any other failure (a build error) is the error of the step.
     if total.failed == 0 {

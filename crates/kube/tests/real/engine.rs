@@ -1,6 +1,4 @@
 //! The engine on a real API server, over TLS and with real credentials: what the double proves holds there.
-//!
-//! The harness of the cluster tests names one by the environment; without it these say so and prove nothing.
 
 use std::sync::Arc;
 
@@ -14,23 +12,13 @@ use serde_json::{Value, json};
 
 use crate::lab::{eventually, sleep, wake};
 
-/// Names the kubeconfig of a real API server.
-const REAL: &str = "NAGI_TEST_KUBECONFIG";
 const NAMESPACE: &str = "nagi-engine";
 
-fn source() -> Option<Source> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the harness names the API server by the environment"
-    )]
-    let path = std::env::var_os(REAL);
-    if path.is_none() {
-        println!("skipped: {REAL} names no kubeconfig of a real API server");
-    }
-    Some(Source::Rules {
-        kubeconfig: Some(path?),
+fn source() -> Source {
+    Source::Rules {
+        kubeconfig: Some(crate::kubeconfig().into()),
         home: None,
-    })
+    }
 }
 
 fn engine(source: &Source, rights: Rights, identity: &str) -> (KubeEngine, Supervisor) {
@@ -46,20 +34,8 @@ fn engine(source: &Source, rights: Rights, identity: &str) -> (KubeEngine, Super
 }
 
 /// Puts what the test needs into the cluster.
-async fn prepare(source: &Source, name: &str) {
-    let Source::Rules {
-        kubeconfig: Some(path),
-        ..
-    } = source
-    else {
-        return;
-    };
-    let kubeconfig = kube::config::Kubeconfig::read_from(path).unwrap();
-    let options = kube::config::KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
-        .await
-        .unwrap();
-    let client = kube::Client::try_from(config).unwrap();
+async fn prepare(name: &str) {
+    let client = crate::client().await;
     let ask = async |method: &str, path: String, body: Value| {
         let request = http::Request::builder()
             .method(method)
@@ -83,8 +59,8 @@ async fn prepare(source: &Source, name: &str) {
 // F12
 #[tokio::test]
 async fn sleep_wake_and_history_on_a_real_api_server() {
-    let Some(source) = source() else { return };
-    prepare(&source, "web").await;
+    let source = source();
+    prepare("web").await;
     let id = WorkloadId::deployment(
         Namespace::new(NAMESPACE).unwrap(),
         Name::new("web").unwrap(),
