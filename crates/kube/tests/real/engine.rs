@@ -14,6 +14,9 @@ use crate::lab::{eventually, sleep, wake};
 
 const NAMESPACE: &str = "nagi-engine";
 
+/// As often as whoever writes for a person does (DESIGN §5).
+const ATTEMPTS_MAX: u32 = 5;
+
 fn source() -> Source {
     Source::Rules {
         kubeconfig: Some(crate::kubeconfig().into()),
@@ -71,10 +74,18 @@ async fn sleep_wake_and_history_on_a_real_api_server() {
     for engine in [&server, &gateway] {
         eventually("the first list", async || engine.reachable().await.is_ok()).await;
     }
-    let before = server.get(&id, Read::Cached).await.unwrap();
-    assert_eq!(before.desired.0, 2);
     leading.leadership().gained().await;
-    let asleep = leading.write(&before, sleep(&before)).await.unwrap();
+    // The controllers write to the object as well; whoever meets that reads again and decides again.
+    let mut attempts = 0;
+    let (before, asleep) = loop {
+        let before = server.get(&id, Read::Cached).await.unwrap();
+        assert_eq!(before.desired.0, 2);
+        match leading.write(&before, sleep(&before)).await {
+            Ok(asleep) => break (before, asleep),
+            Err(PortError::Conflict) if attempts < ATTEMPTS_MAX => attempts += 1,
+            Err(error) => panic!("{error}"),
+        }
+    };
     assert_eq!(asleep.desired.0, 0);
     let stale = server.write(&before, sleep(&before)).await.unwrap_err();
     assert_eq!(stale, PortError::Conflict);
