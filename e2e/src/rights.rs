@@ -16,6 +16,9 @@ use serde_json::Value;
 /// How the user agent of Nagi's own calls begins.
 const AGENT: &str = "nagi/";
 
+/// How the reason ends for which something is allowed to whoever has authenticated.
+const EVERYBODY: &str = "to Group \"system:authenticated\"";
+
 /// One verb on one resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Right {
@@ -285,6 +288,10 @@ fn take(calls: &mut BTreeMap<String, Calls>, line: &Value) {
     let Some(call) = Right::asked(line) else {
         return;
     };
+    // What anybody may who has authenticated, nobody has to grant.
+    if text(&line["annotations"]["authorization.k8s.io/reason"]).ends_with(EVERYBODY) {
+        return;
+    }
     let calls = calls
         .entry(text(&line["user"]["username"]).to_owned())
         .or_default();
@@ -444,6 +451,16 @@ mod tests {
             delete(USER, "kubectl/v1.36.3"),
         ]);
         lines.push(line(USER, "nagi/0.1.0", "", "delete", &deployment()));
+        // Nor do those that everybody may make.
+        let mut review = ours(
+            "allow",
+            "create",
+            &json!({"apiGroup": "authorization.k8s.io", "resource": "selfsubjectaccessreviews"}),
+        );
+        review["annotations"]["authorization.k8s.io/reason"] = json!(
+            "RBAC: allowed by ClusterRoleBinding \"system:basic-user\" of ClusterRole \"system:basic-user\" to Group \"system:authenticated\""
+        );
+        lines.push(review);
         assert_eq!(
             differences(&shipped(&rules()), &calls(&lines), &UNUSED),
             [""; 0]

@@ -12,14 +12,20 @@ use crate::installed::{API, Installed, SOON};
 use crate::path::{GATEWAY, HOST};
 use crate::workload::Workload;
 
-/// Requests of each client in a second.
-const PACE: u32 = 20;
+/// Reads of each client in a second.
+const READS: u32 = 20;
+
+/// Writes in a second: fewer than the Scale API takes from one caller for as long as he likes.
+const WRITES: u32 = 4;
 
 /// A client gives up on a request after this, in seconds.
 const PATIENCE: u32 = 10;
 
-/// A pace that a machine with other work keeps too. Below it the load would not have been constant.
-const KEPT_PACE: u32 = PACE / 2;
+/// The share of its pace that a client keeps on a machine with other work. Below it the load would not be constant.
+const KEPT_SHARE: f64 = 0.4;
+
+/// As many as a person reads of what was lost.
+const LOST_SHOWN: usize = 10;
 
 /// How long the clients may run.
 const LIMIT: Duration = Duration::from_mins(10);
@@ -29,8 +35,8 @@ const LIMIT: Duration = Duration::from_mins(10);
 const CLIENTS: &str = r#"
 rm -f load-*.log loaded stop
 client() {
-  curl --disable --silent --rate "$PACE/s" --max-time "$PATIENCE" --output /dev/null \
-    --write-out '%{http_code} %{time_total} %{errormsg}\n' "${@:2}#[1-1000000]" >"load-$1.log" &
+  curl --disable --silent --rate "$2/s" --max-time "$PATIENCE" --output /dev/null \
+    --write-out '%{stderr}%{http_code} %{time_total} %{errormsg}\n' "${@:3}#[1-1000000]" 2>"load-$1.log" &
   clients+=($!)
 }
 eval "$START"
@@ -41,8 +47,15 @@ wait "${clients[@]}"
 true
 "#;
 
-/// A client: what it does, and what curl is told for it, the URL last.
-type Client = (&'static str, String);
+/// Who calls.
+#[derive(Debug)]
+struct Client {
+    name: &'static str,
+    /// Requests in a second.
+    pace: u32,
+    /// What curl is told, the URL last.
+    arguments: String,
+}
 
 /// What a client saw.
 #[derive(Debug, Default)]
@@ -65,7 +78,8 @@ pub(crate) fn scale_api(world: &mut World) -> anyhow::Result<()> {
     let installed = world.installed()?;
     installed.settle("scale-system", "scale-api", 2)?;
     SLEEPER.apply(installed, 0)?;
-    let seen = under_load(installed, &scale_api_clients(), || {
+    let clients = scale_api_clients();
+    let seen = under_load(installed, &clients, || {
         due_meanwhile(installed, 10, || {
             installed.succeed(
                 "kubectl rollout restart deployment/scale-api -n scale-system
@@ -94,7 +108,8 @@ pub(crate) fn gateway(world: &mut World) -> anyhow::Result<()> {
     let up = "/api/v1/deployments/project-a/sample-app-a/scale-up";
     installed.api("POST", up, r#"{"replicas":1,"reason":"a test"}"#)?;
     installed.settle("project-a", "sample-app-a", 1)?;
-    let seen = under_load(installed, &gateway_clients(), || {
+    let clients = old_and_new_connections(&format!("{HOST} '{GATEWAY}'"));
+    let seen = under_load(installed, &clients, || {
         installed.succeed(
             "kubectl rollout restart deployment/wake-gateway -n scale-system
              kubectl rollout status deployment/wake-gateway -n scale-system --timeout=180s",
@@ -106,49 +121,54 @@ pub(crate) fn gateway(world: &mut World) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn scale_api_clients() -> [Client; 3] {
+fn scale_api_clients() -> Vec<Client> {
     let status = format!("{API}/api/v1/deployments/project-a/sample-app-a/status");
     // It sleeps already: the answer is the same each time, and nothing is written.
     let write = format!("{API}/api/v1/deployments/project-b/sample-app-b/scale-to-zero");
-    [
-        ("reads", format!("'{status}'")),
-        (
-            "reads-anew",
-            format!("--header 'Connection: close' '{status}'"),
-        ),
-        (
-            "writes",
-            format!(
-                "--header 'Content-Type: application/json' --data '{{\"reason\":\"a test\"}}' '{write}'"
-            ),
-        ),
-    ]
+    let body = r#"--header 'Content-Type: application/json' --data '{"reason":"a test"}'"#;
+    let mut clients = old_and_new_connections(&format!("'{status}'"));
+    clients.push(Client {
+        name: "writes",
+        pace: WRITES,
+        arguments: format!("{body} '{write}'"),
+    });
+    clients
 }
 
-fn gateway_clients() -> [Client; 2] {
-    [
-        ("requests", format!("{HOST} '{GATEWAY}'")),
-        (
-            "requests-anew",
-            format!("{HOST} --header 'Connection: close' '{GATEWAY}'"),
+/// One client that keeps its connection, and one that makes another for each request.
+fn old_and_new_connections(arguments: &str) -> Vec<Client> {
+    let client = |name, arguments| Client {
+        name,
+        pace: READS,
+        arguments,
+    };
+    vec![
+        client("reads", arguments.to_owned()),
+        client(
+            "reads-anew",
+            format!("--header 'Connection: close' {arguments}"),
         ),
     ]
 }
 
 /// Lets clients call while something is done, and says what each of them saw.
-fn under_load(
+fn under_load<'a>(
     installed: &Installed,
-    clients: &[Client],
+    clients: &'a [Client],
     done: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<Vec<(&'static str, Seen)>> {
+) -> anyhow::Result<Vec<(&'a Client, Seen)>> {
     let directory = installed.directory();
     let started: Vec<String> = clients
         .iter()
-        .map(|(name, arguments)| format!("client {name} {arguments}"))
+        .map(|client| {
+            format!(
+                "client {} {} {}",
+                client.name, client.pace, client.arguments
+            )
+        })
         .collect();
     let call = installed
         .bash(CLIENTS)?
-        .environment("PACE", PACE.to_string())
         .environment("PATIENCE", PATIENCE.to_string())
         .environment("START", started.join("\n"))
         .limit(LIMIT);
@@ -173,23 +193,24 @@ fn under_load(
     });
     let seen = clients
         .iter()
-        .map(|(name, _)| Ok((*name, Seen::read(directory, name)?)))
+        .map(|client| Ok((client, Seen::read(directory, client.name)?)))
         .collect::<anyhow::Result<Vec<_>>>()?;
     // What was lost says more than what came of it.
-    for (name, seen) in &seen {
+    for (Client { name, .. }, seen) in &seen {
+        let shown = seen.lost.get(..LOST_SHOWN).unwrap_or(&seen.lost);
         ensure!(
             seen.lost.is_empty(),
             "{name}: {} requests were lost, {} were answered: {}",
             seen.lost.len(),
             seen.answered,
-            seen.lost.join("; ")
+            shown.join("; ")
         );
     }
     ended?;
-    for (name, seen) in &seen {
-        let least = u64::from(KEPT_PACE) * took.as_secs();
+    for (Client { name, pace, .. }, seen) in &seen {
+        let least = f64::from(*pace) * took.as_secs_f64() * KEPT_SHARE;
         ensure!(
-            u64::from(seen.answered) >= least,
+            f64::from(seen.answered) >= least,
             "{name}: {} requests in {} s are no constant load",
             seen.answered,
             took.as_secs()
@@ -264,13 +285,14 @@ fn change_leader(installed: &Installed) -> anyhow::Result<()> {
     clippy::print_stdout,
     reason = "for the person who reads the report of the tests"
 )]
-fn report(what: &str, seen: &[(&'static str, Seen)]) {
+fn report(what: &str, seen: &[(&Client, Seen)]) {
     let clients: Vec<String> = seen
         .iter()
-        .map(|(name, seen)| {
+        .map(|(client, seen)| {
             format!(
-                "{} {name}, the slowest {:.0} ms",
+                "{} {}, the slowest {:.0} ms",
                 seen.answered,
+                client.name,
                 seen.slowest * 1000.0
             )
         })
@@ -294,7 +316,11 @@ impl Seen {
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let mut seen = Self::default();
-        for line in text.lines() {
+        // A client that is ended may be in the middle of a line.
+        let whole = text
+            .split_inclusive('\n')
+            .filter_map(|line| line.strip_suffix('\n'));
+        for line in whole {
             let (status, rest) = line.split_once(' ').context("curl writes its figures")?;
             let (took, error) = rest.split_once(' ').context("curl writes its figures")?;
             if status == "200" && error.is_empty() {

@@ -82,6 +82,8 @@ const PARTS: &[(&str, Part)] = &[
     ("an Event is counted up", told_twice),
     ("a wake that is refused is looked at", refused),
     ("requests wake", woken),
+    // The last: from then on nobody is let in without a token.
+    ("tokens and rights of people are reviewed", tokens),
 ];
 
 // F20, A-017, K-30
@@ -258,6 +260,28 @@ fn woken(installed: &Installed) -> anyhow::Result<()> {
         ensure!(answer.status == 200, "{}: {answer:?}", workload.name);
         sleep(installed, workload)?;
     }
+    Ok(())
+}
+
+/// Somebody who has rights in the cluster, and no key of ours.
+fn tokens(installed: &Installed) -> anyhow::Result<()> {
+    installed.succeed(
+        "kubectl create configmap scale-api-config -n scale-system --from-literal=NAGI_KUBERNETES_TOKENS=true
+         kubectl create rolebinding a-test-views -n project-a --clusterrole=view --serviceaccount=project-a:default
+         kubectl rollout restart deployment/scale-api -n scale-system
+         kubectl rollout status deployment/scale-api -n scale-system --timeout=180s",
+    )?;
+    let token = r#"-H "Authorization: Bearer $(kubectl create token default -n project-a --audience scale-api)""#;
+    let [deployment, ..] = &WORKLOADS;
+    let answer = installed.http(&format!("{API}{}/status", path(deployment)), token);
+    // Nobody waits for it: no test comes behind this one that needs an API without keys.
+    installed.succeed(
+        "kubectl delete configmap scale-api-config -n scale-system
+         kubectl delete rolebinding a-test-views -n project-a
+         kubectl rollout restart deployment/scale-api -n scale-system",
+    )?;
+    let answer = answer?;
+    ensure!(answer.status == 200, "{answer:?}");
     Ok(())
 }
 
