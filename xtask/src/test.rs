@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nagi_e2e::Where;
+use nagi_e2e::tools::{self, Tool};
 
 use crate::checkout::{Checkout, remove_directory};
 use crate::command::{Network, Run};
@@ -87,14 +89,14 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
     steps.run("shell blocks of the documents", || {
         docs::run_pages(checkout, &binaries, &[])
     });
-    on_kubernetes(&mut steps, checkout);
+    on_kubernetes(&mut steps, checkout, &[DELIVERY]);
     steps.finish()
 }
 
 /// Runs the tests on a real Kubernetes that they start here.
 pub(crate) fn on_cluster(checkout: &Checkout, _arguments: &[String]) -> anyhow::Result<()> {
     let mut steps = Steps::default();
-    on_kubernetes(&mut steps, checkout);
+    on_kubernetes(&mut steps, checkout, &[DELIVERY, HARNESS, PRODUCT]);
     steps.finish()
 }
 
@@ -199,39 +201,82 @@ fn demo(checkout: &Checkout) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The tests on a real Kubernetes: what the step is called, and the test program in `e2e/tests`.
-const ON_KUBERNETES: [(&str, &str); 3] = [
-    ("the harness of a real Kubernetes", "harness"),
-    ("manifests and chart before a real API server", "delivery"),
-    ("the product on a real Kubernetes", "product"),
-];
+/// A test program of `e2e/tests`, and what is made for it before, so that no test waits for a build.
+#[derive(Debug, Clone, Copy)]
+struct OnKubernetes {
+    step: &'static str,
+    test: &'static str,
+    tools: &'static [Tool],
+    made: Made,
+}
+
+/// What a test program takes from this working copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Nothing,
+    /// The tests of the adapter against a real API server.
+    TestsOfTheAdapter,
+    /// The product and the samples, as images for nodes.
+    Images,
+}
+
+const HARNESS: OnKubernetes = OnKubernetes {
+    step: "the harness of a real Kubernetes",
+    test: "harness",
+    tools: tools::ALL,
+    made: Made::Nothing,
+};
+
+/// It needs no nodes, so it runs everywhere, and is a part of [`everything`].
+const DELIVERY: OnKubernetes = OnKubernetes {
+    step: "manifests, chart and adapter before a real API server",
+    test: "delivery",
+    tools: &[tools::KUBERNETES, tools::ETCD, tools::HELM],
+    made: Made::TestsOfTheAdapter,
+};
+
+const PRODUCT: OnKubernetes = OnKubernetes {
+    step: "the product on a real Kubernetes",
+    test: "product",
+    tools: tools::ALL,
+    made: Made::Images,
+};
 
 /// Where nodes cannot be, control planes alone are tested, and each test that needs nodes says that it is skipped.
-fn on_kubernetes(steps: &mut Steps, checkout: &Checkout) {
-    steps.run("programs and images of a real Kubernetes", || {
+fn on_kubernetes(steps: &mut Steps, checkout: &Checkout, programs: &[OnKubernetes]) {
+    steps.run("what a real Kubernetes is made of", || {
         setup::for_cluster(checkout)?;
-        for tool in nagi_e2e::tools::ALL {
-            tool.build()?;
+        for program in programs {
+            make(checkout, program)?;
         }
-        if nagi_e2e::Where::best() == nagi_e2e::Where::Namespace {
-            let directory = checkout.root().join(image::OUTPUT);
-            image::archives(checkout, &image::Kind::ALL, &directory)?;
-        }
-        // Here and not within the test that runs it: a build is no part of a test.
-        Run::cargo()
-            .arguments(["test", "--package", "nagi-kube", "--test", "real"])
-            .arguments(["--locked", "--quiet", "--no-run"])
-            .within(checkout.root())
-            .finish()?;
         Ok(Outcome::Held)
     });
-    for (name, test) in ON_KUBERNETES {
-        steps.run(name, || {
+    for program in programs {
+        steps.run(program.step, || {
             let run = Run::cargo()
-                .arguments(["test", "--package", "nagi-e2e", "--test", test])
+                .arguments(["test", "--package", "nagi-e2e", "--test", program.test])
                 .argument("--locked");
             counted(run.within(checkout.root()))
         });
+    }
+}
+
+fn make(checkout: &Checkout, program: &OnKubernetes) -> anyhow::Result<()> {
+    for tool in program.tools {
+        tool.build()?;
+    }
+    match program.made {
+        Made::TestsOfTheAdapter => Run::cargo()
+            .arguments(["test", "--package", "nagi-kube", "--test", "real"])
+            .arguments(["--locked", "--quiet", "--no-run"])
+            .within(checkout.root())
+            .finish(),
+        Made::Images if Where::best() == Where::Namespace => {
+            let directory = checkout.root().join(image::OUTPUT);
+            image::archives(checkout, &image::Kind::ALL, &directory).map(drop)
+        }
+        // Without nodes nothing runs the images.
+        Made::Nothing | Made::Images => Ok(()),
     }
 }
 

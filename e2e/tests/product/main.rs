@@ -1,7 +1,7 @@
 //! The product on a real Kubernetes: installed from its own image and manifests, it puts pods to sleep and wakes them.
 //!
 //! All tests share one cluster, which the first of them starts. The image and the samples are what `cargo xtask image
-//! --samples` wrote last; the step of `cargo xtask test` that runs these tests writes them first.
+//! --samples` wrote last; `cargo xtask test-cluster` writes them before it runs these tests.
 
 mod commands;
 mod installed;
