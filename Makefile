@@ -22,7 +22,7 @@ cluster: ## a real Kubernetes on this machine, with three nodes when you are roo
 test: ## everything that a change must pass; CI runs this
 	@$(XTASK) test
 
-test-cluster: ## the product on a real Kubernetes that is started here
+test-cluster: ## harness, delivery and product on a real Kubernetes that is started here
 	@$(XTASK) test-cluster
 
 check: ## the fast loop: format, lints, tidy, unit tests

@@ -59,7 +59,7 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
     clippy::disallowed_methods,
     reason = "the search path of the person who runs the task"
 )]
-pub(crate) fn search_path() -> anyhow::Result<String> {
+pub fn search_path() -> anyhow::Result<String> {
     let path = std::env::var("PATH").context("read PATH")?;
     Ok(format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"))
 }

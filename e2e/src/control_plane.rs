@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::call::{Call, on_path};
 use crate::certificates::{Authority, Pair, Use, write_signing_key};
@@ -356,6 +357,21 @@ impl ControlPlane {
         )?;
         let path = self.directory.path.join(format!("user-{name}.kubeconfig"));
         configuration::write_kubeconfig(&path, &self.record.server, &self.authority(), &pair)?;
+        Ok(path)
+    }
+
+    /// A token for a `ServiceAccount`, as its pods have one, and the kubeconfig that uses it.
+    pub fn account(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
+        let token = self
+            .kubectl()
+            .arguments(["create", "token", name, "--namespace", namespace])
+            .output()?;
+        let path = self
+            .directory
+            .path
+            .join(format!("account-{namespace}-{name}.kubeconfig"));
+        let user = json!({"token": token.trim()});
+        configuration::write_kubeconfig_of(&path, &self.record.server, &self.authority(), &user)?;
         Ok(path)
     }
 

@@ -33,6 +33,7 @@ mod node;
 pub mod oci;
 mod process;
 mod remove;
+pub mod rights;
 pub mod suite;
 pub mod tools;
 pub mod wait;

@@ -60,7 +60,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "test-cluster",
-        explanation: "the product on a real Kubernetes that is started here, with its image and manifests",
+        explanation: "everything that is tested on a real Kubernetes, which is started here: harness, delivery, product",
         run: test::on_cluster,
     },
     Task {

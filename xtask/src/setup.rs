@@ -85,11 +85,6 @@ pub(crate) fn for_cluster(checkout: &Checkout) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether this process may do what needs root.
-pub(crate) fn is_root() -> anyhow::Result<bool> {
-    debian::is_root()
-}
-
 /// Sets up cargo-deny alone.
 pub(crate) fn cargo_deny() -> anyhow::Result<()> {
     CARGO_DENY.install_if_missing()

@@ -17,7 +17,7 @@ pub(crate) enum Outcome {
     Tests(Counts),
 }
 
-/// How many tests a step ran.
+/// How many tests a step ran. Those that were skipped did not pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) passed: u64,
@@ -110,8 +110,27 @@ impl Ended {
     }
 }
 
-/// Reads the closing line of one test program, `test result: ok. 3 passed; 0 failed; …`.
-pub(crate) fn counts_in_line(line: &str) -> Option<Counts> {
+/// What a test program reports in its closing line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reported {
+    passed: u64,
+    pub(crate) failed: u64,
+    ignored: u64,
+}
+
+// === impl Reported ===
+
+impl Reported {
+    /// How many passed, when this many said before that they could not run. The standard test runner knows no such test and
+    /// counts it as passed; programs with a runner of their own count it as ignored.
+    pub(crate) fn passed_of(self, said: u64) -> u64 {
+        self.passed
+            .saturating_sub(said.saturating_sub(self.ignored))
+    }
+}
+
+/// Reads the closing line of one test program, `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+pub(crate) fn counts_in_line(line: &str) -> Option<Reported> {
     let (_, rest) = line
         .trim()
         .strip_prefix("test result: ")?
@@ -121,10 +140,10 @@ pub(crate) fn counts_in_line(line: &str) -> Option<Counts> {
             .find_map(|part| part.strip_suffix(word))
             .and_then(|number| number.trim().parse().ok())
     };
-    Some(Counts {
+    Some(Reported {
         passed: number(" passed")?,
         failed: number(" failed")?,
-        skipped: Vec::new(),
+        ignored: number(" ignored")?,
     })
 }
 
@@ -166,11 +185,7 @@ fn table(ended: &[Ended]) -> String {
         }
     }
     if !total.skipped.is_empty() {
-        // Their programs say that they passed.
         let count = total.skipped.len();
-        total.passed = total
-            .passed
-            .saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
         lines.push(format!("{count} skipped: {}", total.skipped.join("; ")));
     }
     lines.push(format!("{} passed, {} failed", total.passed, total.failed));
@@ -184,16 +199,19 @@ mod tests {
     #[test]
     fn closing_line_of_a_test_program_is_counted() {
         let line =
-            "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
-        assert_eq!(
-            counts_in_line(line),
-            Some(Counts {
-                passed: 12,
-                failed: 3,
-                skipped: Vec::new()
-            })
-        );
+            "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out";
+        let reported = counts_in_line(line).expect("it is one");
+        assert_eq!((reported.passed_of(0), reported.failed), (12, 3));
         assert_eq!(counts_in_line("running 3 tests"), None);
+    }
+
+    #[test]
+    fn a_test_that_could_not_run_did_not_pass_whoever_counted_it() {
+        let of = |line: &str, said| counts_in_line(line).expect("it is one").passed_of(said);
+        let by_the_standard_runner = "test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured";
+        assert_eq!(of(by_the_standard_runner, 2), 5);
+        let by_our_own = "test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured";
+        assert_eq!(of(by_our_own, 2), 5);
     }
 
     #[test]
@@ -214,7 +232,7 @@ mod tests {
         let table = table(&ended);
         assert!(table.contains("FAILED tidy: two findings"), "{table}");
         let last: Vec<&str> = table.lines().rev().take(2).collect();
-        assert_eq!(last, ["7 passed, 1 failed", "1 skipped: a::b: no rights"]);
+        assert_eq!(last, ["8 passed, 1 failed", "1 skipped: a::b: no rights"]);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nagi_e2e::Where;
+use nagi_e2e::tools::{self, Tool};
 
 use crate::checkout::{Checkout, remove_directory};
 use crate::command::{Network, Run};
@@ -87,14 +89,14 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
     steps.run("shell blocks of the documents", || {
         docs::run_pages(checkout, &binaries, &[])
     });
+    on_kubernetes(&mut steps, checkout, &[DELIVERY]);
     steps.finish()
 }
 
-/// Runs the tests of the product on a real Kubernetes that they start here. Not yet a part of [`everything`]: its tour of
-/// the founding documents' commands has not been seen green on a quiet machine often enough to hold up every change.
+/// Runs the tests on a real Kubernetes that they start here.
 pub(crate) fn on_cluster(checkout: &Checkout, _arguments: &[String]) -> anyhow::Result<()> {
     let mut steps = Steps::default();
-    steps.run("a real Kubernetes", || on_kubernetes(checkout));
+    on_kubernetes(&mut steps, checkout, &[DELIVERY, HARNESS, PRODUCT]);
     steps.finish()
 }
 
@@ -118,6 +120,12 @@ fn cheap(steps: &mut Steps, checkout: &Checkout) {
     steps.run("lints", || {
         let run = Run::cargo()
             .arguments(["clippy", "--workspace", "--all-targets", "--locked"])
+            .arguments(["--", "-D", "warnings"]);
+        run.within(checkout.root()).finish()?;
+        // Cargo leaves out those that do not run with the unit tests.
+        let run = Run::cargo()
+            .arguments(["clippy", "--locked", "--package", "nagi-e2e"])
+            .arguments(["--package", "nagi-kube", "--test", "*"])
             .arguments(["--", "-D", "warnings"]);
         run.within(checkout.root()).finish()?;
         Ok(Outcome::Held)
@@ -193,36 +201,99 @@ fn demo(checkout: &Checkout) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Without root there are no nodes: the tests say in one line that they are skipped, and need neither images nor tools.
-fn on_kubernetes(checkout: &Checkout) -> anyhow::Result<Outcome> {
-    if setup::is_root()? {
+/// A test program of `e2e/tests`, and what is made for it before, so that no test waits for a build.
+#[derive(Debug, Clone, Copy)]
+struct OnKubernetes {
+    step: &'static str,
+    test: &'static str,
+    tools: &'static [Tool],
+    made: Made,
+}
+
+/// What a test program takes from this working copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Nothing,
+    /// The tests of the adapter against a real API server.
+    TestsOfTheAdapter,
+    /// The product and the samples, as images for nodes.
+    Images,
+}
+
+const HARNESS: OnKubernetes = OnKubernetes {
+    step: "the harness of a real Kubernetes",
+    test: "harness",
+    tools: tools::ALL,
+    made: Made::Nothing,
+};
+
+/// It needs no nodes, so it runs everywhere, and is a part of [`everything`].
+const DELIVERY: OnKubernetes = OnKubernetes {
+    step: "manifests, chart and adapter before a real API server",
+    test: "delivery",
+    tools: &[tools::KUBERNETES, tools::ETCD, tools::HELM],
+    made: Made::TestsOfTheAdapter,
+};
+
+const PRODUCT: OnKubernetes = OnKubernetes {
+    step: "the product on a real Kubernetes",
+    test: "product",
+    tools: tools::ALL,
+    made: Made::Images,
+};
+
+/// Where nodes cannot be, control planes alone are tested, and each test that needs nodes says that it is skipped.
+fn on_kubernetes(steps: &mut Steps, checkout: &Checkout, programs: &[OnKubernetes]) {
+    steps.run("what a real Kubernetes is made of", || {
         setup::for_cluster(checkout)?;
-        image::archives(
-            checkout,
-            &image::Kind::ALL,
-            &checkout.root().join(image::OUTPUT),
-        )?;
+        for program in programs {
+            make(checkout, program)?;
+        }
+        Ok(Outcome::Held)
+    });
+    for program in programs {
+        steps.run(program.step, || {
+            let run = Run::cargo()
+                .arguments(["test", "--package", "nagi-e2e", "--test", program.test])
+                .argument("--locked");
+            counted(run.within(checkout.root()))
+        });
     }
-    let run = Run::cargo().arguments([
-        "test",
-        "--package",
-        "nagi-e2e",
-        "--test",
-        "product",
-        "--locked",
-    ]);
-    counted(run.within(checkout.root()))
+}
+
+fn make(checkout: &Checkout, program: &OnKubernetes) -> anyhow::Result<()> {
+    for tool in program.tools {
+        tool.build()?;
+    }
+    match program.made {
+        Made::TestsOfTheAdapter => Run::cargo()
+            .arguments(["test", "--package", "nagi-kube", "--test", "real"])
+            .arguments(["--locked", "--quiet", "--no-run"])
+            .within(checkout.root())
+            .finish(),
+        Made::Images if Where::best() == Where::Namespace => {
+            let directory = checkout.root().join(image::OUTPUT);
+            image::archives(checkout, &image::Kind::ALL, &directory).map(drop)
+        }
+        // Without nodes nothing runs the images.
+        Made::Nothing | Made::Images => Ok(()),
+    }
 }
 
 /// Runs a `cargo test` and adds up what its test programs report.
 pub(crate) fn counted(run: Run) -> anyhow::Result<Outcome> {
     let mut total = Counts::default();
+    let mut said = 0;
     let ended = run.finish_reading(|line| {
-        if let Some(counts) = counts_in_line(line) {
-            total.passed += counts.passed;
-            total.failed += counts.failed;
+        if let Some(skipped) = skipped_in_line(line) {
+            total.skipped.push(skipped);
+            said += 1;
         }
-        total.skipped.extend(skipped_in_line(line));
+        if let Some(program) = counts_in_line(line) {
+            total.passed += program.passed_of(said);
+            total.failed += program.failed;
+            said = 0;
+        }
     });
     // Failed tests are counted one by one; any other failure (a build error) is the error of the step.
     if total.failed == 0 {

@@ -228,12 +228,23 @@ fn audit_policy() -> Value {
     })
 }
 
-/// Writes a kubeconfig with one context.
+/// Writes a kubeconfig with one context, for whoever holds a certificate.
 pub(super) fn write_kubeconfig(
     path: &Path,
     server: &str,
     authority: &Path,
     pair: &Pair,
+) -> anyhow::Result<()> {
+    let user = json!({"client-certificate": pair.certificate, "client-key": pair.key});
+    write_kubeconfig_of(path, server, authority, &user)
+}
+
+/// The same for any kind of credentials.
+pub(super) fn write_kubeconfig_of(
+    path: &Path,
+    server: &str,
+    authority: &Path,
+    user: &Value,
 ) -> anyhow::Result<()> {
     files::write_json(
         path,
@@ -245,10 +256,7 @@ pub(super) fn write_kubeconfig(
                 "name": "nagi",
                 "cluster": {"server": server, "certificate-authority": authority},
             }],
-            "users": [{
-                "name": "nagi",
-                "user": {"client-certificate": pair.certificate, "client-key": pair.key},
-            }],
+            "users": [{"name": "nagi", "user": user}],
             "contexts": [{
                 "name": "nagi",
                 "context": {"cluster": "nagi", "user": "nagi"},

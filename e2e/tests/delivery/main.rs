@@ -5,12 +5,14 @@
 
 mod chart;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nagi_e2e::call::{Call, Ended};
+use nagi_e2e::rights;
 use nagi_e2e::suite::{self, Needs, Test};
 use nagi_e2e::wait::{self, Look};
 use nagi_e2e::{ControlPlane, Options, Where};
@@ -51,11 +53,16 @@ const TESTS: &[Test<World>] = &[
         needs: Needs::Nothing,
         run: chart::installs_upgrades_and_uninstalls,
     },
+    Test {
+        name: "what_the_double_is_trusted_with_a_real_api_server_does",
+        needs: Needs::Nothing,
+        run: conformance,
+    },
 ];
 
-/// The accounts, as the API server knows them.
-const API: &str = "system:serviceaccount:scale-system:scale-api-sa";
-const GATEWAY: &str = "system:serviceaccount:scale-system:wake-gateway-sa";
+/// The accounts of Nagi.
+const API: &str = "scale-api-sa";
+const GATEWAY: &str = "wake-gateway-sa";
 
 /// Until the API server acts on a policy that was written or deleted.
 const MOMENT: Duration = Duration::from_mins(1);
@@ -64,6 +71,8 @@ const MOMENT: Duration = Duration::from_mins(1);
 #[derive(Default)]
 struct World {
     control_plane: Option<ControlPlane>,
+    /// Kubeconfigs of the accounts of Nagi, as they were last installed.
+    accounts: BTreeMap<String, PathBuf>,
 }
 
 // === impl World ===
@@ -93,15 +102,32 @@ impl World {
         for directory in ["src/api", "manifests/gateway", "src/samples/app-a"] {
             self.kubectl(&format!("apply -k {directory}"))?.succeed()?;
         }
+        // An account that was deleted and made again takes no older token.
+        self.accounts.clear();
         Ok(())
     }
 
-    fn patch(&mut self, actor: &str, what: &str, kind: &str, patch: &str) -> anyhow::Result<Ended> {
-        self.kubectl(&format!(
-            "patch {what} -n project-a --as={actor} --type={kind} -p"
-        ))?
-        .argument(patch)
-        .end()
+    /// A call of kubectl with nothing but the token of an account of Nagi.
+    fn kubectl_as(&mut self, account: &str, words: &str) -> anyhow::Result<Call> {
+        let call = self.kubectl(words)?;
+        let control_plane = self.control_plane.as_ref().context("it was started")?;
+        let kubeconfig = match self.accounts.get(account) {
+            Some(known) => known.clone(),
+            None => control_plane.account("scale-system", account)?,
+        };
+        self.accounts.insert(account.to_owned(), kubeconfig.clone());
+        Ok(call.environment("KUBECONFIG", kubeconfig))
+    }
+
+    fn patch(
+        &mut self,
+        account: &str,
+        what: &str,
+        kind: &str,
+        patch: &str,
+    ) -> anyhow::Result<Ended> {
+        let words = format!("patch {what} -n project-a --type={kind} -p");
+        self.kubectl_as(account, &words)?.argument(patch).end()
     }
 }
 
@@ -141,7 +167,10 @@ fn manifests_are_taken(world: &mut World) -> anyhow::Result<()> {
         }
     }
     for verb in ["get", "list", "update"] {
-        let asked = format!("auth can-i {verb} deployments --as={API}");
+        let asked = format!(
+            "auth can-i {verb} deployments --as={}",
+            rights::user("scale-system", API)
+        );
         ensure!(world.kubectl(&asked)?.output()?.trim() == "yes", "{asked}");
     }
     Ok(())
@@ -207,6 +236,13 @@ fn aggregated_rights_stay(world: &mut World) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a stolen token is wanted for: other code under somebody's workload.
+const IMAGE: (&str, &str, &str) = (
+    "image",
+    r#"{"spec":{"template":{"spec":{"containers":[{"name":"sample-app-a","image":"other:1"}]}}}}"#,
+    SPEC,
+);
+
 /// Patches of sample-app-a with the token of the API. Empty refusal: it is taken.
 const WORKLOAD: &[(&str, &str, &str)] = &[
     (
@@ -219,11 +255,7 @@ const WORKLOAD: &[(&str, &str, &str)] = &[
         r#"{"metadata":{"annotations":{"nagi.dev/reason":null}},"spec":{"replicas":0}}"#,
         "",
     ),
-    (
-        "image",
-        r#"{"spec":{"template":{"spec":{"containers":[{"name":"sample-app-a","image":"other:1"}]}}}}"#,
-        SPEC,
-    ),
+    IMAGE,
     ("paused", r#"{"spec":{"paused":true}}"#, SPEC),
     ("label", r#"{"metadata":{"labels":{"x":"y"}}}"#, METADATA),
     (
@@ -293,7 +325,7 @@ const ANNOTATIONS: &str = "annotations of nagi.dev, and no others";
 const COUNT: &str = "a count of a custom resource, and nothing else of spec";
 
 /// A kind whose count lies where no built-in kind has it.
-const RUNNERS: &str = r#"
+const RUNNERS: &str = r"
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: { name: runners.example.com }
@@ -309,13 +341,13 @@ spec:
         scale: { specReplicasPath: .spec.workers.count, statusReplicasPath: .status.replicas }
       schema:
         openAPIV3Schema: { type: object, x-kubernetes-preserve-unknown-fields: true }
-"#;
-const RUNNER: &str = r#"
+";
+const RUNNER: &str = r"
 apiVersion: example.com/v1
 kind: Runner
 metadata: { name: r, namespace: project-a }
 spec: { size: 1, image: a, workers: { count: 2, image: b, deep: { image: c } }, list: [1] }
-"#;
+";
 
 // F20, K-30, W-A09: whatever their roles say. Without the policy the same patches are taken, so it is what refuses them.
 fn accounts_are_bound(world: &mut World) -> anyhow::Result<()> {
@@ -325,18 +357,22 @@ fn accounts_are_bound(world: &mut World) -> anyhow::Result<()> {
     wait::until("the policy", MOMENT, || {
         let label = r#"{"metadata":{"labels":{"too":"early"}}}"#;
         let ended = world.patch(API, &format!("{sample} --dry-run=server"), "merge", label)?;
-        Ok(match ended.status.success() {
-            true => Look::NotYet("it refuses nothing yet".to_owned()),
-            false => Look::There(()),
+        Ok(if ended.status.success() {
+            Look::NotYet("it refuses nothing yet".to_owned())
+        } else {
+            Look::There(())
         })
     })?;
     check(world, API, sample, WORKLOAD)?;
-    let ended = world.patch(GATEWAY, sample, "merge", r#"{"spec":{"replicas":1}}"#)?;
-    ensure!(
-        !ended.status.success() && ended.errors.contains("cannot patch"),
-        "{}",
-        ended.errors
-    );
+    let (_, image, _) = IMAGE;
+    for patch in [image, r#"{"spec":{"replicas":1}}"#] {
+        let ended = world.patch(GATEWAY, sample, "strategic", patch)?;
+        ensure!(
+            !ended.status.success() && ended.errors.contains("cannot patch"),
+            "{}",
+            ended.errors
+        );
+    }
 
     world.kubectl("apply -f -")?.input(RUNNERS).succeed()?;
     world
@@ -349,18 +385,18 @@ fn accounts_are_bound(world: &mut World) -> anyhow::Result<()> {
     check(world, API, "runners.example.com r", CUSTOM)?;
     check(world, GATEWAY, sample, WORKLOAD)?;
     for kind in ["runners.example.com/r", "deployment/sample-app-a"] {
-        let scale = format!("scale {kind} -n project-a --replicas=3 --as={GATEWAY}");
-        world.kubectl(&scale)?.succeed()?;
+        let scale = format!("scale {kind} -n project-a --replicas=3");
+        world.kubectl_as(GATEWAY, &scale)?.succeed()?;
     }
     world
         .kubectl("delete validatingadmissionpolicybinding nagi-changes-replicas-only")?
         .succeed()?;
-    let (_, image, _) = WORKLOAD[2];
     let taken = wait::until("a patch that the policy refused", MOMENT, || {
         let ended = world.patch(API, sample, "strategic", image)?;
-        Ok(match ended.status.success() {
-            true => Look::There(()),
-            false => Look::NotYet(ended.errors),
+        Ok(if ended.status.success() {
+            Look::There(())
+        } else {
+            Look::NotYet(ended.errors)
         })
     });
     world
@@ -369,6 +405,35 @@ fn accounts_are_bound(world: &mut World) -> anyhow::Result<()> {
     world.kubectl("delete crd runners.example.com")?.succeed()?;
     world.install()?;
     taken
+}
+
+/// Tests of the adapter against this API server: the suite that its double passes too, and the engine itself.
+const ON_A_REAL_ONE: [&str; 7] = [
+    "test",
+    "--package",
+    "nagi-kube",
+    "--test",
+    "real",
+    "--locked",
+    "--quiet",
+];
+
+/// Building them takes the most of it.
+const CONFORMANCE_LIMIT: Duration = Duration::from_mins(15);
+
+// A difference between the double and a real API server fails. After its restart the real one has forgotten its first
+// versions, as any has after some hours.
+fn conformance(world: &mut World) -> anyhow::Result<()> {
+    world.start()?;
+    let control_plane = world.control_plane.as_mut().context("it was started")?;
+    control_plane.restart("kube-apiserver")?;
+    control_plane.wait_until_ready()?;
+    Call::new(env!("CARGO"))
+        .arguments(ON_A_REAL_ONE)
+        .environment("NAGI_TEST_KUBECONFIG", control_plane.kubeconfig())
+        .within(&root())
+        .limit(CONFORMANCE_LIMIT)
+        .succeed()
 }
 
 fn check(

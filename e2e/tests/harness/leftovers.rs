@@ -25,8 +25,10 @@ impl Leftovers {
     pub(crate) fn of(name: &str, directory: &Path) -> anyhow::Result<Self> {
         let mark = format!("nagi_{name}_");
         let alias = format!("nagi-cluster-{name}");
-        let mut found = Self::default();
-        found.namespaces = lines_with(&Call::new("ip").argument("netns").output()?, &mark);
+        let mut found = Self {
+            namespaces: lines_with(&Call::new("ip").argument("netns").output()?, &mark),
+            ..Self::default()
+        };
         let links = Call::new("ip")
             .arguments(["-oneline", "link", "show"])
             .output()?;

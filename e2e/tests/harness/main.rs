@@ -115,6 +115,11 @@ fn main() -> ExitCode {
 }
 
 /// Starts a cluster and keeps it until this process is killed.
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "how it tells the test that started it"
+)]
 fn hold() -> ExitCode {
     match Cluster::start(HELD, &ClusterOptions::default()) {
         Ok(_cluster) => {
@@ -543,6 +548,10 @@ fn start_web_pods_on_what_is_there(cluster: &Cluster) -> anyhow::Result<()> {
     wait_until_ready(cluster, "left")
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a harness of its own, to be killed"
+)]
 fn killed_harness(_world: &mut World) -> anyhow::Result<()> {
     let directory = nagi_e2e::cache::directory()?.join("clusters").join(HELD);
     let mut harness = Held(

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use nagi_e2e::call::{Call, Ended};
+use nagi_e2e::call::{Call, Ended, search_path};
 use nagi_e2e::oci::{Content, Image};
+use nagi_e2e::rights;
 use nagi_e2e::wait::{self, Look};
 use nagi_e2e::{Cluster, ClusterOptions, tools};
 use serde_json::Value;
@@ -26,6 +27,23 @@ const BUSYBOX: &str = "/bin/busybox";
 const BUSYBOX_IMAGE: &str = "nagi.test/busybox:1";
 /// The pod of that image; it is where it keeps no node from going.
 pub(crate) const TEST_POD: &str = "test-pod";
+
+/// The kind of KEDA's autoscalers, as far as Nagi reads it: without it there is nothing to list and watch.
+const SCALED_OBJECTS: &str = r"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: { name: scaledobjects.keda.sh }
+spec:
+  group: keda.sh
+  scope: Namespaced
+  names: { plural: scaledobjects, singular: scaledobject, kind: ScaledObject }
+  versions:
+    - name: v1alpha1
+      served: true
+      storage: true
+      schema:
+        openAPIV3Schema: { type: object, x-kubernetes-preserve-unknown-fields: true }
+";
 
 /// What a pod needs to start or to end, on two cores that others use too.
 pub(crate) const SOON: Duration = Duration::from_mins(3);
@@ -81,6 +99,10 @@ impl Installed {
             installed.cluster.load_image(archive)?;
         }
         installed.load_busybox()?;
+        installed
+            .bash("kubectl apply -f -")?
+            .input(SCALED_OBJECTS)
+            .succeed()?;
         installed.apply()?;
         Ok(installed)
     }
@@ -124,7 +146,7 @@ impl Installed {
     /// A call of bash inside the cluster, as a person with its kubeconfig has it.
     pub(crate) fn bash(&self, script: &str) -> anyhow::Result<Call> {
         let kubernetes = tools::KUBERNETES.build()?;
-        let path = std::env::var("PATH").context("read PATH")?;
+        let path = search_path()?;
         let programs = kubernetes.directory().display();
         // Whoever enters another mount namespace is at its root.
         let directory = self.directory.path().display();
@@ -133,7 +155,7 @@ impl Installed {
             .inside("bash")?
             .arguments(["--noprofile", "--norc", "-c"])
             .argument(format!("set -o pipefail; cd {directory} || exit\n{script}"))
-            .environment("PATH", format!("{programs}:{path}:/usr/sbin:/sbin"))
+            .environment("PATH", format!("{programs}:{path}"))
             .environment("KUBECONFIG", self.cluster.kubeconfig())
             .environment("HOME", self.directory.path())
             .environment("LANG", "C.UTF-8")
@@ -179,10 +201,45 @@ impl Installed {
         serde_json::from_str(&answer.text).with_context(|| format!("read {}", answer.text))
     }
 
+    /// How many pods the cluster is asked for.
+    pub(crate) fn wanted(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
+        self.output(&format!(
+            "kubectl get deployment {name} -n {namespace} -o 'jsonpath={{.spec.replicas}}'"
+        ))
+    }
+
+    /// How often the Scale API wrote that a Deployment is to have one replica.
+    pub(crate) fn wakes_in_audit_log(&self, name: &str) -> anyhow::Result<usize> {
+        let text = std::fs::read_to_string(self.cluster.control_plane().audit_log())?;
+        let mut count = 0;
+        for line in text.lines().filter(|line| line.contains(name)) {
+            let line: Value = serde_json::from_str(line).context("read the audit log")?;
+            let is_wake = line["verb"] == "patch"
+                && line["user"]["username"] == rights::user("scale-system", "scale-api-sa")
+                && line["objectRef"]["resource"] == "deployments"
+                && line["objectRef"]["name"] == name
+                && line["responseStatus"]["code"] == 200
+                && line["requestObject"]["spec"]["replicas"] == 1;
+            count += usize::from(is_wake);
+        }
+        Ok(count)
+    }
+
     /// Waits until a Deployment wants, has and serves exactly this many pods, and none is ending.
     pub(crate) fn settle(&self, namespace: &str, name: &str, count: u32) -> anyhow::Result<()> {
+        self.settle_workload("deployment", namespace, name, count)
+    }
+
+    /// The same for any kind.
+    pub(crate) fn settle_workload(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        count: u32,
+    ) -> anyhow::Result<()> {
         let script = format!(
-            "kubectl get deployment {name} -n {namespace} -o 'jsonpath={{.spec.replicas}} {{.status.availableReplicas}}' && \
+            "kubectl get {kind} {name} -n {namespace} -o 'jsonpath={{.spec.replicas}} {{.status.availableReplicas}}' && \
              echo && kubectl get pods -n {namespace} -l app.kubernetes.io/name={name} --no-headers"
         );
         wait::until(&format!("{count} pods of {name}"), SOON, || {

@@ -1,12 +1,15 @@
 //! The product on a real Kubernetes: installed from its own image and manifests, it puts pods to sleep and wakes them.
 //!
 //! All tests share one cluster, which the first of them starts. The image and the samples are what `cargo xtask image
-//! --samples` wrote last; the step of `cargo xtask test` that runs these tests writes them first.
+//! --samples` wrote last; `cargo xtask test-cluster` writes them before it runs these tests.
 
 mod commands;
 mod installed;
+mod load;
 mod path;
+mod rights;
 mod scripts;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -31,6 +34,16 @@ const TESTS: &[Test<World>] = &[
         run: path::schedule,
     },
     Test {
+        name: "no_request_is_lost_while_the_scale_api_is_replaced_and_a_schedule_fires_once",
+        needs: Needs::Namespaces,
+        run: load::scale_api,
+    },
+    Test {
+        name: "no_request_is_lost_while_the_gateway_is_replaced",
+        needs: Needs::Namespaces,
+        run: load::gateway,
+    },
+    Test {
         name: "commands_of_the_founding_documents_work_as_written",
         needs: Needs::Namespaces,
         run: commands::all,
@@ -39,6 +52,12 @@ const TESTS: &[Test<World>] = &[
         name: "each_integration_script_passes_and_names_an_injected_fault",
         needs: Needs::Namespaces,
         run: scripts::all,
+    },
+    // The last one: it judges what all of them made Nagi do.
+    Test {
+        name: "each_account_uses_the_rights_that_it_has_and_no_others",
+        needs: Needs::Namespaces,
+        run: rights::all,
     },
 ];
 

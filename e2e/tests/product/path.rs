@@ -1,8 +1,7 @@
 //! The shortest way through everything: a call wakes and puts to sleep, a schedule fires, the first request is held.
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use nagi_e2e::wait::{self, Look};
-use serde_json::Value;
 
 use crate::World;
 use crate::installed::{Installed, SOON};
@@ -12,8 +11,8 @@ const TO_ZERO: &str = "/api/v1/deployments/project-a/sample-app-a/scale-to-zero"
 const UP: &str = "/api/v1/deployments/project-a/sample-app-a/scale-up";
 
 /// The gateway under the name of its Service, and the default host of the sample.
-const GATEWAY: &str = "http://wake-gateway.scale-system.svc.cluster.local/";
-const HOST: &str = "-H 'Host: sample-app-a.project-a.localhost'";
+pub(crate) const GATEWAY: &str = "http://wake-gateway.scale-system.svc.cluster.local/";
+pub(crate) const HOST: &str = "-H 'Host: sample-app-a.project-a.localhost'";
 
 /// Puts the sample to sleep and waits until its pods are gone.
 fn put_to_sleep(installed: &Installed, more: &str) -> anyhow::Result<()> {
@@ -24,12 +23,6 @@ fn put_to_sleep(installed: &Installed, more: &str) -> anyhow::Result<()> {
         "{answer}"
     );
     installed.settle("project-a", "sample-app-a", 0)
-}
-
-/// How many pods the cluster is asked for.
-fn wanted(installed: &Installed) -> anyhow::Result<String> {
-    installed
-        .output("kubectl get deployment sample-app-a -n project-a -o 'jsonpath={.spec.replicas}'")
 }
 
 // A-003, A-004, A-020, A-025, A-120, A-124
@@ -77,7 +70,7 @@ pub(crate) fn first_request(world: &mut World) -> anyhow::Result<()> {
         "{answer:?}"
     );
     ensure!(
-        wanted(installed)? != "0",
+        installed.wanted("project-a", "sample-app-a")? != "0",
         "the answer came from a pod, so there is one"
     );
     let again = installed.http(GATEWAY, HOST)?;
@@ -105,14 +98,14 @@ pub(crate) fn schedule(world: &mut World) -> anyhow::Result<()> {
     let installed = world.installed()?;
     installed.api("POST", UP, r#"{"replicas":1,"reason":"a test"}"#)?;
     installed.settle("project-a", "sample-app-a", 1)?;
-    let before = wakes_in_audit_log(installed)?;
+    let before = installed.wakes_in_audit_log("sample-app-a")?;
     let due = installed.output("date -u -d '+20 seconds' +%Y-%m-%dT%H:%M:%SZ")?;
     put_to_sleep(
         installed,
         &format!(r#","scheduled_scale_up":"{}""#, due.trim()),
     )?;
     wait::until("the scheduled wake", SOON, || {
-        let wanted = wanted(installed)?;
+        let wanted = installed.wanted("project-a", "sample-app-a")?;
         Ok(if wanted == "1" {
             Look::There(())
         } else {
@@ -121,7 +114,7 @@ pub(crate) fn schedule(world: &mut World) -> anyhow::Result<()> {
     })?;
     installed.settle("project-a", "sample-app-a", 1)?;
     // Two replicas of the API saw it, and one wrote.
-    let wakes = wakes_in_audit_log(installed)? - before;
+    let wakes = installed.wakes_in_audit_log("sample-app-a")? - before;
     ensure!(wakes == 1, "{wakes} writes for one schedule");
     let status = installed.api("GET", STATUS, "")?;
     ensure!(
@@ -129,22 +122,6 @@ pub(crate) fn schedule(world: &mut World) -> anyhow::Result<()> {
         "it is done: {status}"
     );
     Ok(())
-}
-
-/// How often the Scale API wrote that the sample is to have one replica.
-fn wakes_in_audit_log(installed: &Installed) -> anyhow::Result<usize> {
-    let text = std::fs::read_to_string(installed.cluster.control_plane().audit_log())?;
-    let mut count = 0;
-    for line in text.lines().filter(|line| line.contains("sample-app-a")) {
-        let line: Value = serde_json::from_str(line).context("read the audit log")?;
-        let is_wake = line["verb"] == "patch"
-            && line["user"]["username"] == "system:serviceaccount:scale-system:scale-api-sa"
-            && line["objectRef"]["resource"] == "deployments"
-            && line["responseStatus"]["code"] == 200
-            && line["requestObject"]["spec"]["replicas"] == 1;
-        count += usize::from(is_wake);
-    }
-    Ok(count)
 }
 
 #[expect(
