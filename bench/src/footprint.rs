@@ -43,12 +43,12 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
         nagi.stop()?;
     }
     let nagi = place.start(&runtime, None, &[])?;
-    clock::pause(SETTLE);
+    clock::wait(SETTLE)?;
     let window = Duration::from_secs(options.pick(60, 10));
     let before = nagi.processor_time()?;
-    clock::pause(window);
+    clock::wait(window)?;
     let used = nagi.processor_time()?.saturating_sub(before);
-    let resident = nagi.resident()?;
+    let resident = nagi.memory()?.resident;
     nagi.stop()?;
 
     report.rounds("cold_start_ms", &starts);

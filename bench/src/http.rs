@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nagi_e2e::wait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -20,6 +21,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// Status line and headers.
+    pub(crate) head: Vec<u8>,
     pub(crate) body: Vec<u8>,
     /// When its first byte was here.
     pub(crate) first_byte: Duration,
@@ -59,11 +62,21 @@ impl Connection {
         })
     }
 
-    /// Sends a request and waits for the whole answer.
+    /// Sends a request and waits for the whole answer; fails at once after Ctrl-C.
     pub(crate) async fn call(&mut self, request: &[u8]) -> anyhow::Result<Answer> {
+        wait::check_interrupted()?;
         timeout(ANSWER_TIMEOUT, self.exchange(request))
             .await
             .context("no answer within its time")?
+    }
+
+    /// Sends a request whose answer nobody waits for.
+    pub(crate) async fn send(&mut self, request: &[u8]) -> anyhow::Result<()> {
+        wait::check_interrupted()?;
+        self.stream
+            .write_all(request)
+            .await
+            .context("send a request")
     }
 
     async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<Answer> {
@@ -92,6 +105,7 @@ impl Connection {
             .and_then(|code| code.parse().ok());
         Ok(Answer {
             status: status.context("read a status")?,
+            head: self.buffer[..head].to_vec(),
             body: self.buffer[head..head + length].to_vec(),
             first_byte: first_byte.unwrap_or_default(),
         })
@@ -115,16 +129,24 @@ impl Connection {
 }
 
 fn content_length(head: &[u8]) -> anyhow::Result<usize> {
-    const NAME: &[u8] = b"content-length:";
-    let line = head
-        .split(|byte| *byte == b'\n')
-        .find(|line| {
-            line.get(..NAME.len())
-                .is_some_and(|name| name.eq_ignore_ascii_case(NAME))
-        })
-        .context("an answer without a length")?;
-    let value = std::str::from_utf8(&line[NAME.len()..]).context("read a length")?;
-    value.trim().parse().context("read a length")
+    header(head, "content-length")?
+        .parse()
+        .context("read a length")
+}
+
+/// The value of a header in `head`; `name` is in small letters.
+pub(crate) fn header<'a>(head: &'a [u8], name: &str) -> anyhow::Result<&'a str> {
+    let found = head.split(|byte| *byte == b'\n').find_map(|line| {
+        let (before, value) = line.split_at_checked(name.len())?;
+        let value = value.strip_prefix(b":")?;
+        before
+            .eq_ignore_ascii_case(name.as_bytes())
+            .then_some(value)
+    });
+    let value = found.with_context(|| format!("an answer without {name}"))?;
+    std::str::from_utf8(value)
+        .map(str::trim)
+        .with_context(|| format!("read {name}"))
 }
 
 #[cfg(test)]
@@ -142,5 +164,6 @@ mod tests {
             0
         );
         assert!(content_length(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked").is_err());
+        assert!(content_length(b"HTTP/1.1 200 OK\r\nContent-Length-Not: 3").is_err());
     }
 }

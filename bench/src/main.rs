@@ -5,7 +5,10 @@
 //! slows both sides. The exit code says whether the gated goals hold.
 //!
 //! The same program plays the other parts: `child` is a sample app that knows when it opened its port, `peer` is a bare
-//! axum server, `pin` starts a program on one core. It shares nothing with the product but the types of the wire.
+//! axum server, `double` an API server full of Deployments, `reflector` the peer that watches it, `pin` starts a program on
+//! one core. It shares nothing with the product but the types of the wire.
+//!
+//! After Ctrl-C every wait fails, so that what was started is ended and taken away on the way out.
 
 #![expect(
     clippy::print_stdout,
@@ -15,13 +18,20 @@
 
 mod child;
 mod clock;
+mod cluster;
+mod double;
 mod durable;
 mod footprint;
 mod http;
+mod large;
 mod load;
+mod many;
 mod nagi;
+mod order;
 mod peer;
 mod pin;
+mod pods;
+mod reflector;
 mod report;
 mod rest;
 mod statistics;
@@ -31,15 +41,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use nagi_e2e::wait;
 
 use report::Report;
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
-    /// Enough rounds to decide whether the goals are met; about five minutes.
+    /// Enough rounds to decide whether the goals are met; about a quarter of an hour.
     Full,
-    /// Enough to notice a collapse, with wide margins; below a minute.
+    /// Enough to notice a collapse, with wide margins; about a minute. No cluster is started.
     Quick,
 }
 
@@ -55,6 +66,8 @@ struct Options {
 /// One group of measurements.
 struct Section {
     name: &'static str,
+    /// Whether a quick run leaves it out unless it is asked for by name.
+    only_full: bool,
     measure: fn(&Options, &mut Report) -> anyhow::Result<()>,
 }
 
@@ -62,19 +75,43 @@ struct Section {
 const SECTIONS: &[Section] = &[
     Section {
         name: "footprint",
+        only_full: false,
         measure: footprint::measure,
     },
     Section {
         name: "durable",
+        only_full: false,
         measure: durable::measure,
     },
     Section {
         name: "wake",
+        only_full: false,
         measure: wake::measure,
     },
     Section {
+        name: "order",
+        only_full: false,
+        measure: order::measure,
+    },
+    Section {
         name: "rest",
+        only_full: false,
         measure: rest::measure,
+    },
+    Section {
+        name: "large",
+        only_full: false,
+        measure: large::measure,
+    },
+    Section {
+        name: "pods",
+        only_full: true,
+        measure: pods::measure,
+    },
+    Section {
+        name: "many",
+        only_full: true,
+        measure: many::measure,
     },
 ];
 
@@ -85,7 +122,9 @@ fn main() -> ExitCode {
         .map_or(("", &arguments[..]), |(first, rest)| (first.as_str(), rest));
     let ended = match role {
         "child" => child::run(rest),
+        "double" => double::run(rest),
         "peer" => peer::run(rest),
+        "reflector" => reflector::run(rest),
         "pin" => pin::run(rest),
         _ => measure(&arguments),
     };
@@ -100,18 +139,22 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let options = Options::read(arguments)?;
+    wait::heed_signals()?;
     let mut report = Report::begin(options.extent);
     for section in SECTIONS {
-        if options
-            .only
-            .as_deref()
-            .is_some_and(|only| only != section.name)
-        {
+        let is_wanted = match options.only.as_deref() {
+            Some(only) => only == section.name,
+            None => options.extent == Extent::Full || !section.only_full,
+        };
+        if !is_wanted {
             continue;
         }
+        let began = clock::now();
         eprintln!("bench: {}", section.name);
         (section.measure)(&options, &mut report)
             .with_context(|| format!("measure {}", section.name))?;
+        let took = clock::now().saturating_sub(began);
+        eprintln!("bench: {} took {:.0} s", section.name, took.as_secs_f64());
     }
     println!("{}", report.table());
     if let Some(path) = &options.json {

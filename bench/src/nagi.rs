@@ -1,9 +1,12 @@
-//! `nagi all` as a user starts it: default configuration, logs and metrics on, in a directory of its own.
+//! Nagi as a user starts it (`nagi all`, or `nagi server` and `nagi gateway` on a cluster): default configuration, logs and
+//! metrics on, in a directory of its own.
 //!
 //! Only addresses and directories are given, because the default ports may be taken. The log goes to a file, as it does under a
 //! service manager. Dropping it ends the process and all its replicas.
 
+use std::ffi::OsString;
 use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -46,6 +49,10 @@ workloads:
 
 /// A start that takes longer has failed.
 const START_MAX: Duration = Duration::from_secs(10);
+/// From a process that answers to one that has read its cluster; 100,000 workloads take a second.
+const READY_MAX: Duration = Duration::from_mins(2);
+/// A look costs the API server a list of one; this many of them show in no figure.
+const READY_PAUSE: Duration = Duration::from_millis(10);
 /// Between two looks whether it is up: a twentieth of a goal of 50 ms would already show, this does not.
 const START_PAUSE: Duration = Duration::from_micros(500);
 /// A stop ends replicas too, each within its grace time.
@@ -61,7 +68,7 @@ pub(crate) struct Place {
     pub(crate) gateway: u16,
 }
 
-/// A running `nagi all`.
+/// A running Nagi.
 #[derive(Debug)]
 pub(crate) struct Nagi {
     child: Child,
@@ -69,23 +76,45 @@ pub(crate) struct Nagi {
     pub(crate) started_in: Duration,
 }
 
+/// This program again in one of its other parts, ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    child: Child,
+    /// The first line that it printed.
+    pub(crate) said: String,
+}
+
+/// What `/proc` tells of the memory of a process, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    /// `VmRSS`.
+    pub(crate) resident: f64,
+    /// `VmHWM`: the most that it ever was.
+    pub(crate) most: f64,
+}
+
 // === impl Place ===
 
 impl Place {
     /// Prepares a place with a workload file in which `NAGI` and `BENCH` stand for the paths of the two programs.
     pub(crate) fn new(program: &Path, workloads: &str) -> anyhow::Result<Self> {
+        let place = Self::bare(program)?;
+        let own = std::env::current_exe().context("find this program")?;
+        let text = workloads
+            .replace("NAGI", &program.display().to_string())
+            .replace("BENCH", &own.display().to_string());
+        std::fs::write(place.file("workloads.yaml"), text).context("write the workload file")?;
+        Ok(place)
+    }
+
+    /// Prepares a place without workloads: those of a cluster are elsewhere.
+    pub(crate) fn bare(program: &Path) -> anyhow::Result<Self> {
         // Below target/, on the disk that people build on: the file system of /tmp may be memory, where a sync is free.
         let beside = program.parent().context("the binary lies in a directory")?;
         let directory = tempfile::Builder::new()
             .prefix("bench-")
             .tempdir_in(beside)
             .context("make a directory")?;
-        let own = std::env::current_exe().context("find this program")?;
-        let text = workloads
-            .replace("NAGI", &program.display().to_string())
-            .replace("BENCH", &own.display().to_string());
-        std::fs::write(directory.path().join("workloads.yaml"), text)
-            .context("write the workload file")?;
         let [api, metrics, gateway] = free_ports()?;
         Ok(Self {
             directory,
@@ -106,35 +135,69 @@ impl Place {
         self.directory.path().join(name)
     }
 
-    /// Starts Nagi, on one core if asked to, and waits until it is healthy. `flags` are for measurements that say so.
+    /// Starts `nagi all`, on one core if asked to, and waits until it is healthy. `flags` are for measurements that say so.
     pub(crate) fn start(
         &self,
         runtime: &Runtime,
         core: Option<usize>,
         flags: &[&str],
     ) -> anyhow::Result<Nagi> {
-        let mut command = match core {
-            None => program(&self.program),
-            Some(core) => {
-                let mut command = program(&std::env::current_exe().context("find this program")?);
-                command.arg("pin").arg(core.to_string()).arg(&self.program);
-                command
-            }
-        };
+        let mut arguments: Vec<OsString> = ["all", "--on-exit", "stop", "--workloads"]
+            .map(OsString::from)
+            .to_vec();
+        arguments.push(self.file("workloads.yaml").into());
+        arguments.push("--state-dir".into());
+        arguments.push(self.state().into());
+        arguments.extend(loopback("--listen", self.api));
+        arguments.extend(loopback("--metrics-listen", self.metrics));
+        arguments.extend(loopback("--gateway-listen", self.gateway));
+        arguments.extend(flags.iter().map(OsString::from));
+        self.launch(runtime, core, &arguments, self.api)
+    }
+
+    /// Starts `nagi server` on the cluster of a kubeconfig and waits until it has read it.
+    pub(crate) fn start_server(
+        &self,
+        runtime: &Runtime,
+        kubeconfig: &Path,
+    ) -> anyhow::Result<Nagi> {
+        let mut arguments = vec!["server".into(), "--kubeconfig".into(), kubeconfig.into()];
+        arguments.extend(loopback("--listen", self.api));
+        arguments.extend(loopback("--metrics-listen", self.metrics));
+        let nagi = self.launch(runtime, None, &arguments, self.api)?;
+        self.wait_until_ready(runtime, self.api)?;
+        Ok(nagi)
+    }
+
+    /// Starts `nagi gateway` on the cluster of a kubeconfig and waits until it knows its workloads.
+    pub(crate) fn start_gateway(
+        &self,
+        runtime: &Runtime,
+        kubeconfig: &Path,
+    ) -> anyhow::Result<Nagi> {
+        let mut arguments = vec!["gateway".into(), "--kubeconfig".into(), kubeconfig.into()];
+        arguments.extend(loopback("--gateway-listen", self.gateway));
+        arguments.extend(loopback("--metrics-listen", self.metrics));
+        let nagi = self.launch(runtime, None, &arguments, self.metrics)?;
+        self.wait_until_ready(runtime, self.metrics)?;
+        Ok(nagi)
+    }
+
+    fn launch(
+        &self,
+        runtime: &Runtime,
+        core: Option<usize>,
+        arguments: &[OsString],
+        health: u16,
+    ) -> anyhow::Result<Nagi> {
+        let mut command = on_core(&self.program, core)?;
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.file("nagi.log"))
             .context("open the log")?;
         command
-            .args(["all", "--on-exit", "stop", "--workloads"])
-            .arg(self.file("workloads.yaml"))
-            .arg("--state-dir")
-            .arg(self.state())
-            .args(["--listen", &format!("127.0.0.1:{}", self.api)])
-            .args(["--metrics-listen", &format!("127.0.0.1:{}", self.metrics)])
-            .args(["--gateway-listen", &format!("127.0.0.1:{}", self.gateway)])
-            .args(flags)
+            .args(arguments)
             // Variables of the person who measures must not change the configuration.
             .env_clear()
             .stdin(Stdio::null())
@@ -151,7 +214,7 @@ impl Place {
         let request = http::request("GET", "localhost", "/health", "");
         loop {
             let answer =
-                runtime.block_on(async { Connection::open(self.api).await?.call(&request).await });
+                runtime.block_on(async { Connection::open(health).await?.call(&request).await });
             nagi.started_in = clock::now().saturating_sub(began);
             if answer.is_ok_and(|answer| answer.status == 200) {
                 return Ok(nagi);
@@ -160,7 +223,27 @@ impl Place {
             if ended.is_some() || nagi.started_in > START_MAX {
                 bail!("nagi did not become healthy; its log:\n{}", self.log());
             }
-            clock::pause(START_PAUSE);
+            clock::wait(START_PAUSE)?;
+        }
+    }
+
+    fn wait_until_ready(&self, runtime: &Runtime, port: u16) -> anyhow::Result<()> {
+        let request = http::request("GET", "localhost", "/ready", "");
+        let began = clock::now();
+        loop {
+            let answer =
+                runtime.block_on(async { Connection::open(port).await?.call(&request).await })?;
+            if answer.status == 200 {
+                return Ok(());
+            }
+            if clock::now().saturating_sub(began) > READY_MAX {
+                bail!(
+                    "nagi did not become ready: {}; its log:\n{}",
+                    String::from_utf8_lossy(&answer.body),
+                    self.log()
+                );
+            }
+            clock::wait(READY_PAUSE)?;
         }
     }
 
@@ -189,21 +272,9 @@ impl Place {
 // === impl Nagi ===
 
 impl Nagi {
-    /// Resident memory in bytes.
-    pub(crate) fn resident(&self) -> anyhow::Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .context("read /proc")?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("find VmRSS")?;
-        let kibibytes: f64 = line
-            .trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse()
-            .context("read VmRSS")?;
-        Ok(kibibytes * 1024.0)
+    /// Its memory.
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
+        memory(self.child.id())
     }
 
     /// Processor time used so far, by the process itself.
@@ -242,8 +313,96 @@ impl Drop for Nagi {
     }
 }
 
+// === impl Helper ===
+
+impl Helper {
+    /// Starts a part of this program, on one core if asked to, and waits for its first line.
+    ///
+    /// # Errors
+    /// It ended without one; what was wrong stands on standard error.
+    pub(crate) fn start(
+        part: &str,
+        arguments: &[&str],
+        core: Option<usize>,
+    ) -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("find this program")?;
+        let child = on_core(&own, core)?
+            .arg(part)
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start the {part}"))?;
+        // From here on it is ended when this function fails.
+        let mut helper = Self {
+            child,
+            said: String::new(),
+        };
+        let output = helper.child.stdout.take().context("its output is piped")?;
+        BufReader::new(output)
+            .read_line(&mut helper.said)
+            .with_context(|| format!("read what the {part} says"))?;
+        helper.said.truncate(helper.said.trim_end().len());
+        if helper.said.is_empty() {
+            bail!("the {part} ended before it was ready");
+        }
+        Ok(helper)
+    }
+
+    /// Its memory.
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
+        memory(self.child.id())
+    }
+
+    /// Processor time used so far.
+    pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
+        processor_time(self.child.id())
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // It has no state; one that has ended already is gone.
+        self.child.kill().and_then(|()| self.child.wait()).ok();
+    }
+}
+
+/// A program, on one core if asked to.
+fn on_core(path: &Path, core: Option<usize>) -> anyhow::Result<Command> {
+    let Some(core) = core else {
+        return Ok(program(path));
+    };
+    let mut command = program(&std::env::current_exe().context("find this program")?);
+    command.arg("pin").arg(core.to_string()).arg(path);
+    Ok(command)
+}
+
+/// An option and a port of the loopback.
+fn loopback(option: &str, port: u16) -> [OsString; 2] {
+    [option.into(), format!("127.0.0.1:{port}").into()]
+}
+
+fn memory(id: u32) -> anyhow::Result<Memory> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).context("read /proc")?;
+    let bytes = |name: &str| -> anyhow::Result<f64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kibibytes: f64 = line
+            .and_then(|line| line.trim().strip_suffix("kB"))
+            .with_context(|| format!("find {name}"))?
+            .trim()
+            .parse()
+            .with_context(|| format!("read {name}"))?;
+        Ok(kibibytes * 1024.0)
+    };
+    Ok(Memory {
+        resident: bytes("VmRSS:")?,
+        most: bytes("VmHWM:")?,
+    })
+}
+
 /// Processor time of a process, from its `stat`.
-pub(crate) fn processor_time(id: u32) -> anyhow::Result<Duration> {
+fn processor_time(id: u32) -> anyhow::Result<Duration> {
     // USER_HZ is 100 on every Linux that Nagi runs on.
     const TICK: Duration = Duration::from_millis(10);
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).context("read /proc")?;
@@ -262,12 +421,12 @@ pub(crate) fn processor_time(id: u32) -> anyhow::Result<Duration> {
     clippy::disallowed_methods,
     reason = "the benchmark starts what it measures"
 )]
-pub(crate) fn program(path: &Path) -> Command {
+fn program(path: &Path) -> Command {
     Command::new(path)
 }
 
 /// Ports that were free a moment ago.
-pub(crate) fn free_ports<const COUNT: usize>() -> anyhow::Result<[u16; COUNT]> {
+fn free_ports<const COUNT: usize>() -> anyhow::Result<[u16; COUNT]> {
     let mut ports = [0; COUNT];
     let mut held = Vec::new();
     for port in &mut ports {
@@ -276,6 +435,14 @@ pub(crate) fn free_ports<const COUNT: usize>() -> anyhow::Result<[u16; COUNT]> {
         held.push(listener);
     }
     Ok(ports)
+}
+
+/// A runtime for a part of this program that has a server or a client of a cluster in it.
+pub(crate) fn wide_runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime")
 }
 
 /// A runtime for the calling side, on this thread.

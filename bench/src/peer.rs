@@ -1,9 +1,10 @@
 //! The peer of the REST measurements: axum with nothing around it, over the same data and the same types.
 //!
-//! `peer PORT FILE`: FILE holds a page of the list as Nagi answered it. `…/status` looks one item up and serialises it;
-//! the list serialises all items at every request, which is what Nagi saves itself.
+//! `peer FILE` prints its port: FILE holds a page of the list as Nagi answered it. `…/status` looks one item up and serialises
+//! it; the list serialises all items at every request, which is what Nagi saves itself.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use axum::{Json, Router};
 use nagi_api::ListAnswer;
 use nagi_api::workload::WorkloadItem;
 
+use crate::nagi::wide_runtime;
+
 struct Data {
     page: ListAnswer,
     by_id: HashMap<(String, String), WorkloadItem>,
@@ -24,10 +27,9 @@ struct Data {
 
 /// Serves until it is killed.
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
-    let [port, file] = arguments else {
-        bail!("usage: peer PORT FILE")
+    let [file] = arguments else {
+        bail!("usage: peer FILE")
     };
-    let port: u16 = port.parse().context("read a port")?;
     let text = std::fs::read(file).with_context(|| format!("read {file}"))?;
     let page: ListAnswer = serde_json::from_slice(&text).with_context(|| format!("read {file}"))?;
     let by_id = page
@@ -43,14 +45,12 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         .route("/api/v1/deployments", get(list))
         .with_state(Arc::new(data));
     // The same kind of runtime as Nagi's.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("start a runtime")?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+    wide_runtime()?.block_on(async {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
-            .context("open the port")?;
+            .context("open a port")?;
+        let address = listener.local_addr().context("ask for the port")?;
+        writeln!(std::io::stdout(), "{}", address.port()).context("say where it is")?;
         axum::serve(listener, router).await.context("serve")
     })?;
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,10 @@ use serde_json::{Map, Value, json};
 
 use crate::Extent;
 
+/// Letters of the longest name of a row, and of what its peer did.
+const WIDE: usize = 90;
+const PEER: usize = 72;
+
 /// How a value is compared with its goal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sense {
@@ -45,6 +49,8 @@ pub(crate) struct Report {
     extent: Extent,
     rows: Vec<Row>,
     rounds: Map<String, Value>,
+    /// What was not measured, and why.
+    skipped: Vec<(&'static str, &'static str)>,
 }
 
 // === impl Row ===
@@ -92,12 +98,18 @@ impl Report {
             extent,
             rows: Vec::new(),
             rounds: Map::new(),
+            skipped: Vec::new(),
         }
     }
 
     /// Adds a row.
     pub(crate) fn row(&mut self, row: Row) {
         self.rows.push(row);
+    }
+
+    /// Says that something cannot be measured here.
+    pub(crate) fn skip(&mut self, what: &'static str, why: &'static str) {
+        self.skipped.push((what, why));
     }
 
     /// Keeps the raw values of one series.
@@ -120,7 +132,7 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let sign = |sense| if sense == Sense::AtMost { "<=" } else { ">=" };
         let mut text = format!(
-            "{:<8} {:<58} {:>14} {:>14}  {:<44} {}\n",
+            "{:<8} {:<WIDE$} {:>14} {:>14}  {:<PEER$} {}\n",
             "id", "what", "goal", "seen", "peer", ""
         );
         for row in &self.rows {
@@ -129,13 +141,16 @@ impl Report {
             // Writing to a string cannot fail.
             writeln!(
                 text,
-                "{:<8} {:<58} {goal:>14} {seen:>14}  {:<44} {}",
+                "{:<8} {:<WIDE$} {goal:>14} {seen:>14}  {:<PEER$} {}",
                 row.id,
                 row.what,
                 row.peer,
                 row.verdict(self.extent)
             )
             .ok();
+        }
+        for (what, why) in &self.skipped {
+            writeln!(text, "not measured: {what}: {why}").ok();
         }
         text
     }
@@ -162,6 +177,7 @@ impl Report {
             "holds": self.holds(),
             "goals": self.rows.iter().map(row).collect::<Vec<_>>(),
             "rounds": self.rounds,
+            "skipped": self.skipped.iter().map(|(what, why)| json!({ "what": what, "why": why })).collect::<Vec<_>>(),
         })
     }
 }

@@ -3,25 +3,20 @@
 //! Server and load have a core each. Rounds of both servers alternate; the ratio is taken round by round.
 
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 
 use crate::http::{self, Connection};
-use crate::nagi::{Place, free_ports, processor_time, program, runtime};
+use crate::nagi::{Helper, Nagi, Place, runtime};
 use crate::report::{Report, Row, Sense, Weight};
 use crate::statistics::median;
-use crate::{Options, clock, load, pin};
+use crate::{Options, load, pin};
 
 /// As many as a page may hold.
 const WORKLOADS: usize = 500;
 const ONE: &str = "/api/v1/deployments/project-a/app-250/status";
 const LIST: &str = "/api/v1/deployments?limit=500";
-
-/// The peer, ended when dropped.
-struct Peer(Child);
 
 /// One series of rounds: answers per second and processor time per answer, of Nagi and of the peer.
 #[derive(Debug, Default)]
@@ -43,11 +38,11 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
         runtime.block_on(async { Connection::open(place.api).await?.call(&request).await })?;
     let file = place.file("page.json");
     std::fs::write(&file, &page.body).context("write the page")?;
-    let [port] = free_ports()?;
-    let peer = Peer::start(port, &file)?;
+    let file = file.to_str().context("a path that can be an argument")?;
+    let peer = Helper::start("peer", &[file], Some(pin::SERVER))?;
 
-    let one = series(options, &place, &nagi, port, &peer, ONE)?;
-    let list = series(options, &place, &nagi, port, &peer, LIST)?;
+    let one = series(options, &place, &nagi, &peer, ONE)?;
+    let list = series(options, &place, &nagi, &peer, LIST)?;
     nagi.stop()?;
 
     report.row(one.row("G16", "GET one, full stack, one core, of bare axum", 0.60));
@@ -74,11 +69,11 @@ fn workloads() -> String {
 fn series(
     options: &Options,
     place: &Place,
-    nagi: &crate::nagi::Nagi,
-    port: u16,
-    peer: &Peer,
+    nagi: &Nagi,
+    peer: &Helper,
     path: &str,
 ) -> anyhow::Result<Series> {
+    let port = peer.said.parse().context("read the port of the peer")?;
     let request = http::request("GET", "localhost", path, "");
     let time = Duration::from_millis(options.pick(2000, 700));
     let mut series = Series::default();
@@ -87,9 +82,9 @@ fn series(
         let before = nagi.processor_time()?;
         let of_nagi = load::answers_per_second(place.api, &request, time)?;
         let nagi_used = nagi.processor_time()?.saturating_sub(before);
-        let before = processor_time(peer.0.id())?;
+        let before = peer.processor_time()?;
         let of_peer = load::answers_per_second(port, &request, time)?;
-        let peer_used = processor_time(peer.0.id())?.saturating_sub(before);
+        let peer_used = peer.processor_time()?.saturating_sub(before);
         if round > 0 {
             let micros =
                 |used: Duration, rate: f64| used.as_secs_f64() * 1e6 / (rate * time.as_secs_f64());
@@ -130,45 +125,5 @@ impl Series {
         report.rounds(&format!("{name}_peer_per_second"), &self.peer);
         report.rounds(&format!("{name}_nagi_cpu_us"), &self.nagi_micros);
         report.rounds(&format!("{name}_peer_cpu_us"), &self.peer_micros);
-    }
-}
-
-// === impl Peer ===
-
-impl Peer {
-    fn start(port: u16, page: &Path) -> anyhow::Result<Self> {
-        let own = std::env::current_exe().context("find this program")?;
-        let child = program(&own)
-            .args(["pin", &pin::SERVER.to_string()])
-            .arg(&own)
-            .args(["peer", &port.to_string()])
-            .arg(page)
-            .env_clear()
-            .stdin(Stdio::null())
-            .spawn()
-            .context("start the peer")?;
-        let peer = Self(child);
-        let request = http::request("GET", "localhost", ONE, "");
-        let runtime = runtime()?;
-        let began = clock::now();
-        loop {
-            let answer =
-                runtime.block_on(async { Connection::open(port).await?.call(&request).await });
-            match answer {
-                Ok(answer) if answer.status == 200 => return Ok(peer),
-                Ok(_) | Err(_) if clock::now().saturating_sub(began) < Duration::from_secs(5) => {
-                    clock::pause(Duration::from_millis(5));
-                }
-                Ok(answer) => anyhow::bail!("the peer answers {}", answer.status),
-                Err(error) => return Err(error).context("the peer did not come up"),
-            }
-        }
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // It ends with this process at the latest, and has no state.
-        self.0.kill().and_then(|()| self.0.wait()).ok();
     }
 }

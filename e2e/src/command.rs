@@ -31,9 +31,9 @@ usage: cargo xtask cluster COMMAND [--name NAME]
 
   up [--empty-for SECONDS] [--no-autoscaler] [--control-plane]
                         start it, with nodes when run as root; prints what a shell needs
-  up --with kwok[,karpenter]
+  up --with kwok[,karpenter] [--delays join=S,driver=S,pull=S,start=S]
                         a control plane with a node that kwok plays, and a GPU pool that Karpenter brings
-                        and takes away
+                        and takes away; how many seconds a node, its driver, an image and a start take
   down                  end it and take everything away
   status                what runs, since when
   logs [COMPONENT] [--follow]
@@ -52,6 +52,7 @@ struct Request {
     no_autoscaler: bool,
     control_plane: bool,
     with: Vec<Player>,
+    delays: Option<Delays>,
     follow: bool,
 }
 
@@ -134,6 +135,7 @@ impl Request {
                 "--no-autoscaler" => request.no_autoscaler = true,
                 "--control-plane" => request.control_plane = true,
                 "--with" => request.with = players(&value()?)?,
+                "--delays" => request.delays = Some(Delays::read(&value()?)?),
                 "--follow" | "-f" => request.follow = true,
                 option if option.starts_with('-') => {
                     bail!(
@@ -145,6 +147,9 @@ impl Request {
         }
         if let Some(name) = &request.name {
             directory::check_name(name)?;
+        }
+        if request.delays.is_some() && request.with.is_empty() {
+            bail!("--delays is for what --with plays; real nodes take their time");
         }
         let words_max = match request.command.as_str() {
             "logs" | "load-image" => 1,
@@ -187,7 +192,11 @@ fn up(name: &str, request: &Request) -> anyhow::Result<()> {
             );
         }
         ControlPlane::start_alone(name, &options, Lifetime::Person, |control_plane| {
-            play(control_plane, &request.with)
+            play(
+                control_plane,
+                &request.with,
+                request.delays.unwrap_or_default(),
+            )
         })?;
     } else {
         let autoscaler = (!request.no_autoscaler)
@@ -209,11 +218,11 @@ fn up(name: &str, request: &Request) -> anyhow::Result<()> {
 }
 
 /// Starts what plays nodes instead of real ones.
-fn play(control_plane: &mut ControlPlane, with: &[Player]) -> anyhow::Result<()> {
+fn play(control_plane: &mut ControlPlane, with: &[Player], delays: Delays) -> anyhow::Result<()> {
     if with.is_empty() {
         return Ok(());
     }
-    control_plane.start_kwok(Delays::default())?;
+    control_plane.start_kwok(delays)?;
     control_plane.add_fake_nodes(1)?;
     if with.contains(&Player::Karpenter) {
         let (machine, pool) = gpu_pool(EMPTY_FOR)?;
@@ -449,6 +458,8 @@ mod tests {
             "up --empty-for soon",
             "down --name",
             "up --with magic",
+            "up --delays driver=3",
+            "up --with kwok --delays drivers=3",
         ] {
             assert!(read(line).is_err(), "{line}");
         }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, log};
@@ -28,11 +28,16 @@ const NODE_CLASS: &str = "default";
 const KWOK_PORT: u16 = 10247;
 
 /// How long things take that are only played.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Delays {
     /// From the node's object to a ready node.
     pub node_joins: Duration,
-    /// From a pod that has its node to a ready pod: pulling and starting.
+    /// From a ready node to one that offers its devices: the driver is installed, its plugin starts. Until then the node has
+    /// none, and no pod that asks for one is placed there. Nodes without devices have no driver.
+    pub driver: Duration,
+    /// From a pod that has its node to one whose containers run.
+    pub image_pull: Duration,
+    /// From containers that run to a ready pod.
     pub pod_starts: Duration,
 }
 
@@ -86,6 +91,53 @@ pub fn gpu_pool(empty_for: Duration) -> anyhow::Result<(MachineKind, MachinePool
     Ok((machine, pool))
 }
 
+// === impl Delays ===
+
+impl Delays {
+    /// Reads `WHAT=SECONDS` separated by commas, where `WHAT` is `join`, `driver`, `pull` or `start`.
+    ///
+    /// # Errors
+    /// Another name, or what is no number of seconds of at most a day.
+    pub fn read(text: &str) -> anyhow::Result<Self> {
+        const SECONDS_MAX: f64 = 86_400.0;
+        let mut delays = Self::default();
+        for part in text.split(',') {
+            let (what, seconds) = part.split_once('=').unwrap_or((part, ""));
+            let read = seconds.parse().ok();
+            let Some(time) = read
+                .filter(|seconds| (0.0..=SECONDS_MAX).contains(seconds))
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            else {
+                bail!("'{part}': a delay is a name and seconds, as in driver=90");
+            };
+            *match what {
+                "join" => &mut delays.node_joins,
+                "driver" => &mut delays.driver,
+                "pull" => &mut delays.image_pull,
+                "start" => &mut delays.pod_starts,
+                _ => bail!("'{what}' is no delay\nhint: join, driver, pull or start"),
+            } = time;
+        }
+        Ok(delays)
+    }
+
+    /// Stages beside kwok's own. Where several match an object kwok takes the one with a weight.
+    fn stages(self) -> anyhow::Result<Vec<Value>> {
+        let mut stages = Vec::new();
+        if !self.driver.is_zero() {
+            let (device, _) = NodeKind::standard()
+                .into_iter()
+                .find_map(|kind| kind.devices)
+                .context("a standard node has devices")?;
+            stages.extend(driver_stages(&device, self.driver));
+        }
+        if !self.image_pull.is_zero() {
+            stages.extend(pull_stages(self.image_pull));
+        }
+        Ok(stages)
+    }
+}
+
 // === impl ControlPlane ===
 
 impl ControlPlane {
@@ -93,7 +145,11 @@ impl ControlPlane {
     pub fn start_kwok(&mut self, delays: Delays) -> anyhow::Result<()> {
         let kwok = tools::KWOK.build()?;
         let stages = kwok.files("kustomize").join("stage");
-        let mut configuration = Vec::new();
+        let mut configuration: Vec<String> = delays
+            .stages()?
+            .iter()
+            .map(|stage| format!("{stage:#}"))
+            .collect();
         for (file, delay) in [
             ("node/fast/node-initialize.yaml", delays.node_joins),
             (
@@ -290,6 +346,110 @@ impl MachinePool {
     }
 }
 
+/// One weighs what it must to be taken before kwok's own, which weigh nothing; kwok counts 1 as nothing too.
+const WEIGHT: u32 = 100;
+
+/// What a selector of a stage asks for: a jq expression, an operator, values.
+fn asks(key: &str, operator: &str, values: &[&str]) -> Value {
+    let mut asked = json!({"key": key, "operator": operator});
+    if !values.is_empty() {
+        asked["values"] = json!(values);
+    }
+    asked
+}
+
+fn stage(name: &str, kind: &str, delay: Duration, selector: &[Value], next: &Value) -> Value {
+    json!({
+        "apiVersion": "kwok.x-k8s.io/v1alpha1",
+        "kind": "Stage",
+        "metadata": {"name": name},
+        "spec": {
+            "resourceRef": {"apiGroup": "v1", "kind": kind},
+            "selector": {"matchExpressions": selector},
+            "weight": WEIGHT,
+            "delay": {"durationMilliseconds": delay.as_millis()},
+            "next": next,
+        },
+    })
+}
+
+/// A node that comes offers none of its devices, as before a device plugin has registered; a while after it is ready it does.
+fn driver_stages(device: &str, delay: Duration) -> [Value; 2] {
+    let ready = r#".status.conditions.[] | select( .type == "Ready" ) | .status"#;
+    let offered = format!(".status.allocatable[{device:?}]");
+    let there = format!(".status.capacity[{device:?}]");
+    [
+        stage(
+            "node-without-driver",
+            "Node",
+            Duration::ZERO,
+            &[
+                asks(ready, "NotIn", &["True"]),
+                asks(&there, "Exists", &[]),
+                asks(&offered, "NotIn", &["0"]),
+            ],
+            &json!({"statusTemplate": format!("allocatable:\n  {device}: \"0\"\n")}),
+        ),
+        stage(
+            "node-driver",
+            "Node",
+            delay,
+            &[
+                asks(ready, "In", &["True"]),
+                asks(&there, "Exists", &[]),
+                asks(&offered, "In", &["0"]),
+            ],
+            &json!({"statusTemplate": format!(
+                "allocatable:\n  {device}: {{{{ index .status.capacity {device:?} | Quote }}}}\n"
+            )}),
+        ),
+    ]
+}
+
+/// A pod that has its node waits for its image, and then runs without being ready. kwok's own stage makes it so: it takes a pod
+/// that has no address yet.
+fn pull_stages(delay: Duration) -> [Value; 2] {
+    let lives = asks(".metadata.deletionTimestamp", "DoesNotExist", &[]);
+    let containers = |state: &str| {
+        format!(
+            "phase: Pending\ncontainerStatuses:\n{{{{ range .spec.containers }}}}\n- image: {{{{ .image | Quote }}}}\n  \
+             name: {{{{ .name | Quote }}}}\n  ready: false\n  restartCount: 0\n  state:\n    {state}\n{{{{ end }}}}\n"
+        )
+    };
+    [
+        stage(
+            "pod-pulling",
+            "Pod",
+            Duration::ZERO,
+            &[
+                lives.clone(),
+                asks(".status.containerStatuses", "DoesNotExist", &[]),
+            ],
+            &json!({
+                "event": {"type": "Normal", "reason": "Pulling", "message": "Pulling image"},
+                "statusTemplate": containers("waiting: {reason: ContainerCreating}"),
+            }),
+        ),
+        stage(
+            "pod-pulled",
+            "Pod",
+            delay,
+            &[
+                lives,
+                asks(
+                    ".status.containerStatuses.[].state.waiting.reason",
+                    "In",
+                    &["ContainerCreating"],
+                ),
+            ],
+            &json!({
+                "event": {"type": "Normal", "reason": "Pulled", "message": "Successfully pulled image"},
+                "statusTemplate": containers("running: {startedAt: {{ Now | Quote }}}"),
+            }),
+        ),
+    ]
+}
+
 /// A stage that begins later than it would.
 fn delayed(stage: &str, delay: Duration) -> String {
     if delay.is_zero() {
@@ -313,6 +473,41 @@ mod tests {
         assert_eq!(
             delayed(stage, Duration::from_secs(2)),
             "spec:\n  selector: {}\n  delay:\n    durationMilliseconds: 2000\n  next:\n    statusTemplate: |\n      next:\n"
+        );
+    }
+
+    #[test]
+    fn delays_are_names_and_seconds() {
+        let read = Delays::read("join=60,driver=0.5,pull=90,start=2").expect("good");
+        assert_eq!(
+            read,
+            Delays {
+                node_joins: Duration::from_mins(1),
+                driver: Duration::from_millis(500),
+                image_pull: Duration::from_secs(90),
+                pod_starts: Duration::from_secs(2),
+            }
+        );
+        for text in [
+            "",
+            "driver",
+            "driver=",
+            "driver=-1",
+            "driver=soon",
+            "driver=NaN",
+            "drive=1",
+            "join=1;pull=2",
+            "join=1e9",
+        ] {
+            assert!(Delays::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_played_that_takes_no_time() {
+        assert_eq!(
+            Delays::default().stages().expect("good"),
+            Vec::<Value>::new()
         );
     }
 

@@ -17,6 +17,7 @@ use nagi_runtime::{Deadline, TaskSet};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::answer::{self, Answer, Refusal};
 use crate::call::{Call, ok};
@@ -35,6 +36,8 @@ const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 /// A request that the double was asked.
 #[derive(Debug, Clone)]
 pub struct Recorded {
+    /// When it had come, its body included.
+    pub at: Instant,
     /// Its method.
     pub method: Method,
     /// Its path and query, as sent.
@@ -392,6 +395,7 @@ impl Shared {
             knobs.recorded.pop_front();
         }
         knobs.recorded.push_back(Recorded {
+            at: Instant::now(),
             method: method.clone(),
             path: path.to_owned(),
             content_type: text(CONTENT_TYPE),

@@ -85,6 +85,9 @@ const SHARED: &str = "harness";
 /// The cluster of the harness that is killed.
 const HELD: &str = "harness-held";
 
+/// How long each thing takes that is played: long beside a look, short for a test.
+const PLAYED: Duration = Duration::from_secs(3);
+
 /// On two cores that others use too.
 const LIMIT: Duration = Duration::from_mins(2);
 
@@ -187,8 +190,10 @@ fn fake_nodes(_world: &mut World) -> anyhow::Result<()> {
 fn played_pool(_world: &mut World) -> anyhow::Result<()> {
     let mut control_plane = ControlPlane::start("harness-played", &loopback())?;
     control_plane.start_kwok(Delays {
-        node_joins: Duration::from_millis(500),
-        pod_starts: Duration::from_millis(500),
+        node_joins: PLAYED,
+        driver: PLAYED,
+        image_pull: PLAYED,
+        pod_starts: PLAYED,
     })?;
     let (machine, pool) = gpu_pool(Duration::from_secs(1))?;
     control_plane.start_karpenter(&[machine], &[pool])?;
@@ -221,18 +226,13 @@ fn played_pool(_world: &mut World) -> anyhow::Result<()> {
             .arguments(["scale", "deployment/gpu"])
             .argument(format!("--replicas={replicas}"))
             .succeed()?;
+        if replicas == 1 {
+            played_stages(&control_plane)?;
+        }
         let what = format!("{replicas} nodes for {replicas} pods");
         wait::until(&what, LIMIT, || {
-            let path = "--output=jsonpath={.items[*].metadata.name}";
-            let nodes = control_plane
-                .kubectl()
-                .arguments(["get", "nodes", path])
-                .output()?;
-            let ready = control_plane
-                .kubectl()
-                .arguments(["get", "deployment", "gpu"])
-                .argument("--output=jsonpath={.status.readyReplicas}")
-                .output()?;
+            let nodes = played(&control_plane, "nodes", "{.items[*].metadata.name}")?;
+            let ready = played(&control_plane, "deployment/gpu", "{.status.readyReplicas}")?;
             let is_so = nodes.split_whitespace().count() == replicas
                 && ready.parse().unwrap_or(0) == replicas;
             Ok(if is_so {
@@ -243,6 +243,49 @@ fn played_pool(_world: &mut World) -> anyhow::Result<()> {
         })?;
     }
     control_plane.stop()
+}
+
+/// What the API shows of the played pool.
+fn played(control_plane: &ControlPlane, what: &str, path: &str) -> anyhow::Result<String> {
+    control_plane
+        .kubectl()
+        .arguments(["get", what])
+        .argument(format!("--output=jsonpath={path}"))
+        .output()
+}
+
+/// Each delay shows as it does with a real node: the node is not ready; it is, and has no device, so that the scheduler
+/// does not take it; the pod is on it and its container waits; the container runs and is not ready.
+fn played_stages(control_plane: &ControlPlane) -> anyhow::Result<()> {
+    let node = r#"{.items[*].status.conditions[?(@.type=="Ready")].status} {.items[*].status.allocatable.nvidia\.com/gpu}"#;
+    let pod = r#"{.items[*].status.conditions[?(@.type=="PodScheduled")].message}|{.items[*].status.containerStatuses[*].state}|{.items[*].status.containerStatuses[*].ready}"#;
+    type Holds = fn(&str, &str) -> bool;
+    let stages: [(&str, Holds); 4] = [
+        ("a node that is not ready", |node, _| {
+            !node.is_empty() && !node.starts_with("True") && node.ends_with('0')
+        }),
+        ("a ready node without its device", |node, pod| {
+            node == "True 0" && pod.contains("Insufficient nvidia.com/gpu")
+        }),
+        ("a pod that waits for its image", |node, pod| {
+            node == "True 1" && pod.contains("ContainerCreating")
+        }),
+        ("a pod that runs and is not ready", |_, pod| {
+            pod.contains("running") && pod.ends_with("|false")
+        }),
+    ];
+    for (what, holds) in stages {
+        wait::until(what, LIMIT, || {
+            let node = played(control_plane, "nodes", node)?;
+            let pod = played(control_plane, "pods", pod)?;
+            Ok(if holds(&node, &pod) {
+                Look::There(())
+            } else {
+                Look::NotYet(format!("node '{node}', pod '{pod}'"))
+            })
+        })?;
+    }
+    Ok(())
 }
 
 fn loopback() -> Options {

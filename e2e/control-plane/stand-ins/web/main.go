@@ -1,5 +1,5 @@
-// Command web is a small program for pods of tests: it serves its pod's name over HTTP, and with -get it is a client inside the
-// cluster.
+// Command web is a small program for pods of tests: it serves its pod's name over HTTP and says since when, and with -get it is a
+// client inside the cluster.
 package main
 
 import (
@@ -8,12 +8,19 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// sinceHeader tells when the port was opened, in nanoseconds of the monotonic clock that all processes of the machine share.
+const sinceHeader = "Listening-Since-Nanoseconds"
 
 func main() {
 	listen := flag.String("listen", ":8080", "where to serve")
@@ -29,7 +36,15 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	server := &http.Server{Addr: *listen, Handler: http.HandlerFunc(answer)}
+	listener, err := net.Listen("tcp", *listen)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var since unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &since); err != nil {
+		log.Fatal(err)
+	}
+	server := &http.Server{Handler: answer(strconv.FormatInt(since.Nano(), 10))}
 	go func() {
 		<-ctx.Done()
 		limited, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -38,18 +53,21 @@ func main() {
 			log.Printf("Not every connection ended in time: %v", err)
 		}
 	}()
-	if err := server.ListenAndServe(); err != http.ErrServerClosed {
+	if err := server.Serve(listener); err != http.ErrServerClosed {
 		log.Fatal(err)
 	}
 }
 
-func answer(writer http.ResponseWriter, _ *http.Request) {
-	name, err := os.Hostname()
-	if err != nil {
-		http.Error(writer, err.Error(), http.StatusInternalServerError)
-		return
+func answer(since string) http.HandlerFunc {
+	return func(writer http.ResponseWriter, _ *http.Request) {
+		name, err := os.Hostname()
+		if err != nil {
+			http.Error(writer, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		writer.Header().Set(sinceHeader, since)
+		fmt.Fprintln(writer, name)
 	}
-	fmt.Fprintln(writer, name)
 }
 
 func fetch(url string, limit time.Duration) error {
