@@ -38,6 +38,7 @@ mod serve;
 mod status;
 #[cfg(test)]
 mod tests;
+mod visitors;
 mod wake;
 
 use hyper_util::service::TowerToHyperService;

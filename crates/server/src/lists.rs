@@ -5,7 +5,6 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use nagi_api::problem::Succeeded;
 use nagi_api::{ListAnswer, ScheduledItem, ScheduledListAnswer, Time, routes};
-use nagi_core::access::Role;
 use nagi_core::id::{LABEL_CHARS_MAX, Name, Namespace, Resource, WorkloadId};
 use nagi_core::status::Status;
 use nagi_core::workload::Workload;
@@ -13,7 +12,7 @@ use nagi_ports::Listing;
 
 use crate::answer::{counted, json};
 use crate::app::App;
-use crate::call::{Reader, denied};
+use crate::call::Reader;
 use crate::page::Page;
 use crate::path;
 use crate::problem::{Doing, Problem};
@@ -58,9 +57,7 @@ async fn list(app: &App, call: &Reader, resource: Option<Resource>) -> Result<Re
     let now = app.clock.now();
     let page = Page::of(&call.query, filters.scope("workloads"), now)?;
     let listing = fetch(app, call).await?;
-    let passing = |workload: &Workload| {
-        filters.pass(workload) && call.grant.reach.covers(&workload.id.namespace)
-    };
+    let passing = |workload: &Workload| filters.pass(workload) && call.sight.covers(&workload.id);
     let (items, last) = cut(&listing, &page, passing, |workload| {
         Some(item(app, workload))
     });
@@ -85,7 +82,7 @@ async fn list(app: &App, call: &Reader, resource: Option<Resource>) -> Result<Re
 )]
 pub(crate) async fn scheduled(State(app): State<App>, call: Reader) -> Result<Response, Problem> {
     call.query.only(&["limit", "continue", "namespace"])?;
-    let namespace = namespace_filter(&call)?;
+    let namespace = call.namespace()?;
     let now = app.clock.now();
     let scope = format!("scheduled {namespace:?}");
     let page = Page::of(&call.query, scope, now)?;
@@ -94,7 +91,7 @@ pub(crate) async fn scheduled(State(app): State<App>, call: Reader) -> Result<Re
         namespace
             .as_ref()
             .is_none_or(|wanted| *wanted == workload.id.namespace)
-            && call.grant.reach.covers(&workload.id.namespace)
+            && call.sight.covers(&workload.id)
             && workload.intent.scheduled.is_some()
     };
     let (items, last) = cut(&listing, &page, passing, ScheduledItem::of);
@@ -141,18 +138,6 @@ fn position(id: &WorkloadId) -> String {
     format!("{}\u{1}{}\u{1}{}", id.resource, id.namespace, id.name)
 }
 
-/// `namespace`, checked, and within what the key may see.
-pub(crate) fn namespace_filter(call: &Reader) -> Result<Option<Namespace>, Problem> {
-    let Some(text) = call.query.text("namespace")? else {
-        return Ok(None);
-    };
-    let namespace = Namespace::new(text).map_err(|error| {
-        Problem::parameter("namespace", error, "a DNS label of at most 63 characters")
-    })?;
-    call.grant.check(Role::Viewer, &namespace).map_err(denied)?;
-    Ok(Some(namespace))
-}
-
 /// What a caller wants to see of a list.
 #[derive(Debug)]
 struct Filters {
@@ -177,7 +162,7 @@ impl Filters {
         };
         Ok(Self {
             resource,
-            namespace: namespace_filter(call)?,
+            namespace: call.namespace()?,
             status,
             labels: labels(&call.query)?,
         })

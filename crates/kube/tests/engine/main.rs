@@ -6,6 +6,7 @@
     reason = "tests fail by panicking, and say what they did not prove"
 )]
 
+mod accounts;
 mod faults;
 mod lab;
 mod leading;

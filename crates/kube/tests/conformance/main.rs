@@ -10,6 +10,8 @@
     reason = "tests fail by panicking, and say what they did not prove"
 )]
 
+mod reviews;
+
 use std::time::Duration;
 
 use http::Request;
@@ -74,6 +76,7 @@ async fn suite(server: &Server) {
     leases_are_taken_once(server).await;
     events_are_found_by_their_reporter(server).await;
     custom_kinds_scale(server).await;
+    reviews::answer_and_keep_nothing(server).await;
 }
 
 struct Server {
