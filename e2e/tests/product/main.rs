@@ -5,8 +5,10 @@
 
 mod commands;
 mod installed;
+mod leaving;
 mod path;
 mod scripts;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,16 @@ const TESTS: &[Test<World>] = &[
         run: path::schedule,
     },
     Test {
+        name: "a_user_of_the_cluster_does_what_the_cluster_allows",
+        needs: Needs::Namespaces,
+        run: tokens::all,
+    },
+    Test {
+        name: "preflight_in_the_pod_finds_what_the_manifests_grant",
+        needs: Needs::Namespaces,
+        run: leaving::preflight,
+    },
+    Test {
         name: "commands_of_the_founding_documents_work_as_written",
         needs: Needs::Namespaces,
         run: commands::all,
@@ -39,6 +51,12 @@ const TESTS: &[Test<World>] = &[
         name: "each_integration_script_passes_and_names_an_injected_fault",
         needs: Needs::Namespaces,
         run: scripts::all,
+    },
+    // The last: it takes away what the others need.
+    Test {
+        name: "helm_uninstall_wakes_what_sleeps_and_leaves_nothing",
+        needs: Needs::Namespaces,
+        run: leaving::uninstall,
     },
 ];
 
