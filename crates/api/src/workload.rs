@@ -184,7 +184,7 @@ pub struct ChangeItem {
     /// `schedule-cancelled`, `outside-change`.
     #[schema(example = "scale-to-zero")]
     pub action: String,
-    /// Who: `key/ID`, `anonymous`, `gateway`, `idle`, `schedule`, `outside`.
+    /// Who: `key/ID`, `user/NAME`, `anonymous`, `gateway`, `idle`, `schedule`, `outside`.
     #[schema(example = "key/ops")]
     pub actor: String,
     /// Why.

@@ -15,6 +15,8 @@ mod list;
 mod logs;
 mod man;
 mod pools;
+mod preflight;
+mod release;
 mod scale;
 pub(crate) mod server;
 mod sleep;
@@ -58,6 +60,10 @@ pub(crate) enum Verb {
     Logs(logs::LogsArgs),
     /// Show the pools of nodes, and what they cost and saved
     Pools(pools::PoolsArgs),
+    /// Check whether a cluster has what Nagi needs, and say what to do where not
+    Preflight(preflight::PreflightArgs),
+    /// Wake what Nagi put to sleep on a cluster, then take its marks away
+    Release(release::ReleaseArgs),
     /// Make, show and revoke API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -89,6 +95,8 @@ pub(crate) async fn run(verb: Verb, global: &GlobalArgs) -> ExitCode {
         Verb::Events(args) => events::run(&args, &session).await,
         Verb::Logs(args) => logs::run(&args, &session).await,
         Verb::Pools(args) => pools::run(&args, &session).await,
+        Verb::Preflight(args) => preflight::run(&args, &session).await,
+        Verb::Release(args) => release::run(&args, &session).await,
         Verb::Key(command) => key::run(&command, &session),
         Verb::Config(command) => config::run(&command, &session),
         Verb::Version(args) => version::run(&args, &session),

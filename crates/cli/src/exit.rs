@@ -28,11 +28,13 @@ pub(crate) enum Exit {
     Limited,
     /// The wake was given up.
     WakeFailed,
+    /// `nagi preflight` found that something is missing.
+    Missing,
 }
 
 impl Exit {
     /// Every ending, in the order of its number.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -44,6 +46,7 @@ impl Exit {
         Self::Conflict,
         Self::Limited,
         Self::WakeFailed,
+        Self::Missing,
     ];
 
     /// The exit code.
@@ -60,6 +63,7 @@ impl Exit {
             Self::Conflict => 8,
             Self::Limited => 9,
             Self::WakeFailed => 10,
+            Self::Missing => 11,
         }
     }
 
@@ -77,6 +81,7 @@ impl Exit {
             Self::Conflict => "somebody else changed the workload meanwhile",
             Self::Limited => "too many requests; come again later",
             Self::WakeFailed => "the wake was given up",
+            Self::Missing => "preflight: something that Nagi needs is missing, or cannot be told",
         }
     }
 
@@ -117,7 +122,7 @@ mod tests {
     #[test]
     fn every_ending_has_a_number_of_its_own_in_order() {
         let codes: Vec<u8> = Exit::ALL.into_iter().map(Exit::code).collect();
-        assert_eq!(codes, (0..=10).collect::<Vec<u8>>());
+        assert_eq!(codes, (0..=11).collect::<Vec<u8>>());
         let table = Exit::table();
         for exit in Exit::ALL {
             assert!(table.contains(&format!("{:>2}  {}\n", exit.code(), exit.meaning())));

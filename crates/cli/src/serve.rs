@@ -26,7 +26,7 @@ use nagi_local::{
     LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError, inherited_environment,
 };
 use nagi_ports::{
-    Clock, Journal, Leadership, Logs, NoTraffic, Nodes, SystemClock, Traffic, Workloads,
+    Accounts, Clock, Journal, Leadership, Logs, NoTraffic, Nodes, SystemClock, Traffic, Workloads,
 };
 use nagi_runtime::{Reload, Shutdown, SignalError, Supervisor, SupervisorError, Termination};
 use nagi_server::{KeySources, Keyring, KeyringError, Listeners, Server, ServerConfig};
@@ -62,9 +62,23 @@ pub(crate) enum Role {
         on_exit: OnShutdown,
     },
     /// API and loops on a cluster.
-    Server(KubeSettings),
+    Server {
+        /// The cluster.
+        settings: KubeSettings,
+        /// What tokens of the cluster are worth.
+        tokens: Tokens,
+    },
     /// The gateway on a cluster.
     Gateway(KubeSettings),
+}
+
+/// What a bearer token of the cluster is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tokens {
+    /// As much as its holder may do by the rules of the cluster.
+    Taken,
+    /// Nothing.
+    Ignored,
 }
 
 /// What SIGHUP means, which also comes when the terminal is closed.
@@ -235,7 +249,10 @@ async fn serve(
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), log.lines_dropped());
     let doors = Doors::open(&config, &start.role).await?;
     let keys = match &start.role {
-        Role::All { .. } | Role::Server(_) => Keyring::open(key_sources(&config), metrics.clone())?,
+        Role::All { .. } => Keyring::open(key_sources(&config, Tokens::Ignored), metrics.clone())?,
+        Role::Server { tokens, .. } => {
+            Keyring::open(key_sources(&config, *tokens), metrics.clone())?
+        }
         Role::Gateway(_) => Keyring::unused(metrics.clone()),
     };
     let mut supervisor = Supervisor::new();
@@ -255,10 +272,10 @@ async fn serve(
             local = Some(engine.clone());
             Engine::local(engine)
         }
-        Role::Server(settings) => {
+        Role::Server { settings, tokens } => {
             let engine = KubeEngine::start(settings, Arc::clone(&clock), &mut supervisor);
             let leading = engine.lead(&mut supervisor);
-            Engine::cluster(engine, leading)
+            Engine::cluster(engine, leading, tokens)
         }
         Role::Gateway(settings) => {
             let engine = KubeEngine::start(settings, Arc::clone(&clock), &mut supervisor);
@@ -314,7 +331,7 @@ impl Doors {
     async fn open(config: &ServeConfig, role: &Role) -> Result<Self, ServeError> {
         let (has_api, has_gateway) = match role {
             Role::All { .. } => (true, true),
-            Role::Server(_) => (true, false),
+            Role::Server { .. } => (true, false),
             Role::Gateway(_) => (false, true),
         };
         let api = has_api.then_some(config.listen);
@@ -382,6 +399,7 @@ struct Engine {
     journal: Arc<dyn Journal>,
     nodes: Arc<dyn Nodes>,
     logs: Arc<dyn Logs>,
+    accounts: Option<Arc<dyn Accounts>>,
 }
 
 impl Engine {
@@ -389,8 +407,13 @@ impl Engine {
         Self::alone(engine)
     }
 
-    fn cluster(engine: KubeEngine, leading: Leading) -> Self {
+    fn cluster(engine: KubeEngine, leading: Leading, tokens: Tokens) -> Self {
+        let accounts: Option<Arc<dyn Accounts>> = match tokens {
+            Tokens::Taken => Some(Arc::new(engine.clone())),
+            Tokens::Ignored => None,
+        };
         Self {
+            accounts,
             leadership: leading.leadership(),
             deciding: Arc::new(leading),
             ..Self::alone(engine)
@@ -406,6 +429,7 @@ impl Engine {
             journal: Arc::new(engine.clone()),
             nodes: Arc::new(engine.clone()),
             logs: Arc::new(engine),
+            accounts: None,
         }
     }
 }
@@ -441,6 +465,7 @@ impl Common {
             journal,
             nodes,
             logs,
+            accounts,
         } = engine;
         let wakes = Wakes::new(
             Arc::clone(&workloads),
@@ -481,6 +506,7 @@ impl Common {
             journal,
             nodes,
             logs,
+            accounts,
             routes,
             clock,
             wakes,
@@ -496,11 +522,12 @@ impl Common {
     }
 }
 
-fn key_sources(config: &ServeConfig) -> KeySources {
+fn key_sources(config: &ServeConfig, tokens: Tokens) -> KeySources {
     KeySources {
         api_key: config.api_key.clone(),
         api_key_file: config.api_key_file.clone(),
         keys_file: config.keys_file.clone(),
+        tokens: tokens == Tokens::Taken,
         required: config.require_auth,
     }
 }

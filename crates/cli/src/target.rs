@@ -87,6 +87,23 @@ impl TargetArgs {
         }))
     }
 
+    /// The workload that is meant, among those that there are.
+    ///
+    /// # Errors
+    /// It is no name, there is none, or more than one.
+    pub(crate) fn among(&self, ids: &[WorkloadId]) -> Result<WorkloadId, Failure> {
+        match self.named()? {
+            Named::NameOnly(name) => choose(&name, ids),
+            Named::Whole(id) if ids.contains(&id) => Ok(id),
+            Named::Whole(id) => {
+                let message = format!("there is no {} {id}", id.resource);
+                let mut failure = Failure::new(Exit::NotFound, message);
+                failure.hints = suggest(&id, ids);
+                Err(failure)
+            }
+        }
+    }
+
     /// The workload that is meant. A name without namespace is looked up.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! Who may do what where: roles, namespaces, expiry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::id::{KeyId, Namespace};
+use crate::id::{KeyId, Namespace, Resource, UserName, WorkloadId};
 
 /// What a key may do. Each role includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +37,17 @@ impl Role {
     }
 }
 
+/// Who holds a grant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// Whoever calls, while authentication is off.
+    Anybody,
+    /// Whoever has the key with this id.
+    Key(KeyId),
+    /// A user of the cluster.
+    User(UserName),
+}
+
 /// The namespaces that a key reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
@@ -44,6 +55,24 @@ pub enum Reach {
     All,
     /// These only.
     Only(BTreeSet<Namespace>),
+}
+
+/// The workloads that a caller sees in lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    /// All that are in reach of a key.
+    Reach(Reach),
+    /// Those of some kinds, where the rules of the cluster allow it.
+    Kinds(BTreeMap<Resource, Places>),
+}
+
+/// Where workloads of one kind are seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Places {
+    /// Everywhere.
+    Everywhere,
+    /// In these namespaces.
+    In(BTreeSet<Namespace>),
 }
 
 impl Reach {
@@ -56,11 +85,40 @@ impl Reach {
     }
 }
 
-/// What a proven key grants.
+impl Sight {
+    /// Is this workload seen?
+    pub fn covers(&self, id: &WorkloadId) -> bool {
+        match self {
+            Self::Reach(reach) => reach.covers(&id.namespace),
+            Self::Kinds(kinds) => kinds
+                .get(&id.resource)
+                .is_some_and(|places| places.hold(&id.namespace)),
+        }
+    }
+
+    /// Can anything be seen in this namespace?
+    pub fn enters(&self, namespace: &Namespace) -> bool {
+        match self {
+            Self::Reach(reach) => reach.covers(namespace),
+            Self::Kinds(kinds) => kinds.values().any(|places| places.hold(namespace)),
+        }
+    }
+}
+
+impl Places {
+    fn hold(&self, namespace: &Namespace) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::In(set) => set.contains(namespace),
+        }
+    }
+}
+
+/// What a proven caller is granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// The key's id; `None` for the one key of `API_KEY`, and while authentication is off.
-    pub key: Option<KeyId>,
+    /// Whose it is.
+    pub holder: Holder,
     /// Its role.
     pub role: Role,
     /// Where it reaches.
@@ -71,9 +129,9 @@ pub struct Grant {
 
 impl Grant {
     /// The grant of a caller who needs to prove nothing, or who proved the single `API_KEY`.
-    pub const fn everything(key: Option<KeyId>) -> Self {
+    pub const fn everything(holder: Holder) -> Self {
         Self {
-            key,
+            holder,
             role: Role::Admin,
             reach: Reach::All,
             expires: None,
@@ -143,7 +201,7 @@ mod tests {
             .map(|n| Namespace::new(*n).unwrap())
             .collect();
         Grant {
-            key: KeyId::new("k").ok(),
+            holder: Holder::Key(KeyId::new("k").unwrap()),
             role,
             reach: Reach::Only(set),
             expires: None,
@@ -170,7 +228,41 @@ mod tests {
                 needs: Role::Admin
             })
         );
-        assert_eq!(Grant::everything(None).check(Role::Admin, &b), Ok(()));
+        assert_eq!(
+            Grant::everything(Holder::Anybody).check(Role::Admin, &b),
+            Ok(())
+        );
+    }
+
+    // A right to read Deployments shows no StatefulSets, and a right in one namespace nothing in another.
+    #[test]
+    fn a_sight_by_kinds_covers_a_kind_where_it_is_granted_and_nothing_else() {
+        let namespace = |text: &str| Namespace::new(text).unwrap();
+        let id = |resource: &str, at: &str| WorkloadId {
+            resource: Resource::new(resource).unwrap(),
+            namespace: namespace(at),
+            name: crate::id::Name::new("x").unwrap(),
+        };
+        let sight = Sight::Kinds(BTreeMap::from([
+            (
+                Resource::deployments(),
+                Places::In(BTreeSet::from([namespace("project-a")])),
+            ),
+            (Resource::new("statefulsets").unwrap(), Places::Everywhere),
+        ]));
+        for (resource, at, covered) in [
+            ("deployments", "project-a", true),
+            ("deployments", "project-b", false),
+            ("statefulsets", "project-b", true),
+            ("replicasets", "project-a", false),
+        ] {
+            assert_eq!(sight.covers(&id(resource, at)), covered, "{resource} {at}");
+        }
+        assert!(sight.enters(&namespace("project-b")));
+        let nothing = Sight::Kinds(BTreeMap::new());
+        assert!(!nothing.enters(&namespace("project-a")));
+        let all = Sight::Reach(Reach::All);
+        assert!(all.covers(&id("deployments", "project-a")));
     }
 
     #[test]

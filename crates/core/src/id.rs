@@ -13,6 +13,8 @@ use thiserror::Error;
 pub const LABEL_CHARS_MAX: usize = 63;
 /// Longest DNS subdomain, in characters (Kubernetes object names).
 pub const SUBDOMAIN_CHARS_MAX: usize = 253;
+/// Longest user name that is taken from a cluster, in characters: a DNS subdomain behind an issuer's address fits.
+pub const USER_NAME_CHARS_MAX: usize = 256;
 /// Longest request id that is taken from a client, in characters (R21).
 pub const REQUEST_ID_CHARS_MAX: usize = 128;
 
@@ -234,6 +236,81 @@ impl fmt::Display for WorkloadId {
     }
 }
 
+/// A user of the cluster, by the name that its API server tells: `system:serviceaccount:a:b`, `https://issuer#subject`,
+/// `Jane Doe`. At most [`USER_NAME_CHARS_MAX`] characters, none of them a control character.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserName(String);
+
+impl UserName {
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// The rule that the text breaks.
+    pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
+        let text = text.into();
+        let got = text.chars().count();
+        if text.trim().is_empty() {
+            Err(NameError::Empty)
+        } else if got > USER_NAME_CHARS_MAX {
+            Err(NameError::TooLong {
+                max: USER_NAME_CHARS_MAX,
+                got,
+            })
+        } else if text.chars().any(char::is_control) {
+            Err(NameError::Form {
+                rule: "must be without control characters",
+            })
+        } else {
+            Ok(Self(text))
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name in one word: blanks and `%` become `%` and two hexadecimal digits for each byte.
+    pub fn to_word(&self) -> String {
+        use fmt::Write as _;
+        let mut word = String::with_capacity(self.0.len());
+        for c in self.0.chars() {
+            if c.is_whitespace() || c == '%' {
+                let mut bytes = [0; 4];
+                for byte in c.encode_utf8(&mut bytes).bytes() {
+                    // Writing into a `String` cannot fail.
+                    write!(word, "%{byte:02x}").unwrap_or(());
+                }
+            } else {
+                word.push(c);
+            }
+        }
+        word
+    }
+
+    /// Reads what [`UserName::to_word`] wrote. `None` for anything else.
+    pub fn from_word(word: &str) -> Option<Self> {
+        let mut bytes = Vec::with_capacity(word.len());
+        let mut rest = word.bytes();
+        while let Some(byte) = rest.next() {
+            if byte == b'%' {
+                let digits = [rest.next()?, rest.next()?].map(char::from);
+                let [high, low] = digits.map(|digit| digit.to_digit(16));
+                bytes.push(u8::try_from(high? * 16 + low?).ok()?);
+            } else {
+                bytes.push(byte);
+            }
+        }
+        Self::new(String::from_utf8(bytes).ok()?).ok()
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The identity of one life of an object: a workload deleted and made again under its name has another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid(Arc<str>);
@@ -308,6 +385,31 @@ mod tests {
         assert!(Name::new("a.b-c").is_ok());
         for bad in ["a..b", ".a", "a.", "a/b", &"a".repeat(254)] {
             assert!(Name::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    // A user name comes from whoever runs the cluster's identity provider: it may hold nearly anything.
+    #[test]
+    fn a_user_name_is_one_word_in_the_record_and_comes_back_whole() {
+        for name in [
+            "system:serviceaccount:project-a:ci",
+            "https://issuer.example/#42",
+            "CN=Jane Doe",
+            "100% 凪\u{3000}x",
+            "%20",
+        ] {
+            let user = UserName::new(name).unwrap();
+            let word = user.to_word();
+            assert!(!word.contains(char::is_whitespace), "{word}");
+            assert_eq!(UserName::from_word(&word), Some(user), "{name}");
+        }
+        let longest = "x".repeat(USER_NAME_CHARS_MAX);
+        assert!(UserName::new(&longest).is_ok());
+        for bad in ["", "  ", "a\nb", "a\u{1b}[2J", &format!("{longest}x")] {
+            assert!(UserName::new(bad).is_err(), "{bad:?}");
+        }
+        for bad in ["", "a%2", "a%zz", "%0a", "%ff"] {
+            assert_eq!(UserName::from_word(bad), None, "{bad}");
         }
     }
 

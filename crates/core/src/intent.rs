@@ -8,7 +8,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::id::{KeyId, RequestId};
+use crate::id::{KeyId, RequestId, UserName};
 use crate::quantity::{Replicas, WakeCount};
 use crate::text::ReasonText;
 use crate::wake::Learned;
@@ -21,6 +21,8 @@ pub const RECENT_CHANGES_MAX: usize = 5;
 pub enum Actor {
     /// A caller of the API who proved a key.
     Key(KeyId),
+    /// A user of the cluster, whose token the API server vouched for.
+    User(UserName),
     /// A caller of the API while authentication is off.
     Anonymous,
     /// The gateway, for a request that arrived.
@@ -37,6 +39,7 @@ impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(id) => write!(f, "key/{id}"),
+            Self::User(name) => write!(f, "user/{}", name.to_word()),
             Self::Anonymous => f.write_str("anonymous"),
             Self::Gateway => f.write_str("gateway"),
             Self::Idle => f.write_str("idle"),
@@ -55,7 +58,11 @@ impl Actor {
             "idle" => Some(Self::Idle),
             "schedule" => Some(Self::Schedule),
             "outside" => Some(Self::Outside),
-            _ => KeyId::new(text.strip_prefix("key/")?).ok().map(Self::Key),
+            _ => match text.split_once('/')? {
+                ("key", id) => KeyId::new(id).ok().map(Self::Key),
+                ("user", word) => UserName::from_word(word).map(Self::User),
+                _ => None,
+            },
         }
     }
 }
@@ -264,6 +271,8 @@ mod tests {
             Actor::Schedule,
             Actor::Outside,
             Actor::Key(KeyId::new("ops").unwrap()),
+            Actor::User(UserName::new("system:serviceaccount:project-a:ci").unwrap()),
+            Actor::User(UserName::new("https://issuer/Jane Doe").unwrap()),
         ];
         for actor in actors {
             assert_eq!(Actor::parse(&actor.to_string()), Some(actor));
@@ -276,6 +285,7 @@ mod tests {
             assert_eq!(SleptBy::parse(&by.to_string()), Some(by));
         }
         assert_eq!(Actor::parse("key/NOT OK"), None);
+        assert_eq!(Actor::parse("user/"), None);
         assert_eq!(SleptBy::parse("nobody"), None);
     }
 

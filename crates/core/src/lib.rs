@@ -21,6 +21,7 @@ pub mod intent;
 pub mod pool;
 pub mod quantity;
 pub mod rate;
+pub mod release;
 pub mod scale;
 pub mod schedule;
 pub mod status;

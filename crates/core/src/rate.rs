@@ -83,6 +83,14 @@ impl<K: Eq + Hash + Clone> Buckets<K> {
         }
     }
 
+    /// Gives back the token that [`Buckets::take`] took for something that need not be counted.
+    pub fn give_back(&mut self, caller: &K) {
+        let burst = f64::from(self.limit.burst.max(1));
+        if let Some(bucket) = self.callers.get_mut(caller) {
+            bucket.tokens = (bucket.tokens + 1.0).min(burst);
+        }
+    }
+
     fn forget(&mut self, now: Duration, rate: f64, burst: f64) {
         self.callers
             .retain(|_, b| b.tokens + now.saturating_sub(b.filled_at).as_secs_f64() * rate < burst);
@@ -105,6 +113,27 @@ mod tests {
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_token_that_was_given_back_was_never_taken() {
+        let limit = RateLimit {
+            per_second: 1,
+            burst: 2,
+        };
+        let mut buckets = Buckets::new(limit);
+        for _ in 0..10 {
+            assert_eq!(buckets.take(&"a", SECOND), Ok(()));
+            buckets.give_back(&"a");
+        }
+        // Giving back more than was taken makes no larger bucket, and no bucket for whoever has none.
+        buckets.give_back(&"a");
+        buckets.give_back(&"b");
+        for caller in ["a", "b"] {
+            assert_eq!(buckets.take(&caller, SECOND), Ok(()));
+            assert_eq!(buckets.take(&caller, SECOND), Ok(()));
+            assert!(buckets.take(&caller, SECOND).is_err());
+        }
+    }
 
     // R17, A-159
     #[test]

@@ -359,9 +359,12 @@ fn wake(
     intent.last_scale_time = Some(now);
     let (action, words) = match request.actor {
         Actor::Gateway => (Action::WakeOnRequest, "a request arrived"),
-        Actor::Key(_) | Actor::Anonymous | Actor::Idle | Actor::Schedule | Actor::Outside => {
-            (Action::Wake, "asked to wake")
-        }
+        Actor::Key(_)
+        | Actor::User(_)
+        | Actor::Anonymous
+        | Actor::Idle
+        | Actor::Schedule
+        | Actor::Outside => (Action::Wake, "asked to wake"),
     };
     let why = why.cloned().unwrap_or_else(|| reason(words));
     intent.record(change(request, action, why, from, count.into(), now));

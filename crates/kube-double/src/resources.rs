@@ -31,11 +31,12 @@ pub(crate) struct Description {
 pub(crate) struct Resources(BTreeMap<Resource, Description>);
 
 /// Group, version, plural, kind, has a `scale` subresource.
-const BUILT_IN: [(&str, &str, &str, &str, bool); 13] = [
+const BUILT_IN: [(&str, &str, &str, &str, bool); 16] = [
     ("", "v1", "pods", "Pod", false),
     ("", "v1", "nodes", "Node", false),
     ("", "v1", "namespaces", "Namespace", false),
     ("", "v1", "services", "Service", false),
+    ("", "v1", "serviceaccounts", "ServiceAccount", false),
     ("", "v1", "events", "Event", false),
     ("apps", "v1", "deployments", "Deployment", true),
     ("apps", "v1", "statefulsets", "StatefulSet", true),
@@ -54,6 +55,20 @@ const BUILT_IN: [(&str, &str, &str, &str, bool); 13] = [
         "v1",
         "customresourcedefinitions",
         "CustomResourceDefinition",
+        false,
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "v1",
+        "validatingadmissionpolicies",
+        "ValidatingAdmissionPolicy",
+        false,
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "v1",
+        "validatingadmissionpolicybindings",
+        "ValidatingAdmissionPolicyBinding",
         false,
     ),
     (

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -24,6 +24,7 @@ use crate::call::{Call, ok};
 use crate::fault::{Effect, Fault};
 use crate::path::{Query, Target};
 use crate::resources::{GroupVersion, Resource};
+use crate::reviews::{Reviews, Right, Token};
 use crate::store::{Key, Store, Writer};
 
 /// Requests that are remembered.
@@ -78,6 +79,8 @@ struct Knobs {
     token: Option<String>,
     bookmark_every: Duration,
     logs: Vec<(Key, Vec<Printed>)>,
+    version: (u32, u32),
+    reviews: Reviews,
 }
 
 // === impl Double ===
@@ -97,6 +100,8 @@ impl Double {
                 token: None,
                 bookmark_every: BOOKMARK_EVERY,
                 logs: Vec::new(),
+                version: (1, 36),
+                reviews: Reviews::new(),
             }),
             ticks: watch::Sender::new(0),
             cuts: watch::Sender::new(0),
@@ -179,6 +184,58 @@ impl Double {
     /// From now on only requests with this bearer token are taken.
     pub fn require_token(&self, token: &str) {
         self.shared.knobs().token = Some(token.to_owned());
+    }
+
+    /// From now on it vouches for this bearer token, made for one audience, as one of `user`'s.
+    pub fn vouch(&self, token: &str, user: &str, audience: &str) {
+        let token = Token {
+            text: token.to_owned(),
+            user: user.to_owned(),
+            audience: audience.to_owned(),
+        };
+        self.shared.knobs().reviews.tokens.push(token);
+    }
+
+    /// No longer vouches for a token.
+    pub fn disown(&self, token: &str) {
+        let mut knobs = self.shared.knobs();
+        knobs.reviews.tokens.retain(|known| known.text != token);
+    }
+
+    /// From now on `user` may do this. `resource` is `deployments` or `deployments/scale`; without a namespace the right is
+    /// in all of them.
+    pub fn grant(
+        &self,
+        user: &str,
+        verb: &str,
+        group: &str,
+        resource: &str,
+        namespace: Option<&str>,
+    ) {
+        let right = Right {
+            user: user.to_owned(),
+            verb: verb.to_owned(),
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            namespace: namespace.map(str::to_owned),
+        };
+        self.shared.knobs().reviews.rights.push(right);
+    }
+
+    /// From now on `user` may do nothing.
+    pub fn revoke(&self, user: &str) {
+        let mut knobs = self.shared.knobs();
+        knobs.reviews.rights.retain(|right| right.user != user);
+    }
+
+    /// Whoever calls the double is this user from now on, in reviews of their own rights. Before, an administrator.
+    pub fn call_as(&self, user: &str) {
+        self.shared.knobs().reviews.caller = (user.to_owned(), vec![]);
+    }
+
+    /// Which version of Kubernetes it says that it is.
+    pub fn claim_version(&self, major: u32, minor: u32) {
+        self.shared.knobs().version = (major, minor);
     }
 
     /// How often a watch gets a bookmark.
@@ -432,11 +489,18 @@ impl Shared {
         match path {
             "/livez" | "/readyz" | "/healthz" => return Ok(answer::text("ok".to_owned())),
             "/version" => {
-                let version =
-                    json!({ "major": "1", "minor": "36", "gitVersion": "v1.36.0-double" });
-                return Ok(ok(&version));
+                let (major, minor) = self.knobs().version;
+                let name = format!("v{major}.{minor}.0-double");
+                return Ok(ok(&json!({
+                    "major": major.to_string(), "minor": minor.to_string(), "gitVersion": name,
+                })));
             }
             _ => {}
+        }
+        let reviewed = self.knobs().reviews.answer(method, path, body);
+        if let Some(reviewed) = reviewed {
+            let review = reviewed?.to_string();
+            return Ok(answer::whole(StatusCode::CREATED, review.into()));
         }
         let query = Query::parse(query);
         if let Some(discovered) = self.discovery(path) {
@@ -486,6 +550,13 @@ impl Shared {
                 let name = format!("{}/scale", resource.plural);
                 resources.push(json!({ "name": name, "kind": "Scale", "group": "autoscaling", "version": "v1", "namespaced": true }));
             }
+        }
+        for (name, kind) in Reviews::of_version(&version) {
+            resources.push(json!({ "name": name, "kind": kind, "namespaced": false }));
+        }
+        // A version that is not served is no version.
+        if resources.is_empty() {
+            return None;
         }
         Some(json!({
             "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version.api_version(), "resources": resources,

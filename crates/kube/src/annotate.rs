@@ -10,12 +10,13 @@ use jiff::Timestamp;
 use nagi_core::id::{Host, RequestId};
 use nagi_core::intent::{Action, Actor, Asleep, Change, Intent, ScheduledWake, SleptBy};
 use nagi_core::quantity::{Replicas, WakeCount};
+use nagi_core::release::Marks;
 use nagi_core::text::ReasonText;
 use nagi_core::wake::{Learned, Stage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::names::{FORMAT, annotation};
+use crate::names::{FORMAT, WRITTEN_BY_US, annotation};
 
 /// What the annotations of one object say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -30,6 +31,31 @@ pub(crate) struct Notes {
     pub(crate) unreadable: Vec<(&'static str, String)>,
     /// A format that this release does not know: nothing may be written over it.
     pub(crate) newer_format: bool,
+    /// Some of it was written by us, and not by people.
+    pub(crate) by_us: bool,
+}
+
+// === impl Notes ===
+
+impl Notes {
+    /// What there is of ours.
+    pub(crate) fn marks(&self) -> Marks {
+        let unreadable: Vec<&'static str> = self
+            .unreadable
+            .iter()
+            .map(|(name, _)| *name)
+            .filter(|name| WRITTEN_BY_US.contains(name))
+            .collect();
+        if !self.by_us {
+            Marks::None
+        } else if self.newer_format {
+            Marks::Newer
+        } else if unreadable.is_empty() {
+            Marks::Ours
+        } else {
+            Marks::Unreadable(unreadable)
+        }
+    }
 }
 
 /// A change as it is stored.
@@ -74,7 +100,11 @@ pub(crate) fn read(annotations: &BTreeMap<Box<str>, Box<str>>) -> Notes {
     let newer_format = annotations
         .get(annotation::FORMAT)
         .is_some_and(|format| **format != *FORMAT);
+    let by_us = WRITTEN_BY_US
+        .iter()
+        .any(|name| annotations.contains_key(*name));
     Notes {
+        by_us,
         intent,
         epoch: epoch.unwrap_or(0),
         awake_replicas,
@@ -135,6 +165,14 @@ pub(crate) fn write(intent: &Intent, epoch: Option<u64>) -> Map<String, Value> {
         put(annotation::EPOCH, Some(epoch.to_string()));
     }
     map
+}
+
+/// The annotations of a workload that we let go, for a merge patch: all of ours are removed.
+pub(crate) fn erase() -> Map<String, Value> {
+    WRITTEN_BY_US
+        .iter()
+        .map(|name| ((*name).to_owned(), Value::Null))
+        .collect()
 }
 
 struct Reader<'a> {
@@ -413,6 +451,40 @@ mod tests {
         let scheduled = notes.intent.scheduled.unwrap();
         assert_eq!(scheduled.at.to_string(), "2030-01-30T22:00:00Z");
         assert_eq!(scheduled.actor, Actor::Outside);
+    }
+
+    // Whatever is written is also taken away, and nothing else.
+    #[test]
+    fn what_is_erased_is_what_is_written() {
+        let written: Vec<String> = write(&Intent::default(), Some(1)).keys().cloned().collect();
+        let erased: Vec<String> = erase().keys().cloned().collect();
+        let sorted = |mut names: Vec<String>| {
+            names.sort();
+            names
+        };
+        assert_eq!(sorted(written), sorted(erased));
+        assert!(erase().values().all(Value::is_null));
+    }
+
+    #[test]
+    fn marks_tell_ours_from_those_of_people() {
+        assert_eq!(noted(&[]).marks(), Marks::None);
+        let of_people = [
+            (annotation::AWAKE_REPLICAS, "many"),
+            (annotation::IDLE_AFTER, "15m"),
+            (annotation::HOSTS, "a.example.com"),
+        ];
+        assert_eq!(noted(&of_people).marks(), Marks::None);
+        let mut both = of_people.to_vec();
+        both.push((annotation::EPOCH, "3"));
+        assert_eq!(noted(&both).marks(), Marks::Ours);
+        both.push((annotation::REPLICAS, "0"));
+        assert_eq!(
+            noted(&both).marks(),
+            Marks::Unreadable(vec![annotation::REPLICAS])
+        );
+        both.push((annotation::FORMAT, "2"));
+        assert_eq!(noted(&both).marks(), Marks::Newer);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod advice;
 mod kinds;
 mod ports;
 mod pulse;
+mod release;
 mod write;
 
 use std::collections::BTreeMap;
@@ -80,12 +81,21 @@ pub(crate) struct Shared {
     others: Vec<Arc<State>>,
     /// Somebody asks for a kind that is not known.
     kinds_wanted: Notify,
-    /// Counts the looks for kinds.
-    kinds_looked: watch::Sender<u64>,
+    /// What the looks for kinds came to.
+    kinds_looked: watch::Sender<Looked>,
     kind_tasks: TaskSet,
     pub(crate) identity: String,
     lanes: Lanes,
     pub(crate) recorder: Recorder,
+}
+
+/// What the looks for kinds have come to so far.
+#[derive(Debug, Default)]
+struct Looked {
+    /// How many there were.
+    count: u64,
+    /// Why the last one failed.
+    problem: Option<PortError>,
 }
 
 /// A kind and its watches.
@@ -156,7 +166,7 @@ impl KubeEngine {
             kinds: RwLock::new(kinds),
             others: others.into_iter().map(|(_, state)| state).collect(),
             kinds_wanted: Notify::new(),
-            kinds_looked: watch::Sender::new(0),
+            kinds_looked: watch::Sender::new(Looked::default()),
             kind_tasks: TaskSet::new("kubernetes kinds", KIND_TASKS_MAX),
             identity: settings.identity,
             lanes: Lanes::new(),

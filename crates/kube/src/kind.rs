@@ -30,6 +30,14 @@ pub(crate) enum Counts {
     },
 }
 
+/// Group and plural of a kind, as roles name them. What has no group in its name is one of the built-in kinds.
+pub(crate) fn group_and_plural(resource: &Resource) -> (&str, &str) {
+    match resource.as_str().split_once('.') {
+        Some((plural, group)) => (group, plural),
+        None => ("apps", resource.as_str()),
+    }
+}
+
 impl Kind {
     /// The built-in kinds.
     pub(crate) fn built_in() -> [Self; 3] {

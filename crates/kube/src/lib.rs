@@ -4,14 +4,16 @@
 //!
 //! - `engine` serves the ports: reads from the cache while it can be believed, else live; writes with preconditions;
 //! - `reflect` lists and watches into `store`, which holds compact rows;
-//! - `journal`, `logs` and `nodes` serve the other ports, `record` writes Events;
+//! - `journal`, `logs`, `nodes` and `accounts` serve the other ports, `record` writes Events;
 //! - `leader` elects the one process that decides, `leading` is the engine as that one writes to it;
 //! - `kind`, `pods`, `annotate` and `wire` know how things are said in the API;
+//! - `survey` looks at a cluster without an engine on it;
 //! - `api` calls the API server, `source` says how it is reached.
 //!
 //! The library `kube` knows configurations, credentials and TLS. Its watcher and reflector are not used: they keep whole
 //! objects, hide how far a watch has come, and cannot be asked to begin anew.
 
+mod accounts;
 mod annotate;
 mod api;
 mod engine;
@@ -29,6 +31,7 @@ mod reflect;
 mod sinks;
 mod source;
 mod store;
+mod survey;
 mod wire;
 mod writers;
 
@@ -36,3 +39,4 @@ pub use engine::{KubeEngine, KubeSettings, Rights};
 pub use leading::Leading;
 pub use names::annotation;
 pub use source::{Source, SourceError};
+pub use survey::{Held, Ready, Right, ServerVersion, Survey, User};

@@ -37,6 +37,22 @@ pub mod annotation {
     pub const HOSTS: &str = "nagi.dev/hosts";
 }
 
+/// What is written by us. The others are made by people, and stay when we go.
+pub(crate) const WRITTEN_BY_US: [&str; 12] = [
+    annotation::FORMAT,
+    annotation::REPLICAS,
+    annotation::ASLEEP_SINCE,
+    annotation::ASLEEP_BY,
+    annotation::REASON,
+    annotation::ACTOR,
+    annotation::LAST_SCALE_TIME,
+    annotation::SCHEDULED_SCALE_UP,
+    annotation::KEEP_AWAKE_UNTIL,
+    annotation::EPOCH,
+    annotation::CHANGES,
+    annotation::LEARNED,
+];
+
 /// The format that we write, and the newest that we read.
 pub(crate) const FORMAT: &str = "1";
 

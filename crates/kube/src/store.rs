@@ -15,6 +15,7 @@ use nagi_core::id::{
 };
 use nagi_core::intent::{Change, Intent};
 use nagi_core::quantity::Replicas;
+use nagi_core::release::Marks;
 use nagi_core::status::Counts;
 use nagi_core::workload::{Autoscaler, Pending, Workload};
 use nagi_ports::{Glance, Revision, See, Selection, WorkloadEvent};
@@ -117,11 +118,10 @@ impl Store {
         Some(inner.snapshot(id, row, observed_at))
     }
 
-    /// The term of the leader that wrote it last, and whether a newer release wrote it.
-    pub(crate) fn fencing(&self, id: &WorkloadId) -> Option<(u64, bool)> {
-        let inner = self.read();
-        let notes = inner.row(id)?.notes.as_ref();
-        Some(notes.map_or((0, false), |notes| (notes.epoch, notes.newer_format)))
+    /// The term of the leader that wrote it last, and what it carries of ours.
+    pub(crate) fn fencing(&self, id: &WorkloadId) -> Option<(u64, Marks)> {
+        let notes = self.read().row(id)?.notes.clone();
+        Some(notes.map_or((0, Marks::None), |notes| (notes.epoch, notes.marks())))
     }
 
     /// Shows the selected workloads, in the order of ids, until `see` has enough.

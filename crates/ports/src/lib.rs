@@ -3,6 +3,7 @@
 //! An adapter implements them for one engine (child processes, Kubernetes, a simulated world); faces, loops and the
 //! wake driver know only these traits. Adapters translate and decide nothing.
 
+pub mod accounts;
 pub mod clock;
 pub mod error;
 pub mod journal;
@@ -12,6 +13,7 @@ pub mod nodes;
 pub mod traffic;
 pub mod workloads;
 
+pub use accounts::{AUDIENCE, Account, Accounts, Deed};
 pub use clock::{Clock, SystemClock};
 pub use error::PortError;
 pub use journal::{HistoryEntry, HistoryPage, HistoryQuery, Journal};

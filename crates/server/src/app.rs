@@ -6,7 +6,7 @@ use axum::Router;
 use axum::routing::{delete, get, post};
 use nagi_api::routes;
 use nagi_core::rate::Buckets;
-use nagi_ports::{Clock, Journal, Logs, Nodes, Traffic, Workloads};
+use nagi_ports::{Accounts, Clock, Journal, Logs, Nodes, Traffic, Workloads};
 use nagi_runtime::Shutdown;
 use nagi_telemetry::{Log, Metrics};
 use nagi_wake::Wakes;
@@ -19,6 +19,7 @@ use crate::events::Events;
 use crate::items::Items;
 use crate::keys::Keyring;
 use crate::problem::Problem;
+use crate::visitors::Visitors;
 use crate::{
     debug, docs, events, exchange, health, history, lists, logs, metrics, pools, scale, schedule,
     status, wake,
@@ -37,6 +38,8 @@ pub struct Ports {
     pub nodes: Arc<dyn Nodes>,
     /// What replicas printed.
     pub logs: Arc<dyn Logs>,
+    /// The accounts of the engine, when their tokens are taken beside keys.
+    pub accounts: Option<Arc<dyn Accounts>>,
     /// Whether the gateway of this process knows its workloads; `None` without one.
     pub routes: Option<watch::Receiver<bool>>,
     /// Time.
@@ -69,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) log: Log,
     pub(crate) keys: Keyring,
+    pub(crate) visitors: Visitors,
     pub(crate) rates: Mutex<Buckets<Caller>>,
     pub(crate) events: Events,
     pub(crate) docs: Docs,
@@ -108,6 +112,7 @@ impl App {
                 metrics: ports.metrics,
                 log: ports.log,
                 keys,
+                visitors: Visitors::new(ports.accounts),
                 rates,
                 events,
                 docs: Docs::default(),

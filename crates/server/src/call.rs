@@ -11,33 +11,58 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use nagi_core::access::{Denied, Grant, Role};
+use jiff::Timestamp;
+use nagi_core::access::{Denied, Grant, Holder, Role, Sight};
 use nagi_core::guardrail::Forbidden;
-use nagi_core::id::{KeyId, Name, Namespace, WorkloadId};
+use nagi_core::id::{KeyId, Name, Namespace, UserName, WorkloadId};
 use nagi_core::intent::Actor;
+use nagi_ports::Deed;
+use nagi_telemetry::names::field;
 
 use crate::app::App;
 use crate::exchange::Exchange;
 use crate::host;
-use crate::keys::Unproven;
+use crate::keys::{self, Unproven};
 use crate::path;
 use crate::problem::Problem;
 use crate::query::{DRY_RUN, Query};
+use crate::visitors::{self, Visitor};
 
 /// Whose bucket a write is taken from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Caller {
     /// Of a key.
     Key(KeyId),
+    /// Of a user of the cluster.
+    User(UserName),
     /// Of an address, while no key is needed.
     Address(IpAddr),
 }
 
-/// A call that reads: a proven caller of any role.
+/// Who calls, as far as it is proven.
+#[derive(Debug)]
+pub(crate) enum Proven {
+    /// What a key grants, or everybody while none is needed.
+    Grant(Grant),
+    /// A user of the cluster, of whom the cluster says what they may do.
+    Visitor(Visitor),
+}
+
+/// A call that reads about many workloads: a proven caller of any role, and what of them they may see.
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) exchange: Arc<Exchange>,
-    pub(crate) grant: Grant,
+    pub(crate) holder: Holder,
+    pub(crate) sight: Sight,
+    /// The first instant at which the key no longer counts.
+    pub(crate) expires: Option<Timestamp>,
+    pub(crate) query: Query,
+}
+
+/// A call that reads about nodes.
+#[derive(Debug)]
+pub(crate) struct NodeReader {
+    pub(crate) exchange: Arc<Exchange>,
     pub(crate) query: Query,
 }
 
@@ -47,6 +72,7 @@ pub(crate) struct Target {
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) id: WorkloadId,
     pub(crate) query: Query,
+    visitor: Option<Visitor>,
 }
 
 /// A call that changes one workload, which the caller may do, and not too often.
@@ -63,10 +89,69 @@ impl FromRequestParts<App> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let exchange = exchange(parts)?;
-        let grant = authenticate(app, &exchange, &parts.headers)?;
+        let proven = authenticate(app, &exchange, &parts.headers).await?;
+        let query = Query::of(&parts.uri)?;
+        let (holder, sight, expires) = match proven {
+            Proven::Grant(grant) => (grant.holder, Sight::Reach(grant.reach), grant.expires),
+            Proven::Visitor(visitor) => {
+                let only = namespace(&query)?;
+                let sight = app.visitors.sight(app, &exchange, &visitor, only.as_ref());
+                let holder = Holder::User(visitor.account.name.clone());
+                (holder, sight.await?, None)
+            }
+        };
         Ok(Self {
             exchange,
-            grant,
+            holder,
+            sight,
+            expires,
+            query,
+        })
+    }
+}
+
+impl Reader {
+    /// `namespace`, checked, and within what the caller may see.
+    pub(crate) fn namespace(&self) -> Result<Option<Namespace>, Problem> {
+        let Some(namespace) = namespace(&self.query)? else {
+            return Ok(None);
+        };
+        if self.sight.enters(&namespace) {
+            return Ok(Some(namespace));
+        }
+        Err(match &self.holder {
+            Holder::User(name) => visitors::outside(name, &namespace),
+            Holder::Key(_) | Holder::Anybody => denied(Denied::Namespace { namespace }),
+        })
+    }
+}
+
+/// The parameter `namespace`.
+fn namespace(query: &Query) -> Result<Option<Namespace>, Problem> {
+    let wrong =
+        |error| Problem::parameter("namespace", error, "a DNS label of at most 63 characters");
+    let text = query.text("namespace")?;
+    text.map(|text| Namespace::new(text).map_err(wrong))
+        .transpose()
+}
+
+impl FromRequestParts<App> for NodeReader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let exchange = exchange(parts)?;
+        match authenticate(app, &exchange, &parts.headers).await? {
+            // Nodes belong to no namespace: every key may see them.
+            Proven::Grant(_) => {}
+            Proven::Visitor(visitor) => {
+                let check = app
+                    .visitors
+                    .check(app, &exchange, &visitor, Deed::ReadNodes);
+                check.await?;
+            }
+        }
+        Ok(Self {
+            exchange,
             query: Query::of(&parts.uri)?,
         })
     }
@@ -77,14 +162,36 @@ impl FromRequestParts<App> for Target {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let exchange = exchange(parts)?;
-        let grant = authenticate(app, &exchange, &parts.headers)?;
+        let proven = authenticate(app, &exchange, &parts.headers).await?;
         let id = workload_id(&exchange, parts.uri.path())?;
-        grant.check(Role::Viewer, &id.namespace).map_err(denied)?;
+        let visitor = match proven {
+            Proven::Grant(grant) => {
+                grant.check(Role::Viewer, &id.namespace).map_err(denied)?;
+                None
+            }
+            Proven::Visitor(visitor) => {
+                let read = Deed::Read(id.clone());
+                app.visitors.check(app, &exchange, &visitor, read).await?;
+                Some(visitor)
+            }
+        };
         Ok(Self {
             exchange,
             id,
             query: Query::of(&parts.uri)?,
+            visitor,
         })
+    }
+}
+
+impl Target {
+    /// Refuses a caller who may see the workload and not what it prints. Whoever may see it by a key may see that too.
+    pub(crate) async fn check_logs(&self, app: &App) -> Result<(), Problem> {
+        let Some(visitor) = &self.visitor else {
+            return Ok(());
+        };
+        let deed = Deed::ReadLogs(self.id.namespace.clone());
+        app.visitors.check(app, &self.exchange, visitor, deed).await
     }
 }
 
@@ -93,16 +200,28 @@ impl FromRequestParts<App> for Change {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let exchange = exchange(parts)?;
-        let grant = authenticate(app, &exchange, &parts.headers)?;
+        let proven = authenticate(app, &exchange, &parts.headers).await?;
         let id = workload_id(&exchange, parts.uri.path())?;
-        grant.check(Role::Operator, &id.namespace).map_err(denied)?;
+        let holder = match proven {
+            Proven::Grant(grant) => {
+                grant.check(Role::Operator, &id.namespace).map_err(denied)?;
+                grant.holder
+            }
+            Proven::Visitor(visitor) => {
+                let change = Deed::Change(id.clone());
+                app.visitors.check(app, &exchange, &visitor, change).await?;
+                Holder::User(visitor.account.name.clone())
+            }
+        };
         app.config
             .rails
             .check(&id.namespace)
             .map_err(|forbidden| protected(&forbidden))?;
-        let (actor, caller) = match grant.key {
-            Some(key) => (Actor::Key(key.clone()), Caller::Key(key)),
-            None => (Actor::Anonymous, Caller::Address(exchange.client())),
+        let caller = Caller::of(&holder, &exchange);
+        let actor = match holder {
+            Holder::Key(key) => Actor::Key(key),
+            Holder::User(name) => Actor::User(name),
+            Holder::Anybody => Actor::Anonymous,
         };
         if matches!(actor, Actor::Anonymous) {
             refuse_other_sites(&parts.headers)?;
@@ -116,6 +235,18 @@ impl FromRequestParts<App> for Change {
             actor,
             query,
         })
+    }
+}
+
+// === impl Caller ===
+
+impl Caller {
+    pub(crate) fn of(holder: &Holder, exchange: &Exchange) -> Self {
+        match holder {
+            Holder::Key(key) => Self::Key(key.clone()),
+            Holder::User(name) => Self::User(name.clone()),
+            Holder::Anybody => Self::Address(exchange.client()),
+        }
     }
 }
 
@@ -149,46 +280,68 @@ pub(crate) fn exchange(parts: &Parts) -> Result<Arc<Exchange>, Problem> {
 const EXPIRED_HINT: &str = "ask for a new key: an administrator makes one with nagi key create";
 
 /// What the caller has proven, or 401 (A-030, K-04, R16). Nothing in the answer tells whether a key exists to anybody who
-/// does not hold it.
-pub(crate) fn authenticate(
+/// does not hold it. What is none of our keys may be a token of the cluster, where those are taken.
+pub(crate) async fn authenticate(
     app: &App,
     exchange: &Exchange,
     headers: &HeaderMap,
-) -> Result<Grant, Problem> {
+) -> Result<Proven, Problem> {
     let keys = app.keys.current();
     if keys.are_off() {
         host::refuse_owned_name(headers)?;
-        return Ok(Grant::everything(None));
+        return Ok(Proven::Grant(Grant::everything(Holder::Anybody)));
     }
-    let unauthorized = |error: &str| {
-        Problem::new(StatusCode::UNAUTHORIZED, "Unauthorized")
-            .error(error)
-            .hint("send the header Authorization: Bearer KEY")
+    let token = bearer(app, headers)?;
+    let grant = match keys.prove(token, app.clock.now()) {
+        Ok(grant) => grant,
+        Err(Unproven::Expired(id)) => {
+            exchange.note_key(Some(&id));
+            return Err(unauthorized(app, "API key expired").hint(EXPIRED_HINT));
+        }
+        Err(Unproven::Wrong) if app.visitors.are_welcome() && !keys::looks_like_ours(token) => {
+            let found = app.visitors.identify(app, exchange, token).await?;
+            let visitor = found.ok_or_else(|| unauthorized(app, "Invalid API key or token"))?;
+            exchange.note(field::USER, visitor.account.name.as_str());
+            return Ok(Proven::Visitor(visitor));
+        }
+        Err(Unproven::Wrong) => return Err(unauthorized(app, "Invalid API key")),
     };
+    if let Holder::Key(id) = &grant.holder {
+        exchange.note_key(Some(id));
+    }
+    Ok(Proven::Grant(grant))
+}
+
+/// 401, and how to come in.
+fn unauthorized(app: &App, error: &str) -> Problem {
+    let hint = if app.visitors.are_welcome() {
+        "send the header Authorization: Bearer KEY, with an API key or a token of the cluster for the audience scale-api: \
+         kubectl create token ACCOUNT --audience scale-api"
+    } else {
+        "send the header Authorization: Bearer KEY"
+    };
+    Problem::new(StatusCode::UNAUTHORIZED, "Unauthorized")
+        .error(error)
+        .hint(hint)
+}
+
+/// The one word behind `Authorization: Bearer`.
+fn bearer<'h>(app: &App, headers: &'h HeaderMap) -> Result<&'h str, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
-        return Err(unauthorized("Authorization header required"));
+        return Err(unauthorized(app, "Authorization header required"));
     };
     if values.next().is_some() {
-        return Err(unauthorized("Authorization header must stand once"));
+        return Err(unauthorized(app, "Authorization header must stand once"));
     }
-    let key = value
+    value
         .to_str()
         .ok()
         .and_then(|text| text.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim())
         .filter(|key| !key.is_empty())
-        .ok_or_else(|| unauthorized("Invalid authorization header format"))?;
-    let grant = keys.prove(key, app.clock.now()).map_err(|why| match why {
-        Unproven::Wrong => unauthorized("Invalid API key"),
-        Unproven::Expired(id) => {
-            exchange.note_key(Some(&id));
-            unauthorized("API key expired").hint(EXPIRED_HINT)
-        }
-    })?;
-    exchange.note_key(grant.key.as_ref());
-    Ok(grant)
+        .ok_or_else(|| unauthorized(app, "Invalid authorization header format"))
 }
 
 /// The workload that a path names, or 400 with the rule that a name breaks (R04).

@@ -11,12 +11,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use nagi_api::routes;
-use nagi_core::access::Role;
+use nagi_core::access::{Holder, Role};
 use nagi_telemetry::Failure;
 use nagi_telemetry::profile::{self, DURATION_DEFAULT, DURATION_MAX, DURATION_MIN, ProfileError};
 
 use crate::app::App;
-use crate::call::{authenticate, denied, exchange};
+use crate::call::{Proven, authenticate, denied, exchange};
 use crate::host;
 use crate::problem::Problem;
 use crate::query::Query;
@@ -39,8 +39,16 @@ impl FromRequestParts<App> for Insider {
             && speaks_for_itself(&parts.headers)
             && host::refuse_owned_name(&parts.headers).is_ok();
         if !is_here {
-            let grant = authenticate(app, &exchange, &parts.headers)?;
-            if grant.key.is_none() {
+            let grant = match authenticate(app, &exchange, &parts.headers).await? {
+                Proven::Grant(grant) => grant,
+                // Rights in the cluster say nothing about the inside of this process.
+                Proven::Visitor(_) => {
+                    return Err(Problem::new(StatusCode::FORBIDDEN, "Forbidden")
+                        .error("profiles are open to callers on the same machine, and to keys of the role admin")
+                        .hint("call it on the machine itself, or with such a key"));
+                }
+            };
+            if grant.holder == Holder::Anybody {
                 return Err(Problem::new(StatusCode::FORBIDDEN, "Forbidden")
                     .error("profiles are open to callers on the same machine only")
                     .hint("call it on the machine itself, or configure keys and use one of the role admin"));

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use nagi_api::Event;
-use nagi_core::id::Namespace;
+use nagi_core::id::WorkloadId;
 use tokio::sync::broadcast;
 
 use crate::call::Caller;
@@ -63,7 +63,7 @@ struct Listening {
 #[derive(Debug)]
 struct Entry {
     number: u64,
-    namespace: Namespace,
+    workload: WorkloadId,
     frame: Bytes,
 }
 
@@ -107,14 +107,14 @@ impl Events {
     }
 
     /// Gives an event its id and shows it to all who listen. Its own id is ignored.
-    fn publish(&self, namespace: Namespace, mut event: Event) {
+    fn publish(&self, workload: WorkloadId, mut event: Event) {
         let mut ring = self.ring();
         ring.last += 1;
         let number = ring.last;
         event.id = self.id(number);
         let entry = Arc::new(Entry {
             number,
-            namespace,
+            workload,
             frame: frame(event.kind.as_str(), Some(&event.id), &event),
         });
         ring.entries.push_back(Arc::clone(&entry));

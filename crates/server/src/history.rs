@@ -7,14 +7,13 @@ use jiff::Timestamp;
 use nagi_api::problem::Succeeded;
 use nagi_api::workload::ChangeItem;
 use nagi_api::{HistoryAnswer, HistoryItem, Time, routes};
-use nagi_core::access::Reach;
+use nagi_core::access::{Reach, Sight};
 use nagi_core::id::Name;
 use nagi_ports::{HistoryEntry, HistoryQuery};
 
 use crate::answer::{counted, json};
 use crate::app::App;
 use crate::call::Reader;
-use crate::lists::namespace_filter;
 use crate::page::Page;
 use crate::problem::{Doing, Problem};
 use crate::query::Query;
@@ -36,15 +35,15 @@ pub(crate) async fn history(State(app): State<App>, call: Reader) -> Result<Resp
     call.query
         .only(&["limit", "continue", "namespace", "name", "since"])?;
     let now = app.clock.now();
-    let namespace = namespace_filter(&call)?;
+    let namespace = call.namespace()?;
     let name = name_filter(&call.query)?;
     let since = since(&call.query)?;
     let scope = format!("history {namespace:?} {name:?} {since:?}");
     let page = Page::of(&call.query, scope, now)?;
     let before = page.after.as_deref().and_then(|id| id.parse().ok());
-    let only = match &call.grant.reach {
-        Reach::Only(set) if set.len() == 1 => set.first().cloned(),
-        Reach::Only(_) | Reach::All => None,
+    let only = match &call.sight {
+        Sight::Reach(Reach::Only(set)) if set.len() == 1 => set.first().cloned(),
+        Sight::Reach(Reach::Only(_) | Reach::All) | Sight::Kinds(_) => None,
     };
     let query = HistoryQuery {
         namespace: namespace.or(only),
@@ -83,7 +82,7 @@ async fn collect(app: &App, call: &Reader, mut query: HistoryQuery) -> Result<Ga
         gathered.reaches_back_to = read.reaches_back_to;
         let last_read = read.entries.last().map(|entry| entry.id);
         for entry in read.entries {
-            if !call.grant.reach.covers(&entry.workload.namespace) {
+            if !call.sight.covers(&entry.workload) {
                 continue;
             }
             if gathered.entries.len() == query.limit {

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
-use nagi_core::access::Grant;
+use nagi_core::access::{Grant, Holder};
 use nagi_core::id::KeyId;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -47,6 +47,8 @@ pub(crate) struct Keys {
     many: BTreeMap<KeyId, Key>,
     /// The file of many keys is configured, so that an empty one opens nothing.
     many_configured: bool,
+    /// Tokens of the engine's accounts are taken too, so that no key opens nothing.
+    tokens: bool,
 }
 
 /// Why a presented key grants nothing.
@@ -114,17 +116,19 @@ impl fmt::Debug for Digest {
 impl Keys {
     /// True when no key is needed.
     pub(crate) fn are_off(&self) -> bool {
-        self.single.is_none() && !self.many_configured
+        self.single.is_none() && !self.many_configured && !self.tokens
     }
 
     /// Does a key count here as it did there? A key that counts nowhere does not.
-    fn agree_on(&self, key: Option<&KeyId>, before: &Self) -> bool {
-        match key {
-            None => self.are_off() && before.are_off(),
-            Some(id) if id.as_str() == SINGLE_KEY_ID => {
+    fn agree_on(&self, holder: &Holder, before: &Self) -> bool {
+        match holder {
+            Holder::Anybody => self.are_off() && before.are_off(),
+            // Asked anew by whoever took the token.
+            Holder::User(_) => true,
+            Holder::Key(id) if id.as_str() == SINGLE_KEY_ID => {
                 self.single.is_some() && self.single == before.single
             }
-            Some(id) => {
+            Holder::Key(id) => {
                 let now = self.many.get(id);
                 now.is_some() && now == before.many.get(id)
             }
@@ -141,7 +145,8 @@ impl Keys {
         let known = id_in(key).and_then(|id| self.many.get_key_value(&id));
         let one_of_many = known.map_or(&nobody, |(_, key)| &key.digest).is_of(key);
         if single && self.single.is_some() {
-            return Ok(Grant::everything(KeyId::new(SINGLE_KEY_ID).ok()));
+            let id = KeyId::new(SINGLE_KEY_ID).expect("a constant that is a name");
+            return Ok(Grant::everything(Holder::Key(id)));
         }
         let (id, Key { grant, .. }) = known.filter(|_| one_of_many).ok_or(Unproven::Wrong)?;
         if grant.is_valid(now) {
@@ -150,6 +155,11 @@ impl Keys {
             Err(Unproven::Expired(id.clone()))
         }
     }
+}
+
+/// Does the text look like one of the many? Such a text is nobody else's business, whether it counts or not.
+pub(crate) fn looks_like_ours(text: &str) -> bool {
+    text.starts_with(PREFIX)
 }
 
 /// The id that a key of the many carries.

@@ -39,6 +39,7 @@ mod serve;
 mod status;
 #[cfg(test)]
 mod tests;
+mod visitors;
 mod wake;
 
 use hyper_util::service::TowerToHyperService;

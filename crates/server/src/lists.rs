@@ -8,14 +8,13 @@ use axum::response::Response;
 use jiff::Timestamp;
 use nagi_api::problem::Succeeded;
 use nagi_api::{ListAnswer, ScheduledItem, ScheduledListAnswer, Time, routes};
-use nagi_core::access::Role;
 use nagi_core::id::{LABEL_CHARS_MAX, Name, Namespace, Resource, WorkloadId};
 use nagi_core::status::Status;
 use nagi_ports::{Glance, Selection};
 
 use crate::answer::{counted, json, not_encoded};
 use crate::app::App;
-use crate::call::{Reader, denied};
+use crate::call::Reader;
 use crate::items::Item;
 use crate::page::{Page, unknown_token};
 use crate::path;
@@ -95,7 +94,7 @@ async fn list(app: &App, call: &Reader, resource: Option<Resource>) -> Result<Re
 )]
 pub(crate) async fn scheduled(State(app): State<App>, call: Reader) -> Result<Response, Problem> {
     call.query.only(&["limit", "continue", "namespace"])?;
-    let namespace = namespace_filter(&call)?;
+    let namespace = call.namespace()?;
     let now = app.clock.now();
     let scope = format!("scheduled {namespace:?}");
     let page = Page::of(&call.query, scope, now)?;
@@ -162,7 +161,7 @@ async fn cut<T: Send>(
     let mut more = false;
     let see = &mut |glance: &dyn Glance| {
         let id = glance.id();
-        if !call.grant.reach.covers(&id.namespace) {
+        if !call.sight.covers(id) {
             return ControlFlow::Continue(());
         }
         // The one behind a full page only shows that there is one: it is made and thrown away, once for each page.
@@ -214,18 +213,6 @@ fn placed(position: &str) -> Option<WorkloadId> {
     parts.next().is_none().then_some(id)
 }
 
-/// `namespace`, checked, and within what the key may see.
-pub(crate) fn namespace_filter(call: &Reader) -> Result<Option<Namespace>, Problem> {
-    let Some(text) = call.query.text("namespace")? else {
-        return Ok(None);
-    };
-    let namespace = Namespace::new(text).map_err(|error| {
-        Problem::parameter("namespace", error, "a DNS label of at most 63 characters")
-    })?;
-    call.grant.check(Role::Viewer, &namespace).map_err(denied)?;
-    Ok(Some(namespace))
-}
-
 /// What a caller wants to see of a list.
 #[derive(Debug)]
 struct Filters {
@@ -250,7 +237,7 @@ impl Filters {
         };
         Ok(Self {
             resource,
-            namespace: namespace_filter(call)?,
+            namespace: call.namespace()?,
             status,
             labels: labels(&call.query)?,
         })

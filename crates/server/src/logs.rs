@@ -33,6 +33,7 @@ pub(crate) async fn logs(State(app): State<App>, call: Target) -> Result<Respons
     if after.is_some_and(|after| after.is_empty() || after.len() > CURSOR_BYTES_MAX) {
         return Err(Problem::parameter("after", "is no cursor", cursor));
     }
+    call.check_logs(&app).await?;
     // A workload that is not there must be told from one that printed nothing.
     crate::status::read(&app, &call).await?;
     let query = LogQuery {

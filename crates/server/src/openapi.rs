@@ -208,7 +208,8 @@ impl Modify for KeyScheme {
     fn modify(&self, document: &mut OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("A key of this API; needed when any is configured"))
+            .description(Some("A key of this API, or on Kubernetes, where it is switched on, a token of the cluster for the audience \
+                     scale-api; needed when any is configured"))
             .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("key", SecurityScheme::Http(scheme));
@@ -292,19 +293,19 @@ impl IntoResponses for WriteErrors {
 
 impl IntoResponses for ReadErrors {
     fn responses() -> Responses {
-        errors(&[400, 401, 403, 404, 500, 503])
+        errors(&[400, 401, 403, 404, 429, 500, 503])
     }
 }
 
 impl IntoResponses for ListErrors {
     fn responses() -> Responses {
-        errors(&[400, 401, 403, 404, 410, 500, 503])
+        errors(&[400, 401, 403, 404, 410, 429, 500, 503])
     }
 }
 
 impl IntoResponses for PlainErrors {
     fn responses() -> Responses {
-        errors(&[400, 401, 403, 500, 503])
+        errors(&[400, 401, 403, 429, 500, 503])
     }
 }
 
@@ -331,13 +332,13 @@ fn error(status: u16) -> RefOr<Response> {
 const fn meaning(status: u16) -> &'static str {
     match status {
         400 => "The request breaks a rule; `field` and `limit` say which",
-        401 => "A key is needed, or the one sent does not count",
-        403 => "The key does not reach so far, or the namespace is protected",
+        401 => "A key or a token is needed, or the one sent does not count",
+        403 => "The key or the user may not do this, or the namespace is protected",
         404 => "There is no such thing",
         408 => "The body came too slowly",
         410 => "The continue token is too old",
         413 => "The body is too large",
-        429 => "Too many writes; `Retry-After` says when to come back",
+        429 => "Too many writes, or too many unknown tokens; `Retry-After` says when to come back",
         500 => "The engine refused, others kept changing the workload, or the server failed",
         503 => {
             "The engine cannot be reached, or its storage is full; `Retry-After` says when to come back"

@@ -1,6 +1,6 @@
 //! `GET /api/v1/pools`: nodes, what they cost, what sleeping saved.
 //!
-//! Pools belong to no namespace: every proven caller may see them.
+//! Pools belong to no namespace: every key may see them, and a user of the cluster who may list its nodes.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,7 +10,7 @@ use nagi_api::{PoolItem, PoolsAnswer, Time, routes};
 
 use crate::answer::{counted, json};
 use crate::app::App;
-use crate::call::Reader;
+use crate::call::NodeReader;
 use crate::problem::{Doing, Problem};
 
 /// Every pool of nodes.
@@ -23,7 +23,7 @@ use crate::problem::{Doing, Problem};
         crate::openapi::PlainErrors,
     )
 )]
-pub(crate) async fn pools(State(app): State<App>, call: Reader) -> Result<Response, Problem> {
+pub(crate) async fn pools(State(app): State<App>, call: NodeReader) -> Result<Response, Problem> {
     call.query.only(&[])?;
     let pools = call.exchange.upstream(app.nodes.pools()).await;
     let pools = pools.map_err(|error| Problem::port(&error, Doing::Read("pools"), None))?;

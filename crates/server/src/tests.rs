@@ -12,4 +12,5 @@ mod logging;
 mod parsing;
 mod scaling;
 mod sockets;
+mod visitors;
 pub(crate) mod world;

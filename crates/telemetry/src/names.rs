@@ -44,7 +44,9 @@ pub mod field {
     pub const NODE: &str = "node";
     /// What was done, such as `scale-up`.
     pub const ACTION: &str = "action";
-    /// Who did it: `key/ID`, `anonymous`, `gateway`, `idle`, `schedule`, `outside`.
+    /// The user of the cluster who called with a token of theirs, never the token.
+    pub const USER: &str = "user";
+    /// Who did it: `key/ID`, `user/NAME`, `anonymous`, `gateway`, `idle`, `schedule`, `outside`.
     pub const ACTOR: &str = "actor";
     /// Wanted count before a change, a JSON number.
     pub const FROM: &str = "from";

@@ -316,7 +316,9 @@ fn trigger(request: &Request) -> Trigger {
     match request.actor {
         Actor::Gateway => Trigger::Request,
         Actor::Schedule => Trigger::Schedule,
-        Actor::Key(_) | Actor::Anonymous | Actor::Idle | Actor::Outside => Trigger::Call,
+        Actor::Key(_) | Actor::User(_) | Actor::Anonymous | Actor::Idle | Actor::Outside => {
+            Trigger::Call
+        }
     }
 }
 

@@ -89,7 +89,7 @@ impl Installed {
             );
         }
         let directory = tempfile::tempdir().context("make a directory")?;
-        for name in ["src", "manifests", "tests"] {
+        for name in ["src", "manifests", "tests", "deploy"] {
             std::os::unix::fs::symlink(root().join(name), directory.path().join(name))
                 .with_context(|| format!("link {name}"))?;
         }

@@ -5,10 +5,12 @@
 
 mod commands;
 mod installed;
+mod leaving;
 mod load;
 mod path;
 mod rights;
 mod scripts;
+mod tokens;
 mod workload;
 
 use std::process::ExitCode;
@@ -44,6 +46,16 @@ const TESTS: &[Test<World>] = &[
         run: load::gateway,
     },
     Test {
+        name: "a_user_of_the_cluster_does_what_the_cluster_allows",
+        needs: Needs::Namespaces,
+        run: tokens::all,
+    },
+    Test {
+        name: "preflight_in_the_pod_finds_what_the_manifests_grant",
+        needs: Needs::Namespaces,
+        run: leaving::preflight,
+    },
+    Test {
         name: "commands_of_the_founding_documents_work_as_written",
         needs: Needs::Namespaces,
         run: commands::all,
@@ -53,11 +65,17 @@ const TESTS: &[Test<World>] = &[
         needs: Needs::Namespaces,
         run: scripts::all,
     },
-    // The last one: it judges what all of them made Nagi do.
+    // It judges what all before it made Nagi do.
     Test {
         name: "each_account_uses_the_rights_that_it_has_and_no_others",
         needs: Needs::Namespaces,
         run: rights::all,
+    },
+    // The last: it takes away what the others need.
+    Test {
+        name: "helm_uninstall_wakes_what_sleeps_and_leaves_nothing",
+        needs: Needs::Namespaces,
+        run: leaving::uninstall,
     },
 ];
 

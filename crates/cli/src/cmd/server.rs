@@ -8,14 +8,15 @@ use clap::Args;
 use nagi_kube::{KubeSettings, Rights, Source};
 
 use crate::commands::{Cli, Command};
-use crate::serve::settings::{Home, KubeArgs, ServeArgs, ServeConfig};
-use crate::serve::{self, OnHangup, Role, Start};
+use crate::serve::settings::{Home, KUBERNETES_TOKENS, KubeArgs, ServeArgs, ServeConfig};
+use crate::serve::{self, OnHangup, Role, Start, Tokens};
 
 const EXAMPLES: &str = "\
 Examples:
   nagi server                                        on the cluster of KUBECONFIG, of the pod, or of ~/.kube/config
   PORT=9000 nagi                                     the same, on another port
   nagi server --namespaces project-a,project-b       with rights in two namespaces only
+  nagi server --kubernetes-tokens true               also for users of the cluster, with a token of theirs
   nagi all --workloads local.yaml                    without a cluster: on this machine";
 
 /// The command line of `nagi server`.
@@ -26,6 +27,12 @@ pub(crate) struct ServerArgs {
     serve: ServeArgs,
     #[command(flatten)]
     kube: KubeArgs,
+
+    /// Take bearer tokens of the cluster too, true or false: one for the audience scale-api is given to the cluster to say
+    /// whose it is (`TokenReview`) and what they may do (`SubjectAccessReview`: get to read, update to change, on the scale of
+    /// the workload). While it is true, authentication stays on, with or without keys [default: false]
+    #[arg(long, env = KUBERNETES_TOKENS.env, value_name = "BOOL", help_heading = "Kubernetes")]
+    kubernetes_tokens: Option<String>,
 }
 
 /// Runs it with settings from the environment only.
@@ -40,14 +47,20 @@ pub(crate) async fn run_from_environment() -> ExitCode {
 /// Serves until a signal.
 pub(crate) async fn run(args: &ServerArgs) -> ExitCode {
     let hint = "see `nagi server --help` for every setting";
-    run_on_cluster(&args.serve, &args.kube, (Rights::Full, Role::Server), hint).await
+    let tokens = match KUBERNETES_TOKENS.flag(args.kubernetes_tokens.as_deref()) {
+        Ok(true) => Tokens::Taken,
+        Ok(false) => Tokens::Ignored,
+        Err(error) => return serve::refuse_settings(&error, hint),
+    };
+    let role = |settings| Role::Server { settings, tokens };
+    run_on_cluster(&args.serve, &args.kube, (Rights::Full, role), hint).await
 }
 
 /// Serves in a role of a cluster until a signal.
 pub(crate) async fn run_on_cluster(
     serve_args: &ServeArgs,
     kube_args: &KubeArgs,
-    (rights, role): (Rights, fn(KubeSettings) -> Role),
+    (rights, role): (Rights, impl FnOnce(KubeSettings) -> Role),
     hint: &str,
 ) -> ExitCode {
     let config = match ServeConfig::resolve(serve_args, &Home::from_environment().of_cluster_role())

@@ -101,6 +101,10 @@ pub(crate) const NAMESPACES: Setting = Setting {
     flag: "--namespaces",
     env: "NAGI_NAMESPACES",
 };
+pub(crate) const KUBERNETES_TOKENS: Setting = Setting {
+    flag: "--kubernetes-tokens",
+    env: "NAGI_KUBERNETES_TOKENS",
+};
 pub(crate) const HOLD_SECONDS: Setting = Setting {
     flag: "--hold-seconds",
     env: "NAGI_HOLD_SECONDS",
@@ -108,11 +112,12 @@ pub(crate) const HOLD_SECONDS: Setting = Setting {
 
 /// Variables that say something when they are set to nothing: `API_KEY` switches authentication off (K-14). The others
 /// protect, and one that was left empty by mistake must not open a door: it is refused.
-pub(crate) const EMPTY_IS_SAID: [&str; 5] = [
+pub(crate) const EMPTY_IS_SAID: [&str; 6] = [
     API_KEY.env,
     API_KEY_FILE.env,
     KEYS_FILE.env,
     REQUIRE_AUTH.env,
+    KUBERNETES_TOKENS.env,
     ALLOWED_NAMESPACES.env,
 ];
 
@@ -287,7 +292,11 @@ impl Setting {
         }
     }
 
-    fn flag(self, text: Option<&str>) -> Result<bool, ConfigError> {
+    /// `true` or `false`; not set is `false`.
+    ///
+    /// # Errors
+    /// Any other text, nothing included.
+    pub(crate) fn flag(self, text: Option<&str>) -> Result<bool, ConfigError> {
         match text.map(str::trim) {
             None | Some("false" | "0" | "no") => Ok(false),
             Some("true" | "1" | "yes") => Ok(true),

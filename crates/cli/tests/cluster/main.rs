@@ -8,7 +8,11 @@
     reason = "these tests start programs, wait for them and look at them from outside"
 )]
 
+mod command;
 mod gateway;
+mod preflight;
 mod process;
 mod ready;
+mod release;
 mod scaling;
+mod tokens;

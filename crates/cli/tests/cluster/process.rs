@@ -97,6 +97,20 @@ impl Process {
         exchange(self.main, "GET", path, "", None).await
     }
 
+    /// A call with a bearer token.
+    pub(crate) async fn call_as(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Answer {
+        let bearer = format!("Bearer {token}");
+        exchange_with(self.main, method, path, body, &[("authorization", &bearer)])
+            .await
+            .expect("an answer")
+    }
+
     pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
         exchange(self.main, "POST", path, body, None)
             .await
@@ -123,6 +137,12 @@ impl Process {
 
     pub(crate) async fn ready(&self) {
         self.until("/ready", |answer| answer.status == 200).await;
+    }
+
+    /// Waits for its end; its exit code and its log.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().expect("it ends");
+        (status.code(), self.log())
     }
 
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
@@ -153,18 +173,32 @@ pub(crate) async fn exchange(
     body: &str,
     host: Option<&str>,
 ) -> Option<Answer> {
+    let host: Vec<(&str, &str)> = host.map(|host| ("host", host)).into_iter().collect();
+    exchange_with(port, method, path, body, &host).await
+}
+
+/// The same with headers.
+async fn exchange_with(
+    port: u16,
+    method: &str,
+    path: &str,
+    body: &str,
+    headers: &[(&str, &str)],
+) -> Option<Answer> {
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
         .await
         .ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .ok()?;
-    let request = hyper::Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", host.unwrap_or("localhost"))
-        .body(body.to_owned())
-        .ok()?;
+    let mut request = hyper::Request::builder().method(method).uri(path);
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        request = request.header("host", "localhost");
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(body.to_owned()).ok()?;
     let asked = async {
         let response = sender.send_request(request).await.ok()?;
         let status = response.status().as_u16();

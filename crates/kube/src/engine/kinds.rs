@@ -83,7 +83,11 @@ impl Shared {
                     if refused { LOOK } else { RETRY }
                 }
             };
-            self.kinds_looked.send_modify(|count| *count += 1);
+            let problem = told.clone();
+            self.kinds_looked.send_modify(|looked| {
+                looked.count += 1;
+                looked.problem = problem;
+            });
             tokio::select! {
                 // Cancel-safe: waiting on a watch channel loses nothing.
                 () = shutdown.stopped() => return,

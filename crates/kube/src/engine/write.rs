@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use nagi_core::intent::IntentUpdate;
+use nagi_core::release::Marks;
 use nagi_core::workload::Workload;
 use nagi_ports::PortError;
 use nagi_runtime::Deadline;
@@ -48,7 +49,7 @@ impl Shared {
         if self
             .store
             .fencing(id)
-            .is_some_and(|(_, newer_format)| newer_format)
+            .is_some_and(|(_, marks)| marks == Marks::Newer)
         {
             return Err(PortError::Refused(
                 "a newer release of Nagi wrote its annotations; this one would destroy them"
@@ -148,7 +149,7 @@ impl Shared {
         }
     }
 
-    async fn in_turn(&self, lane: Lane, call: &Call) -> Result<bytes::Bytes, ApiError> {
+    pub(super) async fn in_turn(&self, lane: Lane, call: &Call) -> Result<bytes::Bytes, ApiError> {
         let deadline = Deadline::in_(WRITE);
         let entered = deadline.timeout(self.lanes.enter(lane)).await;
         let _room = entered.map_err(|_passed| {

@@ -2,6 +2,9 @@
 //!
 //! Each case makes what it needs, so that the same server may be asked again.
 
+#[path = "reviews.rs"]
+mod reviews;
+
 use std::time::Duration;
 
 use http::Request;
@@ -38,6 +41,7 @@ async fn suite(server: &Server) {
     leases_are_taken_once(server).await;
     events_are_found_by_their_reporter(server).await;
     custom_kinds_scale(server).await;
+    reviews::answer_and_keep_nothing(server).await;
 }
 
 struct Server {

@@ -6,6 +6,7 @@
     reason = "tests fail by panicking, and one says what it measured"
 )]
 
+mod accounts;
 mod faults;
 mod lab;
 mod leading;

@@ -146,7 +146,7 @@ impl Memory {
         }
         let now = app.clock.now();
         for event in differences(before, workload, (self.as_of, now)) {
-            app.events.publish(workload.id.namespace.clone(), event);
+            app.events.publish(workload.id.clone(), event);
         }
         self.workloads.insert(workload.id.clone(), after);
     }
@@ -161,7 +161,7 @@ impl Memory {
             from: Some(EventValue::Text(before.status.as_str().to_owned())),
             ..blank(EventKind::Status, id, app.clock.now())
         };
-        app.events.publish(id.namespace.clone(), event);
+        app.events.publish(id.clone(), event);
     }
 
     fn woke(&mut self, app: &App, event: &WakeEvent) {
@@ -191,7 +191,7 @@ impl Memory {
             to: Some(EventValue::Text(stage.to_owned())),
             ..blank(EventKind::Wake, &event.id, app.clock.now())
         };
-        app.events.publish(event.id.namespace.clone(), told);
+        app.events.publish(event.id.clone(), told);
     }
 }
 

@@ -12,24 +12,25 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
+use jiff::Timestamp;
 use nagi_api::events::RESET;
 use nagi_api::{Event, EventKind, EventValue, routes};
-use nagi_core::access::Grant;
+use nagi_core::access::{Holder, Sight};
 use nagi_core::id::{Namespace, WorkloadId};
 use nagi_ports::{Glance, Selection};
 use nagi_telemetry::CountGuard;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::feed::blank;
 use super::{Entry, Listener, Resumed, frame};
 use crate::app::App;
 use crate::call::{Caller, Reader};
 use crate::keys::WatchedKey;
-use crate::lists::namespace_filter;
 use crate::problem::Problem;
 use crate::serve::crowd::Phase;
+use crate::visitors;
 
 /// How often a silent stream shows that it lives (R19).
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
@@ -62,11 +63,8 @@ pub(crate) async fn events(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     call.query.only(&["namespace"])?;
-    let namespace = namespace_filter(&call)?;
-    let caller = match &call.grant.key {
-        Some(key) => Caller::Key(key.clone()),
-        None => Caller::Address(call.exchange.client()),
-    };
+    let namespace = call.namespace()?;
+    let caller = Caller::of(&call.holder, &call.exchange);
     let listener = app.events.enter(&caller).ok_or_else(|| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Too many event streams")
             .error("the limit of open event streams is reached")
@@ -79,11 +77,18 @@ pub(crate) async fn events(
     let (receiver, resumed) = app.events.listen(last_seen.map(|_| known.unwrap_or("-")));
     let mut comments = tokio::time::interval(COMMENT_EVERY);
     comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let key = app.keys.watch(call.grant.key.clone());
+    let key = app.keys.watch(call.holder.clone());
     let depth = app.metrics.queue("event-streams").enter();
+    // What a user may see is asked anew then: they come back with their token and the last id.
+    let over = match &call.holder {
+        Holder::User(_) => Some(Instant::now() + visitors::KEPT),
+        Holder::Key(_) | Holder::Anybody => None,
+    };
     let mut client = Client {
+        over,
         app,
-        grant: call.grant,
+        sight: call.sight,
+        expires: call.expires,
         namespace,
         receiver,
         comments,
@@ -123,11 +128,22 @@ pub(crate) async fn events(
     Ok(response)
 }
 
+async fn over(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// One client and what it may see.
 #[derive(Debug)]
 struct Client {
+    /// When the stream ends by itself.
+    over: Option<Instant>,
     app: App,
-    grant: Grant,
+    sight: Sight,
+    /// The first instant at which the key no longer counts.
+    expires: Option<Timestamp>,
     namespace: Option<Namespace>,
     receiver: Receiver<Arc<Entry>>,
     comments: Interval,
@@ -170,8 +186,9 @@ impl Client {
                 () = shutdown.draining() => return None,
                 // What this client may see is judged anew: it comes back with its key and the last id.
                 () = self.key.changed() => return None,
+                () = over(self.over) => return None,
                 _ = self.comments.tick() => {
-                    if !self.grant.is_valid(self.app.clock.now()) {
+                    if self.expires.is_some_and(|expires| self.app.clock.now() >= expires) {
                         return None;
                     }
                     self.waiting.push_back(Bytes::from_static(COMMENT));
@@ -191,18 +208,18 @@ impl Client {
 
     fn queue(&mut self, entries: &[Arc<Entry>]) {
         for entry in entries {
-            if self.sees(&entry.namespace) {
+            if self.sees(&entry.workload) {
                 self.waiting.push_back(entry.frame.clone());
             }
         }
     }
 
-    fn sees(&self, namespace: &Namespace) -> bool {
-        self.grant.reach.covers(namespace)
+    fn sees(&self, id: &WorkloadId) -> bool {
+        self.sight.covers(id)
             && self
                 .namespace
                 .as_ref()
-                .is_none_or(|wanted| wanted == namespace)
+                .is_none_or(|wanted| *wanted == id.namespace)
     }
 
     /// Says that events were missed, and shows the current state instead. False when it cannot be read.
@@ -234,7 +251,7 @@ impl Client {
         let mut seen = Vec::new();
         let mut more = false;
         let see = &mut |glance: &dyn Glance| {
-            if !self.grant.reach.covers(&glance.id().namespace) {
+            if !self.sight.covers(glance.id()) {
                 return ControlFlow::Continue(());
             }
             more = seen.len() == STATES_MAX;

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use nagi_api::Time;
-use nagi_core::access::{Grant, Reach, Role};
+use nagi_core::access::{Grant, Holder, Reach, Role};
 use nagi_core::id::{KeyId, Namespace};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -209,7 +209,7 @@ pub(super) fn load(path: &Path) -> Result<BTreeMap<KeyId, Key>, KeyFileError> {
     let rows = read(path)?;
     let keys = rows.into_iter().map(|(id, (entry, digest))| {
         let grant = Grant {
-            key: Some(id.clone()),
+            holder: Holder::Key(id.clone()),
             role: entry.role,
             reach: entry.reach,
             expires: entry.expires,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nagi_core::id::KeyId;
+use nagi_core::access::Holder;
 use nagi_runtime::{Blocking, Shutdown};
 use nagi_telemetry::{Authentication, Metrics};
 use thiserror::Error;
@@ -34,7 +34,9 @@ pub struct KeySources {
     pub api_key_file: Option<PathBuf>,
     /// `NAGI_KEYS_FILE`: the digests of many; while set, authentication stays on.
     pub keys_file: Option<PathBuf>,
-    /// `NAGI_REQUIRE_AUTH`: refuse to start without any key.
+    /// `NAGI_KUBERNETES_TOKENS`: tokens of the cluster are taken beside keys; while set, authentication stays on.
+    pub tokens: bool,
+    /// `NAGI_REQUIRE_AUTH`: refuse to start without any key, unless tokens are taken.
     pub required: bool,
 }
 
@@ -48,6 +50,7 @@ impl std::fmt::Debug for KeySources {
             .field("api_key", &api_key)
             .field("api_key_file", &self.api_key_file)
             .field("keys_file", &self.keys_file)
+            .field("tokens", &self.tokens)
             .field("required", &self.required)
             .finish()
     }
@@ -89,7 +92,8 @@ pub enum KeyringError {
     Unsendable,
     /// `NAGI_REQUIRE_AUTH` is set, and there is no key.
     #[error(
-        "authentication is required, but no key is configured: set API_KEY, API_KEY_FILE or NAGI_KEYS_FILE"
+        "authentication is required, but no key is configured: set API_KEY, API_KEY_FILE or NAGI_KEYS_FILE, or on \
+         Kubernetes NAGI_KUBERNETES_TOKENS"
     )]
     Required,
     /// No random bits for a salt.
@@ -110,8 +114,7 @@ pub struct Keyring {
 #[derive(Debug)]
 pub(crate) struct WatchedKey {
     keys: watch::Receiver<Arc<Keys>>,
-    /// `None`: no key is needed.
-    key: Option<KeyId>,
+    holder: Holder,
     before: Arc<Keys>,
 }
 
@@ -120,7 +123,7 @@ impl WatchedKey {
     pub(crate) async fn changed(&mut self) {
         loop {
             let now = Arc::clone(&self.keys.borrow_and_update());
-            if !now.agree_on(self.key.as_ref(), &self.before) {
+            if !now.agree_on(&self.holder, &self.before) {
                 return;
             }
             if self.keys.changed().await.is_err() {
@@ -156,7 +159,10 @@ impl Keyring {
     /// # Errors
     /// What DESIGN §7 says that a server must not start with.
     pub fn open(sources: KeySources, metrics: Metrics) -> Result<Self, KeyringError> {
-        let mut keys = Keys::default();
+        let mut keys = Keys {
+            tokens: sources.tokens,
+            ..Keys::default()
+        };
         let seen = Seen::now(&sources);
         if let Some(path) = &sources.keys_file {
             keys.many = file::load(path)?;
@@ -175,7 +181,8 @@ impl Keyring {
             }
             (None, None) => None,
         };
-        if sources.required && keys.single.is_none() && keys.many.is_empty() {
+        let nobody_comes_in = keys.single.is_none() && keys.many.is_empty() && !keys.tokens;
+        if sources.required && nobody_comes_in {
             return Err(KeyringError::Required);
         }
         if keys.are_off() {
@@ -209,10 +216,10 @@ impl Keyring {
     }
 
     /// Tells when this key, or that none is needed, no longer counts as it does now.
-    pub(crate) fn watch(&self, key: Option<KeyId>) -> WatchedKey {
+    pub(crate) fn watch(&self, holder: Holder) -> WatchedKey {
         WatchedKey {
             keys: self.keys.subscribe(),
-            key,
+            holder,
             before: self.current(),
         }
     }

@@ -203,8 +203,8 @@ fn a_key_is_made_listed_proven_and_revoked() {
         .unwrap();
         let grant = ring.current().prove(&key, epoch()).unwrap();
         assert_eq!(
-            (grant.key, grant.role),
-            (KeyId::new("ci").ok(), Role::Operator)
+            (grant.holder, grant.role),
+            (Holder::Key(KeyId::new("ci").unwrap()), Role::Operator)
         );
         assert!(!counts(&ring, &key.replace("nagi_ci_", "nagi_root_")));
         assert!(!counts(&ring, key.split_at(key.len() - 1).0));
@@ -317,7 +317,7 @@ async fn files_are_followed_and_bad_content_changes_nothing() {
         ..KeySources::default()
     })
     .unwrap();
-    let id = |id| KeyId::new(id).ok();
+    let id = |id| Holder::Key(KeyId::new(id).unwrap());
     let mut first_watched = ring.watch(id("first"));
     assert!(counts(&ring, &first) && counts(&ring, "one"));
 

@@ -90,6 +90,7 @@ impl Setup {
             journal: Arc::<MemoryJournal>::clone(&journal),
             nodes: Arc::<MemoryNodes>::clone(&nodes),
             logs: Arc::<MemoryLogs>::clone(&logs),
+            accounts: None,
             routes: None,
             clock: clock.clone(),
             wakes,

@@ -15,8 +15,8 @@ pub(super) fn page() -> String {
         "# Settings\n\n\
          A flag wins over its environment variable, which wins over the default.\n\
          A variable that is set to nothing counts as not set, but for `API_KEY`, where nothing means that no key is asked \
-         for, and for those that protect: `API_KEY_FILE`, `NAGI_KEYS_FILE`, `NAGI_REQUIRE_AUTH` and \
-         `NAGI_ALLOWED_NAMESPACES` must say something, or the start is refused.\n\
+         for, and for those that protect: `API_KEY_FILE`, `NAGI_KEYS_FILE`, `NAGI_REQUIRE_AUTH`, \
+         `NAGI_KUBERNETES_TOKENS` and `NAGI_ALLOWED_NAMESPACES` must say something, or the start is refused.\n\
          Settings are checked as a whole at the start; one that cannot be used stops it with the setting, its rule and \
          what was given.\n\n\
          ## Servers\n\n\

@@ -1,0 +1,484 @@
+//! Asks the cluster, and says of each answer what it means for Nagi.
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
+use nagi_core::guardrail::Guardrails;
+use nagi_core::id::Namespace;
+use nagi_kube::{Held, Ready, Right, ServerVersion, Survey, User};
+use nagi_ports::PortError;
+
+use super::Check;
+use super::rights::{Account, Needed, Without, words};
+
+/// The oldest version that serves all that Nagi relies on: admission policies are in it.
+const OLDEST: (u32, u32) = (1, 30);
+/// The newest version that the tests of this release ran on.
+const NEWEST_TESTED: (u32, u32) = (1, 36);
+/// Groups that Nagi cannot do without.
+const GROUPS: [&str; 6] = [
+    "apps/v1",
+    "autoscaling/v2",
+    "coordination.k8s.io/v1",
+    "events.k8s.io/v1",
+    "authorization.k8s.io/v1",
+    "admissionregistration.k8s.io/v1",
+];
+const METRICS: &str = "metrics.k8s.io/v1beta1";
+const ADMISSION_POLICY: &str = "nagi-changes-replicas-only";
+/// The label of the nodes on which Nagi itself runs.
+const OWN_NODES: &str = "agentpool=system";
+/// A leader renews every two seconds; later than this, something keeps it.
+const RENEWAL_LATE: jiff::SignedDuration = jiff::SignedDuration::from_secs(15);
+/// Questions under way at once.
+const ASKED_AT_ONCE: usize = 8;
+/// Rights that are named in one row; the others are counted.
+const NAMED_MAX: usize = 6;
+
+/// Looks at everything, in the order in which it is shown.
+///
+/// # Errors
+/// The cluster went away in the middle.
+pub(super) async fn at(
+    survey: &Survey,
+    version: &ServerVersion,
+    namespaces: Option<&[Namespace]>,
+    now: Timestamp,
+) -> Result<Vec<Check>, PortError> {
+    let mut checks = vec![of_version(version)];
+    let mut unserved = Vec::new();
+    for group in GROUPS {
+        if !survey.serves(group).await? {
+            unserved.push(group);
+        }
+    }
+    checks.push(of_groups(&unserved));
+    let caller = survey.caller().await?;
+    let own = Account::ALL
+        .into_iter()
+        .find(|account| caller == User::account(account.name()).name);
+    for account in Account::ALL {
+        if own.is_some_and(|own| own != account) {
+            continue;
+        }
+        let deployment = found(survey.deployment(account.deployment()).await)?;
+        checks.push(of_deployment(account, &deployment));
+        // The gateway is installed or not, as one likes.
+        let installed =
+            own.is_some() || seen(survey.has_account(account.name()).await)? != Some(false);
+        if installed || account == Account::ScaleApi {
+            checks.extend(rights(survey, account, own, namespaces).await?);
+        }
+    }
+    let policy = seen(survey.has_admission_policy(ADMISSION_POLICY).await)?;
+    checks.push(of_policy(policy, namespaces));
+    checks.push(of_lease(&found(survey.lease().await)?, now));
+    checks.push(of_namespaces(
+        namespaces,
+        seen(survey.namespaces().await)?.as_deref(),
+    ));
+    checks.push(of_nodes(
+        seen(survey.nodes_with(OWN_NODES).await)?.as_deref(),
+    ));
+    checks.push(of_metrics(survey.serves(METRICS).await?));
+    Ok(checks)
+}
+
+/// What was read; `None` when the caller may not look.
+fn seen<T>(read: Result<T, PortError>) -> Result<Option<T>, PortError> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        Err(PortError::Refused(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// An object, as far as one can tell.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen<T> {
+    /// The caller may not look.
+    Hidden,
+    /// It is not there.
+    Absent,
+    /// It is there.
+    There(T),
+}
+
+fn found<T>(read: Result<Option<T>, PortError>) -> Result<Seen<T>, PortError> {
+    match read {
+        Ok(Some(object)) => Ok(Seen::There(object)),
+        Ok(None) => Ok(Seen::Absent),
+        Err(PortError::Refused(_)) => Ok(Seen::Hidden),
+        Err(error) => Err(error),
+    }
+}
+
+fn of_version(version: &ServerVersion) -> Check {
+    let ServerVersion { number, name } = version;
+    if *number < OLDEST {
+        let (major, minor) = OLDEST;
+        return Check::missing(
+            "api-server",
+            format!("{name} is too old: Nagi needs {major}.{minor} or newer"),
+        );
+    }
+    if *number > NEWEST_TESTED {
+        let (major, minor) = NEWEST_TESTED;
+        return Check::note(
+            "api-server",
+            format!(
+                "{name}, newer than {major}.{minor}, the newest that this release was tested on"
+            ),
+        );
+    }
+    Check::ok("api-server", name.clone())
+}
+
+fn of_groups(unserved: &[&str]) -> Check {
+    if unserved.is_empty() {
+        return Check::ok("api-groups", "all that Nagi uses are served");
+    }
+    Check::missing("api-groups", format!("not served: {}", unserved.join(", ")))
+        .fix("kubectl api-versions")
+}
+
+fn of_deployment(account: Account, deployment: &Seen<Ready>) -> Check {
+    let name = account.deployment();
+    let install = || format!("kubectl apply -k {}", account.directory());
+    match (deployment, account) {
+        (Seen::Hidden, _) => Check::note(name, "may not be looked at from here"),
+        (Seen::Absent, Account::ScaleApi) => Check::missing(name, "not installed").fix(install()),
+        (Seen::Absent, Account::WakeGateway) => Check::note(
+            name,
+            "not installed: requests wake nothing, only calls and schedules do",
+        )
+        .fix(install()),
+        (Seen::There(ready), _) if ready.ready == 0 && ready.wanted > 0 => {
+            Check::missing(name, format!("none of {} pods is ready", ready.wanted)).fix(format!(
+                "kubectl describe pods -n scale-system -l app.kubernetes.io/name={name}"
+            ))
+        }
+        (Seen::There(ready), _) if ready.ready < ready.wanted => {
+            let Ready { wanted, ready } = ready;
+            Check::note(name, format!("{ready} of {wanted} pods are ready")).fix(format!(
+                "kubectl rollout status deployment/{name} -n scale-system"
+            ))
+        }
+        (Seen::There(ready), _) => Check::ok(name, format!("{} pods are ready", ready.ready)),
+    }
+}
+
+/// The rights of an account: of the caller itself, or asked for by an administrator.
+async fn rights(
+    survey: &Survey,
+    account: Account,
+    own: Option<Account>,
+    namespaces: Option<&[Namespace]>,
+) -> Result<Vec<Check>, PortError> {
+    let needed = account.needs(namespaces);
+    let needed = needed.map_err(|error| PortError::Internal(error.to_string()))?;
+    let user = own.is_none().then(|| User::account(account.name()));
+    let asked = stream::iter(&needed).map(async |one| {
+        let has = survey.may(user.as_ref(), &one.right).await?;
+        Ok::<_, PortError>((!has).then_some(one))
+    });
+    let missing: Result<Vec<Option<&Needed>>, PortError> =
+        asked.buffered(ASKED_AT_ONCE).try_collect().await;
+    let missing = match missing {
+        Ok(missing) => missing,
+        Err(PortError::Refused(_)) => return Ok(vec![unasked(account)]),
+        Err(error) => return Err(error),
+    };
+    let missing: Vec<&Needed> = missing.into_iter().flatten().collect();
+    Ok(of_rights(account, namespaces, needed.len(), &missing))
+}
+
+const fn rights_of(account: Account) -> &'static str {
+    match account {
+        Account::ScaleApi => "rights of scale-api",
+        Account::WakeGateway => "rights of wake-gateway",
+    }
+}
+
+/// Whoever asks is no administrator and none of Nagi's accounts.
+fn unasked(account: Account) -> Check {
+    Check::unknown(
+        rights_of(account),
+        format!("you may not ask what {} may do", account.name()),
+    )
+    .fix("kubectl exec -n scale-system deploy/scale-api -- nagi preflight")
+}
+
+fn of_rights(
+    account: Account,
+    namespaces: Option<&[Namespace]>,
+    all: usize,
+    missing: &[&Needed],
+) -> Vec<Check> {
+    let name = rights_of(account);
+    let broken: Vec<&Right> = missing
+        .iter()
+        .filter(|one| one.without == Without::Broken)
+        .map(|one| &one.right)
+        .collect();
+    let mut checks = Vec::new();
+    if broken.is_empty() {
+        checks.push(Check::ok(
+            name,
+            format!("{} of {all} are there", all - missing.len()),
+        ));
+    } else {
+        let named: Vec<String> = broken
+            .iter()
+            .take(NAMED_MAX)
+            .map(|right| words(right))
+            .collect();
+        let more = match broken.len().saturating_sub(NAMED_MAX) {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let detail = format!("{} may not {}{more}", account.name(), named.join(", "));
+        checks.push(Check::missing(name, detail).fix(account.grants(namespaces)));
+    }
+    let mut lacks: Vec<&'static str> = Vec::new();
+    for one in missing {
+        if let Without::Lacks(what) = one.without
+            && !lacks.contains(&what)
+        {
+            lacks.push(what);
+        }
+    }
+    checks.extend(lacks.into_iter().map(|what| {
+        let check = Check::note(name, format!("without some of them {what}"));
+        match namespaces {
+            // It was chosen so.
+            Some(_) => check,
+            None => check.fix(account.grants(None)),
+        }
+    }));
+    checks
+}
+
+fn of_policy(there: Option<bool>, namespaces: Option<&[Namespace]>) -> Check {
+    const NAME: &str = "admission-policy";
+    match (there, namespaces) {
+        (Some(true), _) => Check::ok(NAME, ADMISSION_POLICY),
+        (Some(false), Some(_)) => {
+            Check::note(NAME, "not installed: only the Roles hold Nagi to the number of replicas")
+        }
+        (Some(false), None) => Check::missing(
+            NAME,
+            format!("{ADMISSION_POLICY} is not there: a stolen token of Nagi could change more than replicas"),
+        )
+        .fix("kubectl apply -f src/api/manifests/admission-policy.yaml"),
+        (None, _) => Check::note(NAME, "may not be looked at from here; ask as an administrator"),
+    }
+}
+
+fn of_lease(lease: &Seen<Held>, now: Timestamp) -> Check {
+    const NAME: &str = "leader";
+    let look = "kubectl get pods -n scale-system -l app.kubernetes.io/name=scale-api";
+    let held = match lease {
+        Seen::Hidden => return Check::note(NAME, "the Lease may not be looked at from here"),
+        Seen::Absent => {
+            return Check::note(NAME, "nobody has led yet: schedules are not executed").fix(look);
+        }
+        Seen::There(held) => held,
+    };
+    let Some(holder) = &held.holder else {
+        return Check::note(NAME, "nobody leads now: schedules are not executed").fix(look);
+    };
+    // Clocks differ; this is for a person to look at.
+    match held.renewed.map(|renewed| now.duration_since(renewed)) {
+        Some(age) if age > RENEWAL_LATE => {
+            let seconds = age.as_secs();
+            let detail = format!("{holder} has not renewed its Lease for {seconds} s");
+            Check::note(NAME, detail).fix(look)
+        }
+        Some(_) | None => Check::ok(NAME, holder.clone()),
+    }
+}
+
+fn of_namespaces(chosen: Option<&[Namespace]>, there: Option<&[String]>) -> Check {
+    const NAME: &str = "namespaces";
+    let rails = Guardrails::default();
+    let is_protected =
+        |name: &str| Namespace::new(name).is_ok_and(|namespace| rails.check(&namespace).is_err());
+    let Some(chosen) = chosen else {
+        let protected: Vec<&str> = there
+            .unwrap_or_default()
+            .iter()
+            .map(String::as_str)
+            .filter(|name| is_protected(name))
+            .collect();
+        return Check::ok(
+            NAME,
+            if protected.is_empty() {
+                "kube-* and scale-system are protected, and never scaled".to_owned()
+            } else {
+                format!("protected, and never scaled: {}", protected.join(", "))
+            },
+        );
+    };
+    let protected = chosen.iter().find(|one| is_protected(one.as_str()));
+    if let Some(protected) = protected {
+        let detail =
+            format!("{protected} is protected and never scaled: take it out of NAGI_NAMESPACES");
+        return Check::missing(NAME, detail);
+    }
+    let absent = chosen
+        .iter()
+        .find(|one| there.is_some_and(|there| !there.iter().any(|known| known == one.as_str())));
+    if let Some(absent) = absent {
+        return Check::missing(NAME, format!("{absent} is not there"))
+            .fix(format!("kubectl create namespace {absent}"));
+    }
+    let names: Vec<&str> = chosen.iter().map(Namespace::as_str).collect();
+    Check::ok(NAME, format!("only these: {}", names.join(", ")))
+}
+
+fn of_nodes(nodes: Option<&[String]>) -> Check {
+    const NAME: &str = "nodes";
+    match nodes {
+        None => Check::note(NAME, "may not be looked at from here"),
+        Some([]) => Check::missing(
+            NAME,
+            format!("none has the label {OWN_NODES}, and Nagi runs on no other"),
+        )
+        .fix(format!("kubectl label node NODE {OWN_NODES}")),
+        Some(nodes) => Check::ok(
+            NAME,
+            format!("{} with {OWN_NODES}, for Nagi itself", nodes.len()),
+        ),
+    }
+}
+
+fn of_metrics(served: bool) -> Check {
+    const NAME: &str = "metrics-server";
+    if served {
+        return Check::ok(NAME, "there, for kubectl top and autoscalers");
+    }
+    Check::note(NAME, "not there: kubectl top and autoscalers by load do not work; Nagi does without it").fix(
+        "kubectl apply -f https://github.com/kubernetes-sigs/metrics-server/releases/latest/download/components.yaml",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Finding;
+    use super::*;
+
+    fn version(major: u32, minor: u32) -> ServerVersion {
+        ServerVersion {
+            number: (major, minor),
+            name: format!("v{major}.{minor}.0"),
+        }
+    }
+
+    #[test]
+    fn a_version_is_judged_at_both_edges() {
+        for (minor, result) in [
+            (29, Finding::Missing),
+            (30, Finding::Ok),
+            (36, Finding::Ok),
+            (37, Finding::Note),
+        ] {
+            assert_eq!(of_version(&version(1, minor)).result, result, "1.{minor}");
+        }
+        assert_eq!(of_version(&version(2, 0)).result, Finding::Note);
+    }
+
+    #[test]
+    fn missing_rights_are_named_and_those_that_one_can_do_without_are_told_apart() {
+        let all = Account::ScaleApi.needs(None).unwrap();
+        let of = |missing: &[&Needed]| of_rights(Account::ScaleApi, None, all.len(), missing);
+        let none = of(&[]);
+        assert_eq!((none.len(), none[0].result), (1, Finding::Ok));
+        let nodes: Vec<&Needed> = all
+            .iter()
+            .filter(|one| one.right.resource == "nodes")
+            .collect();
+        let lacking = of(&nodes);
+        assert_eq!(
+            (lacking[0].result, lacking[1].result),
+            (Finding::Ok, Finding::Note)
+        );
+        assert!(lacking[1].detail.contains("pools"), "{lacking:?}");
+        let every: Vec<&Needed> = all.iter().collect();
+        let nothing = of(&every);
+        assert_eq!(nothing[0].result, Finding::Missing);
+        assert!(
+            nothing[0]
+                .detail
+                .starts_with("scale-api-sa may not get deployments.apps, "),
+            "{nothing:?}"
+        );
+        assert!(nothing[0].detail.contains(" more"), "{nothing:?}");
+        assert_eq!(
+            nothing[0].fix.as_deref(),
+            Some("kubectl apply -f src/api/manifests/rbac.yaml")
+        );
+    }
+
+    #[test]
+    fn what_may_not_be_looked_at_is_neither_there_nor_missing() {
+        for check in [
+            of_deployment(Account::ScaleApi, &Seen::Hidden),
+            of_policy(None, None),
+            of_lease(&Seen::Hidden, Timestamp::UNIX_EPOCH),
+            of_nodes(None),
+        ] {
+            assert_eq!(check.result, Finding::Note, "{check:?}");
+        }
+        assert_eq!(unasked(Account::ScaleApi).result, Finding::Unknown);
+    }
+
+    #[test]
+    fn a_leader_that_does_not_renew_is_told() {
+        let renewed: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let held = || Held {
+            holder: Some("scale-api-1".to_owned()),
+            renewed: Some(renewed),
+        };
+        let after = |seconds: i64| renewed + jiff::SignedDuration::from_secs(seconds);
+        assert_eq!(
+            of_lease(&Seen::There(held()), after(15)).result,
+            Finding::Ok
+        );
+        let late = of_lease(&Seen::There(held()), after(16));
+        assert_eq!(late.result, Finding::Note);
+        assert!(late.detail.contains("16 s"), "{late:?}");
+        // A clock that is behind makes nobody late.
+        assert_eq!(
+            of_lease(&Seen::There(held()), after(-60)).result,
+            Finding::Ok
+        );
+        let free = Held {
+            holder: None,
+            renewed: None,
+        };
+        assert_eq!(of_lease(&Seen::There(free), renewed).result, Finding::Note);
+    }
+
+    // W-A09
+    #[test]
+    fn protected_namespaces_are_named_and_none_may_be_chosen() {
+        let there = ["default", "kube-system", "project-a", "scale-system"].map(str::to_owned);
+        let check = of_namespaces(None, Some(&there));
+        assert_eq!(
+            check.detail,
+            "protected, and never scaled: kube-system, scale-system"
+        );
+        let chosen = |name: &str| [Namespace::new(name).unwrap()];
+        assert_eq!(
+            of_namespaces(Some(&chosen("project-a")), Some(&there)).result,
+            Finding::Ok
+        );
+        let absent = of_namespaces(Some(&chosen("project-x")), Some(&there));
+        assert_eq!(
+            absent.fix.as_deref(),
+            Some("kubectl create namespace project-x")
+        );
+        let protected = of_namespaces(Some(&chosen("kube-system")), None);
+        assert_eq!(protected.result, Finding::Missing);
+    }
+}

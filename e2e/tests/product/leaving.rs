@@ -1,0 +1,105 @@
+//! `nagi preflight` in the pod, and how Nagi leaves a cluster: the chart's hook wakes what sleeps and takes the marks away.
+
+use anyhow::{Context, ensure};
+use nagi_e2e::tools;
+use serde_json::Value;
+
+use crate::World;
+use crate::installed::Installed;
+
+// Issue 4 item 4, A-168
+pub(crate) fn preflight(world: &mut World) -> anyhow::Result<()> {
+    let installed = world.installed()?;
+    let answer = in_the_pod(installed, "")?;
+    ensure!(answer["status"] == "success", "{answer}");
+    let rights = check(&answer, "rights of scale-api")?;
+    ensure!(rights["result"] == "ok", "{answer}");
+    // One right less, and it is named with the command that gives it back.
+    installed.succeed(
+        "kubectl patch clusterrole scale-api-role --type=json \
+         -p '[{\"op\":\"replace\",\"path\":\"/rules/0/verbs\",\"value\":[\"get\",\"list\",\"watch\"]}]'",
+    )?;
+    let found = in_the_pod(installed, "; test $? -eq 11");
+    installed.succeed("kubectl apply -f src/api/manifests/rbac.yaml")?;
+    let answer = found?;
+    let rights = check(&answer, "rights of scale-api")?;
+    ensure!(
+        rights["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("patch deployments.apps"))
+            && rights["fix"] == "kubectl apply -f src/api/manifests/rbac.yaml",
+        "{answer}"
+    );
+    Ok(())
+}
+
+fn in_the_pod(installed: &Installed, then: &str) -> anyhow::Result<Value> {
+    let text = installed.output(&format!(
+        "kubectl exec -n scale-system deploy/scale-api -- nagi preflight --output json 2>/dev/null {then}"
+    ))?;
+    serde_json::from_str(&text).with_context(|| format!("read {text}"))
+}
+
+fn check<'a>(answer: &'a Value, name: &str) -> anyhow::Result<&'a Value> {
+    let checks = answer["checks"].as_array().context("checks")?;
+    let found = checks.iter().find(|check| check["name"] == name);
+    found.with_context(|| format!("no {name}: {answer}"))
+}
+
+// Issue 4 item 4: `helm uninstall` works, without `--no-hooks`
+pub(crate) fn uninstall(world: &mut World) -> anyhow::Result<()> {
+    let installed = world.installed()?;
+    installed.succeed(
+        "kubectl delete -k manifests/gateway --wait && kubectl delete -k src/api --wait && \
+         kubectl wait --for=delete namespace/scale-system --timeout=120s",
+    )?;
+    let helm = tools::HELM.build()?.program("helm");
+    let helm = helm.display();
+    installed.succeed(&format!(
+        "{helm} install nagi deploy/helm/nagi --namespace scale-system --create-namespace --wait --timeout 4m"
+    ))?;
+    let up = r#"{"replicas":2,"reason":"a test"}"#;
+    installed.api(
+        "POST",
+        "/api/v1/deployments/project-a/sample-app-a/scale-up",
+        up,
+    )?;
+    installed.settle("project-a", "sample-app-a", 2)?;
+    let night = r#"{"reason":"a test"}"#;
+    installed.api(
+        "POST",
+        "/api/v1/deployments/project-a/sample-app-a/scale-to-zero",
+        night,
+    )?;
+    installed.settle("project-a", "sample-app-a", 0)?;
+    let uninstalled = installed.end(&format!(
+        "{helm} uninstall nagi --namespace scale-system --timeout 5m"
+    ))?;
+    if !uninstalled.status.success() {
+        let log = installed
+            .end("kubectl logs -n scale-system -l app.kubernetes.io/name=nagi-release --tail=50")?;
+        anyhow::bail!(
+            "{}{}\n{}{}",
+            uninstalled.output,
+            uninstalled.errors,
+            log.output,
+            log.errors
+        );
+    }
+    let count = "kubectl get deployment sample-app-a -n project-a -o 'jsonpath={.spec.replicas} {.status.availableReplicas}'";
+    let count = installed.output(count)?;
+    let (wanted, serving) = count.split_once(' ').context("two counts")?;
+    ensure!(
+        wanted == "2" && serving != "0",
+        "it is awake, with the count that it had: {count}"
+    );
+    let marks = installed.output(
+        "kubectl get deployments -A -o json | grep -oE '\"nagi.dev/(format|replicas|asleep-since|changes|epoch)\"' | sort -u; true",
+    )?;
+    ensure!(marks.is_empty(), "marks are left: {marks}");
+    let left = installed.output(
+        "kubectl get deployments,jobs,clusterroles,validatingadmissionpolicies -A -l app.kubernetes.io/part-of=nagi -o name",
+    )?;
+    ensure!(left.is_empty(), "left: {left}");
+    Ok(())
+}
