@@ -363,7 +363,7 @@ impl Doors {
 fn announce(role: &Role, config: &ServeConfig) {
     let (api, gateway, state) = match role {
         Role::All { .. } => (true, true, true),
-        Role::Server(_) => (true, false, false),
+        Role::Server { .. } => (true, false, false),
         Role::Gateway(_) => (false, true, false),
     };
     tracing::info!(

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use nagi_core::access::{Places, Sight};
 use nagi_core::id::{Namespace, Resource};
 use nagi_core::rate::{Buckets, RateLimit};
-use nagi_ports::{Account, Accounts, Deed, PortError};
+use nagi_ports::{Account, Accounts, Deed, Glance, PortError, Selection};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
@@ -274,16 +275,24 @@ async fn places(
     exchange: &Exchange,
     only: Option<&Namespace>,
 ) -> Result<BTreeMap<Resource, BTreeSet<Namespace>>, Problem> {
-    let listed = exchange.upstream(app.workloads.list()).await;
-    let listing = listed.map_err(|error| Problem::port(&error, Doing::Read("workloads"), None))?;
     let mut places: BTreeMap<Resource, BTreeSet<Namespace>> = BTreeMap::new();
-    for workload in &listing.items {
-        let id = &workload.id;
-        if only.is_none_or(|only| *only == id.namespace) {
-            let namespaces = places.entry(id.resource.clone()).or_default();
+    let selection = Selection {
+        namespace: only,
+        ..Selection::default()
+    };
+    let see = &mut |glance: &dyn Glance| {
+        let id = glance.id();
+        let namespaces = match places.get_mut(&id.resource) {
+            Some(namespaces) => namespaces,
+            None => places.entry(id.resource.clone()).or_default(),
+        };
+        if !namespaces.contains(&id.namespace) {
             namespaces.insert(id.namespace.clone());
         }
-    }
+        ControlFlow::Continue(())
+    };
+    let visited = exchange.upstream(app.workloads.visit(selection, see)).await;
+    visited.map_err(|error| Problem::port(&error, Doing::Read("workloads"), None))?;
     if let Some(only) = only {
         let namespaces = places.entry(Resource::deployments()).or_default();
         namespaces.insert(only.clone());

@@ -144,7 +144,7 @@ async fn released(
     actor: Actor,
 ) -> Result<Vec<Row>, Failure> {
     let first = engine.settled(FIRST_LISTS.min(args.timeout)).await;
-    let listing = first.map_err(|error| away(&error))?;
+    let all = first.map_err(|error| away(&error))?;
     if let Some(problem) = engine.kinds_problem() {
         session.output.warn(&format!(
             "only built-in kinds are looked at, because others are not known: {problem}"
@@ -157,7 +157,7 @@ async fn released(
                 workload: workload.clone(),
                 namespace: args.namespace.clone(),
             };
-            let ids: Vec<WorkloadId> = listing.items.iter().map(|w| w.id.clone()).collect();
+            let ids: Vec<WorkloadId> = all.iter().map(|w| w.id.clone()).collect();
             Some(target.among(&ids)?)
         }
     };
@@ -173,7 +173,7 @@ async fn released(
         },
     };
     if args.dry_run {
-        return Ok(rounds.rehearse(&listing));
+        return Ok(rounds.rehearse(&all));
     }
     rounds
         .run(args.timeout, &session.output)

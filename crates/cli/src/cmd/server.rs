@@ -87,7 +87,7 @@ pub(crate) async fn run_on_cluster(
 ///
 /// # Errors
 /// A setting that cannot be used.
-fn kube_settings(
+pub(crate) fn kube_settings(
     args: &KubeArgs,
     rights: Rights,
 ) -> Result<KubeSettings, serve::settings::ConfigError> {

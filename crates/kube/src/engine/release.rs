@@ -9,7 +9,7 @@ use http::Method;
 use nagi_core::id::WorkloadId;
 use nagi_core::release::Marks;
 use nagi_core::workload::Workload;
-use nagi_ports::{Listing, PortError, Workloads as _};
+use nagi_ports::{PortError, each};
 use nagi_runtime::Deadline;
 use serde_json::json;
 
@@ -27,7 +27,7 @@ impl KubeEngine {
     ///
     /// # Errors
     /// They are not within `time`, and why.
-    pub async fn settled(&self, time: Duration) -> Result<Listing, PortError> {
+    pub async fn settled(&self, time: Duration) -> Result<Vec<Arc<Workload>>, PortError> {
         let deadline = Deadline::in_(time);
         let mut looked = self.shared.kinds_looked.subscribe();
         let known = looked.wait_for(|looked| {
@@ -40,11 +40,13 @@ impl KubeEngine {
             }));
         }
         loop {
-            match self.list().await {
+            let mut all = Vec::new();
+            match each(self, |workload| all.push(workload)).await {
+                Ok(()) => return Ok(all),
                 Err(error) if error.is_retryable() && !deadline.has_passed() => {
                     tokio::time::sleep(LOOK).await;
                 }
-                other => return other,
+                Err(error) => return Err(error),
             }
         }
     }

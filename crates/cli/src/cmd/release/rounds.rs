@@ -10,7 +10,7 @@ use nagi_core::release::{self, Step};
 use nagi_core::scale::Plan;
 use nagi_core::workload::Workload;
 use nagi_kube::KubeEngine;
-use nagi_ports::{Clock, Listing, PortError, Workloads as _};
+use nagi_ports::{Clock, PortError, Workloads as _, each};
 use nagi_runtime::Deadline;
 use tokio::time::Instant;
 
@@ -95,8 +95,8 @@ impl State {
 
 impl Rounds<'_> {
     /// What would be done, on the facts of one look.
-    pub(super) fn rehearse(&self, listing: &Listing) -> Vec<Row> {
-        let rows = self.wanted(listing).filter_map(|workload| {
+    pub(super) fn rehearse(&self, all: &[Arc<Workload>]) -> Vec<Row> {
+        let rows = self.wanted(all).filter_map(|workload| {
             let row = |state, woken_to| Row {
                 id: workload.id.clone(),
                 state,
@@ -121,9 +121,10 @@ impl Rounds<'_> {
         let mut progress = Progress::new(output);
         let mut rows: BTreeMap<WorkloadId, Row> = BTreeMap::new();
         loop {
-            match self.engine.list().await {
-                Ok(listing) => {
-                    self.round(&listing, &mut rows, &mut progress, begun).await;
+            let mut all = Vec::new();
+            match each(self.engine, |workload| all.push(workload)).await {
+                Ok(()) => {
+                    self.round(&all, &mut rows, &mut progress, begun).await;
                     let open = rows.values().find(|row| !row.state.is_final());
                     let Some(open) = open else { break };
                     let why = open.state.detail().unwrap_or_default();
@@ -144,18 +145,18 @@ impl Rounds<'_> {
 
     async fn round(
         &self,
-        listing: &Listing,
+        all: &[Arc<Workload>],
         rows: &mut BTreeMap<WorkloadId, Row>,
         progress: &mut Progress<'_>,
         begun: Instant,
     ) {
         // What is gone needs nothing more.
         for row in rows.values_mut().filter(|row| !row.state.is_final()) {
-            if !listing.items.iter().any(|workload| workload.id == row.id) {
+            if !all.iter().any(|workload| workload.id == row.id) {
                 row.state = State::Released;
             }
         }
-        for workload in self.wanted(listing) {
+        for workload in self.wanted(all) {
             let known = rows.get(&workload.id);
             // Whoever puts it to sleep again meanwhile has it woken again.
             if known.is_some_and(|row| row.state.is_final() && row.state != State::Released) {
@@ -224,8 +225,8 @@ impl Rounds<'_> {
         step
     }
 
-    fn wanted<'l>(&self, listing: &'l Listing) -> impl Iterator<Item = &'l Workload> {
-        let items = listing.items.iter().map(AsRef::as_ref);
+    fn wanted<'l>(&self, all: &'l [Arc<Workload>]) -> impl Iterator<Item = &'l Workload> {
+        let items = all.iter().map(AsRef::as_ref);
         let only = self.only.clone();
         items.filter(move |workload: &&Workload| {
             only.as_ref().is_none_or(|only| *only == workload.id)
