@@ -100,31 +100,28 @@ pub fn granted(
     Ok(rights)
 }
 
-/// What is wrong: rights that are granted and not used, and calls that nothing grants. `unused` names rights that are granted
-/// and not used on purpose, as [`Right`] is written; one that is used, or not granted, is wrong as well.
-pub fn differences(granted: &BTreeSet<Right>, calls: &Calls, unused: &[&str]) -> Vec<String> {
-    let mut used = BTreeSet::new();
-    let mut missing = BTreeSet::new();
-    for call in &calls.allowed {
-        match narrowest(granted, call) {
-            Some(right) => {
-                used.insert(right);
-            }
-            None => {
-                missing.insert((call.of_any(), "is done, and no rule says so"));
-            }
-        }
-    }
-    for call in &calls.refused {
-        // Tests take rights away and give them back; meanwhile what a rule grants is refused as well.
-        if narrowest(granted, call).is_none() {
-            missing.insert((call.of_any(), "is asked for, and was refused"));
-        }
-    }
-    let mut wrong: Vec<String> = missing
-        .into_iter()
+/// Calls that nothing grants, whether they were refused or not.
+pub fn missing(granted: &BTreeSet<Right>, calls: &Calls) -> Vec<String> {
+    let is_missing = |call: &&Right| narrowest(granted, call).is_none();
+    let done = calls.allowed.iter().filter(is_missing);
+    let done = done.map(|call| (call.of_any(), "is done, and no rule says so"));
+    // Tests take rights away and give them back; meanwhile what a rule grants is refused as well.
+    let refused = calls.refused.iter().filter(is_missing);
+    let refused = refused.map(|call| (call.of_any(), "is asked for, and was refused"));
+    let each: BTreeSet<_> = done.chain(refused).collect();
+    each.into_iter()
         .map(|(call, what)| format!("one too few: '{call}' {what}"))
+        .collect()
+}
+
+/// What is wrong: calls that are [`missing`], and rights that are granted and not used. `unused` names rights that are
+/// granted and not used on purpose, as [`Right`] is written; one that is used, or not granted, is wrong as well.
+pub fn differences(granted: &BTreeSet<Right>, calls: &Calls, unused: &[&str]) -> Vec<String> {
+    let allowed = calls.allowed.iter();
+    let used: BTreeSet<&Right> = allowed
+        .filter_map(|call| narrowest(granted, call))
         .collect();
+    let mut wrong = missing(granted, calls);
     for right in granted {
         let written = right.to_string();
         if !used.contains(right) && !unused.contains(&written.as_str()) {

@@ -5,6 +5,7 @@
 //! same account does not count.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -99,7 +100,11 @@ pub(crate) fn all(world: &mut World) -> anyhow::Result<()> {
     let used = PARTS
         .iter()
         .try_for_each(|(what, part)| part(installed).with_context(|| (*what).to_owned()));
-    let judged = used.and_then(|()| judge(installed));
+    let judged = match used {
+        Ok(()) => judge(installed),
+        // Perhaps because of a right that it has not.
+        Err(error) => Err(error.context(refused_so_far(installed)?)),
+    };
     for workload in WORKLOADS.iter().chain([&WAITING]) {
         workload.delete(installed)?;
     }
@@ -132,6 +137,19 @@ fn judge(installed: &Installed) -> anyhow::Result<()> {
         report(account, &granted);
     }
     Ok(())
+}
+
+/// Which calls were refused that no rule grants.
+fn refused_so_far(installed: &Installed) -> anyhow::Result<String> {
+    let mut log = AuditLog::open(&installed.cluster.control_plane().audit_log());
+    let mut text = String::from("some rights could not be used");
+    for account in &ACCOUNTS {
+        let calls = log.calls(&rights::user(NAMESPACE, account.name))?;
+        for call in rights::missing(&granted(installed, account)?, &calls) {
+            write!(text, "; {}: {call}", account.name)?;
+        }
+    }
+    Ok(text)
 }
 
 /// What the manifests grant it, as they are applied.
