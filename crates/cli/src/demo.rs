@@ -223,7 +223,7 @@ fn checked(args: &ServeArgs) -> Result<ServeConfig, ConfigErrors> {
     let missing = |wanted: &&str| {
         allowed.is_some_and(|names| names.iter().all(|name| name.as_str() != *wanted))
     };
-    if NAMESPACES.iter().any(|name| missing(&name)) {
+    if NAMESPACES.iter().any(missing) {
         let rule = format!("must hold {} for the tour", NAMESPACES.join(" and "));
         refuse(ALLOWED_NAMESPACES, &rule, &args.allowed_namespaces);
     }

@@ -402,10 +402,13 @@ impl<W: Write> Tour<'_, W> {
             if pool.is_some_and(&holds) {
                 return Ok(());
             }
-            let saw = pool.map_or("no such pool".to_owned(), |pool| {
-                let spent = pool.spent.unwrap_or_default();
-                format!("{} of its nodes, {spent} spent", pool.nodes.len())
-            });
+            let saw = pool.map_or_else(
+                || "no such pool".to_owned(),
+                |pool| {
+                    let spent = pool.spent.unwrap_or_default();
+                    format!("{} of its nodes, {spent} spent", pool.nodes.len())
+                },
+            );
             self.expect(
                 Instant::now() < deadline,
                 &format!("pool {name} to have {expected}"),

@@ -387,7 +387,7 @@ fn a_demo_without_room_says_so_at_once() {
     for (options, expected) in [
         ("size=64k", ["no room", "No space left", "hint: make room"]),
         (
-            "size=8m,ro",
+            "size=64k,ro",
             ["cannot write", "Read-only file system", "hint: choose"],
         ),
     ] {
