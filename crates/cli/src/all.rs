@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::serve::settings::{Home, ServeArgs, ServeConfig};
 use crate::serve::{self, OnHangup, Role, Start};
-use nagi_local::OnShutdown;
+use nagi_local::{Begin, OnShutdown};
 
 /// The command line of `nagi all`.
 #[derive(Debug, Args)]
@@ -59,6 +59,7 @@ pub(crate) async fn run(args: AllArgs) -> ExitCode {
         role: Role::All {
             workloads: args.workloads,
             on_exit: args.on_exit.into(),
+            begin: Begin::WhereItWas,
         },
         on_hangup: OnHangup::Reload,
     };

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
             Some(Command::Server(arguments)) => cmd::server::run(&arguments).await,
             Some(Command::Gateway(arguments)) => cmd::gateway::run(&arguments).await,
             Some(Command::All(arguments)) => all::run(*arguments).await,
-            Some(Command::Demo(arguments)) => demo::run(*arguments).await,
+            Some(Command::Demo(arguments)) => demo::run(*arguments, global.key.as_deref()).await,
             Some(Command::Sample(arguments)) => {
                 sample::run(arguments).await.unwrap_or(ExitCode::FAILURE)
             }
@@ -76,8 +76,8 @@ fn unread(error: &ReadError) -> ExitCode {
             let command = std::env::args_os()
                 .skip(1)
                 .find(|word| !word.as_encoded_bytes().starts_with(b"-"));
-            let serves = command
-                .is_none_or(|command| ["all", "demo", "server"].iter().any(|one| command == *one));
+            let serves =
+                command.is_none_or(|command| ["all", "server"].iter().any(|one| command == *one));
             let hint = "set it to text, or unset it";
             if serves {
                 return serve::refuse_settings(error, hint);

@@ -23,7 +23,7 @@ use nagi_gateway::{Gateway, HoldSettings, Settings};
 use nagi_kube::{KubeEngine, KubeSettings, Leading};
 use nagi_local::file::FileError;
 use nagi_local::{
-    LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError, inherited_environment,
+    Begin, LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError, inherited_environment,
 };
 use nagi_ports::{
     Accounts, Clock, Journal, Leadership, Logs, NoTraffic, Nodes, SystemClock, Traffic, Workloads,
@@ -60,6 +60,8 @@ pub(crate) enum Role {
         workloads: PathBuf,
         /// What becomes of the replicas when this process ends.
         on_exit: OnShutdown,
+        /// Where the engine begins.
+        begin: Begin,
     },
     /// API and loops on a cluster.
     Server {
@@ -95,11 +97,10 @@ pub(crate) enum OnHangup {
 pub(crate) enum ServeError {
     #[error("the log could not be started")]
     Log(#[from] LogError),
-    #[error("cannot listen on {address} for the {face}")]
+    #[error("cannot listen on {}", named(doors))]
     Listen {
-        face: &'static str,
-        flag: &'static str,
-        address: SocketAddr,
+        /// All that failed alike.
+        doors: Vec<ClosedDoor>,
         #[source]
         source: io::Error,
     },
@@ -117,21 +118,39 @@ pub(crate) enum ServeError {
     Ended(#[from] SupervisorError),
 }
 
+/// An address that could not be bound.
+#[derive(Debug)]
+pub(crate) struct ClosedDoor {
+    face: &'static str,
+    flag: &'static str,
+    address: SocketAddr,
+}
+
+fn named(doors: &[ClosedDoor]) -> String {
+    let named = doors
+        .iter()
+        .map(|door| format!("{} for the {}", door.address, door.face));
+    named.collect::<Vec<_>>().join(", ")
+}
+
 // === impl ServeError ===
 
 impl ServeError {
     /// The next step, where one is known.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Listen { flag, source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-                Some(match *flag {
-                    "--listen" => {
+            Self::Listen { doors, source } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some(match doors.as_slice() {
+                    [one] if one.flag == "--listen" => {
                         "another program, perhaps another nagi, has this port: choose one with --listen"
                     }
-                    "--metrics-listen" => {
+                    [one] if one.flag == "--metrics-listen" => {
                         "another program has this port: choose one with --metrics-listen"
                     }
-                    _ => "another program has this port: choose one with --gateway-listen",
+                    [_] => "another program has this port: choose one with --gateway-listen",
+                    _ => {
+                        "another nagi, or other programs, have these ports: choose others with --listen, --metrics-listen and --gateway-listen"
+                    }
                 })
             }
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -178,13 +197,26 @@ pub(crate) fn refuse_settings(error: &(dyn Error + 'static), hint: &str) -> Exit
 
 /// Text on stderr.
 pub(crate) fn complain(error: &(dyn Error + 'static), hint: Option<&str>) -> ExitCode {
-    let mut text = format!("error: {error}");
+    let mut causes = Vec::new();
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}\n  because: {cause}");
+        causes.push(cause.to_string());
         source = cause.source();
     }
-    if let Some(hint) = hint {
+    complain_of(&error.to_string(), &causes, hint)
+}
+
+/// The same of an error that is no chain.
+pub(crate) fn complain_of<'a>(
+    error: &str,
+    causes: &[String],
+    hints: impl IntoIterator<Item = &'a str>,
+) -> ExitCode {
+    let mut text = format!("error: {error}");
+    for cause in causes {
+        text = format!("{text}\n  because: {cause}");
+    }
+    for hint in hints {
         text = format!("{text}\nhint: {hint}");
     }
     // Nobody reads stderr: the exit code still tells.
@@ -259,13 +291,18 @@ async fn serve(
     announce(&start.role, &config);
     let mut local = None;
     let engine = match start.role {
-        Role::All { workloads, on_exit } => {
+        Role::All {
+            workloads,
+            on_exit,
+            begin,
+        } => {
             let engine_config = LocalConfig {
                 file: workloads,
                 state_directory: config.state_dir.clone(),
                 shim: shim_command()?,
                 environment: environment(),
                 on_shutdown: on_exit,
+                begin,
             };
             let started = LocalEngine::start(engine_config, Arc::clone(&clock), &mut supervisor);
             let engine = started.await?;
@@ -323,7 +360,7 @@ async fn next(termination: &tokio::sync::Mutex<Termination>) -> &'static str {
 /// The addresses, bound: whoever finds a port taken learns it before anything runs.
 struct Doors {
     api: Option<TcpListener>,
-    metrics: TcpListener,
+    metrics: Option<TcpListener>,
     gateway: Option<TcpListener>,
 }
 
@@ -345,17 +382,23 @@ impl Doors {
                 return Err(ServeError::SameAddress { address: *address });
             }
         }
-        Ok(Self {
-            api: match api {
-                Some(address) => Some(bind("API", "--listen", address).await?),
-                None => None,
-            },
-            metrics: bind("metrics", "--metrics-listen", config.metrics_listen).await?,
-            gateway: match gateway {
-                Some(address) => Some(bind("gateway", "--gateway-listen", address).await?),
-                None => None,
-            },
-        })
+        let mut closed = Vec::new();
+        let mut api_door = None;
+        if let Some(address) = api {
+            api_door = bind(("API", "--listen"), address, &mut closed).await;
+        }
+        let metrics = ("metrics", "--metrics-listen");
+        let metrics = bind(metrics, config.metrics_listen, &mut closed).await;
+        let mut gateway_door = None;
+        if let Some(address) = gateway {
+            gateway_door = bind(("gateway", "--gateway-listen"), address, &mut closed).await;
+        }
+        let doors = Self {
+            api: api_door,
+            metrics,
+            gateway: gateway_door,
+        };
+        closed_alike(closed).map_or(Ok(doors), Err)
     }
 }
 
@@ -376,18 +419,34 @@ fn announce(role: &Role, config: &ServeConfig) {
     );
 }
 
+/// Binds a door, or notes why not: a person who must choose other ports wants to know all of them at once.
 async fn bind(
-    face: &'static str,
-    flag: &'static str,
+    (face, flag): (&'static str, &'static str),
     address: SocketAddr,
-) -> Result<TcpListener, ServeError> {
-    let listen = |source| ServeError::Listen {
-        face,
-        flag,
-        address,
-        source,
-    };
-    TcpListener::bind(address).await.map_err(listen)
+    closed: &mut Vec<(ClosedDoor, io::Error)>,
+) -> Option<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Some(listener),
+        Err(source) => {
+            let door = ClosedDoor {
+                face,
+                flag,
+                address,
+            };
+            closed.push((door, source));
+            None
+        }
+    }
+}
+
+/// The first door that could not be opened, with those that failed alike: they are mended alike.
+fn closed_alike(closed: Vec<(ClosedDoor, io::Error)>) -> Option<ServeError> {
+    let mut closed = closed.into_iter();
+    let (first, source) = closed.next()?;
+    let mut doors = vec![first];
+    let alike = closed.filter(|(_, other)| other.kind() == source.kind());
+    doors.extend(alike.map(|(door, _)| door));
+    Some(ServeError::Listen { doors, source })
 }
 
 /// An engine as the faces and loops see it.
@@ -516,7 +575,7 @@ impl Common {
         let server = Server::new(server_config(config), ports, keys, shutdown);
         let listeners = Listeners {
             api: doors.api,
-            metrics: Some(doors.metrics),
+            metrics: doors.metrics,
         };
         supervisor.spawn("api", server.run(listeners));
     }

@@ -106,6 +106,39 @@ pub(crate) fn remove_tree(path: &Path) {
     drop(fs::remove_dir_all(path));
 }
 
+/// Makes a directory of this crate empty.
+///
+/// # Errors
+/// What could not be removed or made.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "trees that this crate made, of an engine that begins from nothing"
+)]
+pub(crate) fn clear_directory(path: &Path) -> Result<(), WriteError> {
+    gone(fs::remove_dir_all(path)).map_err(|source| WriteError::new(path, source))?;
+    make_directory(path)
+}
+
+/// Takes a file of this crate away, or says why not.
+///
+/// # Errors
+/// What kept it from being removed; that it is not there is no error.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "files that this crate wrote, of an engine that begins from nothing"
+)]
+pub(crate) fn clear_file(path: &Path) -> Result<(), WriteError> {
+    gone(fs::remove_file(path)).map_err(|source| WriteError::new(path, source))
+}
+
+/// What was not there is as good as removed.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 /// Makes an entry of a directory (a new name, a removed one) survive the loss of power.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ mod watcher;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nagi_ports::Clock;
@@ -22,10 +22,11 @@ use nagi_runtime::{Blocking, BlockingError, Supervisor};
 pub use self::shared::Reloaded;
 use self::shared::Shared;
 use self::watcher::Watcher;
+use crate::disk::{self, Survives};
 use crate::file::{FileError, WorkloadFile};
 pub use crate::runner::ShimCommand;
-use crate::runner::{Runner, Tools};
-use crate::store::{StateDirectory, StoreError};
+use crate::runner::{self, Runner, Tools};
+use crate::store::{self, StateDirectory, StoreError};
 
 /// Writes and reads of the ports at once that block a thread each. More would only queue at the disk.
 const BLOCKING_MAX: usize = 8;
@@ -58,6 +59,20 @@ pub enum OnShutdown {
     End,
 }
 
+/// Where an engine begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// Where the one before it in this state directory stopped.
+    WhereItWas,
+    /// From nothing, each time: what an earlier start left running is ended, everything it kept is forgotten, and the workload
+    /// file is written with this text. Only in a directory of its own: one that an engine used which goes on from what it
+    /// finds, and a workload file that begins with another first line than this text, stay as they are.
+    Anew {
+        /// The whole workload file. By its first line it is known again.
+        text: String,
+    },
+}
+
 /// What the local engine must know.
 #[derive(Debug, Clone)]
 pub struct LocalConfig {
@@ -71,6 +86,8 @@ pub struct LocalConfig {
     pub environment: BTreeMap<String, String>,
     /// What happens to the replicas when Nagi ends in order.
     pub on_shutdown: OnShutdown,
+    /// Where it begins.
+    pub begin: Begin,
 }
 
 /// The engine. Clones are the same engine.
@@ -107,6 +124,19 @@ pub enum ReloadError {
     /// The work was cut off.
     #[error(transparent)]
     Blocking(#[from] BlockingError),
+}
+
+/// Whether [`Begin::Anew`] would be refused now because of what is there, before anything is written. The start looks again.
+///
+/// # Errors
+/// [`StoreError::Foreign`] with what belongs to somebody else; [`StoreError::Read`] and [`StoreError::Damaged`].
+pub fn check_new_beginning(
+    state_directory: &Path,
+    file: &Path,
+    text: &str,
+) -> Result<(), StoreError> {
+    store::check_forgettable(state_directory)?;
+    check_replaceable(file, text)
 }
 
 /// Of the variables of Nagi's own environment, those that replicas inherit.
@@ -222,10 +252,17 @@ struct Prepared {
 }
 
 fn prepare(config: LocalConfig, clock: Arc<dyn Clock>) -> Result<Prepared, StartError> {
+    let anew = match &config.begin {
+        Begin::WhereItWas => None,
+        Begin::Anew { text } => Some(begin_anew(&config, text)?),
+    };
     // Looked at before it is read: a change in between is seen as one.
     let watcher = Watcher::of(&config.file);
     let file = WorkloadFile::read(&config.file)?;
-    let store = StateDirectory::open(&config.state_directory)?;
+    let store = match anew {
+        Some(store) => store,
+        None => StateDirectory::open(&config.state_directory)?,
+    };
     let shared = Arc::new(Shared::new(clock, store));
     shared.put_in_force(file)?;
     let kept = shared.take_stock()?;
@@ -250,6 +287,32 @@ fn prepare(config: LocalConfig, clock: Arc<dyn Clock>) -> Result<Prepared, Start
         node_writer,
         watcher,
     })
+}
+
+/// Takes the directory and makes it empty. In this order a start that is cut off has neither left processes that the next one
+/// would not find, nor a workload file without an engine that it belongs to.
+fn begin_anew(config: &LocalConfig, text: &str) -> Result<StateDirectory, StoreError> {
+    check_replaceable(&config.file, text)?;
+    let store = StateDirectory::open_anew(&config.state_directory)?;
+    runner::end_left_over(&store)?;
+    store.clear()?;
+    disk::replace(&config.file, text.as_bytes(), Survives::Processes)?;
+    Ok(store)
+}
+
+/// A file that is not there, or that a start from nothing wrote, as its first line says.
+fn check_replaceable(file: &Path, text: &str) -> Result<(), StoreError> {
+    let path = file.to_path_buf();
+    match std::fs::read(file) {
+        Ok(content) if first_line(&content) == first_line(text.as_bytes()) => Ok(()),
+        Ok(_) => Err(StoreError::Foreign { path }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(StoreError::Read { path, source }),
+    }
+}
+
+fn first_line(content: &[u8]) -> Option<&[u8]> {
+    content.split(|byte| *byte == b'\n').next()
 }
 
 #[cfg(test)]

@@ -23,6 +23,6 @@ mod stamp;
 
 pub use disk::WriteError;
 pub use engine::{
-    LocalConfig, LocalEngine, OnShutdown, ReloadError, Reloaded, ShimCommand, StartError,
-    inherited_environment,
+    Begin, LocalConfig, LocalEngine, OnShutdown, ReloadError, Reloaded, ShimCommand, StartError,
+    check_new_beginning, inherited_environment,
 };

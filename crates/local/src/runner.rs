@@ -25,6 +25,7 @@ use nagi_runtime::{Blocking, Deadline, Shutdown, TaskSet};
 use tokio::sync::{mpsc, watch};
 
 use self::attempt::{Attempt, Message, RUNS_AT_LEAST, Report};
+pub(crate) use self::nodes::FILE as NODES_FILE;
 pub(crate) use self::nodes::NodeWriter;
 use self::nodes::{Nodes, StoredNodes};
 use self::replica::{Life, Replica, Running};
@@ -33,7 +34,7 @@ use crate::engine::OnShutdown;
 use crate::engine::shared::{Description, Shared};
 use crate::file::PoolSpec;
 use crate::process::cgroup::ControlGroup;
-use crate::store::StoreError;
+use crate::store::{StateDirectory, StoreError};
 use crate::world::{self, Place, Plan, ReplicaId, World};
 
 /// Attempts at once, those that are ending included. A thousand workloads of one replica, and as many again on their
@@ -87,6 +88,14 @@ pub(crate) struct Runner {
     report: mpsc::Sender<Message>,
     reports: mpsc::Receiver<Message>,
     adopted: Vec<(Attempt, std::os::fd::OwnedFd)>,
+}
+
+/// Ends everything that an engine before this one left running, at once. Blocks for some milliseconds.
+///
+/// # Errors
+/// [`StoreError::Read`] when `/proc` cannot be read.
+pub(crate) fn end_left_over(store: &StateDirectory) -> Result<(), StoreError> {
+    adopt::end_all(&store.replicas(), store.in_charge())
 }
 
 // === impl Runner ===

@@ -46,6 +46,11 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Versions of one generation of an engine. At 200 writes a second they last for more than a year, and the numbers stay
 /// below 2⁵³, which JSON readers hold exactly, for 900,000 generations.
 const VERSIONS_OF_A_GENERATION: u64 = 10_000_000_000;
+/// Who is in charge.
+const ENGINE: &str = "engine.json";
+/// The other directories and files of an engine.
+const DIRECTORIES: [&str; 2] = ["workloads", "replicas"];
+const FILES: [&str; 3] = [crate::runner::NODES_FILE, history::NEWEST, history::OLDER];
 /// Largest state file read back; the largest written has five changes of 500 characters and a few instants.
 const STATE_BYTES_MAX: u64 = 1 << 20;
 
@@ -84,6 +89,12 @@ pub enum StoreError {
         path: PathBuf,
         /// Its process id, as it wrote it down.
         holder: String,
+    },
+    /// It is not for starts from nothing, or holds what none of them wrote.
+    #[error("{} belongs to somebody else, and would be replaced", path.display())]
+    Foreign {
+        /// What is there.
+        path: PathBuf,
     },
     /// The lock could not be taken for another reason.
     #[error("cannot lock {}", path.display())]
@@ -129,6 +140,7 @@ impl StoreError {
             Self::InUse { .. } => {
                 "end the other nagi, or give this one a directory of its own with --state-dir"
             }
+            Self::Foreign { .. } => "give this nagi a directory of its own with --state-dir",
             Self::Lock { .. } => {
                 "the state directory needs a file system with locks, such as a local disk: move it to one and name it with --state-dir"
             }
@@ -158,15 +170,45 @@ impl StateDirectory {
     /// # Errors
     /// See [`StoreError`]; nothing is left running or locked.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        for directory in [
-            root.to_path_buf(),
-            root.join("workloads"),
-            root.join("replicas"),
-        ] {
-            disk::make_directory(&directory)?;
-        }
+        disk::make_directory(root)?;
         let lock = lock(root)?;
-        let path = root.join("engine.json");
+        Self::take(root, lock, false)
+    }
+
+    /// The same for an engine that begins from nothing each time. What is in the directory is still there when this returns;
+    /// [`Self::clear`] takes it away.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`StoreError::Foreign`] when there is what another engine must not forget, which stays as it is.
+    pub(crate) fn open_anew(root: &Path) -> Result<Self, StoreError> {
+        check_forgettable(root)?;
+        disk::make_directory(root)?;
+        let lock = lock(root)?;
+        // Under the lock nobody else begins.
+        check_forgettable(root)?;
+        Self::take(root, lock, true)
+    }
+
+    /// Forgets everything but which engine this is. A start that is cut off in here is made good by the next one.
+    ///
+    /// # Errors
+    /// [`WriteError`] of the first thing that could not be taken away.
+    pub(crate) fn clear(&self) -> Result<(), WriteError> {
+        for name in DIRECTORIES {
+            disk::clear_directory(&self.root.join(name))?;
+        }
+        for name in FILES {
+            disk::clear_file(&self.root.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Puts this process in charge of a directory that it has the lock of.
+    fn take(root: &Path, lock: File, begins_anew: bool) -> Result<Self, StoreError> {
+        for name in DIRECTORIES {
+            disk::make_directory(&root.join(name))?;
+        }
+        let path = root.join(ENGINE);
         let before: Option<EngineInCharge> = read_state(&path)?;
         let (instance, generation) = match before {
             Some(before) => (before.instance, before.generation + 1),
@@ -180,6 +222,7 @@ impl StateDirectory {
             instance,
             generation,
             engine,
+            begins_anew,
         };
         // Before anybody looks for records of replicas: see the head of `shim`.
         write_state(&path, &in_charge, Survives::PowerLoss)?;
@@ -199,7 +242,7 @@ impl StateDirectory {
 
     /// The file that says who is in charge.
     pub fn engine_file(&self) -> PathBuf {
-        self.root.join("engine.json")
+        self.root.join(ENGINE)
     }
 
     /// Who is in charge: this engine.
@@ -359,6 +402,30 @@ impl StateDirectory {
 pub fn check_room(directory: &Path, written: u64) -> Result<(), WriteError> {
     let checked = File::open(directory).and_then(|opened| slots::check_room(&opened, written));
     checked.map_err(|error| WriteError::new(directory, error))
+}
+
+/// Whether an engine may begin from nothing here: one that does so each time was here before, or none at all.
+///
+/// # Errors
+/// [`StoreError::Foreign`] with what another engine must not forget; [`StoreError::Read`] and [`StoreError::Damaged`].
+pub(crate) fn check_forgettable(root: &Path) -> Result<(), StoreError> {
+    let path = root.join(ENGINE);
+    let before: Option<EngineInCharge> = read_state(&path)?;
+    match before {
+        Some(before) if before.begins_anew => return Ok(()),
+        Some(_) => return Err(StoreError::Foreign { path }),
+        None => {}
+    }
+    // A start that was cut off early has left empty directories at most.
+    let left = DIRECTORIES
+        .iter()
+        .map(|name| root.join(name))
+        .find(|path| !entries(path).is_empty());
+    let left = left.or_else(|| {
+        let files = FILES.iter().map(|name| root.join(name));
+        files.into_iter().find(|path| path.exists())
+    });
+    left.map_or(Ok(()), |path| Err(StoreError::Foreign { path }))
 }
 
 /// A random word of 16 characters.

@@ -45,6 +45,7 @@ impl Bench {
             instance: "test".into(),
             generation: 1,
             engine,
+            begins_anew: false,
         };
         record::write(&engine_file, &in_charge).unwrap();
         let mark = format!("test/{}", directory.path().display());
@@ -185,6 +186,7 @@ fn a_supervisor_that_is_no_longer_wanted_does_not_start_the_command() {
             instance: "test".into(),
             generation: 1,
             engine,
+            begins_anew: false,
         };
         record::write(&launch.engine_file, &in_charge).unwrap();
     });

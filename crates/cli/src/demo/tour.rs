@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::{Timestamp, Unit};
-use nagi_api::{PoolItem, ScaleToZeroRequest, ScaleUpRequest, WakeRequest, WorkloadItem};
+use nagi_api::{PoolItem, ScaleToZeroRequest, Time, WakeRequest, WorkloadItem};
 use nagi_client::{Client, ClientError, DryRun, EventFollower, Followed, ServerEvent};
 use nagi_core::id::{Name, Namespace, WorkloadId};
 use nagi_core::wake::Stage;
@@ -20,6 +20,9 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::exit::Exit;
+use crate::failure::Failure;
 
 /// How long a step may take. The slowest one boots a node for 5 s and loads a model for 2 s.
 const STEP_MAX: Duration = Duration::from_mins(1);
@@ -33,6 +36,11 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const SCHEDULE_AHEAD: Duration = Duration::from_secs(4);
 /// A scheduled wake must fire within this of its time (F06).
 const SCHEDULE_LATE_MAX: Duration = Duration::from_secs(1);
+/// The namespaces that the tour changes something in.
+pub(crate) const NAMESPACES: [&str; 2] = ["project-a", "project-b"];
+/// How long the gateway must hold a request for the tour: a node boots for 2 s meanwhile and an app starts, on a machine that
+/// may have something else to do.
+pub(crate) const HOLD_MIN: Duration = Duration::from_secs(10);
 
 /// Why the tour stopped.
 #[derive(Debug, Error)]
@@ -63,6 +71,28 @@ pub(crate) enum TourError {
     Output(#[source] std::io::Error),
 }
 
+// === impl TourError ===
+
+impl TourError {
+    /// What failed, and why; of an answer of the API all that it says.
+    pub(crate) fn into_failure(self) -> Failure {
+        let message = self.to_string();
+        match self {
+            Self::Api { source, .. } => {
+                let mut failure = Failure::from(source);
+                failure.causes.insert(0, failure.message);
+                Failure { message, ..failure }
+            }
+            Self::Gateway { source, .. } | Self::Output(source) => {
+                let mut failure = Failure::new(Exit::Failed, message);
+                failure.causes.push(source.to_string());
+                failure
+            }
+            Self::Unexpected { .. } => Failure::new(Exit::Failed, message),
+        }
+    }
+}
+
 /// The tour and what it needs.
 pub(crate) struct Tour<'a, W> {
     pub(crate) client: Client,
@@ -80,8 +110,8 @@ impl<W: Write> Tour<'_, W> {
     /// The first step that did not go as expected.
     pub(crate) async fn run(&mut self) -> Result<(), TourError> {
         let (web, model) = (
-            app("project-a", "sample-app-a"),
-            app("project-b", "sample-app-b"),
+            app(NAMESPACES[0], "sample-app-a"),
+            app(NAMESPACES[1], "sample-app-b"),
         );
         self.arrive(&web, &model).await?;
         self.fall_asleep(&web).await?;
@@ -96,36 +126,17 @@ impl<W: Write> Tour<'_, W> {
             "start",
             "Two projects share this machine: a web page and an inference server.",
         )?;
-        self.begin_anew(web, model).await?;
         self.until(model, "inactive", |w| w.status == "inactive")
             .await?;
         self.until(web, "active", |w| w.status == "active").await?;
+        self.until_pool("standard", "a node", |pool| !pool.nodes.is_empty())
+            .await?;
         self.say("project-a/sample-app-a is awake on pool standard, which booted a node for it.")?;
+        let costs_nothing =
+            |pool: &PoolItem| pool.nodes.is_empty() && pool.spent.unwrap_or_default() <= 0.0;
+        self.until_pool("gpu", "no node and no cost", costs_nothing)
+            .await?;
         self.say("project-b/sample-app-b sleeps; pool gpu has no node and costs nothing.")
-    }
-
-    /// Brings both to where the tour begins, wherever an earlier demo in this directory left them. In a new directory there is
-    /// nothing to do.
-    async fn begin_anew(&mut self, web: &WorkloadId, model: &WorkloadId) -> Result<(), TourError> {
-        if self.status(model).await?.desired_replicas > 0 {
-            let request = ScaleToZeroRequest {
-                reason: "the tour begins".to_owned(),
-                scheduled_scale_up: None,
-            };
-            let sent = self.client.scale_to_zero(model, &request, DryRun::No).await;
-            self.sent(sent)?;
-        }
-        let now = self.status(web).await?;
-        if now.desired_replicas == 0 || now.scheduled_scale_up.is_some() {
-            // Unlike a wake this cancels a scheduled one as well.
-            let request = ScaleUpRequest {
-                replicas: 1,
-                reason: "the tour begins".to_owned(),
-            };
-            let sent = self.client.scale_up(web, &request, DryRun::No).await;
-            self.sent(sent)?;
-        }
-        Ok(())
     }
 
     async fn fall_asleep(&mut self, web: &WorkloadId) -> Result<(), TourError> {
@@ -226,6 +237,8 @@ impl<W: Write> Tour<'_, W> {
             self.expect(Instant::now() < deadline, "active", &describe(&now))?;
             self.news(model).await?;
         }
+        self.until_pool("gpu", "a node", |pool| !pool.nodes.is_empty())
+            .await?;
         self.say("A node of pool gpu booted, the model is loaded, it serves.")?;
         let ready = self
             .get("sample-app-b.project-b.localhost", "/v2/models/resnet50")
@@ -251,7 +264,7 @@ impl<W: Write> Tour<'_, W> {
         };
         let sent = self.client.scale_to_zero(web, &request, DryRun::No).await;
         let answer = self.sent(sent)?;
-        self.say(&format!("{}; wakes at {at}", answer.body.message))?;
+        self.say(&wakes(&answer.body.message, at))?;
         let awake = self
             .until(web, "a wanted replica", |w| w.desired_replicas > 0)
             .await?;
@@ -385,13 +398,21 @@ impl<W: Write> Tour<'_, W> {
         let deadline = Instant::now() + STEP_MAX;
         loop {
             let pools = self.pools().await?;
-            if pools.iter().any(|pool| pool.name == name && holds(pool)) {
+            let pool = pools.iter().find(|pool| pool.name == name);
+            if pool.is_some_and(&holds) {
                 return Ok(());
             }
+            let saw = pool.map_or_else(
+                || "no such pool".to_owned(),
+                |pool| {
+                    let spent = pool.spent.unwrap_or_default();
+                    format!("{} of its nodes, {spent} spent", pool.nodes.len())
+                },
+            );
             self.expect(
                 Instant::now() < deadline,
                 &format!("pool {name} to have {expected}"),
-                "nodes",
+                &saw,
             )?;
             sleep(NODES_EVERY).await;
         }
@@ -428,6 +449,10 @@ fn app(namespace: &str, name: &str) -> WorkloadId {
     )
 }
 
+fn wakes(message: &str, at: Timestamp) -> String {
+    format!("{message}; wakes at {}", Time(at))
+}
+
 fn first_line(answer: &str) -> &str {
     answer.lines().next().unwrap_or("an empty answer")
 }
@@ -438,4 +463,16 @@ fn describe(w: &WorkloadItem) -> String {
         "{} ({} of {} serve: {why})",
         w.status, w.available_replicas, w.desired_replicas
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The change log: times always have three digits behind the second.
+    #[test]
+    fn the_time_of_the_scheduled_wake_has_its_three_digits() {
+        let at: Timestamp = "2030-01-31T07:00:34.910Z".parse().unwrap();
+        assert_eq!(wakes("Done", at), "Done; wakes at 2030-01-31T07:00:34.910Z");
+    }
 }

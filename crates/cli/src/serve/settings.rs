@@ -29,7 +29,7 @@ const HOLD_DEFAULT: Duration = Duration::from_secs(25);
 const HOLD_MAX: Duration = Duration::from_hours(1);
 
 // The settings as people name them, as a flag and as a variable. What each means stands at its field in `ServeArgs`.
-const LISTEN: Setting = Setting {
+pub(crate) const LISTEN: Setting = Setting {
     flag: "--listen",
     env: "NAGI_LISTEN",
 };
@@ -77,7 +77,7 @@ const MAX_REPLICAS: Setting = Setting {
     flag: "--max-replicas",
     env: "NAGI_MAX_REPLICAS",
 };
-const ALLOWED_NAMESPACES: Setting = Setting {
+pub(crate) const ALLOWED_NAMESPACES: Setting = Setting {
     flag: "--allowed-namespaces",
     env: "NAGI_ALLOWED_NAMESPACES",
 };
@@ -247,7 +247,7 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    fn refuse(self, rule: impl Into<String>, value: &str) -> ConfigError {
+    pub(crate) fn refuse(self, rule: impl Into<String>, value: &str) -> ConfigError {
         ConfigError {
             flag: self.flag,
             env: self.env,
@@ -286,7 +286,13 @@ impl Setting {
     fn path(self, text: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
         match text {
             Some(text) if text.trim().is_empty() => {
-                Err(self.refuse("must name a file, or not be set at all", text))
+                let what = if self.flag == STATE_DIR.flag {
+                    "directory"
+                } else {
+                    "file"
+                };
+                let rule = format!("must name a {what}, or not be set at all");
+                Err(self.refuse(rule, text))
             }
             text => Ok(text.map(PathBuf::from)),
         }
@@ -308,7 +314,7 @@ impl Setting {
 /// Every setting that cannot be used, so that a person mends them in one go.
 #[derive(Debug, Default, Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-pub(crate) struct ConfigErrors(Vec<ConfigError>);
+pub(crate) struct ConfigErrors(pub(crate) Vec<ConfigError>);
 
 impl ConfigErrors {
     /// The value, or a stand-in while the problem is noted.

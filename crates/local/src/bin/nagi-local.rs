@@ -13,7 +13,7 @@ use std::time::Duration;
 use nagi_core::id::{Name, Namespace, WorkloadId};
 use nagi_core::intent::IntentUpdate;
 use nagi_core::quantity::Replicas;
-use nagi_local::{LocalConfig, LocalEngine, OnShutdown, ShimCommand, inherited_environment};
+use nagi_local::{Begin, LocalConfig, LocalEngine, OnShutdown, ShimCommand, inherited_environment};
 use nagi_ports::{Read, SystemClock, Workloads as _};
 use nagi_runtime::Supervisor;
 use tokio::sync::mpsc;
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
                 },
                 environment: variables(),
                 on_shutdown,
+                begin: Begin::WhereItWas,
             })
         }
         Some("serve") => serve(),

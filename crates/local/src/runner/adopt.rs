@@ -131,16 +131,28 @@ pub(super) fn find(replicas: &Path, in_charge: &EngineInCharge) -> Result<Vec<Fo
                         supervisor,
                     });
                 }
-                Some(supervisor) => {
-                    rustix::process::pidfd_send_signal(&supervisor, Signal::KILL).ok();
-                    end(&directory, &launch);
-                }
+                Some(supervisor) => end_supervised(&directory, &launch, &supervisor),
                 None => end(&directory, &launch),
             }
         }
     }
     sweep(in_charge, &found, looks);
     Ok(found)
+}
+
+/// Ends all that still runs below `replicas`, and whatever else an engine of this state directory left.
+///
+/// # Errors
+/// [`StoreError::Read`] when `/proc` cannot be read.
+pub(super) fn end_all(replicas: &Path, in_charge: &EngineInCharge) -> Result<(), StoreError> {
+    let found = find(replicas, in_charge)?;
+    for one in &found {
+        end_supervised(&one.directory, &one.launch, &one.supervisor);
+    }
+    if !found.is_empty() {
+        sweep(in_charge, &[], 2);
+    }
+    Ok(())
 }
 
 /// The directories of all replicas there ever were.
@@ -193,6 +205,12 @@ fn supervisor(directory: &Path, attempt: &str, boot: &str) -> Option<OwnedFd> {
         return None;
     }
     running.supervisor.open().ok()?
+}
+
+/// Ends the supervisor first: alive, it would report an end that nobody asked it for.
+fn end_supervised(directory: &Path, launch: &Launch, supervisor: &OwnedFd) {
+    rustix::process::pidfd_send_signal(supervisor, Signal::KILL).ok();
+    end(directory, launch);
 }
 
 fn end(directory: &Path, launch: &Launch) {

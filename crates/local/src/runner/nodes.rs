@@ -20,7 +20,7 @@ use crate::world::account::Account;
 use crate::world::{NodeState, Phase};
 
 /// The file in the state directory.
-pub(super) const FILE: &str = "nodes.json";
+pub(crate) const FILE: &str = "nodes.json";
 
 /// What lies on the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -118,6 +118,10 @@ pub struct EngineInCharge {
     pub generation: u64,
     /// The process of the engine.
     pub engine: ProcessId,
+    /// Everything in the directory may be forgotten at the next start: the engine begins from nothing each time, see
+    /// [`Begin::Anew`](crate::Begin::Anew). An engine that goes on from what it finds takes this back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub begins_anew: bool,
 }
 
 /// The three kinds of files of an attempt.

@@ -21,8 +21,8 @@ use crate::disk::{self, WriteError};
 /// most 14,000 changes, and are read in a few hundredths of a second.
 const FILE_BYTES_MAX: u64 = 2 << 20;
 
-const NEWEST: &str = "history.jsonl";
-const OLDER: &str = "history.1.jsonl";
+pub(super) const NEWEST: &str = "history.jsonl";
+pub(super) const OLDER: &str = "history.1.jsonl";
 
 /// Where an entry that was written when it happened comes from.
 pub const SOURCE_JOURNAL: &str = "journal";

@@ -126,6 +126,9 @@ fn padded(content: &[u8], size: usize) -> Vec<u8> {
 /// Fails when there is less room than a change needs after `written` bytes more.
 pub(super) fn check_room(file: &File, written: u64) -> io::Result<()> {
     let room = rustix::fs::fstatvfs(file)?;
+    if room.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Err(rustix::io::Errno::ROFS.into());
+    }
     let no_inode = room.f_files > 0 && room.f_favail == 0;
     if no_inode || room.f_bavail.saturating_mul(room.f_frsize) < ROOM_BYTES + written {
         return Err(rustix::io::Errno::NOSPC.into());

@@ -95,6 +95,49 @@ fn what_was_written_is_read_back_by_the_next_engine() {
 }
 
 #[test]
+fn an_engine_begins_anew_only_where_nothing_is_to_be_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("state");
+    check_forgettable(&root).unwrap();
+    // As a start leaves it that was cut off before it was in charge.
+    for name in DIRECTORIES {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    let first = StateDirectory::open_anew(&root).unwrap();
+    first.write_workload(&id("a"), None, &full()).unwrap();
+    for name in FILES {
+        fs::write(root.join(name), "x").unwrap();
+    }
+    let version = first.next_version();
+    drop(first);
+    let second = StateDirectory::open_anew(&root).unwrap();
+    second.clear().unwrap();
+    assert_eq!(second.read_workload(&id("a")).unwrap(), None);
+    assert!(FILES.iter().all(|name| !root.join(name).exists()));
+    assert!(
+        second.next_version() > version,
+        "for those who still know it"
+    );
+    drop(second);
+    // One that goes on from what it finds.
+    drop(StateDirectory::open(&root).unwrap());
+    let refused = StateDirectory::open_anew(&root).unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Foreign { path } if path.ends_with(ENGINE)),
+        "{refused}"
+    );
+    for name in [ENGINE, "lock"] {
+        disk::remove_file(&root.join(name));
+    }
+    fs::write(root.join(history::NEWEST), "mine").unwrap();
+    let refused = check_forgettable(&root).unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Foreign { path } if path.ends_with(history::NEWEST)),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_second_engine_is_refused_and_told_by_whom() {
     let directory = tempfile::tempdir().unwrap();
     let _first = StateDirectory::open(directory.path()).unwrap();

@@ -15,7 +15,7 @@ use nagi_core::workload::Workload;
 use nagi_local::process::cgroup::ControlGroup;
 use nagi_local::process::{ProcessId, marked_with_prefix};
 use nagi_local::shim::record::{EngineInCharge, REPLICA_VARIABLE, read};
-use nagi_local::{LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError};
+use nagi_local::{Begin, LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError};
 use nagi_ports::{PortError, Read, SystemClock, Workloads as _};
 use nagi_runtime::Supervisor;
 use rustix::process::Signal;
@@ -64,6 +64,7 @@ impl Place {
             },
             environment: BTreeMap::from([path]),
             on_shutdown: OnShutdown::End,
+            begin: Begin::WhereItWas,
         }
     }
 

@@ -36,7 +36,14 @@ pub(super) fn page() -> String {
     settings(&mut page, role("server"), &shared);
     page.push_str("\n### Only of `nagi all`\n\n");
     settings(&mut page, role("all"), &shared);
-    page.push_str("\n### Only of `nagi demo`\n\n");
+    page.push_str(
+        "\n### Only of `nagi demo`\n\nThose of the shared ones are here that have another default.\n\n",
+    );
+    let help = |name: &str, id: &str| {
+        let arg = role(name)?.get_arguments().find(|arg| arg.get_id() == id)?;
+        arg.get_help().map(ToString::to_string)
+    };
+    shared.retain(|id| help("demo", id) == help("server", id));
     settings(&mut page, role("demo"), &shared);
     page.push_str("\n### Of `nagi gateway`\n\nIt has these, and no others.\n\n");
     settings(&mut page, role("gateway"), &[]);
@@ -219,6 +226,8 @@ mod tests {
             "| `--api-key KEY` | `API_KEY` |",
             "| `--workloads FILE` | `NAGI_WORKLOADS` |",
             "| `--once` |",
+            "| `--state-dir DIRECTORY` | `NAGI_STATE_DIR` | `$XDG_STATE_HOME/nagi-demo` or",
+            "| `--log-file FILE` | `NAGI_LOG_FILE` | STATE_DIR/nagi.log |",
             "| `idle_after` |",
             "| `release_after` |",
             "| `http` |",
