@@ -47,6 +47,8 @@ const LOOPBACK_TRIES: u32 = 3;
 
 /// The files with which the API server shows who it is.
 const API_SERVER_PAIR: &str = "apiserver";
+/// A copy of the authority's certificate.
+const SIGNER: &str = "signer.crt";
 /// An authority that comes later.
 const OTHER_AUTHORITY: &str = "other-ca";
 
@@ -476,7 +478,7 @@ impl ControlPlane {
                 .place()
                 .call("curl")
                 .arguments(["--disable", "--silent", "--show-error", "--fail"])
-                .argument("--max-time=30")
+                .arguments(["--max-time", "30"])
                 .argument("--cacert")
                 .argument(certificates::pair(&directory, "ca").certificate)
                 .argument("--cert")
@@ -612,6 +614,9 @@ fn write_certificates(configuration: &Configuration) -> anyhow::Result<()> {
     let directory = configuration.certificates();
     let server = configuration.server();
     let authority = Authority::create(&directory, "ca")?;
+    // Who signs for pods has one certificate in its file, also when everyone trusts another authority beside it.
+    let (known, signer) = (directory.join("ca.crt"), directory.join(SIGNER));
+    std::fs::copy(&known, &signer).with_context(|| format!("write {}", signer.display()))?;
     let names = server_names(&configuration.address);
     authority.issue(API_SERVER_PAIR, "kube-apiserver", None, Use::Server(&names))?;
     let local = Use::Server(&["localhost", "127.0.0.1"]);

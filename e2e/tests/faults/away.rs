@@ -1,5 +1,7 @@
 //! The API server, etcd, the way to them, and the rights: each is away for a while.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -214,8 +216,9 @@ pub(crate) fn rights_taken_away(world: &mut World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The API server gives this user nothing to execute with: every call is answered with 429.
+/// The API server has nothing to execute the calls of the replicas with: it answers each with 429.
 pub(crate) fn starved(world: &mut World) -> anyhow::Result<()> {
+    let seat = std::cell::RefCell::new(None);
     let outcome = play(
         world,
         "starved",
@@ -223,6 +226,7 @@ pub(crate) fn starved(world: &mut World) -> anyhow::Result<()> {
         Meanwhile::ReadsOnly,
         |lab| {
             lab.apply(&starvation())?;
+            *seat.borrow_mut() = Some(take_seat(lab)?);
             wait::until("a refusal", SOON, || {
                 let answer = lab.first()?.get("/ready")?;
                 Ok(if answer.status == 503 {
@@ -233,18 +237,50 @@ pub(crate) fn starved(world: &mut World) -> anyhow::Result<()> {
             })
         },
         |lab| {
+            drop(seat.take());
             lab.control_plane
                 .kubectl()
-                .arguments([
-                    "delete",
-                    "flowschema,prioritylevelconfiguration",
-                    "starve-faults",
-                ])
+                .arguments(["delete", "flowschema,prioritylevelconfiguration"])
+                .argument("starve-faults")
                 .succeed()
         },
     )?;
+    let refused = std::fs::read_to_string(world.lab()?.control_plane.audit_log())
+        .context("read the audit log")?
+        .lines()
+        .filter(|line| line.contains("\"code\":429"))
+        .count();
+    ensure!(refused > 10, "the API server refused {refused} calls");
     outcome.tell(world);
     Ok(())
+}
+
+/// A call of a replica's account whose body never comes. A priority level without seats still executes one call when it
+/// executes nothing else, and this is it.
+fn take_seat(lab: &Lab) -> anyhow::Result<(TcpStream, Proxy)> {
+    let proxy = Proxy::start(&lab.control_plane, "seat", &lab.user("one")?)?;
+    let port = proxy.port;
+    let taken = wait::until("the only seat", SOON, || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).context("connect")?;
+        write!(
+            stream,
+            "POST /apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\
+             Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{"
+        )
+        .context("ask for a seat")?;
+        stream
+            .set_read_timeout(Some(Duration::from_millis(500)))
+            .context("set a limit")?;
+        let mut answer = [0; 512];
+        Ok(match stream.read(&mut answer) {
+            // Nothing comes: it is being executed.
+            Err(_) => Look::There(stream),
+            Ok(length) => Look::NotYet(
+                String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned(),
+            ),
+        })
+    })?;
+    Ok((taken, proxy))
 }
 
 /// A flow schema that takes all calls of the replicas, and a priority level without a seat.

@@ -66,8 +66,7 @@ pub(crate) fn play(
     lab.first()?.sleep(&sleeper, Some(&in_(lasts / 2)))?;
     lab.wait_for_count(&sleeper, 0, SOON)?;
     let since = Instant::now();
-    begin(lab)?;
-    let watched = watch(lab, &sleeper, &other, lasts, meanwhile, since);
+    let watched = begin(lab).and_then(|()| watch(lab, &sleeper, &other, lasts, meanwhile, since));
     // Also after a failure: the next case needs it.
     heal(lab)?;
     let healed = Instant::now();
