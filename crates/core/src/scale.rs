@@ -412,7 +412,9 @@ fn cancel(workload: &Workload, request: &Request, now: Timestamp) -> Result<Plan
 pub fn is_out_of_step(workload: &Workload) -> bool {
     let recorded = workload.intent.changes.last().map(|last| last.to);
     let left_asleep = workload.intent.asleep.is_some() && !workload.desired.is_zero();
-    left_asleep || recorded.is_some_and(|to| to != workload.desired)
+    left_asleep
+        || workload.unrecorded.is_some()
+        || recorded.is_some_and(|to| to != workload.desired)
 }
 
 /// What to write when it is: the change is recorded and a leftover "asleep" is cleared. A wake by the gateway, which may
@@ -426,11 +428,19 @@ pub fn outside_change(
     if !is_out_of_step(workload) {
         return None;
     }
-    let from = (workload.intent.changes.last()).map_or(Replicas::ZERO, |last| last.to);
+    let recorded = (workload.intent.changes.last()).map_or(Replicas::ZERO, |last| last.to);
+    let from = workload
+        .unrecorded
+        .map_or(recorded, |count| count.replicas());
     let mut intent = workload.intent.clone();
     let woken = from.is_zero() && writer == Some(&CountWriter::Gateway);
     if workload.desired.is_zero() {
         intent.remembered = WakeCount::new(from.0).or(intent.remembered);
+        if workload.unrecorded.is_some() {
+            // Somebody woke it in between, which ended the sleep, and its schedule.
+            intent.asleep = None;
+            intent.scheduled = None;
+        }
     } else {
         intent.asleep = None;
         if !woken {

@@ -12,7 +12,7 @@ use nagi_core::id::{
     Host, Name, Namespace, PoolName, ReplicaName, Resource, Uid, Version, WorkloadId,
 };
 use nagi_core::intent::Change;
-use nagi_core::quantity::Replicas;
+use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::workload::{Autoscaler, Pending, Workload};
 use nagi_ports::WorkloadEvent;
 use tokio::sync::broadcast;
@@ -62,6 +62,8 @@ pub(crate) struct Row {
     uid: Box<str>,
     version: u64,
     desired: u32,
+    /// At zero: what was wanted before, when nothing that was written since tells of it; else 0.
+    unrecorded: u32,
     current: u32,
     available: u32,
     /// The list that last held it.
@@ -195,13 +197,18 @@ impl Store {
         if let Some(known) = known
             && known.version >= version
         {
+            let earlier = Row::of(object, listed, None);
             if let Some(known) = inner.row_mut(&id) {
                 known.listed = listed;
+                known.learn_from(&earlier);
             }
             return;
         }
         let pool = inner.pool(&object.spec.template);
-        let row = Row::of(object, listed, pool);
+        let mut row = Row::of(object, listed, pool);
+        if let Some(before) = inner.row(&id) {
+            row.learn_from(before);
+        }
         row.warn_of_unreadable(&id, known_notes(inner.row(&id)));
         inner.insert(&id, row);
         self.tell(&inner, &id, now);
@@ -215,6 +222,7 @@ impl Store {
         {
             row.version = version;
             row.desired = count;
+            row.unrecorded = 0;
             self.tell(&inner, id, now);
         }
     }
@@ -483,6 +491,9 @@ impl Inner {
         };
         let count = u32::try_from(alive().count()).unwrap_or(u32::MAX);
         let notes = row.notes.as_deref();
+        let unrecorded = WakeCount::new(row.unrecorded);
+        let mut intent = notes.map(|notes| notes.intent.clone()).unwrap_or_default();
+        intent.remembered = unrecorded.or(intent.remembered);
         let hosts = notes.and_then(|notes| notes.hosts.clone());
         Workload {
             id: id.clone(),
@@ -492,7 +503,8 @@ impl Inner {
             // Stopping pods are in no status: the pods themselves are counted.
             current: Replicas(row.current.max(count)),
             available: Replicas(row.available),
-            intent: notes.map(|notes| notes.intent.clone()).unwrap_or_default(),
+            intent,
+            unrecorded,
             awake_replicas: notes.and_then(|notes| notes.awake_replicas),
             idle_after: notes.and_then(|notes| notes.idle_after),
             autoscaler: self.autoscaler(id),
@@ -532,6 +544,7 @@ impl Row {
             version: metadata.version(),
             // The API server writes its default of 1 into every object.
             desired: object.spec.replicas.unwrap_or(1),
+            unrecorded: 0,
             current: object.status.replicas.unwrap_or(0),
             available: object.status.available_replicas.unwrap_or(0),
             listed,
@@ -539,6 +552,29 @@ impl Row {
             labels: metadata.labels.clone(),
             pool,
             failure: failure(&object.status),
+        }
+    }
+
+    /// Learns from an earlier observation what was wanted just before the count became zero, unless somebody wrote a record
+    /// in between. A workload that Nagi never changed has no record, and gets none by this.
+    fn learn_from(&mut self, earlier: &Self) {
+        let (Some(now), Some(before)) = (self.notes.as_deref(), earlier.notes.as_deref()) else {
+            return;
+        };
+        let is_silent = self.desired == 0
+            && self.uid == earlier.uid
+            && !now.intent.changes.is_empty()
+            && now.intent == before.intent;
+        if !is_silent {
+            return;
+        }
+        let wanted = match earlier.desired {
+            0 => earlier.unrecorded,
+            wanted => wanted,
+        };
+        let count = WakeCount::new(wanted);
+        if count.is_some() && count != now.intent.remembered {
+            self.unrecorded = wanted;
         }
     }
 

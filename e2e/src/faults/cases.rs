@@ -171,6 +171,17 @@ pub const CASES: &[Case] = &[
     },
     Case {
         fault: Words {
+            english: "Leader dead, no other leads yet, and `kubectl scale` takes a sleeper to 6 and to 0 again",
+            japanese: "リーダーが停止し次がまだいない間に、`kubectl scale` でスリープ中の対象を 6 にして 0 に戻す",
+        },
+        holds: Words {
+            english: "6 is what a person wanted last, so it is remembered",
+            japanese: "人が最後に望んだ 6 を記憶",
+        },
+        proof: Proof::Real("people_scale_while_nobody_leads"),
+    },
+    Case {
+        fault: Words {
             english: "Leader's wall clock goes back one hour, and comes right again",
             japanese: "リーダーの時計が一時間戻り、その後正しくなる",
         },

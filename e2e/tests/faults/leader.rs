@@ -9,7 +9,7 @@ use nagi_e2e::wait::{self, Look};
 use serde_json::json;
 
 use crate::away::relayed;
-use crate::lab::{Lab, SOON, World, in_, object, status};
+use crate::lab::{Lab, NAMESPACE, SOON, World, in_, object, status};
 use crate::outage::{seconds, sleeps};
 use crate::relay::{Deed, Plan};
 
@@ -260,6 +260,49 @@ pub(crate) fn all_dead(world: &mut World) -> anyhow::Result<()> {
     world.saw(
         format!("the sleep and its count lay on the object; woken to {woken} by a replica that started later"),
         format!("スリープと台数はオブジェクトに残り、後から起動したレプリカが {woken} 台で復帰"),
+    );
+    Ok(())
+}
+
+/// The leader dies, and before another one leads a person wakes a sleeper to another count and ends it again. Whoever follows
+/// finds a workload at 0 whose record says 0, and must not have missed what was wanted in between.
+pub(crate) fn scaled_while_nobody_leads(world: &mut World) -> anyhow::Result<()> {
+    let lab = world.lab()?;
+    lab.pair()?;
+    let name = "nobody-leads";
+    lab.deployment(name, 2)?;
+    lab.first()?.sleep(name, None)?;
+    lab.settled(name, 0)?;
+    sleeps(&lab.kept(name)?, 2)?;
+    lab.one = None;
+    for count in ["6", "0"] {
+        lab.control_plane
+            .kubectl()
+            .arguments(["scale", "deployment", name, "--namespace", NAMESPACE])
+            .arguments(["--replicas", count])
+            .succeed()?;
+    }
+    let leader = lab.leader()?;
+    ensure!(
+        leader.starts_with("one_"),
+        "it was too late: {leader} leads"
+    );
+    let followed = lab.wait_for_leader("two_", FOLLOWED_MAX)?;
+    wait::until("6 remembered", SOON, || {
+        let kept = lab.kept(name)?;
+        Ok(if sleeps(&kept, 6).is_ok() {
+            Look::There(())
+        } else {
+            Look::NotYet(format!("{kept:?}"))
+        })
+    })?;
+    lab.second()?.order(name, "wake", &json!({}))?;
+    lab.wait_for_count(name, 6, SOON)?;
+    lab.two = None;
+    let followed = seconds(followed);
+    world.saw(
+        format!("followed after {followed} s; 6 was recorded and woken to"),
+        format!("{followed} 秒後に引き継ぎ、6 台を記録して 6 台で復帰"),
     );
     Ok(())
 }

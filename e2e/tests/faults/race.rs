@@ -59,6 +59,8 @@ fn race(world: &mut World, name: &str, rounds: u32) -> anyhow::Result<()> {
     let mut judge = Judge {
         version: String::new(),
         last_wanted: 2,
+        count: 2,
+        annotations: lab.kept(name)?.annotations,
     };
     let mut dice = Dice(0x6e61_6769);
     for round in 0..rounds {
@@ -152,6 +154,9 @@ fn act(lab: &Lab, name: &str, deed: u64, count: u64) -> anyhow::Result<()> {
 struct Judge {
     version: String,
     last_wanted: u64,
+    /// Of the version before.
+    count: u64,
+    annotations: Value,
 }
 
 impl Judge {
@@ -169,22 +174,23 @@ impl Judge {
         if let Some(remembered) = remembered {
             ensure!(remembered != "0", "0 is no count to wake to: {metadata}");
         }
-        // Who sleeps by Nagi's hand: the record lies beside the count. A person's 0 has no mark until the leader has seen it.
-        if count == 0 && annotations["nagi.dev/asleep-since"].is_string() {
+        // People change the count and nothing else. What they leave on a sleeper is Nagi's to put right with its next write,
+        // and what that writes is judged.
+        let is_ours = *annotations != self.annotations;
+        if is_ours {
+            self.annotations.clone_from(annotations);
+        }
+        if is_ours && count == 0 {
             tally.sleepers += 1;
             let wanted = self.last_wanted.to_string();
             if remembered != Some(&*wanted) {
                 bail!("{wanted} was wanted last, and it remembers {remembered:?}: {metadata}");
             }
         }
-        let fields = metadata["managedFields"].as_array();
-        let last = fields
-            .into_iter()
-            .flatten()
-            .max_by_key(|entry| entry["time"].as_str().unwrap_or_default().to_owned());
-        if last.is_some_and(|entry| entry["manager"] == "kubectl") {
+        if !is_ours && count != self.count {
             tally.by_people += 1;
         }
+        self.count = count;
         Ok(())
     }
 }

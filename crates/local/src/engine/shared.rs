@@ -450,6 +450,8 @@ impl Shared {
             current: count(existing),
             available: count(serving),
             intent: state.update.intent.clone(),
+            // Nobody else can write a count here.
+            unrecorded: None,
             awake_replicas: spec.awake_replicas,
             idle_after: spec.idle_after,
             autoscaler: None,
