@@ -429,9 +429,7 @@ pub fn outside_change(
         return None;
     }
     let recorded = (workload.intent.changes.last()).map_or(Replicas::ZERO, |last| last.to);
-    let from = workload
-        .unrecorded
-        .map_or(recorded, |count| count.replicas());
+    let from = workload.unrecorded.map_or(recorded, WakeCount::replicas);
     let mut intent = workload.intent.clone();
     let woken = from.is_zero() && writer == Some(&CountWriter::Gateway);
     if workload.desired.is_zero() {

@@ -142,6 +142,9 @@ impl Lab {
             pod_starts: Duration::from_millis(300),
         })?;
         control_plane.add_fake_nodes(2)?;
+        // A copy: a build in the middle of a long run changes nothing.
+        let copy = control_plane.directory().join("nagi");
+        std::fs::copy(&binary, &copy).with_context(|| format!("write {}", copy.display()))?;
         let manifests = root().join("src/api");
         for file in [
             "namespace.yaml",
@@ -172,7 +175,7 @@ impl Lab {
             two: None,
             admin,
             control_plane,
-            binary,
+            binary: copy,
         };
         lab.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}))?;
         Ok(lab)

@@ -333,7 +333,9 @@ pub(crate) fn node_gone(world: &mut World) -> anyhow::Result<()> {
         let item = lab.second()?.item(name)?;
         let waits = item["available_replicas"] == 0
             && item["status"] == "scaling"
-            && item["reason_code"] == "waiting-for-node";
+            && item["reason"]
+                .as_str()
+                .is_some_and(|reason| reason.contains("no node takes it"));
         Ok(if waits {
             Look::There(item)
         } else {
@@ -364,8 +366,8 @@ pub(crate) fn node_gone(world: &mut World) -> anyhow::Result<()> {
         .succeed()?;
     lab.settled(name, 2)?;
     world.saw(
-        format!("{noticed} s later `scaling`, `waiting-for-node`, none available; slept and woke meanwhile, served when the node was back"),
-        format!("{noticed} 秒後に `scaling`、`waiting-for-node`、稼働 0 と応答。その間もスリープと起動が可能で、ノードが戻ると稼働"),
+        format!("{noticed} s later `scaling`, \"no node takes it\" with the scheduler's words, none available; slept and woke meanwhile, served when the node was back"),
+        format!("{noticed} 秒後に `scaling`、稼働 0、載せられるノードがないこととスケジューラーの説明を応答。その間もスリープと起動が可能で、ノードが戻ると稼働"),
     );
     Ok(())
 }
