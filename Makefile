@@ -2,7 +2,7 @@
 # Every target sets up what it needs, or says exactly what is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster test test-cluster check coverage docs gen bench bench-quick fuzz clean
+.PHONY: help setup demo cluster test test-cluster soak check coverage docs gen bench bench-quick fuzz clean
 
 XTASK = sh scripts/setup.sh && cargo xtask
 
@@ -22,8 +22,11 @@ cluster: ## a real Kubernetes on this machine, with three nodes when you are roo
 test: ## everything that a change must pass; CI runs this
 	@$(XTASK) test
 
-test-cluster: ## harness, delivery and product on a real Kubernetes that is started here
+test-cluster: ## harness, delivery, product and faults on a real Kubernetes that is started here
 	@$(XTASK) test-cluster
+
+soak: ## every fault on a real control plane, also those of minutes; writes docs/faults.md
+	@$(XTASK) soak $(ARGUMENTS)
 
 check: ## the fast loop: format, lints, tidy, unit tests
 	@$(XTASK) check

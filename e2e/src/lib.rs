@@ -23,6 +23,7 @@ pub mod command;
 mod control_plane;
 mod directory;
 mod fake;
+pub mod faults;
 mod files;
 pub mod go;
 mod image;
@@ -32,6 +33,7 @@ mod network;
 mod node;
 pub mod oci;
 mod process;
+mod program;
 mod remove;
 pub mod rights;
 pub mod suite;
@@ -44,6 +46,7 @@ pub use control_plane::{ControlPlane, Options, Where};
 pub use fake::{Delays, FAKE_NODE, MachineKind, MachinePool, gpu_pool};
 pub use node::{NodeKind, Taint};
 pub use process::Process;
+pub use program::Program;
 pub use rustix::process::Signal;
 
 /// Tells the person who waits.

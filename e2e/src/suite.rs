@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::bail;
 
@@ -32,6 +33,10 @@ pub enum Needs {
     Namespaces,
 }
 
+/// What is done after a test, with its name, how long it took and how it ended; what it returns counts.
+pub type After<World> =
+    fn(&mut World, &'static str, Duration, anyhow::Result<()>) -> anyhow::Result<()>;
+
 /// How the tests ended.
 #[derive(Debug, Default)]
 struct Counts {
@@ -45,8 +50,13 @@ struct Counts {
 ///
 /// A test that builds on what an earlier one made must be able to make it itself: it may run alone.
 pub fn run<World: Default>(tests: &[Test<World>]) -> ExitCode {
+    run_each(tests, |_, _, _, ended| ended)
+}
+
+/// As [`run`], with something that is done after each test that ran.
+pub fn run_each<World: Default>(tests: &[Test<World>], after: After<World>) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match run_matching(tests, &arguments) {
+    match run_matching(tests, &arguments, after) {
         Ok(counts) if counts.failed.is_empty() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
@@ -63,6 +73,7 @@ pub fn run<World: Default>(tests: &[Test<World>]) -> ExitCode {
 fn run_matching<World: Default>(
     tests: &[Test<World>],
     arguments: &[String],
+    after: After<World>,
 ) -> anyhow::Result<Counts> {
     let mut wanted = Vec::new();
     for argument in arguments {
@@ -93,6 +104,7 @@ fn run_matching<World: Default>(
         let begun = wait::now();
         let ended = catch_unwind(AssertUnwindSafe(|| (test.run)(&mut world)))
             .unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked; the message is above")));
+        let ended = after(&mut world, test.name, begun.elapsed(), ended);
         let took = begun.elapsed().as_secs_f64();
         match ended {
             Ok(()) => {
@@ -148,7 +160,20 @@ mod tests {
 
     fn run(arguments: &[&str]) -> anyhow::Result<Counts> {
         let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
-        run_matching(&tests(), &arguments)
+        run_matching(&tests(), &arguments, |_, _, _, ended| ended)
+    }
+
+    #[test]
+    fn what_is_done_after_a_test_decides_how_it_ended() {
+        let turned = run_matching(&tests(), &[], |_, name, _, ended| match ended {
+            Ok(()) => anyhow::bail!("{name} held"),
+            Err(_) => Ok(()),
+        });
+        let counts = turned.expect("it comes to its end");
+        assert_eq!(
+            (counts.passed, counts.failed),
+            (1, vec!["holds", "sees_what_came_before"])
+        );
     }
 
     #[test]

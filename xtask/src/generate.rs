@@ -1,7 +1,7 @@
 //! `cargo xtask gen`: writes the generated files anew, and with `--check` says which of them are stale.
 //!
 //! The binary describes itself: a page of [`FILES`] is what a hidden `nagi generate …` prints, so it cannot say what the
-//! code does not do. A Markdown page opens with a mark that tells people, and tidy, that nobody edits it. The templates
+//! code does not do. Pages about faults are made of what was seen ([`nagi_e2e::faults`]). A Markdown page opens with a mark that tells people, and tidy, that nobody edits it. The templates
 //! of the Helm chart are made from the manifests ([`crate::chart`]).
 
 use std::path::Path;
@@ -61,6 +61,7 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
     };
     // The templates first: they need no build.
     let mut stale = settle(checkout, chart::templates(checkout)?, check)?;
+    stale.extend(settle(checkout, pages_of_faults(checkout)?, check)?);
     Run::cargo()
         .arguments(["build", "--locked", "--package", "nagi-cli"])
         .within(checkout.root())
@@ -78,6 +79,19 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
         "stale: {}\nhint: run 'cargo xtask gen' and commit what it writes",
         stale.join(", ")
     )
+}
+
+/// Writes the pages about faults anew.
+pub(crate) fn fault_pages(checkout: &Checkout) -> anyhow::Result<()> {
+    settle(checkout, pages_of_faults(checkout)?, false).map(drop)
+}
+
+fn pages_of_faults(checkout: &Checkout) -> anyhow::Result<Vec<(String, String)>> {
+    let pages = nagi_e2e::faults::pages(checkout.root())?;
+    let marked = pages
+        .into_iter()
+        .map(|(path, text)| (path.to_owned(), marked(path, &text)));
+    Ok(marked.collect())
 }
 
 /// Writes what is not as it must be; when only asked to check, names it instead.

@@ -29,6 +29,7 @@ mod markdown;
 mod requirements;
 mod schemathesis;
 mod setup;
+mod soak;
 mod steps;
 mod test;
 mod tidy;
@@ -62,6 +63,11 @@ const TASKS: &[Task] = &[
         name: "test-cluster",
         explanation: "everything that is tested on a real Kubernetes, which is started here: harness, delivery, product",
         run: test::on_cluster,
+    },
+    Task {
+        name: "soak",
+        explanation: "every fault on a real control plane, also those of minutes, or those named; writes docs/faults.md",
+        run: soak::run,
     },
     Task {
         name: "check",

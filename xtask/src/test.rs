@@ -13,7 +13,7 @@ use crate::checkout::{Checkout, remove_directory};
 use crate::command::{Network, Run};
 use crate::setup::{self, CARGO_DENY};
 use crate::steps::{Counts, Outcome, Steps, counts_in_line, skipped_in_line};
-use crate::{bench, coverage, docs, generate, image, schemathesis, tidy};
+use crate::{bench, coverage, docs, generate, image, schemathesis, soak, tidy};
 
 /// The release binary, below the root of the working copy.
 pub(crate) const RELEASE_BINARY: &str = "target/release/nagi";
@@ -97,6 +97,7 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
 pub(crate) fn on_cluster(checkout: &Checkout, _arguments: &[String]) -> anyhow::Result<()> {
     let mut steps = Steps::default();
     on_kubernetes(&mut steps, checkout, &[DELIVERY, HARNESS, PRODUCT]);
+    steps.run("faults on a real control plane", || soak::short(checkout));
     steps.finish()
 }
 

@@ -138,8 +138,8 @@ impl Controller {
         let now = self.ports.clock.monotonic();
         let mut concerned = HashSet::new();
         let see = &mut |glance: &dyn Glance| {
-            let desired = glance.counts().desired;
-            if look::concerns(desired, glance.intent(), glance.idle_after()) {
+            let wanted = (glance.counts().desired, glance.unrecorded());
+            if look::concerns(wanted, glance.intent(), glance.idle_after()) {
                 concerned.insert(glance.id().clone());
             }
             ControlFlow::Continue(())
@@ -162,7 +162,8 @@ impl Controller {
     }
 
     fn changed(&mut self, workload: &Workload) {
-        if look::concerns(workload.desired, &workload.intent, workload.idle_after) {
+        let wanted = (workload.desired, workload.unrecorded);
+        if look::concerns(wanted, &workload.intent, workload.idle_after) {
             self.look_now(workload.id.clone());
         } else {
             self.forget(&workload.id);

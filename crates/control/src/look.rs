@@ -5,7 +5,7 @@ use std::time::Duration;
 use nagi_core::id::WorkloadId;
 use nagi_core::idle::{self, Stay, Verdict};
 use nagi_core::intent::{Action, Actor, Intent, IntentUpdate};
-use nagi_core::quantity::Replicas;
+use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::scale::{self, Order, Request};
 use nagi_core::schedule::{self, Due};
 use nagi_core::status::Status;
@@ -25,8 +25,14 @@ const IN_USE_LOOK_MIN: Duration = Duration::from_millis(100);
 const IN_USE_LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// Is there anything to decide about a workload with these facts? Of 100,000 on a cluster, few have a policy or a schedule.
-pub(crate) fn concerns(desired: Replicas, intent: &Intent, idle_after: Option<Duration>) -> bool {
-    idle_after.is_some() || intent.scheduled.is_some() || scale::is_out_of_step(desired, intent)
+pub(crate) fn concerns(
+    (desired, unrecorded): (Replicas, Option<WakeCount>),
+    intent: &Intent,
+    idle_after: Option<Duration>,
+) -> bool {
+    idle_after.is_some()
+        || intent.scheduled.is_some()
+        || scale::is_out_of_step(desired, intent, unrecorded)
 }
 
 pub(crate) struct Looker {
@@ -81,7 +87,7 @@ impl Looker {
     async fn look(&mut self) -> Result<Option<Duration>, PortError> {
         let workload = self.ports.workloads.get(&self.id, Read::Cached).await?;
         let now = self.ports.clock.now();
-        if scale::is_out_of_step(workload.desired, &workload.intent) {
+        if scale::is_out_of_step(workload.desired, &workload.intent, workload.unrecorded) {
             let writer = self.ports.workloads.count_writer(&workload).await?;
             if let Some(update) = scale::outside_change(&workload, writer.as_ref(), now) {
                 self.write(&workload, update).await?;

@@ -27,6 +27,7 @@ pub(crate) fn workload(desired: u32, current: u32, available: u32) -> Workload {
         current: Replicas(current),
         available: Replicas(available),
         intent: Intent::default(),
+        unrecorded: None,
         awake_replicas: None,
         idle_after: None,
         autoscaler: None,

@@ -412,10 +412,12 @@ fn cancel(workload: &Workload, request: &Request, now: Timestamp) -> Result<Plan
 }
 
 /// True when the count does not fit what is recorded: somebody set it without leaving a record.
-pub fn is_out_of_step(desired: Replicas, intent: &Intent) -> bool {
+///
+/// `unrecorded` is the count that others wanted for a moment ([`Workload::unrecorded`]).
+pub fn is_out_of_step(desired: Replicas, intent: &Intent, unrecorded: Option<WakeCount>) -> bool {
     let recorded = intent.changes.last().map(|last| last.to);
     let left_asleep = intent.asleep.is_some() && !desired.is_zero();
-    left_asleep || recorded.is_some_and(|to| to != desired)
+    left_asleep || unrecorded.is_some() || recorded.is_some_and(|to| to != desired)
 }
 
 /// What to write when it is: the change is recorded and a leftover "asleep" is cleared. A wake by the gateway, which may
@@ -426,14 +428,20 @@ pub fn outside_change(
     writer: Option<&CountWriter>,
     now: Timestamp,
 ) -> Option<IntentUpdate> {
-    if !is_out_of_step(workload.desired, &workload.intent) {
+    if !is_out_of_step(workload.desired, &workload.intent, workload.unrecorded) {
         return None;
     }
-    let from = (workload.intent.changes.last()).map_or(Replicas::ZERO, |last| last.to);
+    let recorded = (workload.intent.changes.last()).map_or(Replicas::ZERO, |last| last.to);
+    let from = workload.unrecorded.map_or(recorded, WakeCount::replicas);
     let mut intent = workload.intent.clone();
     let woken = from.is_zero() && writer == Some(&CountWriter::Gateway);
     if workload.desired.is_zero() {
         intent.remembered = WakeCount::new(from.0).or(intent.remembered);
+        if workload.unrecorded.is_some() {
+            // Somebody woke it in between, which ended the sleep, and its schedule.
+            intent.asleep = None;
+            intent.scheduled = None;
+        }
     } else {
         intent.asleep = None;
         if !woken {

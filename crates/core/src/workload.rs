@@ -165,6 +165,9 @@ pub struct Workload {
     pub available: Replicas,
     /// What is remembered.
     pub intent: Intent,
+    /// At zero: the count that somebody else had wanted for so short a time that no record tells of it. It is what the next
+    /// wake restores, so `intent` says it already.
+    pub unrecorded: Option<WakeCount>,
     /// The count that people declared for a wake (`nagi.dev/awake-replicas`).
     pub awake_replicas: Option<WakeCount>,
     /// Sleep after this long without use; none means never by itself.

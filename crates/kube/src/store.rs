@@ -14,7 +14,7 @@ use nagi_core::id::{
     Host, Name, Namespace, PoolName, ReplicaName, Resource, Uid, Version, WorkloadId,
 };
 use nagi_core::intent::{Change, Intent};
-use nagi_core::quantity::Replicas;
+use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::release::Marks;
 use nagi_core::status::Counts;
 use nagi_core::workload::{Autoscaler, Pending, Workload};
@@ -69,6 +69,8 @@ pub(crate) struct Row {
     version: u64,
     revision: u64,
     desired: u32,
+    /// At zero: what was wanted before, when nothing that was written since tells of it; else 0.
+    unrecorded: u32,
     current: u32,
     available: u32,
     /// The list that last held it.
@@ -199,13 +201,18 @@ impl Store {
         if let Some(known) = known
             && known.version >= version
         {
+            let earlier = Row::of(object, listed, None);
             if let Some(known) = inner.row_mut(&id) {
                 known.listed = listed;
+                known.learn_from(&earlier);
             }
             return;
         }
         let pool = inner.pool(&object.spec.template);
-        let row = Row::of(object, listed, pool);
+        let mut row = Row::of(object, listed, pool);
+        if let Some(before) = inner.row(&id) {
+            row.learn_from(before);
+        }
         row.warn_of_unreadable(&id, known_notes(inner.row(&id)));
         inner.insert(&id, row);
         self.tell(&mut inner, &id, now);
@@ -219,6 +226,7 @@ impl Store {
         {
             row.version = version;
             row.desired = count;
+            row.unrecorded = 0;
             self.tell(&mut inner, id, now);
         }
     }
@@ -531,6 +539,9 @@ impl Inner {
 
     fn snapshot(&self, id: &WorkloadId, row: &Row, observed_at: Timestamp) -> Workload {
         let notes = row.notes.as_deref();
+        let unrecorded = WakeCount::new(row.unrecorded);
+        let mut intent = row.intent().clone();
+        intent.remembered = unrecorded.or(intent.remembered);
         let hosts = notes.and_then(|notes| notes.hosts.clone());
         let Counts {
             desired,
@@ -544,7 +555,8 @@ impl Inner {
             desired,
             current,
             available,
-            intent: row.intent().clone(),
+            intent,
+            unrecorded,
             awake_replicas: notes.and_then(|notes| notes.awake_replicas),
             idle_after: row.idle_after(),
             autoscaler: self.autoscaler(id),
@@ -602,6 +614,7 @@ impl Row {
             revision: 0,
             // The API server writes its default of 1 into every object.
             desired: object.spec.replicas.unwrap_or(1),
+            unrecorded: 0,
             current: object.status.replicas.unwrap_or(0),
             available: object.status.available_replicas.unwrap_or(0),
             listed,
@@ -619,6 +632,29 @@ impl Row {
 
     fn idle_after(&self) -> Option<Duration> {
         self.notes.as_ref().and_then(|notes| notes.idle_after)
+    }
+
+    /// Learns from an earlier observation what was wanted just before the count became zero, unless somebody wrote a record
+    /// in between. A workload that Nagi never changed has no record, and gets none by this.
+    fn learn_from(&mut self, earlier: &Self) {
+        let (Some(now), Some(before)) = (self.notes.as_deref(), earlier.notes.as_deref()) else {
+            return;
+        };
+        let is_silent = self.desired == 0
+            && self.uid == earlier.uid
+            && !now.intent.changes.is_empty()
+            && now.intent == before.intent;
+        if !is_silent {
+            return;
+        }
+        let wanted = match earlier.desired {
+            0 => earlier.unrecorded,
+            wanted => wanted,
+        };
+        let count = WakeCount::new(wanted);
+        if count.is_some() && count != now.intent.remembered {
+            self.unrecorded = wanted;
+        }
     }
 
     /// Why fewer serve than are wanted.
@@ -673,6 +709,10 @@ impl Glance for Seen<'_> {
 
     fn intent(&self) -> &Intent {
         self.row.intent()
+    }
+
+    fn unrecorded(&self) -> Option<WakeCount> {
+        WakeCount::new(self.row.unrecorded)
     }
 
     fn idle_after(&self) -> Option<Duration> {

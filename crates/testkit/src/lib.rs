@@ -146,6 +146,7 @@ pub fn workload(text: &str, desired: u32, current: u32, available: u32) -> Workl
         current: Replicas(current),
         available: Replicas(available),
         intent: Intent::default(),
+        unrecorded: None,
         awake_replicas: None,
         idle_after: None,
         autoscaler: None,

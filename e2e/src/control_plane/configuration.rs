@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::ports::Ports;
-use super::{SERVICES, certificates};
+use super::{SERVICES, SIGNER, certificates};
 use crate::certificates::Pair;
 use crate::files;
 
@@ -162,7 +162,7 @@ impl Configuration {
                 self.certificate("service-accounts.key")
             ),
             format!("--root-ca-file={}", self.certificate("ca.crt")),
-            format!("--cluster-signing-cert-file={}", self.certificate("ca.crt")),
+            format!("--cluster-signing-cert-file={}", self.certificate(SIGNER)),
             format!("--cluster-signing-key-file={}", self.certificate("ca.key")),
             // Each node's pods have their range from the harness.
             "--allocate-node-cidrs=false".to_owned(),

@@ -104,6 +104,11 @@ pub(super) const FOR_CLUSTERS: &[Package<'static>] = &[
         program: "/bin/busybox",
         name: "busybox-static",
     },
+    // Tests set the clock of one process with it.
+    Package {
+        program: "faketime",
+        name: "faketime",
+    },
 ];
 
 /// Installs the packages whose program is not on the path.

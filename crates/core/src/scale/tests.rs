@@ -241,6 +241,32 @@ fn a_count_changed_by_other_tools_is_recorded_and_cancels_the_schedule() {
     );
 }
 
+// A-021; invariant 7: the count to restore is one that somebody last wanted
+#[test]
+fn a_count_that_others_wanted_for_a_moment_is_recorded_when_it_is_zero_again() {
+    let mut w = apply(
+        &workload(3, 3, 3),
+        &plan(
+            &workload(3, 3, 3),
+            &to_zero_order(Some(now() + std::time::Duration::from_hours(1))),
+        ),
+    );
+    assert_eq!(outside_change(&w, None, now()), None);
+    w.unrecorded = WakeCount::new(6);
+    let update = outside_change(&w, None, now()).unwrap();
+    assert_eq!(update.desired, Replicas::ZERO);
+    assert_eq!(update.intent.remembered, WakeCount::new(6));
+    assert_eq!(update.intent.asleep, None, "others ended it");
+    assert_eq!(
+        update.intent.scheduled, None,
+        "raising the count cancelled it"
+    );
+    let last = update.intent.changes.last().unwrap();
+    assert_eq!((last.from, last.to), (Replicas(6), Replicas::ZERO));
+    (w.intent, w.unrecorded) = (update.intent, None);
+    assert_eq!(outside_change(&w, None, now()), None, "invariant 1");
+}
+
 // R07, A-021
 #[test]
 fn who_set_the_count_decides_what_a_change_without_record_means() {

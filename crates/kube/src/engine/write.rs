@@ -166,6 +166,7 @@ fn written(before: &Workload, update: IntentUpdate, body: &[u8]) -> Workload {
         version: nagi_core::id::Version(bare.metadata.version()),
         desired: update.desired,
         intent: update.intent,
+        unrecorded: None,
         ..before.clone()
     }
 }

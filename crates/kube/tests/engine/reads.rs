@@ -1,6 +1,7 @@
 //! Reads: the cache, misses, versions, pods and autoscalers.
 
 use nagi_core::id::{Namespace, Version, WorkloadId};
+use nagi_core::quantity::WakeCount;
 use nagi_core::status::Status;
 use nagi_core::wake::Stage;
 use nagi_core::workload::{Pending, Readiness};
@@ -10,7 +11,7 @@ use nagi_ports::{PortError, Read, WorkloadEvent, Workloads};
 use nagi_testkit::{check_visits, listed};
 use serde_json::json;
 
-use crate::lab::{Lab, PATH, event, eventually, id, named};
+use crate::lab::{Lab, PATH, at, event, eventually, id, named, sleep, wake};
 
 //
 #[tokio::test]
@@ -268,4 +269,65 @@ async fn a_list_of_many_pages_is_complete_also_when_its_pages_expire() {
     let lab = Lab::on(double, Rights::Full);
     lab.synced().await;
     assert_eq!(listed(&lab.engine).await.unwrap().len(), 1_250);
+}
+
+// A-021; invariant 7: in order, and when a read was faster than the watch
+#[tokio::test]
+async fn a_count_that_others_wanted_for_a_moment_is_not_missed() {
+    for read_is_faster in [false, true] {
+        let lab = Lab::new().await;
+        let before = lab.get().await;
+        lab.engine.write(&before, sleep(&before)).await.unwrap();
+        let set = |count: u32| {
+            lab.double
+                .edit(PATH, |object| object["spec"]["replicas"] = json!(count));
+        };
+        if read_is_faster {
+            let away = lab.double.inject(Fault::status(500).at("watch=true"));
+            lab.double.cut_watches();
+            set(6);
+            set(0);
+            let object = lab.double.get(PATH).unwrap();
+            let version = object["metadata"]["resourceVersion"].as_str().unwrap();
+            let version = Version(version.parse().unwrap());
+            let read = lab.engine.get(&id(), Read::AtLeast(version)).await.unwrap();
+            assert_eq!(read.unrecorded, None, "nobody can know it yet");
+            lab.double.lift(away);
+        } else {
+            set(6);
+            set(0);
+        }
+        let missed = lab
+            .sees("the count in between", |w| {
+                w.desired.0 == 0 && w.unrecorded == WakeCount::new(6)
+            })
+            .await;
+        assert_eq!(missed.intent.remembered, WakeCount::new(6));
+        let update = nagi_core::scale::outside_change(&missed, None, at("2030-01-01T00:00:00Z"));
+        let recorded = lab.engine.write(&missed, update.unwrap()).await.unwrap();
+        assert_eq!(recorded.unrecorded, None);
+        let kept = &lab.double.get(PATH).unwrap()["metadata"]["annotations"]["nagi.dev/replicas"];
+        assert_eq!(kept, "6");
+        // What Nagi itself wakes and puts to sleep is recorded, and so is nobody's.
+        let awake = lab
+            .engine
+            .write(&recorded, wake(&recorded, 3))
+            .await
+            .unwrap();
+        let asleep = lab.engine.write(&awake, sleep(&awake)).await.unwrap();
+        assert_eq!(
+            (asleep.unrecorded, asleep.intent.remembered),
+            (None, WakeCount::new(3))
+        );
+    }
+}
+
+// A workload that Nagi never changed is left alone
+#[tokio::test]
+async fn a_stranger_that_goes_to_zero_gets_no_record() {
+    let lab = Lab::new().await;
+    lab.double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(0));
+    let seen = lab.sees("zero", |w| w.desired.0 == 0).await;
+    assert_eq!((seen.unrecorded, seen.intent.remembered), (None, None));
 }

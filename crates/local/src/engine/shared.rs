@@ -476,6 +476,8 @@ impl Shared {
             current,
             available,
             intent: state.update.intent.clone(),
+            // Nobody else can write a count here.
+            unrecorded: None,
             awake_replicas: spec.awake_replicas,
             idle_after: spec.idle_after,
             autoscaler: None,

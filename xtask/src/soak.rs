@@ -1,0 +1,47 @@
+//! `cargo xtask soak`: every fault on a real control plane, also those that take minutes, and the pages about them.
+//!
+//! `cargo xtask test-cluster` runs those that take less than a minute, and writes nothing.
+
+use crate::checkout::Checkout;
+use crate::command::Run;
+use crate::generate;
+use crate::setup;
+use crate::steps::{Outcome, Steps};
+use crate::test::counted;
+
+/// Makes the tests run every case and write down what they saw.
+const ALL: (&str, &str) = ("NAGI_TEST_SOAK", "1");
+
+/// Runs all cases, or those whose names hold one of the arguments; then writes the pages anew.
+pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<()> {
+    let mut steps = Steps::default();
+    steps.run("set-up", || {
+        setup::for_cluster(checkout)?;
+        Ok(Outcome::Held)
+    });
+    steps.run("faults, all of them", || {
+        let run = faults(checkout)
+            .argument("--")
+            .arguments(arguments)
+            .environment(ALL.0, ALL.1);
+        counted(run)
+    });
+    steps.run("pages of faults", || {
+        generate::fault_pages(checkout)?;
+        Ok(Outcome::Held)
+    });
+    steps.finish()
+}
+
+/// Runs the cases that take less than a minute.
+pub(crate) fn short(checkout: &Checkout) -> anyhow::Result<Outcome> {
+    setup::for_cluster(checkout)?;
+    counted(faults(checkout))
+}
+
+fn faults(checkout: &Checkout) -> Run {
+    Run::cargo()
+        .arguments(["test", "--package", "nagi-e2e", "--test", "faults"])
+        .argument("--locked")
+        .within(checkout.root())
+}
