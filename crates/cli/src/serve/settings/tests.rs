@@ -76,6 +76,14 @@ fn bad_ports_and_levels_are_refused_with_their_rule() {
 }
 
 #[test]
+fn an_empty_path_is_told_what_it_must_name() {
+    let directory = resolve(|a| a.state_dir = Some(String::new())).unwrap_err();
+    assert!(directory.to_string().contains("must name a directory"));
+    let file = resolve(|a| a.log_file = Some(String::new())).unwrap_err();
+    assert!(file.to_string().contains("must name a file"));
+}
+
+#[test]
 fn every_wrong_setting_is_named() {
     let error = resolve(|a| {
         a.port = Some("x".into());
