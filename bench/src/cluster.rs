@@ -22,6 +22,11 @@ pub(crate) fn write_kubeconfig(path: &Path, url: &str) -> anyhow::Result<()> {
     std::fs::write(path, kubeconfig.to_string()).context("write a kubeconfig")
 }
 
+/// What a person writes on a workload that a first request may wake, as in a manifest.
+pub(crate) fn annotations() -> anyhow::Result<Value> {
+    serde_json::from_str(include_str!("annotations.json")).context("read the annotations")
+}
+
 /// A client of the cluster of a kubeconfig.
 pub(crate) async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
     let read = Kubeconfig::read_from(kubeconfig).context("read a kubeconfig")?;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nagi_kube_double::{Double, objects};
-use serde_json::json;
 use tokio::time::Instant;
 
 use crate::http::{self, Connection};
@@ -35,7 +34,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
     double.put(objects::deployment(NAMESPACE, CALLED, 1));
     for round in 0..rounds {
         let mut asleep = objects::deployment(NAMESPACE, &sleeper(round), 0);
-        asleep["metadata"]["annotations"] = json!({ "nagi.dev/awake-replicas": "1" });
+        asleep["metadata"]["annotations"] = cluster::annotations()?;
         double.put(asleep);
     }
     let place = Place::bare(&options.nagi)?;

@@ -290,7 +290,7 @@ impl Series {
             container["readinessProbe"] = probe.clone();
         }
         cluster::object(json!({
-            "metadata": { "name": self.name, "annotations": { "nagi.dev/awake-replicas": "1" } },
+            "metadata": { "name": self.name, "annotations": cluster::annotations()? },
             "spec": {
                 "replicas": 0,
                 "selector": { "matchLabels": labels },

@@ -3,6 +3,7 @@
 //! The tests look only at what carries the name of their own cluster, since others may run on the same machine.
 
 mod leftovers;
+mod played;
 
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use anyhow::{Context, ensure};
 use leftovers::Leftovers;
 use nagi_e2e::suite::{self, Needs, Test};
 use nagi_e2e::wait::{self, Look};
-use nagi_e2e::{Cluster, ClusterOptions, ControlPlane, Delays, NodeKind, Options, Where, gpu_pool};
+use nagi_e2e::{Cluster, ClusterOptions, ControlPlane, Delays, NodeKind, Options, Where};
 use serde_json::{Value, json};
 
 const TESTS: &[Test<World>] = &[
@@ -33,7 +34,7 @@ const TESTS: &[Test<World>] = &[
     Test {
         name: "a_played_pool_goes_to_zero_and_comes_back_under_karpenter",
         needs: Needs::Nothing,
-        run: played_pool,
+        run: played::pool,
     },
     Test {
         name: "every_standard_node_is_ready_with_its_labels_taints_and_devices",
@@ -84,9 +85,6 @@ const HOLD: &str = "--hold";
 const SHARED: &str = "harness";
 /// The cluster of the harness that is killed.
 const HELD: &str = "harness-held";
-
-/// How long each thing takes that is played: long beside a look, short for a test.
-const PLAYED: Duration = Duration::from_secs(3);
 
 /// On two cores that others use too.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -185,107 +183,6 @@ fn fake_nodes(_world: &mut World) -> anyhow::Result<()> {
         .limit(LIMIT)
         .succeed()?;
     control_plane.stop()
-}
-
-fn played_pool(_world: &mut World) -> anyhow::Result<()> {
-    let mut control_plane = ControlPlane::start("harness-played", &loopback())?;
-    control_plane.start_kwok(Delays {
-        node_joins: PLAYED,
-        driver: PLAYED,
-        image_pull: PLAYED,
-        pod_starts: PLAYED,
-    })?;
-    let (machine, pool) = gpu_pool(Duration::from_secs(1))?;
-    control_plane.start_karpenter(&[machine], &[pool])?;
-    let pod = json!({
-        "metadata": {"labels": {"app": "gpu"}},
-        "spec": {
-            "nodeSelector": {"project": "b"},
-            "tolerations": [{"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}],
-            "containers": [{
-                "name": "gpu",
-                "image": "nagi.test/none:1",
-                "resources": {"limits": {"nvidia.com/gpu": 1}},
-            }],
-        },
-    });
-    let deployment = json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "gpu"},
-        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "gpu"}}, "template": pod},
-    });
-    control_plane
-        .kubectl()
-        .arguments(["apply", "--filename=-"])
-        .input(deployment.to_string())
-        .succeed()?;
-    for replicas in [1, 0, 1] {
-        control_plane
-            .kubectl()
-            .arguments(["scale", "deployment/gpu"])
-            .argument(format!("--replicas={replicas}"))
-            .succeed()?;
-        if replicas == 1 {
-            played_stages(&control_plane)?;
-        }
-        let what = format!("{replicas} nodes for {replicas} pods");
-        wait::until(&what, LIMIT, || {
-            let nodes = played(&control_plane, "nodes", "{.items[*].metadata.name}")?;
-            let ready = played(&control_plane, "deployment/gpu", "{.status.readyReplicas}")?;
-            let is_so = nodes.split_whitespace().count() == replicas
-                && ready.parse().unwrap_or(0) == replicas;
-            Ok(if is_so {
-                Look::There(())
-            } else {
-                Look::NotYet(format!("nodes '{nodes}', {ready} ready"))
-            })
-        })?;
-    }
-    control_plane.stop()
-}
-
-/// What the API shows of the played pool.
-fn played(control_plane: &ControlPlane, what: &str, path: &str) -> anyhow::Result<String> {
-    control_plane
-        .kubectl()
-        .arguments(["get", what])
-        .argument(format!("--output=jsonpath={path}"))
-        .output()
-}
-
-/// Each delay shows as it does with a real node: the node is not ready; it is, and has no device, so that the scheduler
-/// does not take it; the pod is on it and its container waits; the container runs and is not ready.
-fn played_stages(control_plane: &ControlPlane) -> anyhow::Result<()> {
-    let node = r#"{.items[*].status.conditions[?(@.type=="Ready")].status} {.items[*].status.allocatable.nvidia\.com/gpu}"#;
-    let pod = r#"{.items[*].status.conditions[?(@.type=="PodScheduled")].message}|{.items[*].status.containerStatuses[*].state}|{.items[*].status.containerStatuses[*].ready}"#;
-    type Holds = fn(&str, &str) -> bool;
-    let stages: [(&str, Holds); 4] = [
-        ("a node that is not ready", |node, _| {
-            !node.is_empty() && !node.starts_with("True") && node.ends_with('0')
-        }),
-        ("a ready node without its device", |node, pod| {
-            node == "True 0" && pod.contains("Insufficient nvidia.com/gpu")
-        }),
-        ("a pod that waits for its image", |node, pod| {
-            node == "True 1" && pod.contains("ContainerCreating")
-        }),
-        ("a pod that runs and is not ready", |_, pod| {
-            pod.contains("running") && pod.ends_with("|false")
-        }),
-    ];
-    for (what, holds) in stages {
-        wait::until(what, LIMIT, || {
-            let node = played(control_plane, "nodes", node)?;
-            let pod = played(control_plane, "pods", pod)?;
-            Ok(if holds(&node, &pod) {
-                Look::There(())
-            } else {
-                Look::NotYet(format!("node '{node}', pod '{pod}'"))
-            })
-        })?;
-    }
-    Ok(())
 }
 
 fn loopback() -> Options {
