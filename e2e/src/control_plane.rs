@@ -5,6 +5,7 @@
 //! works. In both, every connection is TLS with certificates of the cluster's own authority.
 
 mod configuration;
+mod outage;
 mod ports;
 
 use std::net::{SocketAddr, TcpStream};
@@ -13,14 +14,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::call::{Call, on_path};
-
-use crate::certificates::{self, Authority, Pair, Use, write_signing_key};
+use crate::certificates::{Authority, Pair, Use, write_signing_key};
 use crate::clean;
 use crate::directory::{Directory, Lifetime, Record, Wanted};
-use crate::files;
 use crate::network::Network;
 use crate::process::{self, Component, Place, Process, Started};
 use crate::tools::{self, Built};
@@ -49,8 +48,6 @@ const LOOPBACK_TRIES: u32 = 3;
 const API_SERVER_PAIR: &str = "apiserver";
 /// A copy of the authority's certificate.
 const SIGNER: &str = "signer.crt";
-/// An authority that comes later.
-const OTHER_AUTHORITY: &str = "other-ca";
 
 /// What a component says that finds its port taken.
 const PORT_TAKEN: &str = "address already in use";
@@ -430,90 +427,6 @@ impl ControlPlane {
             }
         }
         self.record.store(&path)
-    }
-
-    /// Gives the API server a certificate of another authority, which nobody knows before
-    /// [`ControlPlane::trust_other_authority`], and starts it again.
-    pub fn change_authority(&mut self) -> anyhow::Result<()> {
-        let directory = certificates(&self.directory.path);
-        Authority::create(&directory, OTHER_AUTHORITY)?.issue(
-            API_SERVER_PAIR,
-            "kube-apiserver",
-            None,
-            Use::Server(&server_names(&self.address())),
-        )?;
-        self.restart("kube-apiserver")
-    }
-
-    /// Adds the other authority to the one that every kubeconfig names. The harness's own programs are started again: they
-    /// read it once.
-    pub fn trust_other_authority(&mut self) -> anyhow::Result<()> {
-        let directory = certificates(&self.directory.path);
-        let mut known = String::new();
-        for name in ["ca", OTHER_AUTHORITY] {
-            let path = certificates::pair(&directory, name).certificate;
-            known += &std::fs::read_to_string(&path)
-                .with_context(|| format!("read {}", path.display()))?;
-        }
-        files::write_private(&self.authority(), &known)?;
-        self.wait_until_ready()?;
-        for component in self.names_of_clients() {
-            self.restart(&component)?;
-        }
-        Ok(())
-    }
-
-    /// What runs beside etcd and the API server.
-    fn names_of_clients(&self) -> Vec<String> {
-        let names = self
-            .started
-            .iter()
-            .map(|started| &started.recorded.component.name);
-        names
-            .filter(|name| !["etcd", "kube-apiserver"].contains(&name.as_str()))
-            .cloned()
-            .collect()
-    }
-
-    /// Makes etcd forget every version but the present ones; gives the version up to which it forgot.
-    pub fn compact(&self) -> anyhow::Result<String> {
-        let directory = certificates(&self.directory.path);
-        let etcd = self
-            .started
-            .iter()
-            .find(|started| started.recorded.component.name == "etcd")
-            .context("there is no etcd")?;
-        let option = "--listen-client-urls=";
-        let arguments = &etcd.recorded.component.arguments;
-        let url = arguments.iter().find_map(|text| text.strip_prefix(option));
-        let url = url.context("etcd is told where to listen")?;
-        let pair = certificates::pair(&directory, "etcd");
-        let ask = |path: &str, body: Value| -> anyhow::Result<Value> {
-            let text = self
-                .place()
-                .call("curl")
-                .arguments(["--disable", "--silent", "--show-error", "--fail"])
-                .arguments(["--max-time", "30"])
-                .argument("--cacert")
-                .argument(certificates::pair(&directory, "ca").certificate)
-                .argument("--cert")
-                .argument(&pair.certificate)
-                .argument("--key")
-                .argument(&pair.key)
-                .arguments(["--data", &body.to_string()])
-                .argument(format!("{url}{path}"))
-                .output()?;
-            serde_json::from_str(&text).with_context(|| format!("read {text}"))
-        };
-        // The key is a zero byte, which nothing has.
-        let answer = ask("/v3/kv/range", json!({"key": "AA=="}))?;
-        let revision = answer["header"]["revision"].as_str();
-        let revision = revision.context("etcd tells its revision")?.to_owned();
-        ask(
-            "/v3/kv/compaction",
-            json!({"revision": revision, "physical": true}),
-        )?;
-        Ok(revision)
     }
 
     fn started_mut(&mut self, component: &str) -> anyhow::Result<&mut Started> {

@@ -3,9 +3,11 @@
 //! Rows are made into [`Workload`]s when somebody asks: 100,000 of them would be several times the rows. Versions decide
 //! who is right: an observation that is older than what is known changes nothing, wherever it came from.
 
+mod row;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Included, Unbounded};
-use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,15 +19,15 @@ use nagi_core::intent::{Change, Intent};
 use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::release::Marks;
 use nagi_core::status::Counts;
-use nagi_core::workload::{Autoscaler, Pending, Workload};
+use nagi_core::workload::{Autoscaler, Workload};
 use nagi_ports::{Glance, Revision, See, Selection, WorkloadEvent};
 use tokio::sync::broadcast;
 
-use crate::annotate::{self, Notes};
+use crate::annotate::Notes;
 use crate::kind::Kind;
 use crate::names::{LOCAL_DOMAIN, POOL_LABELS};
-use crate::pods::{Advice, PodRow, shortened, urgency};
-use crate::wire::{Labels, Scaled, ScaledStatus, Template};
+use crate::pods::{Advice, PodRow};
+use crate::wire::{Labels, Scaled, Template};
 
 /// Events a slow subscriber may lag behind before it must list again (the port promises 1,024).
 const EVENTS: usize = 4_096;
@@ -600,98 +602,6 @@ impl Inner {
     }
 }
 
-// === impl Row ===
-
-impl Row {
-    fn of(object: &Scaled, listed: u32, pool: Option<Arc<PoolName>>) -> Self {
-        let metadata = &object.metadata;
-        let annotations = &metadata.annotations.0;
-        let notes = (!annotations.is_empty()).then(|| Box::new(annotate::read(annotations)));
-        Self {
-            uid: metadata.uid.clone(),
-            version: metadata.version(),
-            // Given with the event that tells of it.
-            revision: 0,
-            // The API server writes its default of 1 into every object.
-            desired: object.spec.replicas.unwrap_or(1),
-            unrecorded: 0,
-            current: object.status.replicas.unwrap_or(0),
-            available: object.status.available_replicas.unwrap_or(0),
-            listed,
-            notes,
-            labels: metadata.labels.clone(),
-            pool,
-            failure: failure(&object.status),
-        }
-    }
-
-    fn intent(&self) -> &Intent {
-        static NOTHING: LazyLock<Intent> = LazyLock::new(Intent::default);
-        self.notes.as_ref().map_or(&NOTHING, |notes| &notes.intent)
-    }
-
-    fn idle_after(&self) -> Option<Duration> {
-        self.notes.as_ref().and_then(|notes| notes.idle_after)
-    }
-
-    /// Learns from an earlier observation what was wanted just before the count became zero, unless somebody wrote a record
-    /// in between. A workload that Nagi never changed has no record, and gets none by this.
-    fn learn_from(&mut self, earlier: &Self) {
-        let (Some(now), Some(before)) = (self.notes.as_deref(), earlier.notes.as_deref()) else {
-            return;
-        };
-        let is_silent = self.desired == 0
-            && self.uid == earlier.uid
-            && !now.intent.changes.is_empty()
-            && now.intent == before.intent;
-        if !is_silent {
-            return;
-        }
-        let wanted = match earlier.desired {
-            0 => earlier.unrecorded,
-            wanted => wanted,
-        };
-        let count = WakeCount::new(wanted);
-        if count.is_some() && count != now.intent.remembered {
-            self.unrecorded = wanted;
-        }
-    }
-
-    /// Why fewer serve than are wanted.
-    fn pending<'a>(&self, mut pods: impl Iterator<Item = &'a PodRow> + Clone) -> Option<Pending> {
-        if self.desired == 0 {
-            return pods.next().map(|_| Pending::Stopping);
-        }
-        if self.available >= self.desired {
-            return None;
-        }
-        let worst = pods
-            .filter(|pod| !pod.replica.stopping)
-            .filter_map(|pod| pod.pending.as_ref())
-            .max_by_key(|p| urgency(p));
-        let failure = self
-            .failure
-            .as_deref()
-            .map(|words| Pending::Engine(words.to_owned()));
-        worst.cloned().or(failure)
-    }
-
-    fn warn_of_unreadable(&self, id: &WorkloadId, known: Option<&Notes>) {
-        let Some(notes) = &self.notes else {
-            return;
-        };
-        if known.is_some_and(|known| known.unreadable == notes.unreadable) {
-            return;
-        }
-        for (name, why) in &notes.unreadable {
-            tracing::warn!(
-                namespace = %id.namespace, workload = %id.name, annotation = name, error = %why,
-                "Annotation cannot be read and counts as not there"
-            );
-        }
-    }
-}
-
 // === impl Seen ===
 
 impl Glance for Seen<'_> {
@@ -731,15 +641,6 @@ impl Glance for Seen<'_> {
 
 fn known_notes(row: Option<&Row>) -> Option<&Notes> {
     row?.notes.as_deref()
-}
-
-/// What keeps the controllers from making pods: an exhausted quota, a policy that refuses them.
-fn failure(status: &ScaledStatus) -> Option<Box<str>> {
-    let mut conditions = status.conditions.iter();
-    let failed = conditions
-        .find(|condition| &*condition.kind == "ReplicaFailure" && &*condition.status == "True")?;
-    let message = failed.message.as_deref().or(failed.reason.as_deref())?;
-    Some(format!("no pod can be made: {}", shortened(message)).into())
 }
 
 /// The host that a workload has when nobody gave it one. What must not be woken is not put behind the gateway unasked.

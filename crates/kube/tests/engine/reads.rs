@@ -283,8 +283,18 @@ async fn a_count_that_others_wanted_for_a_moment_is_not_missed() {
                 .edit(PATH, |object| object["spec"]["replicas"] = json!(count));
         };
         if read_is_faster {
+            let watches = || {
+                let requests = lab.double.requests().into_iter();
+                let asked = requests.filter(|request| {
+                    request.path.contains("/deployments?") && request.path.contains("watch=true")
+                });
+                asked.count()
+            };
+            let before = watches();
             let away = lab.double.inject(Fault::status(500).at("watch=true"));
             lab.double.cut_watches();
+            // Refused once, so the one before is dead.
+            eventually("another watch", async || watches() > before).await;
             set(6);
             set(0);
             let object = lab.double.get(PATH).unwrap();

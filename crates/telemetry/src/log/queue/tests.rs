@@ -121,7 +121,7 @@ fn lines_of_many_threads_stay_whole() {
     let mut expected: Vec<_> = (0..8)
         .flat_map(|writer| (0..200).map(move |n| line(writer * 1000 + n)))
         .collect();
-    seen.sort();
+    seen.sort_unstable();
     expected.sort();
     assert_eq!(seen, expected);
 }
