@@ -1,10 +1,6 @@
 //! The engine against the double of an API server: what it reads, writes, refuses, and how it comes back.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "tests fail by panicking, and one says what it measured"
-)]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod accounts;
 mod faults;
