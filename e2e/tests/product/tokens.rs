@@ -8,15 +8,16 @@ use crate::installed::{API, Answer, Installed, SOON};
 
 const STATUS: &str = "/api/v1/deployments/project-a/sample-app-a/status";
 const TO_ZERO: &str = "/api/v1/deployments/project-a/sample-app-a/scale-to-zero";
+const UP: &str = "/api/v1/deployments/project-a/sample-app-a/scale-up";
 const OTHER: &str = "/api/v1/deployments/project-b/sample-app-b/status";
 
 /// A call with a token that is made for it.
 fn call(installed: &Installed, audience: &str, method: &str, path: &str) -> anyhow::Result<Answer> {
     let audience = format!("kubectl create token jane -n project-a --audience {audience}");
-    let body = if method == "POST" {
-        r#"-H 'Content-Type: application/json' -d '{"reason":"a test"}'"#
-    } else {
-        ""
+    let body = match path {
+        UP => r#"-H 'Content-Type: application/json' -d '{"replicas":1,"reason":"a test"}'"#,
+        TO_ZERO => r#"-H 'Content-Type: application/json' -d '{"reason":"a test"}'"#,
+        _ => "",
     };
     let more = format!(r#"-X {method} -H "Authorization: Bearer $({audience})" {body}"#);
     installed.http(&format!("{API}{path}"), &more)
@@ -27,7 +28,18 @@ fn restart(installed: &Installed) -> anyhow::Result<()> {
     installed.succeed(
         "kubectl rollout restart deployment/scale-api -n scale-system && \
          kubectl rollout status deployment/scale-api -n scale-system --timeout=180s",
-    )
+    )?;
+    // Pods that are ending still answer for a while, under the settings that they began with.
+    wait::until("the end of the old pods", SOON, || {
+        let pods = installed.output(
+            "kubectl get pods -n scale-system -l app.kubernetes.io/name=scale-api --no-headers",
+        )?;
+        Ok(if pods.lines().count() == 2 {
+            Look::There(())
+        } else {
+            Look::NotYet(pods)
+        })
+    })
 }
 
 // Issue 4 item 4, K-14
@@ -92,13 +104,15 @@ fn users(installed: &Installed) -> anyhow::Result<()> {
         "a list of what may be seen: {list:?}"
     );
     bind("jane-edits", "edit")?;
+    // It may be asleep already, and then a sleep would record nothing.
+    expect(installed, "POST", UP, 200)?;
     expect(installed, "POST", TO_ZERO, 200)?;
     let actor = installed.output(
         r"kubectl get deployment sample-app-a -n project-a -o 'jsonpath={.metadata.annotations.nagi\.dev/actor}'",
     )?;
     ensure!(
         actor == "user/system:serviceaccount:project-a:jane",
-        "{actor}"
+        "by {actor:?}"
     );
     installed.settle("project-a", "sample-app-a", 0)?;
     // What was taken away counts within ten seconds.
