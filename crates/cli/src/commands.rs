@@ -40,6 +40,9 @@ Examples:
   nagi demo                                          the tour, then everything stays up until Ctrl-C
   nagi demo --once                                   the tour as a check: its exit code tells";
 
+/// The variable with the key that commands send.
+pub(crate) const CLIENT_KEY: &str = "NAGI_KEY";
+
 /// Puts workloads that nobody uses to sleep, and wakes them at the first request.
 #[derive(Debug, Parser)]
 #[command(
@@ -68,7 +71,7 @@ pub(crate) struct GlobalArgs {
     #[arg(
         long,
         global = true,
-        env = "NAGI_KEY",
+        env = CLIENT_KEY,
         value_name = "KEY",
         hide_env_values = true
     )]

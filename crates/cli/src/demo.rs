@@ -21,6 +21,7 @@ use nagi_local::{Begin, OnShutdown, WriteError};
 use nagi_ports::Clock;
 use thiserror::Error;
 
+use crate::commands::CLIENT_KEY;
 use crate::demo::tour::{HOLD_MIN, NAMESPACES, Tour, TourError};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -267,7 +268,7 @@ fn access(config: &ServeConfig, client: Option<&str>) -> Result<Option<Access>, 
             .map(|text| ("API_KEY_FILE", text)),
         (None, None) => None,
     };
-    let client = client.map(|key| ("NAGI_KEY", key.to_owned()));
+    let client = client.map(|key| (CLIENT_KEY, key.to_owned()));
     let given = |(_, key): &(&str, String)| !key.trim().is_empty();
     let found = match single.filter(given) {
         Some(found) => found,

@@ -7,6 +7,7 @@
 //! bound before the engine takes its state directory, and the faces answer last. The end goes the other way round:
 //! faces drain first, the engine last.
 
+mod doors;
 pub(crate) mod settings;
 
 use std::error::Error;
@@ -33,9 +34,9 @@ use nagi_server::{KeySources, Keyring, KeyringError, Listeners, Server, ServerCo
 use nagi_telemetry::{LevelFilter, Log, LogError, Metrics, Sink};
 use nagi_wake::Wakes;
 use thiserror::Error;
-use tokio::net::TcpListener;
 
 use crate::exit::Exit;
+use crate::serve::doors::{ClosedDoor, Doors, named};
 use crate::serve::settings::ServeConfig;
 
 /// What running requests get at the end.
@@ -116,21 +117,6 @@ pub(crate) enum ServeError {
     Signals(#[from] SignalError),
     #[error("a part of the process ended")]
     Ended(#[from] SupervisorError),
-}
-
-/// An address that could not be bound.
-#[derive(Debug)]
-pub(crate) struct ClosedDoor {
-    face: &'static str,
-    flag: &'static str,
-    address: SocketAddr,
-}
-
-fn named(doors: &[ClosedDoor]) -> String {
-    let named = doors
-        .iter()
-        .map(|door| format!("{} for the {}", door.address, door.face));
-    named.collect::<Vec<_>>().join(", ")
 }
 
 // === impl ServeError ===
@@ -357,51 +343,6 @@ async fn next(termination: &tokio::sync::Mutex<Termination>) -> &'static str {
     termination.lock().await.recv().await
 }
 
-/// The addresses, bound: whoever finds a port taken learns it before anything runs.
-struct Doors {
-    api: Option<TcpListener>,
-    metrics: Option<TcpListener>,
-    gateway: Option<TcpListener>,
-}
-
-impl Doors {
-    async fn open(config: &ServeConfig, role: &Role) -> Result<Self, ServeError> {
-        let (has_api, has_gateway) = match role {
-            Role::All { .. } => (true, true),
-            Role::Server { .. } => (true, false),
-            Role::Gateway(_) => (false, true),
-        };
-        let api = has_api.then_some(config.listen);
-        let gateway = has_gateway.then_some(config.gateway_listen);
-        let addresses: Vec<SocketAddr> = [api, Some(config.metrics_listen), gateway]
-            .into_iter()
-            .flatten()
-            .collect();
-        for (n, address) in addresses.iter().enumerate() {
-            if address.port() != 0 && addresses.iter().skip(n + 1).any(|other| other == address) {
-                return Err(ServeError::SameAddress { address: *address });
-            }
-        }
-        let mut closed = Vec::new();
-        let mut api_door = None;
-        if let Some(address) = api {
-            api_door = bind(("API", "--listen"), address, &mut closed).await;
-        }
-        let metrics = ("metrics", "--metrics-listen");
-        let metrics = bind(metrics, config.metrics_listen, &mut closed).await;
-        let mut gateway_door = None;
-        if let Some(address) = gateway {
-            gateway_door = bind(("gateway", "--gateway-listen"), address, &mut closed).await;
-        }
-        let doors = Self {
-            api: api_door,
-            metrics,
-            gateway: gateway_door,
-        };
-        closed_alike(closed).map_or(Ok(doors), Err)
-    }
-}
-
 /// Says what starts, with what the role has of it.
 fn announce(role: &Role, config: &ServeConfig) {
     let (api, gateway, state) = match role {
@@ -417,36 +358,6 @@ fn announce(role: &Role, config: &ServeConfig) {
         state_dir = state.then(|| display(config.state_dir.display())),
         "Server starting"
     );
-}
-
-/// Binds a door, or notes why not: a person who must choose other ports wants to know all of them at once.
-async fn bind(
-    (face, flag): (&'static str, &'static str),
-    address: SocketAddr,
-    closed: &mut Vec<(ClosedDoor, io::Error)>,
-) -> Option<TcpListener> {
-    match TcpListener::bind(address).await {
-        Ok(listener) => Some(listener),
-        Err(source) => {
-            let door = ClosedDoor {
-                face,
-                flag,
-                address,
-            };
-            closed.push((door, source));
-            None
-        }
-    }
-}
-
-/// The first door that could not be opened, with those that failed alike: they are mended alike.
-fn closed_alike(closed: Vec<(ClosedDoor, io::Error)>) -> Option<ServeError> {
-    let mut closed = closed.into_iter();
-    let (first, source) = closed.next()?;
-    let mut doors = vec![first];
-    let alike = closed.filter(|(_, other)| other.kind() == source.kind());
-    doors.extend(alike.map(|(door, _)| door));
-    Some(ServeError::Listen { doors, source })
 }
 
 /// An engine as the faces and loops see it.

@@ -4,30 +4,29 @@
 //! who is right: an observation that is older than what is known changes nothing, wherever it came from.
 
 mod row;
+mod seen;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
 
 use jiff::Timestamp;
-use nagi_core::guardrail::Guardrails;
-use nagi_core::id::{
-    Host, Name, Namespace, PoolName, ReplicaName, Resource, Uid, Version, WorkloadId,
-};
-use nagi_core::intent::{Change, Intent};
+use nagi_core::id::{Name, Namespace, PoolName, ReplicaName, Resource, Uid, Version, WorkloadId};
+use nagi_core::intent::Change;
 use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::release::Marks;
 use nagi_core::status::Counts;
 use nagi_core::workload::{Autoscaler, Workload};
-use nagi_ports::{Glance, Revision, See, Selection, WorkloadEvent};
+use nagi_ports::{See, Selection, WorkloadEvent};
 use tokio::sync::broadcast;
 
 use crate::annotate::Notes;
 use crate::kind::Kind;
-use crate::names::{LOCAL_DOMAIN, POOL_LABELS};
+use crate::names::POOL_LABELS;
 use crate::pods::{Advice, PodRow};
 use crate::wire::{Labels, Scaled, Template};
+use row::default_host;
+use seen::Seen;
 
 /// Events a slow subscriber may lag behind before it must list again (the port promises 1,024).
 const EVENTS: usize = 4_096;
@@ -82,14 +81,6 @@ pub(crate) struct Row {
     pool: Option<Arc<PoolName>>,
     /// Why no pods can be made for it.
     failure: Option<Box<str>>,
-}
-
-/// One workload as a visit shows it.
-struct Seen<'a> {
-    inner: &'a Inner,
-    id: &'a WorkloadId,
-    row: &'a Row,
-    observed_at: Timestamp,
 }
 
 /// The namespaces that a list is about.
@@ -602,52 +593,6 @@ impl Inner {
     }
 }
 
-// === impl Seen ===
-
-impl Glance for Seen<'_> {
-    fn id(&self) -> &WorkloadId {
-        self.id
-    }
-
-    fn revision(&self) -> Revision {
-        Revision(self.row.revision)
-    }
-
-    fn counts(&self) -> Counts {
-        self.inner.counts(self.id, self.row)
-    }
-
-    fn intent(&self) -> &Intent {
-        self.row.intent()
-    }
-
-    fn unrecorded(&self) -> Option<WakeCount> {
-        WakeCount::new(self.row.unrecorded)
-    }
-
-    fn idle_after(&self) -> Option<Duration> {
-        self.row.idle_after()
-    }
-
-    fn label(&self, key: &str) -> Option<&str> {
-        self.row.labels.get(key)
-    }
-
-    fn workload(&self) -> Arc<Workload> {
-        let workload = self.inner.snapshot(self.id, self.row, self.observed_at);
-        Arc::new(workload)
-    }
-}
-
 fn known_notes(row: Option<&Row>) -> Option<&Notes> {
     row?.notes.as_deref()
-}
-
-/// The host that a workload has when nobody gave it one. What must not be woken is not put behind the gateway unasked.
-fn default_host(id: &WorkloadId) -> Vec<Host> {
-    if Guardrails::default().check(&id.namespace).is_err() {
-        return Vec::new();
-    }
-    let host = Host::new(format!("{}.{}.{LOCAL_DOMAIN}", id.name, id.namespace));
-    host.into_iter().collect()
 }

@@ -3,13 +3,15 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use nagi_core::id::{PoolName, WorkloadId};
+use nagi_core::guardrail::Guardrails;
+use nagi_core::id::{Host, PoolName, WorkloadId};
 use nagi_core::intent::Intent;
 use nagi_core::quantity::WakeCount;
 use nagi_core::workload::Pending;
 
 use super::Row;
 use crate::annotate::{self, Notes};
+use crate::names::LOCAL_DOMAIN;
 use crate::pods::{PodRow, shortened, urgency};
 use crate::wire::{Scaled, ScaledStatus};
 
@@ -115,4 +117,13 @@ fn failure(status: &ScaledStatus) -> Option<Box<str>> {
         .find(|condition| &*condition.kind == "ReplicaFailure" && &*condition.status == "True")?;
     let message = failed.message.as_deref().or(failed.reason.as_deref())?;
     Some(format!("no pod can be made: {}", shortened(message)).into())
+}
+
+/// The host that a workload has when nobody gave it one. What must not be woken is not put behind the gateway unasked.
+pub(super) fn default_host(id: &WorkloadId) -> Vec<Host> {
+    if Guardrails::default().check(&id.namespace).is_err() {
+        return Vec::new();
+    }
+    let host = Host::new(format!("{}.{}.{LOCAL_DOMAIN}", id.name, id.namespace));
+    host.into_iter().collect()
 }

@@ -452,11 +452,8 @@ impl Shared {
         let (spec, state, facts) = (&entry.spec, &entry.state, &entry.facts);
         let now = self.clock.monotonic();
         let readiness = readiness(&spec.readiness);
-        let replicas: Vec<Replica> = facts
-            .replicas
-            .iter()
-            .map(|replica| replica.shown(&readiness))
-            .collect();
+        let replicas = facts.replicas.iter();
+        let replicas: Vec<Replica> = replicas.map(|one| one.shown(&readiness)).collect();
         let Counts {
             desired,
             current,
