@@ -357,7 +357,12 @@ mod tests {
     #[test]
     fn doubles_never_ship() {
         for double in ["testkit", "kube-double"] {
-            assert!(LAYERS.iter().all(|layer| !layer.uses.contains(&double)));
+            // What measures the product is no part of it.
+            let mut shipped = LAYERS.iter().filter(|layer| layer.name != "bench");
+            assert!(
+                shipped.all(|layer| !layer.uses.contains(&double)),
+                "{double}"
+            );
         }
     }
 

@@ -52,7 +52,7 @@ fn a_variable_that_protects_may_not_be_set_to_nothing() {
 fn a_variable_that_is_no_text_is_named() {
     use std::os::unix::ffi::OsStrExt as _;
     let no_text = std::ffi::OsStr::from_bytes(b"k\xff");
-    for arguments in ["all --workloads a.yaml", "demo", "server", ""] {
+    for arguments in ["all --workloads a.yaml", "server", ""] {
         let mut command = nagi(arguments).command();
         command.env("API_KEY", no_text);
         let output = command.output().unwrap();
@@ -65,6 +65,12 @@ fn a_variable_that_is_no_text_is_named() {
             "{arguments}: {error}"
         );
     }
+    let mut command = nagi("demo").command();
+    command.env("API_KEY", no_text);
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("API_KEY is not UTF-8"), "{said}");
     let mut command = nagi("list").command();
     command.env("NAGI_KEY", no_text);
     let output = command.output().unwrap();
@@ -116,12 +122,12 @@ fn wrong_command_lines_are_refused_before_anything_is_sent() {
         ("wake web --wait --timeout soon", "span of time"),
         ("wake web --wait --timeout 0s", "span of time"),
         ("sleep web --wake-at tomorrow", "RFC 3339"),
-        ("sleep web --wake-at 2030-01-31T07:00:00", "RFC 3339"),
-        ("sleep web --wake-at 2030-02-30T07:00:00Z", "RFC 3339"),
+        ("sleep web --wake-at 2030-01-31T07:00:00", "no zone"),
+        ("sleep web --wake-at 2030-02-30T07:00:00Z", "does not exist"),
         ("sleep web --at +forever", "RFC 3339"),
         ("scale web", "<COUNT>"),
         ("scale web 0", "sleep"),
-        ("scale web x", "invalid value"),
+        ("scale web x", "a whole number"),
         (
             "list --status asleep",
             "active, inactive, scaling or unknown",

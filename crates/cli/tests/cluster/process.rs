@@ -89,6 +89,17 @@ impl Process {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// Waits for words in the log, which is written a moment after what it tells of.
+    pub(crate) async fn logs(&self, words: &str) {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while !self.log().contains(words) {
+                tokio::time::sleep(LOOK).await;
+            }
+        })
+        .await;
+        assert!(waited.is_ok(), "never {words:?}:\n{}", self.log());
+    }
+
     fn log_path(&self) -> PathBuf {
         self.directory.path().join("log")
     }

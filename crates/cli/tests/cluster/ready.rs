@@ -73,11 +73,7 @@ async fn a_server_without_a_configuration_starts_and_finds_one_that_comes_later(
     let double = cluster().await;
     let process = Process::start("server", None, &[]);
     is_not_ready(&process).await;
-    assert!(
-        process.log().contains("no Kubernetes configuration"),
-        "{}",
-        process.log()
-    );
+    process.logs("no Kubernetes configuration").await;
     let directory = process.home().join(".kube");
     std::fs::create_dir(&directory).unwrap();
     std::fs::write(directory.join("config"), kubeconfig(&double)).unwrap();
