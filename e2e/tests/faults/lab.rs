@@ -139,6 +139,8 @@ impl Lab {
         let mut control_plane = ControlPlane::start("faults", &Options::default())?;
         control_plane.start_kwok(Delays {
             node_joins: Duration::ZERO,
+            driver: Duration::ZERO,
+            image_pull: Duration::ZERO,
             pod_starts: Duration::from_millis(300),
         })?;
         control_plane.add_fake_nodes(2)?;

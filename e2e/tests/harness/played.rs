@@ -78,12 +78,14 @@ fn shown(control_plane: &ControlPlane, what: &str, path: &str) -> anyhow::Result
         .output()
 }
 
+/// Judges what is shown of nodes and pods.
+type Holds = fn(&str, &str) -> bool;
+
 /// Each delay shows as it does with a real node: the node is not ready; it is, and has no device, so that the scheduler
 /// does not take it; the pod is on it and its container waits; the container runs and is not ready.
 fn stages(control_plane: &ControlPlane) -> anyhow::Result<()> {
     let node = r#"{.items[*].status.conditions[?(@.type=="Ready")].status} {.items[*].status.allocatable.nvidia\.com/gpu}"#;
     let pod = r#"{.items[*].status.conditions[?(@.type=="PodScheduled")].message}|{.items[*].status.containerStatuses[*].state}|{.items[*].status.containerStatuses[*].ready}"#;
-    type Holds = fn(&str, &str) -> bool;
     let expected: [(&str, Holds); 4] = [
         ("a node that is not ready", |node, _| {
             !node.is_empty() && !node.starts_with("True") && node.ends_with('0')

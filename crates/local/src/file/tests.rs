@@ -350,7 +350,8 @@ fn a_workload_that_nobody_knows_how_to_wake_is_read_with_a_warning() {
         ("idle_after: 5m", None),
     ];
     for (given, part) in rows {
-        let text = format!("workloads:\n- {{namespace: a, name: b, command: [x], {given}}}\n");
+        let text =
+            format!("workloads:\n- {{namespace: a, name: b, command: [x], port: 1, {given}}}\n");
         let file = parse(&text).unwrap();
         let Some(part) = part else {
             assert_eq!(file.warnings, [], "{given}");
@@ -359,7 +360,7 @@ fn a_workload_that_nobody_knows_how_to_wake_is_read_with_a_warning() {
         let [warning] = file.warnings.as_slice() else {
             panic!("{given}: {:?}", file.warnings)
         };
-        assert_eq!((warning.line, warning.column), (2, 51), "{warning}");
+        assert_eq!((warning.line, warning.column), (2, 60), "{warning}");
         assert_eq!(warning.field, "workloads[0].replicas");
         for part in [part, none, "awake_replicas: 1"] {
             assert!(warning.message.contains(part), "{warning}");
