@@ -100,6 +100,11 @@ impl Process {
         assert!(waited.is_ok(), "never {words:?}:\n{}", self.log());
     }
 
+    /// Blocks until it has ended by itself, which it does within the 30 s of a graceful stop.
+    pub(crate) fn wait_for_its_end(&mut self) {
+        self.child.wait().expect("it was started here");
+    }
+
     fn log_path(&self) -> PathBuf {
         self.directory.path().join("log")
     }
