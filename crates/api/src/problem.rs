@@ -5,6 +5,9 @@ use utoipa::ToSchema;
 
 use crate::time::Time;
 
+/// The `error` of a 404 for a path that this listener does not have, which is not about any workload.
+pub const NO_SUCH_PATH: &str = "no such path";
+
 /// The word in `status` of an answer that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

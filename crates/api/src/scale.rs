@@ -404,12 +404,18 @@ pub fn warning(warning: &Warning) -> String {
             "{name} owns the replica count while the workload is awake (minimum {minimum}); it pauses at 0"
         ),
         Warning::NoWakeCount => {
-            "no replica count is known for the next wake: scale-up must name one, or set the \
-             annotation nagi.dev/awake-replicas (awake_replicas in a workload file)"
+            "nobody has said to how many replicas it wakes: a scale-up must name a count, or set awake_replicas in the \
+             workload file (on Kubernetes the annotation nagi.dev/awake-replicas)"
                 .to_owned()
+        }
+        Warning::ConnectionsCut { open: 1 } => {
+            "1 open connection is cut when the replicas stop".to_owned()
         }
         Warning::ConnectionsCut { open } => {
             format!("{open} open connections are cut when the replicas stop")
+        }
+        Warning::RequestsRefused { held: 1 } => {
+            "1 request that waits for it to wake is refused".to_owned()
         }
         Warning::RequestsRefused { held } => {
             format!("{held} requests that wait for it to wake are refused")

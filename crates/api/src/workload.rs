@@ -53,7 +53,7 @@ pub struct WorkloadItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reason: Option<String>,
-    /// The same as one word: `waiting-for-node`, `pool-at-maximum`, `does-not-fit`, `starting`, `crash-loop`,
+    /// The same as one word: `waiting-for-node`, `pool-at-maximum`, `does-not-fit`, `starting`, `unready`, `crash-loop`,
     /// `stopping`, `engine`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

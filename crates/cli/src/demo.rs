@@ -318,7 +318,9 @@ fn prepare(state_dir: &Path, log_file: &Path) -> Result<Prepared, DemoError> {
             WriteError::Full { path, source } if source.kind() == ReadOnlyFilesystem => {
                 DemoError::Write { path, source }
             }
-            WriteError::Full { .. } | WriteError::Other { .. } => DemoError::NoRoom(error),
+            WriteError::Full { .. } | WriteError::Away { .. } | WriteError::Other { .. } => {
+                DemoError::NoRoom(error)
+            }
         })
         .and_then(|()| begin_log(log_file).map_err(|source| write(log_file, source)));
     match begun {

@@ -137,7 +137,7 @@ impl From<ClientError> for Failure {
                 // Somebody else answered, whose 404 is no missing workload; a proxy may speak for a server that is away.
                 let exit = if matches!(status, 502..=504) { Exit::Unreachable } else { Exit::Failed };
                 Self { causes, ..Self::new(exit, message) }
-                    .hint("does --server (NAGI_SERVER) point at the REST API of nagi? Its port is 8080 by default")
+                    .hint("does --server (NAGI_SERVER) point at the REST API of nagi? Its port is 8080 by default, and its address has no path; the gateway and the metrics have ports of their own")
             }
             ClientError::Answer { .. } | ClientError::TooLarge { .. } => {
                 Self { causes, ..Self::new(Exit::Failed, message) }

@@ -41,6 +41,8 @@ use crate::serve::settings::ServeConfig;
 
 /// What running requests get at the end.
 const GRACE: Duration = Duration::from_secs(30);
+/// A signal so soon after the first says the same once more: `timeout` and others send it to the process and to its group.
+const SAME_REQUEST: Duration = Duration::from_millis(250);
 /// For somebody who waits at a terminal for that end.
 const INSIST: &str = "requests in flight get 30 s; a second signal ends it at once";
 
@@ -329,7 +331,13 @@ async fn serve(
         }
     };
     let insisted = async {
-        let signal = next(&termination).await;
+        let asked = tokio::time::Instant::now();
+        let signal = loop {
+            let signal = next(&termination).await;
+            if asked.elapsed() >= SAME_REQUEST {
+                break signal;
+            }
+        };
         tracing::warn!(signal, "Shutdown cut short");
     };
     supervisor
@@ -458,6 +466,7 @@ impl Common {
             routes = Some(gateway.loaded());
             let followed = gateway.clone();
             supervisor.spawn_foundation("gateway routes", async move { followed.follow().await });
+            tracing::info!(address = %config.gateway_listen, port = config.gateway_listen.port(), "Gateway listens");
             supervisor.spawn("gateway", async move { gateway.serve(door).await });
         }
         if doors.api.is_some() {
@@ -466,6 +475,7 @@ impl Common {
                 traffic: Arc::clone(&traffic),
                 clock: Arc::clone(&clock),
                 wakes: wakes.clone(),
+                rails: config.rails.clone(),
                 metrics: metrics.clone(),
             });
             supervisor.spawn("control", controller.run(leadership, shutdown.clone()));

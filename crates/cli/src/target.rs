@@ -209,9 +209,14 @@ fn suggest(wanted: &WorkloadId, ids: &[WorkloadId]) -> Vec<String> {
     if !elsewhere.is_empty() {
         return did_you_mean(elsewhere, ids);
     }
-    let whole: Vec<String> = ids.iter().map(ToString::to_string).collect();
-    let near = nearest(&wanted.to_string(), whole.iter().map(String::as_str));
-    did_you_mean(near.into_iter().map(str::to_owned).collect(), ids)
+    let names: BTreeSet<&str> = ids.iter().map(|id| id.name.as_str()).collect();
+    let near = nearest(wanted.name.as_str(), names);
+    let mut near: Vec<&WorkloadId> = ids
+        .iter()
+        .filter(|id| near.contains(&id.name.as_str()))
+        .collect();
+    near.sort_by_key(|id| id.namespace != wanted.namespace);
+    did_you_mean(near.iter().map(ToString::to_string).collect(), ids)
 }
 
 fn did_you_mean(near: Vec<String>, ids: &[WorkloadId]) -> Vec<String> {
@@ -227,11 +232,11 @@ fn did_you_mean(near: Vec<String>, ids: &[WorkloadId]) -> Vec<String> {
         .collect()
 }
 
-/// The names that are most like `wanted`, best first.
+/// The names that are most like `wanted`, best first: those a few slips of the keyboard away, and those that begin alike.
 pub(crate) fn nearest<'n>(wanted: &str, names: impl IntoIterator<Item = &'n str>) -> Vec<&'n str> {
     let mut scored: Vec<(f64, &str)> = names
         .into_iter()
-        .map(|name| (strsim::jaro_winkler(wanted, name), name))
+        .map(|name| (likeness(wanted, name), name))
         .filter(|(score, _)| *score >= ALIKE)
         .collect();
     scored.sort_by(|(one, _), (other, _)| other.total_cmp(one));
@@ -240,6 +245,15 @@ pub(crate) fn nearest<'n>(wanted: &str, names: impl IntoIterator<Item = &'n str>
         .take(SUGGESTIONS_MAX)
         .map(|(_, name)| name)
         .collect()
+}
+
+/// From 0 to 1. One slip in four characters (one left out, added, wrong, or two swapped) is as good as the same.
+fn likeness(wanted: &str, name: &str) -> f64 {
+    let slips = strsim::osa_distance(wanted, name);
+    if slips <= wanted.len().div_ceil(4) && slips < wanted.len() {
+        return 1.0;
+    }
+    strsim::jaro_winkler(wanted, name)
 }
 
 fn id_of(item: &WorkloadItem) -> Option<WorkloadId> {

@@ -12,6 +12,7 @@ use nagi_api::{Event, EventKind, EventValue, StatusAnswer, WorkloadItem};
 use nagi_client::{Answer, Client, EventFollower, Followed, ServerEvent};
 use nagi_core::id::WorkloadId;
 use nagi_core::status::Status;
+use nagi_core::workload::Pending;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
 use crate::exit::Exit;
@@ -304,6 +305,16 @@ fn timed_out(goal: Goal, id: &WorkloadId, limit: Duration, last: Option<&Workloa
             .as_ref()
             .map(|wake| format!("waking: {}", wake.stage));
         failure.causes.extend(item.reason.clone().or(stage));
+        let running = [Pending::Starting, Pending::Unready(String::new())];
+        if running
+            .iter()
+            .any(|pending| item.reason_code.as_deref() == Some(pending.code()))
+        {
+            failure = failure.hint(format!(
+                "its replicas run and do not answer: do they listen on their port (on one machine the one in PORT)? \
+                 'nagi logs {id}' shows what they print"
+            ));
+        }
     }
     failure
         .hint("it goes on: 'nagi status' shows how it stands")

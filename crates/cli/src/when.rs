@@ -40,7 +40,7 @@ impl When {
     pub(crate) fn text(&self, now: Timestamp) -> String {
         match self {
             Self::At(text) => text.clone(),
-            Self::In(span) => whole_seconds(later(now, *span)).to_string(),
+            Self::In(span) => format!("{:.3}", whole_millis(later(now, *span))),
         }
     }
 
@@ -49,7 +49,7 @@ impl When {
         match self {
             // It was parsed before.
             Self::At(text) => text.parse().unwrap_or(now),
-            Self::In(span) => whole_seconds(later(now, *span)),
+            Self::In(span) => whole_millis(later(now, *span)),
         }
     }
 }
@@ -83,6 +83,12 @@ pub(crate) fn since(text: &str, now: Timestamp) -> Result<String, String> {
 fn later(now: Timestamp, span: Duration) -> Timestamp {
     let span = SignedDuration::try_from(span).unwrap_or(SignedDuration::ZERO);
     now.checked_add(span).unwrap_or(Timestamp::MAX)
+}
+
+/// Never earlier than asked for.
+fn whole_millis(at: Timestamp) -> Timestamp {
+    let up = at.checked_add(SignedDuration::from_nanos(999_999));
+    Timestamp::from_millisecond(up.unwrap_or(at).as_millisecond()).unwrap_or(at)
 }
 
 fn whole_seconds(at: Timestamp) -> Timestamp {
@@ -128,9 +134,15 @@ mod tests {
     #[test]
     fn spans_from_now_become_instants_in_utc() {
         let text = |text| When::parse(text).unwrap().text(now());
-        assert_eq!(text("+10m"), "2030-01-31T07:10:00Z");
-        assert_eq!(text("+1d"), "2030-02-01T07:00:00Z");
-        assert_eq!(text("+1h30m"), "2030-01-31T08:30:00Z");
+        assert_eq!(text("+10m"), "2030-01-31T07:10:00.500Z");
+        assert_eq!(text("+1d"), "2030-02-01T07:00:00.500Z");
+        assert_eq!(text("+1h30m"), "2030-01-31T08:30:00.500Z");
+        assert_eq!(text("+500ms"), "2030-01-31T07:00:01.000Z");
+        // Never too early, not by a nanosecond either.
+        let later = now() + SignedDuration::from_nanos(1);
+        let soon = When::parse("+1s").unwrap();
+        assert_eq!(soon.text(later), "2030-01-31T07:00:01.501Z");
+        assert!(soon.instant(later) >= later + SignedDuration::from_secs(1));
         assert_eq!(
             text("2030-01-31T07:00:00+09:00"),
             "2030-01-31T07:00:00+09:00"

@@ -39,8 +39,8 @@ pub enum ClientError {
     /// The server refused, and said why.
     #[error(transparent)]
     Refused(Box<Refusal>),
-    /// Something answered that is not the Scale API: a proxy, another program on the port.
-    #[error("{server} answered {status} without a body of the Scale API")]
+    /// Something answered that is not the Scale API: a proxy, another program, another port of Nagi.
+    #[error("{server} is not the Scale API of nagi: it answered {status}")]
     NotTheApi {
         /// Where.
         server: ServerAddress,

@@ -19,6 +19,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use nagi_api::problem::NO_SUCH_PATH;
 use nagi_api::routes::REQUEST_ID_HEADER;
 use nagi_api::{ErrorBody, Event, events};
 use serde::de::DeserializeOwned;
@@ -330,16 +331,21 @@ impl Client {
 
     fn refused(&self, parts: &Parts, raw: &[u8]) -> ClientError {
         let status = parts.status.as_u16();
+        let request_id = text(&parts.headers, REQUEST_ID_HEADER);
+        // Every answer of the API has an id; those of Nagi's gateway look alike and have none. Its port for metrics knows
+        // none of the paths that are asked for here.
+        let is_the_api =
+            |body: &ErrorBody| request_id.is_some() && body.error.as_deref() != Some(NO_SUCH_PATH);
         match serde_json::from_slice::<ErrorBody>(raw) {
-            Ok(body) => ClientError::Refused(Box::new(Refusal {
+            Ok(body) if is_the_api(&body) => ClientError::Refused(Box::new(Refusal {
                 status,
                 body,
-                request_id: text(&parts.headers, REQUEST_ID_HEADER),
+                request_id,
                 retry_after: text(&parts.headers, RETRY_AFTER.as_str())
                     .and_then(|seconds| seconds.parse().ok())
                     .map(Duration::from_secs),
             })),
-            Err(_) => self.not_the_api(status),
+            Ok(_) | Err(_) => self.not_the_api(status),
         }
     }
 

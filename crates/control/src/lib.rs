@@ -16,6 +16,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nagi_core::guardrail::Guardrails;
 use nagi_core::id::WorkloadId;
 use nagi_core::workload::Workload;
 use nagi_ports::{Clock, Glance, Leadership, Selection, Traffic, WorkloadEvent, Workloads};
@@ -48,6 +49,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Wakes under way, so that a scheduled one is followed like any other.
     pub wakes: Wakes,
+    /// What may be changed.
+    pub rails: Guardrails,
     /// Counters.
     pub metrics: Metrics,
 }

@@ -85,6 +85,13 @@ impl Looker {
     }
 
     async fn look(&mut self) -> Result<Option<Duration>, PortError> {
+        if let Err(forbidden) = self.ports.rails.check(&self.id.namespace) {
+            tracing::debug!(
+                namespace = %self.id.namespace, workload = %self.id.name, reason = %forbidden,
+                "Workload is left alone"
+            );
+            return Ok(None);
+        }
         let workload = self.ports.workloads.get(&self.id, Read::Cached).await?;
         let now = self.ports.clock.now();
         if scale::is_out_of_step(workload.desired, &workload.intent, workload.unrecorded) {

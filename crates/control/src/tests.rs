@@ -45,6 +45,7 @@ fn start_led(workloads: impl IntoIterator<Item = Workload>, leadership: Leadersh
         traffic: traffic.clone(),
         clock: clock.clone(),
         wakes,
+        rails: Guardrails::default(),
         metrics,
     };
     let mut supervisor = Supervisor::new();
@@ -196,6 +197,7 @@ async fn three_controllers_on_one_engine_fire_a_schedule_once() {
             traffic,
             clock: world.clock.clone(),
             wakes,
+            rails: Guardrails::default(),
             metrics,
         };
         let shutdown = supervisor.shutdown();
@@ -361,4 +363,17 @@ async fn a_wake_that_a_gateway_wrote_is_recorded_as_what_it_was() {
         (last.actor.clone(), last.from.0, last.to.0),
         (Actor::Gateway, 0, 2)
     );
+}
+
+// A-159, W-A09: what nobody may change is not put to sleep either, nor woken by a schedule.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_may_change_is_left_alone() {
+    let mut protected = idle_app();
+    protected.id.namespace = nagi_core::id::Namespace::new("kube-system").unwrap();
+    let id = protected.id.clone();
+    let world = start([protected]);
+    world.traffic.set(&id, quiet(60));
+    pass(SECOND * 60).await;
+    assert_eq!(world.workloads.peek(&id).desired, Replicas(2));
+    assert_eq!(world.traffic.settled(), []);
 }

@@ -1,4 +1,4 @@
-//! What no caller may do, whatever key he holds (A-159, W-A09, W-A11, R15).
+//! What nobody may do, whatever key he holds, and Nagi does not do by itself (A-159, W-A09, W-A11, R15).
 
 use thiserror::Error;
 
@@ -8,7 +8,7 @@ use crate::quantity::Replicas;
 /// Ceiling for a replica count when nothing else is configured (R06).
 pub const REPLICAS_MAX_DEFAULT: u32 = 100;
 
-/// The limits that hold for every write through the API.
+/// The limits that hold for every change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guardrails {
     /// Most replicas that a call may ask for.

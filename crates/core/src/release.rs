@@ -106,6 +106,8 @@ fn wake(workload: &Workload, actor: &Actor, now: Timestamp) -> Step {
     // No count is asked for, so no ceiling is in the way: it is the count that it had.
     match scale::decide(&Guardrails::default(), workload, &request, now) {
         Ok(plan) => Step::Wake(Box::new(plan)),
+        // Of what may not be changed nothing was ever put to sleep.
+        Err(Refusal::Forbidden(_)) => Step::Nothing,
         Err(Refusal::NoWakeCount | Refusal::TooMany { .. } | Refusal::NoSchedule) => {
             Step::Stuck(Stuck::NoWakeCount)
         }

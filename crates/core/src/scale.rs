@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::guardrail::Guardrails;
+use crate::guardrail::{Forbidden, Guardrails};
 use crate::id::RequestId;
 use crate::intent::{
     Action, Actor, Asleep, Change, CountWriter, Intent, IntentUpdate, ScheduledWake, SleptBy,
@@ -134,6 +134,9 @@ impl Plan {
 /// Why an order is refused. The limits of a request's form are judged before, at its parsing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
+    /// Nothing in its namespace may be changed.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
     /// More replicas than the ceiling.
     #[error("must be at most {max}, got {got}")]
     TooMany {
@@ -144,8 +147,8 @@ pub enum Refusal {
     },
     /// No count is known for a wake.
     #[error(
-        "no replica count is known for it: give \"replicas\", or set the annotation nagi.dev/awake-replicas \
-         (awake_replicas in a workload file)"
+        "nobody has said to how many replicas it wakes: name a count, or set awake_replicas in the workload file (on \
+         Kubernetes the annotation nagi.dev/awake-replicas)"
     )]
     NoWakeCount,
     /// Nothing to cancel.
@@ -163,6 +166,7 @@ pub fn decide(
     request: &Request,
     now: Timestamp,
 ) -> Result<Plan, Refusal> {
+    rails.check(&workload.id.namespace)?;
     match &request.order {
         Order::ToZero { reason, wake_at } => to_zero(workload, request, reason, *wake_at, now),
         Order::Up { replicas, reason } => {

@@ -37,7 +37,7 @@ pub enum InstantError {
     #[error("names a date or time that does not exist")]
     NotReal,
     /// Now or earlier.
-    #[error("must lie in the future, it is {now} now")]
+    #[error("must lie in the future, it is {now:.3} now")]
     Past {
         /// The moment of judgement.
         now: Timestamp,

@@ -70,6 +70,8 @@ pub enum Pending {
     },
     /// A replica runs but does not serve yet.
     Starting,
+    /// A replica runs for a while already and does not serve: what it was asked and answered.
+    Unready(String),
     /// A replica ended by itself and waits before its next start.
     CrashLoop {
         /// How often it was started again.
@@ -91,6 +93,7 @@ impl Pending {
             Self::PoolAtMaximum { .. } => "pool-at-maximum",
             Self::DoesNotFit { .. } => "does-not-fit",
             Self::Starting => "starting",
+            Self::Unready(_) => "unready",
             Self::CrashLoop { .. } => "crash-loop",
             Self::Stopping => "stopping",
             Self::Engine(_) => "engine",
@@ -123,6 +126,7 @@ impl fmt::Display for Pending {
             }
             Self::DoesNotFit { pool } => write!(f, "asks for more than a node of pool {pool} has"),
             Self::Starting => f.write_str("a replica is starting and does not serve yet"),
+            Self::Unready(why) => write!(f, "a replica runs and does not serve: {why}"),
             Self::CrashLoop {
                 restarts,
                 last_exit,

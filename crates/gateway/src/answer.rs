@@ -46,6 +46,7 @@ pub(crate) struct Answer {
     code: StatusCode,
     status: &'static str,
     message: String,
+    hint: Option<&'static str>,
     retry_after: Option<Duration>,
     close: bool,
 }
@@ -100,9 +101,16 @@ impl Answer {
             code,
             status,
             message: message.into(),
+            hint: None,
             retry_after: None,
             close: false,
         }
+    }
+
+    /// What to do about it.
+    pub(crate) const fn hint(mut self, hint: &'static str) -> Self {
+        self.hint = Some(hint);
+        self
     }
 
     pub(crate) const fn retry_after(mut self, after: Duration) -> Self {
@@ -123,14 +131,34 @@ impl Answer {
 
     /// As JSON, in the envelope that the API uses.
     pub(crate) fn render(&self, now: Timestamp) -> Response<ResponseBody> {
-        let body = json!({
+        let mut body = json!({
             "status": "error",
             "message": self.message,
             "error": self.status,
             "timestamp": timestamp(now),
         });
+        if let Some(hint) = self.hint {
+            body["hint"] = json!(hint);
+        }
         let mut response = response(self.code, self.status, "application/json", body.to_string());
         self.decorate(response.headers_mut());
+        response
+    }
+
+    /// In the manner that the client likes: a person reads a page.
+    pub(crate) fn render_in(&self, manner: Manner, now: Timestamp) -> Response<ResponseBody> {
+        if !manner.navigation {
+            return self.render(now);
+        }
+        self.page(page::refusal(&self.message, self.hint))
+    }
+
+    fn page(&self, html: String) -> Response<ResponseBody> {
+        let mut response = response(self.code, self.status, "text/html; charset=utf-8", html);
+        self.decorate(response.headers_mut());
+        response
+            .headers_mut()
+            .insert(VARY, HeaderValue::from_static("accept"));
         response
     }
 
@@ -247,19 +275,13 @@ pub(crate) fn waiting(
     now: Timestamp,
 ) -> Response<ResponseBody> {
     if answer.status != status::WAKING {
-        return answer.render(now);
+        return answer.render_in(manner, now);
     }
     if manner.respond_async {
         return accepted(answer, backend, view, now);
     }
     if manner.navigation {
-        let html = page::waiting(backend, view, &answer.message);
-        let mut response = response(answer.code, answer.status, "text/html; charset=utf-8", html);
-        answer.decorate(response.headers_mut());
-        response
-            .headers_mut()
-            .insert(VARY, HeaderValue::from_static("accept"));
-        return response;
+        return answer.page(page::waiting(backend, view, &answer.message));
     }
     answer.render(now)
 }
@@ -339,9 +361,18 @@ fn progress(backend: &Backend, view: Option<&FlightView>, now: Timestamp) -> ser
         "stage": view.map(|view| view.stage().as_str()),
         "stages": marks,
         "eta_ms": view.and_then(|view| view.eta).map(millis),
-        "pending": workload.pending.as_ref().map(ToString::to_string),
+        "pending": pending(backend, view),
         "timestamp": timestamp(now),
     })
+}
+
+/// What it waits for, in words. A wake that is followed knows it as of this second, the gateway as of the last change.
+pub(crate) fn pending(backend: &Backend, view: Option<&FlightView>) -> Option<String> {
+    let known = backend.workload();
+    let workload = view
+        .and_then(|view| view.workload.as_deref())
+        .unwrap_or(&known);
+    workload.pending.as_ref().map(ToString::to_string)
 }
 
 fn response(

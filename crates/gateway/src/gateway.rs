@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, Manner};
 use crate::backend::{Backend, Turned};
 use crate::body::ResponseBody;
 use crate::client::{self, Client};
@@ -187,7 +187,10 @@ impl Gateway {
         pulse.busy();
         let mut response = match self.route(&request, &client) {
             Ok((backend, host)) => self.pass(request, client, backend, &host).await,
-            Err(answer) => self.refuse(&answer),
+            Err(answer) => {
+                let manner = Manner::of(request.method(), request.headers());
+                self.refuse(&answer, manner)
+            }
         };
         response.body_mut().then_idle(pulse);
         response
@@ -278,8 +281,9 @@ impl Gateway {
             Route::Unknown => Err(Answer::new(
                 StatusCode::NOT_FOUND,
                 status::UNKNOWN_HOST,
-                "no workload is served under this host",
-            )),
+                format!("no workload is served under the host {}", host.key),
+            )
+            .hint("`nagi list --output wide` shows the hosts of every workload")),
             Route::NotLoaded => Err(Answer::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 status::STARTING,
@@ -294,8 +298,8 @@ impl Gateway {
         self.inner.shutdown.is_draining()
     }
 
-    fn refuse(&self, answer: &Answer) -> Response<ResponseBody> {
+    fn refuse(&self, answer: &Answer, manner: Manner) -> Response<ResponseBody> {
         self.shared().metrics.gateway_request(answer.status());
-        answer.render(self.shared().clock.now())
+        answer.render_in(manner, self.shared().clock.now())
     }
 }

@@ -19,6 +19,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// A transfer coding that is not ours to read.
@@ -139,6 +140,7 @@ pub(crate) fn add_forwarding(
     let chain = match trust {
         Forwarded::Replace => {
             headers.remove(FORWARDED);
+            headers.remove(X_REAL_IP);
             headers.insert(X_FORWARDED_HOST, host.clone());
             headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
             address

@@ -1,5 +1,5 @@
-//! The page that a browser shows while it waits: one document without scripts or outside assets, which asks again by
-//! itself and shows the stage.
+//! The pages that a browser shows: while it waits, one that asks again by itself and shows the stage; where waiting does not
+//! help, one that says so. Each is one document without scripts or outside assets.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use nagi_core::wake::Stage;
 use nagi_wake::FlightView;
 
+use crate::answer;
 use crate::backend::Backend;
 
 /// How often the page asks again.
@@ -41,20 +42,32 @@ pub(crate) fn waiting(backend: &Backend, view: Option<&FlightView>, message: &st
                 eta.as_secs().max(1)
             )
         });
-    let pending = backend
-        .workload()
-        .pending
-        .as_ref()
-        .map_or_else(String::new, |pending| {
-            format!("<p>{}</p>", escape(&pending.to_string()))
-        });
+    let pending = answer::pending(backend, view).map_or_else(String::new, |pending| {
+        format!("<p>{}</p>", escape(&pending))
+    });
     let refresh = REFRESH.as_secs();
     let message = escape(message);
+    document(
+        &format!("<meta http-equiv=\"refresh\" content=\"{refresh}\">"),
+        &format!("{name} is waking"),
+        &format!(
+            "<p>{message}</p>{eta}{pending}<ol>{stages}</ol><p>This page asks again every {refresh} s.</p>"
+        ),
+    )
+}
+
+/// The page about a request that waiting does not help.
+pub(crate) fn refusal(message: &str, hint: Option<&str>) -> String {
+    let hint = hint.map_or_else(String::new, |hint| format!("<p>{}</p>", escape(hint)));
+    let title = "This page cannot be shown";
+    document("", title, &format!("<p>{}</p>{hint}", escape(message)))
+}
+
+fn document(head: &str, title: &str, main: &str) -> String {
     format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"{refresh}\">\
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">{head}\
          <meta name=\"viewport\" content=\"width=device-width\"><meta name=\"robots\" content=\"noindex\">\
-         <title>{name} is waking</title><style>{STYLE}</style></head><body><main><h1>{name} is waking</h1>\
-         <p>{message}</p>{eta}{pending}<ol>{stages}</ol><p>This page asks again every {refresh} s.</p></main></body></html>"
+         <title>{title}</title><style>{STYLE}</style></head><body><main><h1>{title}</h1>{main}</main></body></html>"
     )
 }
 

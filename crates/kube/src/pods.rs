@@ -291,6 +291,7 @@ pub(crate) const fn urgency(pending: &Pending) -> (u8, u32) {
         Pending::CrashLoop { restarts, .. } => (4, *restarts),
         Pending::Engine(_) => (3, 0),
         Pending::NodeBooting { .. } => (2, 0),
+        Pending::Unready(_) => (1, 1),
         Pending::Starting => (1, 0),
         Pending::Stopping => (0, 0),
     }

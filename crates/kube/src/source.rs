@@ -1,22 +1,26 @@
 //! Where the configuration of the client comes from, and the client made of it.
 //!
 //! The rules are those of the founding documents: `KUBECONFIG` when it is set, else the service account of the pod, else
-//! `~/.kube/config`. Contexts, exec plugins, client certificates and token files are `kube`'s; the stack of its layers is
-//! put together here, because its own one retries and logs by itself.
+//! `~/.kube/config`. Contexts, exec plugins, client certificates, token files and which proxy is meant are `kube`'s; the stack
+//! of its layers is put together here, because its own one retries and logs by itself.
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::Uri;
+use hyper::rt::{Read, Write};
 use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::client::legacy::connect::{Connection, HttpConnector};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use thiserror::Error;
-use tower::{BoxError, ServiceBuilder};
+use tower::{BoxError, Service, ServiceBuilder};
 
 /// A connection that is not made in this time is given up; the API server is near.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -65,15 +69,12 @@ pub enum SourceError {
         /// The last place.
         looked_for: String,
     },
-    /// The API server is to be reached through a proxy.
+    /// The proxy to the API server cannot be used.
     #[error(
-        "the Kubernetes configuration {path} asks for the proxy {proxy}, which is not supported: reach the API server \
-         directly, or run Nagi in the cluster"
+        "{proxy:?} is no proxy that can be used: it must be a URL that begins with http, https or socks5"
     )]
     Proxy {
-        /// Which file or files.
-        path: String,
-        /// The proxy.
+        /// As it is configured, without a password.
         proxy: String,
     },
     /// The URL of a test is none.
@@ -95,6 +96,11 @@ pub(crate) struct Loaded {
 // === impl Source ===
 
 impl Source {
+    /// Whether there is any configuration, good or bad. Reads small files.
+    pub async fn is_there(&self) -> bool {
+        !matches!(self.load().await, Err(SourceError::Nothing { .. }))
+    }
+
     /// Reads the configuration. Reads small files; runs nothing.
     pub(crate) async fn load(&self) -> Result<Loaded, SourceError> {
         match self {
@@ -161,32 +167,9 @@ async fn from_files(paths: &[PathBuf]) -> Result<Config, SourceError> {
         let read = Kubeconfig::read_from(path).map_err(failed)?;
         merged = merged.merge(read).map_err(failed)?;
     }
-    if let Some(proxy) = proxy(&merged) {
-        return Err(SourceError::Proxy {
-            path: names.join(":"),
-            proxy,
-        });
-    }
     Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default())
         .await
         .map_err(failed)
-}
-
-/// The proxy that the cluster of the current context asks for. It is not left out silently: a connection around it may
-/// reach another server.
-fn proxy(kubeconfig: &Kubeconfig) -> Option<String> {
-    let current = kubeconfig.current_context.as_ref()?;
-    let mut contexts = kubeconfig.contexts.iter();
-    let context = contexts
-        .find(|named| named.name == *current)?
-        .context
-        .as_ref()?;
-    let mut clusters = kubeconfig.clusters.iter();
-    let cluster = clusters
-        .find(|named| named.name == context.cluster)?
-        .cluster
-        .as_ref()?;
-    cluster.proxy_url.clone().filter(|proxy| !proxy.is_empty())
 }
 
 // === impl Loaded ===
@@ -201,8 +184,6 @@ impl Loaded {
 
     /// Makes the client. Blocks: an exec plugin is a process.
     pub(crate) fn client(&self) -> Result<Client, SourceError> {
-        let failed = |error| SourceError::Credentials(Box::new(error));
-        let config = &self.config;
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -211,6 +192,47 @@ impl Loaded {
         connector.set_keepalive_interval(Some(KEEPALIVE));
         connector.set_keepalive_retries(Some(2));
         connector.set_tcp_user_timeout(Some(USER_TIMEOUT));
+        let Some(proxy) = self.config.proxy_url.as_ref() else {
+            return self.client_over(connector);
+        };
+        let unusable = || SourceError::Proxy {
+            proxy: without_password(proxy),
+        };
+        // Which clusters are reached without it (NO_PROXY) was decided when the configuration was read.
+        let rules = Matcher::builder().all(proxy.to_string()).build();
+        let way = rules
+            .intercept(&self.config.cluster_url)
+            .ok_or_else(unusable)?;
+        match way.uri().scheme_str() {
+            Some("http") => self.client_over(tunnel(&way, connector)),
+            Some("https") => {
+                let connector = self
+                    .config
+                    .rustls_https_connector_with_connector(connector)
+                    .map_err(|error| SourceError::Credentials(Box::new(error)))?;
+                self.client_over(tunnel(&way, connector))
+            }
+            Some("socks5") => {
+                let mut connector = SocksV5::new(way.uri().clone(), connector);
+                if let Some((user, password)) = way.raw_auth() {
+                    connector = connector.with_auth(user.to_owned(), password.to_owned());
+                }
+                self.client_over(connector)
+            }
+            _ => Err(unusable()),
+        }
+    }
+
+    /// The client whose connections begin with what `connector` makes.
+    fn client_over<C>(&self, connector: C) -> Result<Client, SourceError>
+    where
+        C: Service<Uri> + Clone + Send + Sync + 'static,
+        C::Response: Read + Write + Connection + Unpin + Send,
+        C::Future: Send + Unpin,
+        C::Error: Into<BoxError>,
+    {
+        let failed = |error| SourceError::Credentials(Box::new(error));
+        let config = &self.config;
         let connector = config
             .rustls_https_connector_with_connector(connector)
             .map_err(failed)?;
@@ -226,6 +248,23 @@ impl Loaded {
             .service(http);
         Ok(Client::new(service, config.default_namespace.clone()))
     }
+}
+
+fn tunnel<C>(way: &Intercept, connector: C) -> Tunnel<C> {
+    let tunnel = Tunnel::new(way.uri().clone(), connector);
+    match way.basic_auth() {
+        Some(value) => tunnel.with_auth(value.clone()),
+        None => tunnel,
+    }
+}
+
+fn without_password(proxy: &Uri) -> String {
+    let text = proxy.to_string();
+    let Some((user, host)) = text.rsplit_once('@') else {
+        return text;
+    };
+    let scheme = user.split_once("://").map_or("", |(scheme, _)| scheme);
+    format!("{scheme}://…@{host}")
 }
 
 /// An error with its causes, in one line.
@@ -280,10 +319,20 @@ contexts:
     }
 
     #[tokio::test]
-    async fn a_proxy_is_refused_and_not_gone_around() {
+    async fn a_proxy_of_an_unknown_kind_is_refused_and_not_gone_around() {
         let directory = tempfile::tempdir().unwrap();
-        let error = read(directory.path(), &[("1", "b")]).await.unwrap_err();
-        assert!(error.to_string().contains("http://proxy:3"), "{error}");
+        let mut config = read(directory.path(), &[("1", "b")]).await.unwrap();
+        assert_eq!(config.proxy_url, Some("http://proxy:3".parse().unwrap()));
+        for (proxy, shown) in [
+            ("ftp://proxy:3", "ftp://proxy:3"),
+            ("ftp://me:secret@proxy:3", "ftp://…@proxy:3"),
+        ] {
+            config.proxy_url = Some(proxy.parse().unwrap());
+            let error = Loaded::outside(config.clone()).client().err().unwrap();
+            let words = explained(&error);
+            assert!(words.contains(shown), "{words}");
+            assert!(!words.contains("secret"), "{words}");
+        }
     }
 
     #[tokio::test]

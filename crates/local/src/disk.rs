@@ -30,6 +30,12 @@ pub enum WriteError {
         #[source]
         source: io::Error,
     },
+    /// The directory is not the one that was opened.
+    #[error("the state directory {} is away: it was moved, unmounted or replaced", path.display())]
+    Away {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// Any other failure.
     #[error("cannot write {}", path.display())]
     Other {

@@ -338,6 +338,7 @@ impl Runner {
                     started: false,
                     ready: false,
                     served: false,
+                    unready: None,
                     stop,
                 }));
             }
@@ -380,12 +381,17 @@ impl Runner {
             Report::Serves(ready) => {
                 running.ready = ready;
                 running.served |= ready;
+                running.unready = None;
                 let name = id.name();
                 if ready {
                     tracing::info!(%namespace, %workload, replica = %name, elapsed_ms, "Replica ready");
                 } else {
                     tracing::warn!(%namespace, %workload, replica = %name, "Replica no longer ready");
                 }
+            }
+            Report::Unready(why) => {
+                tracing::warn!(%namespace, %workload, replica = %id.name(), reason = why, "Replica not ready");
+                running.unready = Some(why);
             }
             Report::Ended(ending) => {
                 let (name, reason) = (id.name(), ending.to_string());

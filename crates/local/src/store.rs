@@ -46,6 +46,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Versions of one generation of an engine. At 200 writes a second they last for more than a year, and the numbers stay
 /// below 2⁵³, which JSON readers hold exactly, for 900,000 generations.
 const VERSIONS_OF_A_GENERATION: u64 = 10_000_000_000;
+/// Locked by the engine in charge.
+const LOCK: &str = "lock";
 /// Who is in charge.
 const ENGINE: &str = "engine.json";
 /// The other directories and files of an engine.
@@ -74,7 +76,7 @@ pub struct Remembered {
 pub struct StateDirectory {
     root: PathBuf,
     /// Held while the engine lives; the kernel gives it up with the last descriptor.
-    _lock: File,
+    lock: File,
     in_charge: EngineInCharge,
     versions: AtomicU64,
 }
@@ -154,6 +156,9 @@ impl StoreError {
             Self::Write(WriteError::Full { .. }) => {
                 "make room on the disk of the state directory (also for the user's quota), or mount it for writing"
             }
+            Self::Write(WriteError::Away { .. }) => {
+                "put the directory back, or mount it again: nagi goes on by itself"
+            }
             Self::Write(WriteError::Other { .. }) => {
                 "may this user write there? For a first start, any directory of yours will do: --state-dir"
             }
@@ -229,10 +234,36 @@ impl StateDirectory {
         let versions = AtomicU64::new(generation.saturating_mul(VERSIONS_OF_A_GENERATION));
         Ok(Self {
             root: root.to_path_buf(),
-            _lock: lock,
+            lock,
             in_charge,
             versions,
         })
+    }
+
+    /// Whether the directory is still where it was opened. What is written to a path may go elsewhere: the directory was
+    /// moved, its file system unmounted, another one mounted over it.
+    ///
+    /// # Errors
+    /// [`WriteError::Away`]; [`WriteError::Other`] when the system cannot tell.
+    pub fn check_in_place(&self) -> Result<(), WriteError> {
+        use std::os::unix::fs::MetadataExt as _;
+        let path = self.root.join(LOCK);
+        let opened = self
+            .lock
+            .metadata()
+            .map_err(|source| WriteError::new(&path, source))?;
+        match fs::symlink_metadata(&path) {
+            Ok(found) if (found.dev(), found.ino()) == (opened.dev(), opened.ino()) => Ok(()),
+            Ok(_) => Err(self.away()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.away()),
+            Err(source) => Err(WriteError::new(&path, source)),
+        }
+    }
+
+    fn away(&self) -> WriteError {
+        WriteError::Away {
+            path: self.root.clone(),
+        }
     }
 
     /// The directory itself.
@@ -322,6 +353,7 @@ impl StateDirectory {
         acknowledged: Option<Version>,
         state: &Remembered,
     ) -> Result<(), WriteError> {
+        self.check_in_place()?;
         let path = self.workload_path(id);
         let content = encoded(&path, &stored::Workload::from(state))?;
         let slots = acknowledged.and_then(|_| read_slots(&path).ok().flatten());
@@ -384,6 +416,7 @@ impl StateDirectory {
     /// # Errors
     /// [`WriteError`].
     pub(crate) fn write<T: Serialize>(&self, name: &str, state: &T) -> Result<(), WriteError> {
+        self.check_in_place()?;
         write_state(&self.root.join(name), state, Survives::PowerLoss)
     }
 
@@ -442,7 +475,7 @@ pub(crate) fn random_id() -> Result<String, StoreError> {
     reason = "before the runtime serves anything: the start waits for its lock"
 )]
 fn lock(root: &Path) -> Result<File, StoreError> {
-    let path = root.join("lock");
+    let path = root.join(LOCK);
     let refused = |source| StoreError::Lock {
         path: path.clone(),
         source,

@@ -19,6 +19,7 @@ use crate::events::Events;
 use crate::items::Items;
 use crate::keys::Keyring;
 use crate::problem::Problem;
+use crate::turns::Turns;
 use crate::visitors::Visitors;
 use crate::{
     debug, docs, events, exchange, health, history, lists, logs, metrics, pools, scale, schedule,
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     pub(crate) docs: Docs,
     pub(crate) items: Items,
+    pub(crate) turns: Turns,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -117,6 +119,7 @@ impl App {
                 events,
                 docs: Docs::default(),
                 items: Items::default(),
+                turns: Turns::default(),
                 shutdown,
             }),
         }

@@ -250,9 +250,9 @@ impl Caller {
     }
 }
 
-/// While no key is asked for, a page of some other site could order through the browser of whoever can reach this API.
+/// Where no key is asked for, a page of some other site could call through the browser of whoever can reach this API.
 /// Browsers name the site that a request comes from; other clients name none and pass.
-fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let of_this_site = match (text("sec-fetch-site"), text("origin")) {
         (Some(site), _) => matches!(site, "same-origin" | "none"),
@@ -265,7 +265,7 @@ fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::new(StatusCode::FORBIDDEN, "Forbidden")
-        .error("a page of another site may not order while no API key is asked for")
+        .error("a page of another site may not call what needs no API key")
         .hint("set API_KEY, API_KEY_FILE or NAGI_KEYS_FILE, or call without a browser"))
 }
 
@@ -384,7 +384,8 @@ pub(crate) fn denied(denied: Denied) -> Problem {
         .hint("ask for a key with this right: an administrator makes one with nagi key create")
 }
 
-fn protected(forbidden: &Forbidden) -> Problem {
+/// Nothing in the namespace may be changed, by nobody.
+pub(crate) fn protected(forbidden: &Forbidden) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "Forbidden").error(forbidden)
 }
 

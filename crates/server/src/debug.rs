@@ -16,7 +16,7 @@ use nagi_telemetry::Failure;
 use nagi_telemetry::profile::{self, DURATION_DEFAULT, DURATION_MAX, DURATION_MIN, ProfileError};
 
 use crate::app::App;
-use crate::call::{Proven, authenticate, denied, exchange};
+use crate::call::{Proven, authenticate, denied, exchange, refuse_other_sites};
 use crate::host;
 use crate::problem::Problem;
 use crate::query::Query;
@@ -38,7 +38,10 @@ impl FromRequestParts<App> for Insider {
         let is_here = exchange.peer.to_canonical().is_loopback()
             && speaks_for_itself(&parts.headers)
             && host::refuse_owned_name(&parts.headers).is_ok();
-        if !is_here {
+        if is_here {
+            // A profile costs time: a page of some other site must not take one through a browser on this machine.
+            refuse_other_sites(&parts.headers)?;
+        } else {
             let grant = match authenticate(app, &exchange, &parts.headers).await? {
                 Proven::Grant(grant) => grant,
                 // Rights in the cluster say nothing about the inside of this process.

@@ -332,10 +332,13 @@ fn render(
     notes.failure = problem.failure;
     notes.error = problem.error.as_deref().map(shortened);
     drop(notes);
+    response.map(|_empty| Body::from(body(app, problem)))
+}
+
+fn body(app: &App, problem: &Problem) -> Vec<u8> {
     let body = problem.render(Time::in_millis(app.clock.now()));
     // A struct of strings always encodes.
-    let bytes = serde_json::to_vec(&body).unwrap_or_default();
-    response.map(|_empty| Body::from(bytes))
+    serde_json::to_vec(&body).unwrap_or_default()
 }
 
 fn shortened(error: &str) -> String {
@@ -403,25 +406,35 @@ fn remote_ip(app: &App, peer: IpAddr, headers: &axum::http::HeaderMap) -> IpAddr
     client
 }
 
-/// The log line of an answer to bytes that made no request.
-pub(crate) fn bare(app: &App, peer: IpAddr, status: StatusCode, latency: Duration) {
+/// The answer to bytes that made no request, as it goes out, after which the connection ends; and its log line.
+pub(crate) fn bare(app: &App, peer: IpAddr, problem: &Problem, latency: Duration) -> Vec<u8> {
     const NOTHING: &str = "-";
+    let id = request_id(std::iter::empty());
     app.log.emit(&RequestLine {
         method: NOTHING,
         path: NOTHING,
-        status: status.as_u16(),
+        status: problem.status.as_u16(),
         latency,
         latency_upstream: Duration::ZERO,
         remote_ip: peer,
         user_agent: None,
-        request_id: NOTHING,
+        request_id: id.as_str(),
         failure: None,
         key_id: None,
-        error: None,
+        error: problem.error.as_deref(),
         fields: &[],
     });
+    let status = problem.status;
     app.metrics
         .http_request(NOTHING, UNKNOWN_ROUTE, status.as_u16(), latency);
+    let body = body(app, problem);
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{}: {id}\r\n\
+         cache-control: no-store\r\nconnection: close\r\n\r\n",
+        body.len(),
+        routes::REQUEST_ID_HEADER,
+    );
+    [head.into_bytes(), body].concat()
 }
 
 /// The log line of one request, emitted when this is dropped.

@@ -39,6 +39,7 @@ mod serve;
 mod status;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod visitors;
 mod wake;
 

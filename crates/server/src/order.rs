@@ -1,4 +1,4 @@
-//! From an order to a durable change: read, decide, write, and again when somebody else was faster.
+//! From an order to a durable change: read, decide, write, and again, in turn, when somebody else was faster.
 //!
 //! The rules are all in `nagi_core::scale`. This only fetches facts, carries the plan out unless it is a rehearsal, and
 //! says on the log line what came of it.
@@ -14,7 +14,7 @@ use nagi_ports::{PortError, Read};
 use nagi_telemetry::names::field;
 
 use crate::app::App;
-use crate::call::Change;
+use crate::call::{self, Change};
 use crate::exchange::Exchange;
 use crate::problem::{Doing, Problem};
 use crate::query::DRY_RUN;
@@ -98,6 +98,12 @@ async fn attempts(
     let failed = |error: &PortError| Problem::port(error, Doing::Scale, Some(&call.id));
     let mut attempt = 1;
     let mut freshness = Read::Cached;
+    let waiting = async { Ok(app.turns.after_others(&call.id).await) };
+    let mut turn = call
+        .exchange
+        .upstream(waiting)
+        .await
+        .map_err(|e| failed(&e))?;
     loop {
         let read = app.workloads.get(&call.id, freshness);
         let before = call.exchange.upstream(read).await.map_err(|e| failed(&e))?;
@@ -122,6 +128,15 @@ async fn attempts(
             Ok(after) => return Ok(Outcome { plan, after }),
             Err(PortError::Conflict) if attempt < ATTEMPTS_MAX => {
                 attempt += 1;
+                if turn.is_none() {
+                    let waiting = async { Ok(app.turns.next(&call.id).await) };
+                    turn = Some(
+                        call.exchange
+                            .upstream(waiting)
+                            .await
+                            .map_err(|e| failed(&e))?,
+                    );
+                }
                 // The cache may still show what the write just failed on.
                 freshness = Read::AtLeast(Version(before.version.0.saturating_add(1)));
             }
@@ -185,6 +200,7 @@ const fn action(order: &Order) -> &'static str {
 /// A refusal of the core as an answer.
 pub(crate) fn refused(refusal: &Refusal) -> Problem {
     match refusal {
+        Refusal::Forbidden(forbidden) => call::protected(forbidden),
         Refusal::TooMany { max, .. } => {
             Problem::new(StatusCode::BAD_REQUEST, "Invalid request body")
                 .error(&format!("replicas {refusal}"))
@@ -192,8 +208,11 @@ pub(crate) fn refused(refusal: &Refusal) -> Problem {
         }
         Refusal::NoWakeCount => Problem::new(StatusCode::BAD_REQUEST, "No replica count known")
             .error(refusal)
-            .field("replicas", "a count that is known before the wake")
-            .hint("set the annotation nagi.dev/awake-replicas, or name replicas"),
+            .field(
+                "replicas",
+                "a whole number from 1, or a count that is known before the wake",
+            )
+            .hint("a scale-up names a count too, and it is remembered for every later wake"),
         Refusal::NoSchedule => Problem::new(StatusCode::NOT_FOUND, "No scheduled scale up")
             .error("nothing is scheduled for it"),
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use nagi_api::body::{BodyError, FieldError};
-use nagi_api::problem::Failed;
+use nagi_api::problem::{Failed, NO_SUCH_PATH};
 use nagi_api::{ErrorBody, Time};
 use nagi_core::id::WorkloadId;
 use nagi_ports::PortError;
@@ -103,8 +103,8 @@ impl Problem {
     /// No such path.
     pub(crate) fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "Not found")
-            .error("no such path")
-            .hint("GET /docs lists the paths of this API")
+            .error(NO_SUCH_PATH)
+            .hint("GET /docs on the port of the API lists its paths")
     }
 
     /// The path has no such method; the router adds `Allow`.

@@ -4,6 +4,8 @@
 //! change) and does on demand what a real engine will not: conflict, refuse, vanish, hang. A development dependency
 //! only: `cargo xtask tidy` refuses it anywhere else.
 
+pub mod contract;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -224,6 +226,16 @@ impl MemoryWorkloads {
         let mut workload = (*self.peek(id)).clone();
         change(&mut workload);
         self.put(workload);
+    }
+
+    /// The same without a word to anybody, as what only grows less with time.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn change_untold(&self, id: &WorkloadId, change: impl FnOnce(&mut Workload)) {
+        let mut workload = (*self.peek(id)).clone();
+        change(&mut workload);
+        self.lock().workloads.insert(id.clone(), Arc::new(workload));
     }
 
     /// Makes the replicas of a workload what is wanted, all of them ready.

@@ -147,7 +147,14 @@ impl Run {
                 event = events.recv() => self.take(event).await,
                 // Cancel-safe: a permit of Notify is kept until it is taken.
                 () = self.served.notified() => self.flight.served(self.inner.clock.monotonic()),
-                () = tokio::time::sleep(LOOK_EVERY) => self.look_again().await,
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    let changed = self.look_again().await;
+                    // What is still missing grows less by itself; that is no news, but must not be told as it was.
+                    if !changed {
+                        self.refresh();
+                    }
+                    changed
+                }
                 () = tokio::time::sleep_until(give_up) => self.flight.give_up(),
             };
             if changed {
@@ -187,6 +194,15 @@ impl Run {
     }
 
     fn publish(&mut self) {
+        self.refresh();
+        // Nobody listening is fine.
+        drop(self.inner.events.send(WakeEvent {
+            id: self.id.clone(),
+            view: self.view.clone(),
+        }));
+    }
+
+    fn refresh(&mut self) {
         let learned = self
             .view
             .workload
@@ -197,11 +213,6 @@ impl Run {
         self.view.progress = self.flight.progress().clone();
         self.view.marks = self.flight.marks().to_vec();
         self.sender.send_replace(State::Under(self.view.clone()));
-        // Nobody listening is fine.
-        drop(self.inner.events.send(WakeEvent {
-            id: self.id.clone(),
-            view: self.view.clone(),
-        }));
     }
 
     fn refuse(&self, error: WakeError) {

@@ -128,5 +128,17 @@ fn warnings_name_what_is_at_stake() {
     assert!(warning(&hpa).contains("HorizontalPodAutoscaler/web"));
     assert!(warning(&Warning::NoWakeCount).contains("nagi.dev/awake-replicas"));
     assert!(warning(&Warning::ConnectionsCut { open: 3 }).starts_with("3 open connections"));
-    assert!(warning(&Warning::RequestsRefused { held: 2 }).starts_with("2 requests that wait"));
+    for (one, several) in [
+        (
+            Warning::RequestsRefused { held: 1 },
+            Warning::RequestsRefused { held: 2 },
+        ),
+        (
+            Warning::ConnectionsCut { open: 1 },
+            Warning::ConnectionsCut { open: 2 },
+        ),
+    ] {
+        assert!(warning(&one).contains(" is "), "{}", warning(&one));
+        assert!(warning(&several).contains(" are "), "{}", warning(&several));
+    }
 }

@@ -114,7 +114,10 @@ struct Item<'a> {
 pub(crate) async fn run(args: &ReleaseArgs, session: &Session) -> Result<(), Failure> {
     let settings = kube_settings(&args.kube, Rights::Full)
         .map_err(|error| Failure::usage(error.to_string()))?;
-    let actor = actor(&Survey::new(settings.source.clone())).await;
+    let survey = Survey::new(settings.source.clone());
+    // A cluster that is not there, or not described, is told at once and not when lists are given up.
+    survey.version().await.map_err(|error| away(&error))?;
+    let actor = actor(&survey).await;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut supervisor = Supervisor::new();
     let engine = KubeEngine::start(settings, Arc::clone(&clock), &mut supervisor);

@@ -2,6 +2,7 @@
 //!
 //! The founding documents start it without any argument.
 
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -18,6 +19,13 @@ Examples:
   nagi server --namespaces project-a,project-b       with rights in two namespaces only
   nagi server --kubernetes-tokens true               also for users of the cluster, with a token of theirs
   nagi all --workloads local.yaml                    without a cluster: on this machine";
+
+/// For a person who meant something else. It goes on: a configuration that comes later is taken.
+const NO_CLUSTER: &str = "\
+hint: no cluster is configured, and this waits for one (see `nagi server --help`). Ctrl-C ends it. Without a cluster:
+  nagi demo                     shows what Nagi does
+  nagi all --workloads FILE     runs services on this machine
+  nagi --help                   lists all commands";
 
 /// The command line of `nagi server`.
 #[derive(Debug, Args)]
@@ -72,6 +80,9 @@ pub(crate) async fn run_on_cluster(
         Ok(settings) => settings,
         Err(error) => return serve::refuse_settings(&error, hint),
     };
+    if io::stderr().is_terminal() && !settings.source.is_there().await {
+        drop(writeln!(io::stderr(), "{NO_CLUSTER}"));
+    }
     let start = Start {
         config,
         role: role(settings),

@@ -58,6 +58,15 @@ pub(crate) async fn run(args: &WakeArgs, session: &Session) -> Result<(), Failur
         Ok(answer) => answer,
         Err(error) => return Err(explain(&client, &id, error).await),
     };
+    let target = answer.body.deployment.target_replicas;
+    if let Some(asked) = args.replicas
+        && asked != target
+    {
+        session.output.warn(&format!(
+            "it was not asleep and keeps {}: 'nagi scale {id} {asked}' changes that",
+            words::count(u64::from(target), "replica")
+        ));
+    }
     let Some(waiting) = waiting else {
         let body = raw(&answer.raw)?;
         let line = line(&answer.body);

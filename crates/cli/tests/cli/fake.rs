@@ -61,7 +61,12 @@ impl Fake {
             "status": "error", "message": message, "error": "the reason", "hint": "the next step",
             "timestamp": "2030-01-31T07:00:00Z"
         });
-        Self::answering(status, headers, "application/json", &body.to_string())
+        let headers = if headers.contains("X-Request-ID") {
+            headers.to_owned()
+        } else {
+            format!("X-Request-ID: r-0\r\n{headers}")
+        };
+        Self::answering(status, &headers, "application/json", &body.to_string())
     }
 
     /// How many connections it had.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::fake::{Answers, Fake};
 use crate::run::nagi;
+use crate::server::Server;
 
 // A-150
 #[test]
@@ -42,7 +43,7 @@ fn refusals_have_an_exit_code_each_and_say_reason_and_next_step() {
 fn a_refused_time_is_named_as_it_was_given() {
     let fake = Fake::answering(
         "400 Bad Request",
-        "",
+        "X-Request-ID: r-0\r\n",
         "application/json",
         r#"{"status":"error","message":"Invalid request","error":"scheduled_scale_up must lie in the future","field":"scheduled_scale_up","timestamp":"2030-01-31T07:00:00Z"}"#,
     );
@@ -65,6 +66,32 @@ fn something_else_on_the_port_is_recognised() {
             .exits(code)
             .prints_nothing()
             .says("--server (NAGI_SERVER)");
+    }
+}
+
+// A script that takes 3 for "does not exist" must not be told so by the gateway, by the metrics, or for a wrong base path.
+#[test]
+fn other_ports_and_paths_of_nagi_are_recognised() {
+    let server = Server::of_two_projects();
+    for at in [
+        format!("http://127.0.0.1:{}", server.metrics),
+        format!("http://127.0.0.1:{}", server.gateway),
+        format!("http://127.0.0.1:{}/api/v1", server.port),
+    ] {
+        for command in [
+            "list",
+            "status project-a/sample-app-a",
+            "wake project-a/sample-app-a",
+        ] {
+            let call = nagi(command).env("NAGI_SERVER", &at);
+            let ran = call.run().prints_nothing();
+            // An address with a path may be refused before anything is sent.
+            assert!(ran.code == 1 || ran.code == 2, "{at} {command}: {ran:?}");
+            if ran.code == 1 {
+                ran.says("is not the Scale API of nagi")
+                    .says("Its port is 8080 by default");
+            }
+        }
     }
 }
 

@@ -4,6 +4,9 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::run::{Call, Ran, call, nagi};
 
 /// A start takes a tenth of a second; on a machine that builds something else at the same time, several.
@@ -39,6 +42,8 @@ workloads:
 pub(crate) struct Server {
     directory: tempfile::TempDir,
     pub(crate) port: u16,
+    pub(crate) metrics: u16,
+    pub(crate) gateway: u16,
     child: Child,
 }
 
@@ -49,10 +54,12 @@ impl Server {
         let text = workloads.replace("NAGI", env!("CARGO_BIN_EXE_nagi"));
         std::fs::write(directory.path().join("workloads.yaml"), text).expect("a workload file");
         for _start in 0..STARTS_MAX {
-            if let Some((port, child)) = start(directory.path(), flags) {
+            if let Some(([port, metrics, gateway], child)) = start(directory.path(), flags) {
                 return Self {
                     directory,
                     port,
+                    metrics,
+                    gateway,
                     child,
                 };
             }
@@ -82,6 +89,21 @@ impl Server {
         self.nagi(arguments).run().exits(0)
     }
 
+    /// Stops its process: it takes connections and answers none.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::SIGSTOP).expect("it runs");
+    }
+
+    /// Ends a pause.
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::SIGCONT).expect("it is there");
+    }
+
+    fn signal(&self, signal: Signal) -> nix::Result<()> {
+        let id = i32::try_from(self.child.id()).expect("a process id");
+        kill(Pid::from_raw(id), signal)
+    }
+
     /// Calls until `holds`, at most for `limit`.
     #[track_caller]
     pub(crate) fn until(
@@ -104,9 +126,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let id = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap_or(0));
-        // It may have ended by itself; then there is nobody to tell.
-        nix::sys::signal::kill(id, nix::sys::signal::SIGTERM).unwrap_or(());
+        // It may have ended by itself; then there is nobody to tell. A test that failed may have left it stopped.
+        for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+            self.signal(signal).unwrap_or(());
+        }
         let began = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
             if began.elapsed() > UP_MAX {
@@ -121,8 +144,9 @@ impl Drop for Server {
     }
 }
 
-fn start(directory: &std::path::Path, flags: &[&str]) -> Option<(u16, Child)> {
-    let [api, metrics, gateway] = free_ports();
+fn start(directory: &std::path::Path, flags: &[&str]) -> Option<([u16; 3], Child)> {
+    let ports = free_ports();
+    let [api, metrics, gateway] = ports;
     let log = std::fs::File::create(directory.join("log")).expect("a log file");
     let mut command = call(&["all", "--on-exit", "stop"]).command();
     for (flag, port) in [
@@ -148,7 +172,7 @@ fn start(directory: &std::path::Path, flags: &[&str]) -> Option<(u16, Child)> {
             return None;
         }
         if TcpStream::connect(("127.0.0.1", api)).is_ok() {
-            return Some((api, child));
+            return Some((ports, child));
         }
         std::thread::sleep(LOOK);
     }

@@ -1,9 +1,11 @@
 //! `--wait`, `--watch` and `nagi events`: what passes, as it passes.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use crate::run::piped;
 use crate::server::Server;
 
 /// Workloads that never get ready, each in a way of its own.
@@ -86,6 +88,8 @@ fn a_wait_that_runs_out_says_so_and_lets_it_go_on() {
         .exits(7)
         .prints_nothing()
         .says("team/deaf is not awake after 1s")
+        .says("do they listen on their port (on one machine the one in PORT)?")
+        .says("'nagi logs team/deaf'")
         .says("hint: it goes on");
     let status = server.ok("status deaf -o json").json();
     assert_eq!(status["deployment"]["desired_replicas"], 1);
@@ -170,7 +174,7 @@ fn a_watched_list_is_printed_again_when_it_changes() {
 fn a_wait_ends_when_somebody_else_decides_otherwise() {
     let server = Server::start(NEVER_READY, &[]);
     let waiting = server.nagi("wake deaf --wait").command();
-    let mut waiting = crate::run::piped(waiting);
+    let mut waiting = piped(waiting);
     server.until(Duration::from_secs(20), "status deaf -o json", |ran| {
         ran.json()["deployment"]["desired_replicas"] == 1
     });
@@ -178,10 +182,112 @@ fn a_wait_ends_when_somebody_else_decides_otherwise() {
     let ended = waiting.wait().unwrap();
     assert_eq!(ended.code(), Some(8));
     let mut said = String::new();
-    std::io::Read::read_to_string(&mut waiting.stderr.take().unwrap(), &mut said).unwrap();
+    waiting
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
     assert!(said.contains("somebody changed it meanwhile"), "{said}");
     assert!(
         said.contains("scale-to-zero by anonymous, from 1 to 0: over"),
         "{said}"
     );
+}
+
+/// Far longer than a command takes to say something.
+const SAID_MAX: Duration = Duration::from_secs(20);
+
+/// What a command says on stderr, line by line.
+struct Said(Receiver<String>);
+
+impl Said {
+    fn by(command: &mut Child) -> Self {
+        let lines = BufReader::new(command.stderr.take().unwrap()).lines();
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            // Whoever reads no more has seen enough.
+            lines
+                .map_while(Result::ok)
+                .all(|line| sender.send(line).is_ok())
+        });
+        Self(receiver)
+    }
+
+    /// The next line that begins with this.
+    fn next(&self, beginning: &str) -> String {
+        loop {
+            let line = self.0.recv_timeout(SAID_MAX);
+            let line = line.unwrap_or_else(|_| panic!("never says {beginning:?}"));
+            if line.starts_with(beginning) {
+                return line;
+            }
+        }
+    }
+
+    /// Everything until its end.
+    fn rest(self) -> String {
+        self.0.iter().collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Lets the server hang until the command says so, and for two tries more.
+fn outlives(server: &Server, said: &Said) {
+    server.pause();
+    let warning = said.next("warning: no answer from");
+    assert!(warning.ends_with("within 1 s; trying again"), "{warning}");
+    std::thread::sleep(Duration::from_millis(2_500));
+    server.go_on();
+}
+
+// A server that starts anew, or hangs, is waited for: who looks on is told so, once.
+#[test]
+fn a_wait_outlives_an_absence_of_the_server_and_tells_of_it_once() {
+    let server = Server::start(NEVER_READY, &[]);
+    let arguments = "wake deaf --wait --request-timeout 1s";
+    let mut waiting = piped(server.nagi(arguments).command());
+    let said = Said::by(&mut waiting);
+    server.until(Duration::from_secs(20), "status deaf -o json", |ran| {
+        ran.json()["deployment"]["desired_replicas"] == 1
+    });
+    outlives(&server, &said);
+    server.ok("sleep deaf");
+    assert_eq!(waiting.wait().unwrap().code(), Some(8));
+    let rest = said.rest();
+    assert!(!rest.contains("trying again"), "{rest}");
+    assert!(rest.contains("somebody changed it meanwhile"), "{rest}");
+}
+
+#[test]
+fn followed_logs_outlive_an_absence_of_the_server_and_tell_of_it_once() {
+    let chatty = r#"
+workloads:
+  - { namespace: team, name: chatty, command: [sh, -c, "echo one; sleep 1000"] }
+"#;
+    let server = Server::start(chatty, &[]);
+    let arguments = "logs chatty --follow --request-timeout 1s";
+    let mut following = piped(server.nagi(arguments).command());
+    let said = Said::by(&mut following);
+    let mut printed = BufReader::new(following.stdout.take().unwrap()).lines();
+    assert_eq!(printed.next().unwrap().unwrap(), "one");
+    outlives(&server, &said);
+    // A second replica prints the same line: following goes on.
+    server.ok("scale chatty 2");
+    assert!(printed.next().unwrap().unwrap().ends_with("one"));
+    following.kill().unwrap();
+    following.wait().unwrap();
+    assert_eq!(said.rest(), "");
+}
+
+// It may be a slip of the keyboard, and it may be a workload of tomorrow.
+#[test]
+fn events_of_a_name_that_nothing_has_are_warned_of_and_waited_for() {
+    let server = Server::of_two_projects();
+    let mut waiting = piped(server.nagi("events sample-app-x --limit 1").command());
+    let said = Said::by(&mut waiting);
+    said.next("warning: no workload is called sample-app-x now");
+    said.next("hint: did you mean sample-app-");
+    assert!(waiting.try_wait().unwrap().is_none(), "it ended");
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
 }

@@ -17,6 +17,9 @@ workloads:
   - { namespace: project-a, name: batch, command: [sleep, '100000'], replicas: 2, stop_grace: 1s }
 ";
 
+/// One call in so many, at most, may be told to come again: orders about one workload take turns.
+const REFUSED_SHARE_MAX: usize = 200;
+
 /// How long the crowd calls, in seconds: a minute in `make test`, which sets it, and 5 s where nobody does.
 const SOAK: &str = "NAGI_TEST_SOAK_SECONDS";
 
@@ -45,6 +48,46 @@ impl Filler {
     fn remove(self) {
         std::fs::remove_file(self.0).expect("the filler is there");
     }
+}
+
+// Intent is durable, or the order is refused: a directory that was moved or unmounted must not be written elsewhere, since the
+// next start would know neither what was wanted nor what runs.
+#[test]
+fn a_state_directory_that_is_away_refuses_writes_and_heals_by_itself() {
+    let mut machine = Machine::new(TWO_BATCHES);
+    machine.start();
+    machine.wait_settled(&BATCH, 2);
+    let up = |count: u32| format!(r#"{{"replicas":{count},"reason":"away"}}"#);
+    machine.call(200, "POST", &BATCH.path("scale-up"), &up(3));
+    machine.wait_settled(&BATCH, 3);
+    let (state, away) = (machine.state(), machine.directory().join("away"));
+    std::fs::rename(&state, &away).expect("the same file system");
+    for stand_in in [false, true] {
+        if stand_in {
+            // What a path leads to after an unmount: an empty directory.
+            std::fs::create_dir(&state).expect("the name is free");
+        }
+        let ready = machine.call(503, "GET", "/ready", "");
+        assert!(ready.to_string().contains("is away"), "{ready}");
+        for (verb, body) in [("scale-up", up(4)), ("scale-to-zero", up(1))] {
+            let refused = machine.call(503, "POST", &BATCH.path(verb), &body);
+            assert!(refused.to_string().contains("is away"), "{refused}");
+        }
+        let item = machine.call(200, "GET", &BATCH.path("status"), "")["deployment"].take();
+        assert_eq!(item["desired_replicas"], 3, "{item}");
+    }
+    let left = std::fs::read_dir(&state).expect("the stand-in").count();
+    assert_eq!(left, 0, "something was written elsewhere");
+    std::fs::remove_dir(&state).expect("it is empty");
+    std::fs::rename(&away, &state).expect("the same file system");
+    machine.call(200, "GET", "/ready", "");
+    machine.call(200, "POST", &BATCH.path("scale-up"), &up(4));
+    machine.kill();
+    machine.start();
+    machine.wait_settled(&BATCH, 4);
+    let running = processes::replicas(&machine.instance(), BATCH.name);
+    assert!(running.values().all(|count| *count == 1), "{running:?}");
+    assert_eq!(running.len(), 4, "{running:?}");
 }
 
 // "State directory full"; A-150: storage is the engine's fault (503), not the caller's.
@@ -193,12 +236,15 @@ fn two_hundred_callers_at_once_lose_no_change() {
         }
     });
     let mut accepted = accepted.into_inner().expect("no panic");
-    println!(
-        "{} answered, others {:?}",
-        accepted.len(),
-        other.into_inner().expect("no panic")
-    );
+    let other = other.into_inner().expect("no panic");
+    println!("{} answered, others {other:?}", accepted.len());
+    let refused: usize = other.values().sum();
     assert!(accepted.len() > 100, "too few calls to prove anything");
+    assert!(
+        refused * REFUSED_SHARE_MAX <= accepted.len(),
+        "the crowd fails on itself: {refused} of {} calls",
+        accepted.len()
+    );
     // An answer without a change carries the version that was there already.
     accepted.sort_unstable();
     // Those who joined one wake were all told of its one write.

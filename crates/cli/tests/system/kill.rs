@@ -22,7 +22,7 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::machine::Machine;
 use crate::steps::Step;
@@ -33,8 +33,9 @@ use operations::{OPERATIONS, Operation};
 /// An operation is over when it has taken no further step for this long; its last steps (a node is given back, a
 /// supervisor's files go) follow the end of processes and come within milliseconds of it.
 const QUIET: Duration = Duration::from_millis(300);
-/// From the action to the step at which to kill. The longest operation waits a second for idleness.
-const REACHED_MAX: Duration = Duration::from_secs(20);
+/// A place does not come when no step was taken for this long. The longest pause within an operation is a second: that of
+/// idleness, and that of a process's grace.
+const UNREACHED_AFTER: Duration = Duration::from_secs(5);
 /// What a restart has to put right takes as long as processes need to end and start.
 const RIGHT_MAX: Duration = Duration::from_mins(1);
 
@@ -164,7 +165,14 @@ fn end(
             quiet.then_some(())
         });
     } else {
-        wait(REACHED_MAX, || tracer.has_ended().then_some(()));
+        let mut seen = (tracer.steps_so_far(), Instant::now());
+        wait(RIGHT_MAX, || {
+            let taken = tracer.steps_so_far();
+            if taken != seen.0 {
+                seen = (taken, Instant::now());
+            }
+            (tracer.has_ended() || seen.1.elapsed() >= UNREACHED_AFTER).then_some(())
+        });
     }
     machine.kill();
     tracer.finish()

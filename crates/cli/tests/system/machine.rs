@@ -5,8 +5,10 @@ use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use nagi_testkit::contract::{Answered, Contract};
 use serde_json::Value;
 
 use crate::http::{self, Answer};
@@ -16,6 +18,12 @@ use crate::{processes, wait};
 const UP_MAX: Duration = Duration::from_mins(1);
 /// What a workload does takes as long as its processes need.
 const SETTLED_MAX: Duration = Duration::from_mins(1);
+
+/// What the API may answer.
+static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
+    let document = serde_json::to_value(nagi_server::openapi());
+    Contract::new(document.expect("a document is JSON"))
+});
 
 /// Whether a start waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,14 +294,22 @@ impl Machine {
         std::fs::read_to_string(self.directory().join("nagi.log")).unwrap_or_default()
     }
 
-    /// An API call.
+    /// An API call. What it answers must be what the document of the API says.
     pub(crate) fn try_call(&self, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
         let bearer = self.key.as_ref().map(|key| format!("Bearer {key}"));
         let headers: Vec<(&str, &str)> = bearer
             .iter()
             .map(|bearer| ("Authorization", bearer.as_str()))
             .collect();
-        http::exchange(self.api, method, path, &headers, body)
+        let answer = http::exchange(self.api, method, path, &headers, body)?;
+        CONTRACT.check(Answered {
+            method,
+            path: path.split('?').next().unwrap_or_default(),
+            status: answer.status,
+            content_type: answer.header("content-type").unwrap_or_default(),
+            body: answer.body.as_bytes(),
+        });
+        Ok(answer)
     }
 
     /// An API call that must be answered with this status.

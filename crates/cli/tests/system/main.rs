@@ -13,13 +13,13 @@
 mod demo;
 mod diagnosis;
 mod faults;
-mod hangup;
 mod http;
 mod kill;
 mod machine;
 mod processes;
 mod schedules;
 mod seeds;
+mod signals;
 mod steps;
 mod tracer;
 

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nagi_core::id::{Namespace, PoolName};
 use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::wake::{Learned, Stage};
 use nagi_core::workload::{Pending, Readiness};
@@ -419,6 +420,48 @@ async fn a_wake_that_cannot_be_written_or_that_fails_ends_the_wait_with_the_reas
     assert_eq!(reply.code, 503);
     assert_eq!(reply.header("nagi-status"), Some("wake-failed"));
     assert!(reply.text().contains("exit code 1"), "{}", reply.text());
+}
+
+// A-159, W-A09: nobody changes them, a request neither.
+#[tokio::test]
+async fn a_request_does_not_wake_what_nobody_may_change() {
+    let mut workload = asleep_workload();
+    workload.id.namespace = Namespace::new("kube-system").unwrap();
+    let id = workload.id.clone();
+    let world = World::with(Settings::default(), vec![workload], Shutdown::never()).await;
+    let reply = get(world.address, HOST, "/").await;
+    assert_eq!(reply.code, 503);
+    assert_eq!(reply.header("nagi-status"), Some("wake-failed"));
+    assert!(
+        reply.text().contains("namespace kube-system is protected"),
+        "{}",
+        reply.text()
+    );
+    assert!(world.workloads.peek(&id).desired.is_zero());
+}
+
+// What is still missing grows less by itself, without any change that would be told.
+#[tokio::test]
+async fn what_a_wake_waits_for_is_told_as_it_is_now() {
+    let world = World::asleep().await;
+    let _client = held_client(&world).await;
+    world.until_woken().await;
+    let wait = |seconds| Pending::NodeBooting {
+        pool: PoolName::new("gpu").unwrap(),
+        ready_in: Some(Duration::from_secs(seconds)),
+    };
+    world
+        .workloads
+        .change(&world.id, |w| w.pending = Some(wait(90)));
+    let told = async |words: &str| {
+        let reply = get(world.address, HOST, crate::names::STATUS_PATH).await;
+        reply.text().contains(words)
+    };
+    eventually("90 s", async || told("expected in 90.0 s").await).await;
+    world
+        .workloads
+        .change_untold(&world.id, |w| w.pending = Some(wait(30)));
+    eventually("30 s", async || told("expected in 30.0 s").await).await;
 }
 
 #[tokio::test]

@@ -80,6 +80,7 @@ async fn a_replica_sees_the_request_with_the_way_it_came_and_nothing_of_the_hop(
         world.address,
         &format!(
             "GET http://{HOST}:8000/a%20b?c=d HTTP/1.1\r\nHost: ignored\r\nX-Forwarded-For: 6.6.6.6\r\nX-Mine: 1\r\n\
+             X-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n\
              Connection: close, X-Mine, X-Forwarded-For, X-Forwarded-Proto\r\nProxy-Connection: x\r\n\r\n"
         ),
     )
@@ -111,6 +112,29 @@ async fn requests_without_a_known_host_are_refused_and_told_nothing() {
     assert_eq!(unknown.code, 404);
     assert_eq!(unknown.header("nagi-status"), Some("unknown-host"));
     assert!(!unknown.text().contains("project-a"), "{}", unknown.text());
+    assert!(
+        unknown.text().contains("under the host other.localhost"),
+        "{}",
+        unknown.text()
+    );
+    assert!(unknown.text().contains("nagi list"), "{}", unknown.text());
+    // A person gets a page, and what he typed cannot run in it.
+    for (host, code, shown) in [
+        ("other.localhost", 404, "under the host other.localhost"),
+        ("<b>", 400, "is not a host name"),
+    ] {
+        let browser = format!(
+            "GET / HTTP/1.1\r\nHost: {host}\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
+        );
+        let page = request(world.address, &browser).await;
+        assert_eq!(page.code, code, "{}", page.text());
+        let kind = page.header("content-type");
+        assert_eq!(kind, Some("text/html; charset=utf-8"));
+        let text = page.text();
+        assert!(text.contains("This page cannot be shown"), "{text}");
+        assert!(text.contains(shown) && !text.contains("<b>"), "{text}");
+        assert!(!text.contains("refresh"), "it does not ask again: {text}");
+    }
     assert!(
         unknown.text().contains("\"status\":\"error\""),
         "{}",

@@ -7,5 +7,6 @@ mod faults;
 mod lab;
 mod leading;
 mod others;
+mod proxied;
 mod reads;
 mod writes;

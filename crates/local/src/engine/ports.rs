@@ -17,7 +17,7 @@ use nagi_runtime::BlockingError;
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 
-use super::{LocalEngine, logs};
+use super::{LocalEngine, logs, shared};
 use crate::store::history;
 
 /// A disk that has not answered for this long is treated like one that is away. The write goes on and may still take effect,
@@ -31,8 +31,12 @@ impl Workloads for LocalEngine {
     }
 
     async fn reachable(&self) -> Result<(), PortError> {
-        // It is this process.
-        Ok(())
+        // It is this process; what it must not be without is its state directory.
+        let shared = Arc::clone(&self.shared);
+        let looked = self.blocking.run(move || shared.store.check_in_place());
+        in_time(looked)
+            .await?
+            .map_err(|error| shared::port_error(&error))
     }
 
     async fn get(&self, id: &WorkloadId, read: Read) -> Result<Arc<Workload>, PortError> {

@@ -582,6 +582,7 @@ pub(crate) fn port_error(error: &WriteError) -> PortError {
     let words = super::explained(error);
     match error {
         WriteError::Full { .. } => PortError::StorageFull(words),
+        WriteError::Away { .. } => PortError::Unreachable(words),
         WriteError::Other { .. } => PortError::Internal(words),
     }
 }

@@ -368,6 +368,22 @@ fn a_workload_that_nobody_knows_how_to_wake_is_read_with_a_warning() {
     }
 }
 
+// A-159, W-A09
+#[test]
+fn a_workload_in_a_namespace_that_nobody_may_change_is_read_with_a_warning() {
+    let text = "workloads:\n- {namespace: kube-system, name: b, command: [x]}\n";
+    let file = parse(text).unwrap();
+    let [warning] = file.warnings.as_slice() else {
+        panic!("{:?}", file.warnings)
+    };
+    assert_eq!((warning.line, warning.column), (2, 15), "{warning}");
+    assert_eq!(warning.field, "workloads[0].namespace");
+    assert!(
+        warning.message.contains("kube-system is protected"),
+        "{warning}"
+    );
+}
+
 #[test]
 fn what_needs_a_port_without_one_and_a_second_workload_of_one_name_are_refused() {
     let without = parse(&GOOD.replace("    port: 8000\n", "")).unwrap_err();

@@ -13,6 +13,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use nagi_core::guardrail::Guardrails;
 use nagi_core::id::{Host, Name, NameError, Namespace, PoolName, WorkloadId};
 use nagi_core::quantity::{Replicas, WakeCount};
 use serde_saphyr::{Location, Spanned};
@@ -291,6 +292,15 @@ impl Checker<'_> {
         let namespace = self.name(&given.namespace, format!("{path}.namespace"), |text| {
             Namespace::new(text)
         });
+        if let Some(Err(forbidden)) =
+            (namespace.as_ref()).map(|namespace| Guardrails::default().check(namespace))
+        {
+            let message =
+                format!("{forbidden}: it stays as it is here; next step: name another namespace");
+            let at = given.namespace.referenced;
+            self.warnings
+                .push(problem(at, format!("{path}.namespace"), message));
+        }
         let name = self.name(&given.name, format!("{path}.name"), |text| {
             // A label, not only a subdomain: replicas are named after it.
             Namespace::new(text).and_then(|_| Name::new(text))

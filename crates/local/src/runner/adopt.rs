@@ -97,6 +97,7 @@ impl Runner {
             started: true,
             ready: false,
             served: false,
+            unready: None,
             stop,
         };
         self.replicas

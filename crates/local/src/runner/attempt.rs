@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ShimCommand;
-use super::probe::Questions;
+use super::probe::{Heard, Questions};
 use crate::disk;
 use crate::engine::explained;
 use crate::file::Readiness;
@@ -52,6 +52,8 @@ pub(super) enum Report {
     Started,
     /// The replica serves, or does no longer.
     Serves(bool),
+    /// Why it does not serve.
+    Unready(String),
     /// Nothing of it is left.
     Ended(Ending),
 }
@@ -180,8 +182,11 @@ impl Attempt {
         };
         let mut questions = Questions::to(address, self.readiness.clone());
         loop {
-            let serves = questions.change().await;
-            self.tell(Report::Serves(serves)).await;
+            let report = match questions.news().await {
+                Heard::Serves(serves) => Report::Serves(serves),
+                Heard::Unready(why) => Report::Unready(why),
+            };
+            self.tell(report).await;
         }
     }
 

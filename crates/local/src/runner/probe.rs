@@ -38,6 +38,31 @@ const REST_BYTES_MAX: u64 = 256 << 10;
 /// streams for ever is not waited for, and a wake loses no more than this by it.
 const REST_MAX: Duration = Duration::from_millis(50);
 
+/// What is wrong with a replica that does not serve is told from this time after its start on: before, it starts.
+const TELL_AFTER: Duration = Duration::from_secs(5);
+
+/// Why an answer is bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bad {
+    /// Nothing listens.
+    Closed,
+    /// No answer in time.
+    Silent,
+    /// Another status than 2xx or 3xx.
+    Status(u16),
+    /// No HTTP.
+    NoHttp,
+}
+
+/// What the questions came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It serves now, or does no longer.
+    Serves(bool),
+    /// It does not serve, for this reason.
+    Unready(String),
+}
+
 /// The questions to one replica, and the last answer.
 #[derive(Debug)]
 pub(super) struct Questions {
@@ -47,6 +72,7 @@ pub(super) struct Questions {
     pause: Duration,
     serves: bool,
     failures: u32,
+    told: Option<Bad>,
 }
 
 // === impl Questions ===
@@ -62,15 +88,17 @@ impl Questions {
             pause: Duration::ZERO,
             serves: false,
             failures: 0,
+            told: None,
         }
     }
 
-    /// Asks until the answer changes: true when it serves now. Cancel-safe: the next call asks again.
-    pub(super) async fn change(&mut self) -> bool {
+    /// Asks until there is news. Cancel-safe: the next call asks again.
+    pub(super) async fn news(&mut self) -> Heard {
         loop {
             sleep(self.pause).await;
             let asked = timeout(ANSWER_MAX, ask(self.address, &self.readiness));
-            let good = asked.await.unwrap_or(false);
+            let bad = asked.await.unwrap_or(Err(Bad::Silent)).err();
+            let good = bad.is_none();
             self.failures = if good {
                 0
             } else {
@@ -86,8 +114,31 @@ impl Questions {
                 pause_after(self.begin.elapsed())
             };
             if changed {
-                return good;
+                self.told = None;
+                return Heard::Serves(good);
             }
+            if let Some(bad) = bad
+                && !self.serves
+                && self.told != Some(bad)
+                && self.begin.elapsed() >= TELL_AFTER
+            {
+                self.told = Some(bad);
+                return Heard::Unready(self.words(bad));
+            }
+        }
+    }
+
+    fn words(&self, bad: Bad) -> String {
+        let address = self.address;
+        let asked = match &self.readiness {
+            Readiness::Running | Readiness::Tcp => format!("{address}"),
+            Readiness::Http { path } => format!("GET {path} on {address}"),
+        };
+        match bad {
+            Bad::Closed => format!("nothing listens on {address}, the port in its PORT"),
+            Bad::Silent => format!("{asked} is not answered within {} s", ANSWER_MAX.as_secs()),
+            Bad::Status(status) => format!("{asked} is answered with {status}"),
+            Bad::NoHttp => format!("{asked} is not answered in HTTP"),
         }
     }
 }
@@ -103,18 +154,23 @@ fn pause_after(elapsed: Duration) -> Duration {
     }
 }
 
-/// One question. False for every kind of bad answer.
-async fn ask(address: SocketAddr, readiness: &Readiness) -> bool {
+/// One question.
+async fn ask(address: SocketAddr, readiness: &Readiness) -> Result<(), Bad> {
     let Ok(stream) = TcpStream::connect(address).await else {
-        return false;
+        return Err(Bad::Closed);
     };
     match readiness {
-        Readiness::Running | Readiness::Tcp => true,
-        Readiness::Http { path } => get(stream, path).await.unwrap_or(false),
+        Readiness::Running | Readiness::Tcp => Ok(()),
+        Readiness::Http { path } => match get(stream, path).await {
+            Ok(Some(200..=399)) => Ok(()),
+            Ok(Some(status)) => Err(Bad::Status(status)),
+            Ok(None) | Err(_) => Err(Bad::NoHttp),
+        },
     }
 }
 
-async fn get(mut stream: TcpStream, path: &str) -> std::io::Result<bool> {
+/// The status of the answer; none when it is no HTTP.
+async fn get(mut stream: TcpStream, path: &str) -> std::io::Result<Option<u16>> {
     let address = stream.peer_addr()?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: nagi-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -130,7 +186,7 @@ async fn get(mut stream: TcpStream, path: &str) -> std::io::Result<bool> {
     let mut rest = stream.take(REST_BYTES_MAX);
     let mut nowhere = tokio::io::sink();
     drop(timeout(REST_MAX, tokio::io::copy(&mut rest, &mut nowhere)).await);
-    Ok(head.first_chunk().is_some_and(is_good))
+    Ok(head.first_chunk().and_then(status))
 }
 
 /// The head is complete.
@@ -138,18 +194,14 @@ fn has_blank_line(head: &[u8]) -> bool {
     head.windows(4).any(|four| four == b"\r\n\r\n") || head.windows(2).any(|two| two == b"\n\n")
 }
 
-/// `HTTP/1.x 2xx ` or `3xx`.
-fn is_good(line: &[u8; STATUS_LINE_BYTES]) -> bool {
-    let Some(status) = line.strip_prefix(b"HTTP/1.") else {
-        return false;
+/// The number in `HTTP/1.x NNN `.
+fn status(line: &[u8; STATUS_LINE_BYTES]) -> Option<u16> {
+    let [_, b' ', digits @ .., b' ' | b'\r'] = line.strip_prefix(b"HTTP/1.")? else {
+        return None;
     };
-    let [_, b' ', first, tens, ones, after] = status else {
-        return false;
-    };
-    matches!(first, b'2' | b'3')
-        && tens.is_ascii_digit()
-        && ones.is_ascii_digit()
-        && matches!(after, b' ' | b'\r')
+    let all_digits = digits.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(digits).ok().filter(|_| all_digits)?;
+    text.parse().ok()
 }
 
 #[cfg(test)]
@@ -160,16 +212,60 @@ mod tests {
 
     #[test]
     fn only_a_success_or_a_redirect_is_good() {
-        for (line, good) in [
-            (b"HTTP/1.1 200 ", true),
-            (b"HTTP/1.0 399\r", true),
-            (b"HTTP/1.1 404 ", false),
-            (b"HTTP/1.1 500 ", false),
-            (b"HTTP/2.0 200 ", false),
-            (b"HTTP/1.1 2x0 ", false),
-            (b"HTTP/1.1 2000", false),
+        for (line, expected) in [
+            (b"HTTP/1.1 200 ", Some(200)),
+            (b"HTTP/1.0 399\r", Some(399)),
+            (b"HTTP/1.1 404 ", Some(404)),
+            (b"HTTP/2.0 200 ", None),
+            (b"HTTP/1.1 2x0 ", None),
+            (b"HTTP/1.1 +20 ", None),
+            (b"HTTP/1.1 2000", None),
         ] {
-            assert_eq!(is_good(line), good, "{:?}", String::from_utf8_lossy(line));
+            assert_eq!(
+                status(line),
+                expected,
+                "{:?}",
+                String::from_utf8_lossy(line)
+            );
+        }
+    }
+
+    // Whoever waits is told what is wrong, once, and not while it may still be starting.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_wrong_is_told_after_a_while_and_when_it_becomes_something_else() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let http = Readiness::Http {
+            path: "/nope".into(),
+        };
+        let mut questions = Questions::to(address, http);
+        let begin = Instant::now();
+        let words = format!("nothing listens on {address}, the port in its PORT");
+        assert_eq!(questions.news().await, Heard::Unready(words));
+        assert!(begin.elapsed() >= TELL_AFTER, "{:?}", begin.elapsed());
+        let listener = TcpListener::bind(address).await.unwrap();
+        let serve = async |answer: &str| loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0_u8; 1_024];
+            let _asked = stream.read(&mut request).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        for (answer, heard) in [
+            (
+                "HTTP/1.1 404 Not Found\r\n\r\n",
+                Heard::Unready(format!("GET /nope on {address} is answered with 404")),
+            ),
+            (
+                "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+                Heard::Unready(format!("GET /nope on {address} is not answered in HTTP")),
+            ),
+            ("HTTP/1.1 200 OK\r\n\r\n", Heard::Serves(true)),
+        ] {
+            tokio::select! {
+                news = questions.news() => assert_eq!(news, heard),
+                () = serve(answer) => {}
+            }
         }
     }
 
@@ -200,7 +296,7 @@ mod tests {
             assert_eq!(stream.read(&mut request).await.unwrap(), 0);
         };
         let (good, ()) = tokio::join!(ask(address, &http), answer);
-        assert!(good);
+        assert_eq!(good, Ok(()));
     }
 
     #[tokio::test]
@@ -225,9 +321,9 @@ mod tests {
             }
         };
         let (good, ()) = tokio::join!(ask(address, &http), answer);
-        assert!(good);
+        assert_eq!(good, Ok(()));
         drop(listener);
-        assert!(!ask(address, &http).await);
-        assert!(!ask(address, &Readiness::Tcp).await);
+        assert_eq!(ask(address, &http).await, Err(Bad::Closed));
+        assert_eq!(ask(address, &Readiness::Tcp).await, Err(Bad::Closed));
     }
 }

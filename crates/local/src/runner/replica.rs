@@ -63,6 +63,8 @@ pub(super) struct Running {
     pub(super) ready: bool,
     /// It has served before: when it does not now, it is not its start that takes so long.
     pub(super) served: bool,
+    /// Why it does not serve, as far as its answers tell.
+    pub(super) unready: Option<String>,
     /// The order to stop, with the grace period.
     pub(super) stop: watch::Sender<Option<Duration>>,
 }
@@ -162,10 +164,13 @@ impl Replica {
                     last_exit: last_exit.clone(),
                 })
             }
-            (Life::Running(running), None) if running.served => {
-                Some(Pending::Engine(UNANSWERED.to_owned()))
-            }
-            (Life::Resting { .. } | Life::Running(_), None) => Some(Pending::Starting),
+            (Life::Running(running), None) => Some(match (running.served, &running.unready) {
+                (true, None) => Pending::Engine(UNANSWERED.to_owned()),
+                (true, Some(why)) => Pending::Engine(format!("{UNANSWERED}: {why}")),
+                (false, None) => Pending::Starting,
+                (false, Some(why)) => Pending::Unready(why.clone()),
+            }),
+            (Life::Resting { .. }, None) => Some(Pending::Starting),
         }
     }
 

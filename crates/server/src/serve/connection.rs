@@ -16,7 +16,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use super::Door;
 use super::crowd::{Admitted, Phase};
 use super::wire::Wire;
+use crate::config::Limits;
 use crate::exchange;
+use crate::problem::Problem;
 
 /// How long a client gets to take the last answer before the connection is gone for good: a round trip round the world,
 /// several times. Closing at once with unread bytes resets the connection, and the answer with it.
@@ -28,12 +30,14 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 enum End {
     /// Nothing more to say: the client is gone, or was told to go.
     Done,
-    /// The client sent no complete head in time.
-    HeadTooSlow,
     /// Somebody else needs the place more.
     GiveWay,
-    /// hyper answered bytes that it cannot read, or gave up on the connection.
-    Refused(Option<StatusCode>),
+    /// What came made no request.
+    Refused {
+        problem: Problem,
+        /// hyper has answered it in its own way.
+        answered: bool,
+    },
 }
 
 /// Serves one connection until it ends.
@@ -80,28 +84,26 @@ pub(super) async fn serve<S>(
     let end = match outcome {
         None => End::GiveWay,
         Some(_) if wire.timed_out() => match phase {
-            Phase::Head => End::HeadTooSlow,
+            Phase::Head => End::Refused {
+                problem: too_slow(&door.limits),
+                answered: false,
+            },
             Phase::Idle | Phase::Body | Phase::Busy | Phase::Streaming => End::Done,
         },
         Some(Ok(())) => End::Done,
-        Some(Err(error)) => End::Refused(answered_by_hyper(&error)),
+        Some(Err(error)) => refused(&error, &wire, &door.limits),
     };
     let mut stream = wire.into_stream();
-    let status = match end {
+    match end {
         End::GiveWay => return,
-        End::Done => None,
-        End::HeadTooSlow => {
-            answer(&mut stream, "408 Request Timeout").await;
-            Some(StatusCode::REQUEST_TIMEOUT)
+        End::Done => {}
+        End::Refused { problem, answered } => {
+            let answer = exchange::bare(&door.site.app, peer, &problem, begun.elapsed());
+            if !answered {
+                // A client that reads nothing gets nothing.
+                drop(tokio::time::timeout(LINGER, stream.write_all(&answer)).await);
+            }
         }
-        End::Refused(Some(StatusCode::HTTP_VERSION_NOT_SUPPORTED)) => {
-            answer(&mut stream, "400 Bad Request").await;
-            Some(StatusCode::BAD_REQUEST)
-        }
-        End::Refused(status) => status,
-    };
-    if let Some(status) = status {
-        exchange::bare(&door.site.app, peer, status, begun.elapsed());
     }
     // What is left may be cut short for somebody who has more to say.
     place.pulse.begin(Phase::Idle);
@@ -112,22 +114,35 @@ pub(super) async fn serve<S>(
     }
 }
 
-/// The status of the bare answer that hyper sent, if it sent one. 505 stands for HTTP/2, which it leaves to us.
-fn answered_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
-    if error.is_parse_version_h2() {
-        return Some(StatusCode::HTTP_VERSION_NOT_SUPPORTED);
-    }
-    if error.is_parse_too_large() {
-        return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-    }
-    error.is_parse().then_some(StatusCode::BAD_REQUEST)
+/// What to say of bytes that hyper cannot read; `Done` when it only gave up on the connection.
+fn refused<S>(error: &hyper::Error, wire: &Wire<S>, limits: &Limits) -> End {
+    let problem = if error.is_parse_too_large() {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Problem::new(status, "Request head too large")
+            .error("request line and headers are larger than this server reads")
+            .field("head", &format!("at most {} bytes", limits.head_bytes_max))
+    } else if error.is_parse() || error.is_parse_version_h2() {
+        Problem::new(StatusCode::BAD_REQUEST, "Invalid request")
+            .error(&format!("this is no HTTP/1.1 request: {error}"))
+            .field(
+                "head",
+                "a request of HTTP/1.1; neither TLS nor HTTP/2 is spoken on this port",
+            )
+    } else {
+        return End::Done;
+    };
+    // HTTP/2 is left to whoever speaks it.
+    let answered = !error.is_parse_version_h2() && !wire.kept_back();
+    End::Refused { problem, answered }
 }
 
-/// A bare answer to bytes that made no request.
-async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, status: &str) {
-    let text = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-    // A client that reads nothing gets nothing.
-    drop(tokio::time::timeout(LINGER, stream.write_all(text.as_bytes())).await);
+fn too_slow(limits: &Limits) -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "Request timeout")
+        .error("the head of the request was not complete in time")
+        .field(
+            "head",
+            &format!("complete within {} s", limits.head_time.as_secs()),
+        )
 }
 
 /// Says that nothing more comes, and lets the client finish before the connection goes.

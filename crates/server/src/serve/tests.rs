@@ -62,6 +62,24 @@ async fn answer(client: &mut DuplexStream) -> (String, String) {
     (head, String::from_utf8(body).unwrap())
 }
 
+/// The body of an answer, which must be the envelope of every failure.
+fn envelope(answer: &str) -> Value {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let length = format!("content-length: {}\r\n", body.len());
+    assert!(head.contains(&length), "{answer}");
+    assert!(
+        head.contains("content-type: application/json\r\n"),
+        "{answer}"
+    );
+    assert!(head.contains("x-request-id: "), "{answer}");
+    let body: Value = serde_json::from_str(body).unwrap();
+    for part in ["error", "field", "limit", "timestamp"] {
+        assert!(body[part].is_string(), "no {part}: {body}");
+    }
+    assert_eq!(body["status"], "error");
+    body
+}
+
 fn post(body_length: usize) -> String {
     format!("POST {BASE}/scale-up HTTP/1.1\r\nhost: x\r\ncontent-length: {body_length}\r\n\r\n")
 }
@@ -93,6 +111,7 @@ async fn a_head_that_is_not_complete_in_ten_seconds_is_408() {
             "{text}"
         );
         assert!(text.contains("connection: close"));
+        assert_eq!(envelope(&text)["limit"], "complete within 10 s");
         let waited = begun.elapsed();
         assert!(
             waited >= Duration::from_secs(10) && waited < Duration::from_secs(12),
@@ -159,6 +178,9 @@ async fn a_head_has_16_kib() {
             text.starts_with(&format!("HTTP/1.1 {status}\r\n")),
             "{bytes}: {text}"
         );
+        if status.starts_with('4') {
+            assert_eq!(envelope(&text)["limit"], "at most 16384 bytes", "{text}");
+        }
     }
     let lines = w.log_lines();
     assert_eq!(lines.len(), 2, "one answer makes one line");
@@ -167,7 +189,7 @@ async fn a_head_has_16_kib() {
 
 // R23: bytes that are no HTTP.
 #[tokio::test(start_paused = true)]
-async fn bytes_that_are_no_http_get_a_bare_400() {
+async fn bytes_that_are_no_http_get_a_400_in_the_envelope() {
     let w = world();
     let rows: [&[u8]; 9] = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -188,10 +210,36 @@ async fn bytes_that_are_no_http_get_a_bare_400() {
             text.starts_with("HTTP/1.1 400 Bad Request\r\n"),
             "{bytes:?}: {text}"
         );
-        assert!(text.ends_with("\r\n\r\n"), "nothing after the head: {text}");
+        let body = envelope(&text);
+        assert_eq!(body["message"], "Invalid request", "{text}");
     }
-    assert_eq!(w.log_lines().len(), rows.len());
-    assert!(w.log_lines().iter().all(|line| line["status"] == 400));
+    let lines = w.log_lines();
+    assert_eq!(lines.len(), rows.len());
+    assert!(lines.iter().all(|line| line["status"] == 400));
+    assert!(lines.iter().all(|line| line["request_id"] != "-"));
+}
+
+// What is refused must not take an earlier answer with it, and is itself refused once.
+#[tokio::test(start_paused = true)]
+async fn malformed_bytes_after_a_request_leave_its_answer_whole() {
+    let w = world();
+    for (request, status) in [
+        (GET, "200 OK"),
+        (b"GET /no HTTP/1.1\r\nhost: x\r\n\r\n", "404 Not Found"),
+    ] {
+        let (mut client, _door) = client(&w).await;
+        let bytes = [request, b"no http\r\n\r\n"].concat();
+        client.write_all(&bytes).await.unwrap();
+        let (head, body) = answer(&mut client).await;
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{head}"
+        );
+        assert!(serde_json::from_str::<Value>(&body).is_ok(), "{body}");
+        let then = rest(&mut client).await;
+        assert!(then.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{then}");
+        assert_eq!(then.matches("HTTP/1.1 4").count(), 1, "{then}");
+    }
 }
 
 // F07: two lengths, or a length and chunks, would be read differently by a proxy in front.

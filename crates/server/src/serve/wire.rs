@@ -29,6 +29,7 @@ pub(crate) struct Wire<S> {
     write_timer: Pin<Box<Sleep>>,
     write_waits: bool,
     timed_out: bool,
+    kept_back: bool,
 }
 
 impl<S> Wire<S> {
@@ -44,12 +45,28 @@ impl<S> Wire<S> {
             write_timer: Box::pin(sleep_until(now)),
             write_waits: false,
             timed_out: false,
+            kept_back: false,
         }
     }
 
     /// True when a read failed here because its time was over.
     pub(crate) fn timed_out(&self) -> bool {
         self.timed_out
+    }
+
+    /// True when hyper refused what it read and its empty answer did not go out: the caller has a better one.
+    pub(crate) fn kept_back(&self) -> bool {
+        self.kept_back
+    }
+
+    /// Whether this write is hyper's own refusal, which nobody is to see. No answer of ours looks like it: ours with these
+    /// statuses have a body. One that hyper sends together with the rest of an earlier answer goes out as it is.
+    fn keeps_back(&mut self, bytes: &[u8]) -> bool {
+        let between_requests = matches!(self.pulse.get().0, Phase::Idle | Phase::Head);
+        if between_requests && is_empty_refusal(bytes) {
+            self.kept_back = true;
+        }
+        self.kept_back
     }
 
     /// The stream without its limits.
@@ -144,6 +161,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.keeps_back(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge_write(cx, written)
     }
@@ -153,6 +173,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [bytes] = slices
+            && self.keeps_back(bytes)
+        {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.judge_write(cx, written)
     }
@@ -169,4 +194,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+/// One whole answer with a status of 4xx and nothing in it.
+fn is_empty_refusal(bytes: &[u8]) -> bool {
+    let after = |version: &[u8]| bytes.strip_prefix(version);
+    let Some(head) = after(b"HTTP/1.1 4")
+        .or_else(|| after(b"HTTP/1.0 4"))
+        .and_then(|rest| rest.strip_suffix(b"\r\n\r\n"))
+    else {
+        return false;
+    };
+    let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let only_one = !head.windows(4).any(|four| four == b"\r\n\r\n");
+    only_one && lines.any(|line| line.eq_ignore_ascii_case(b"content-length: 0"))
 }

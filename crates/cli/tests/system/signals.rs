@@ -1,5 +1,7 @@
-//! SIGHUP to the real binary: the log goes on in a new file, and nothing of it is lost.
+//! Signals to the real binary: SIGHUP begins the log anew, SIGTERM lets requests in flight end, a second one does not.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -51,4 +53,41 @@ fn a_hangup_begins_the_log_file_anew_and_loses_no_line() {
     };
     assert_eq!(of_ours(&old), ["before", "between"]);
     assert_eq!(of_ours(&log), ["after"]);
+}
+
+// A-165; whoever sits at a terminal ends it with a second Ctrl-C.
+#[test]
+fn a_second_signal_cuts_the_request_that_the_first_one_waits_for() {
+    let mut machine = Machine::new(NOTHING);
+    machine.start();
+    // Its body does not come; without a second signal it would be answered (408).
+    let mut request = TcpStream::connect(("127.0.0.1", machine.api)).expect("it listens");
+    let head = "POST /api/v1/deployments/team/app/scale-to-zero HTTP/1.1\r\nHost: localhost\r\n\
+        Content-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+    request.write_all(head.as_bytes()).expect("it reads");
+    let mut begun = [0; 25];
+    request.read_exact(&mut begun).expect("it wants the body");
+    assert_eq!(&begun, b"HTTP/1.1 100 Continue\r\n\r\n");
+
+    let signal = |signal, then: &str| {
+        kill(Pid::from_raw(machine.id()), signal).expect("it runs");
+        let said = wait(Duration::from_secs(20), || {
+            machine.log().contains(then).then_some(())
+        });
+        assert!(said.is_some(), "{}", machine.log());
+    };
+    signal(Signal::SIGTERM, "a second signal ends it at once");
+    // As `timeout` does, which signals the process and then its group: that is one request.
+    kill(Pid::from_raw(machine.id()), Signal::SIGTERM).expect("it runs");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(
+        !machine.log().contains("Shutdown cut short"),
+        "{}",
+        machine.log()
+    );
+    signal(Signal::SIGINT, "Shutdown cut short");
+    let mut answer = Vec::new();
+    // Cut is cut, with or without a reset.
+    request.read_to_end(&mut answer).unwrap_or(0);
+    assert_eq!(String::from_utf8_lossy(&answer), "");
 }
