@@ -216,7 +216,7 @@ async fn ready_says_what_the_founding_documents_say_and_heals() {
         let bad = if kubernetes {
             json!({"status": "not ready", "error": "unable to connect to Kubernetes API"})
         } else {
-            json!({"status": "not ready", "error": "the local engine does not answer"})
+            json!({"status": "not ready", "error": nagi_api::health::LOCAL_UNREACHABLE})
         };
         let without_time = |answer: Value| {
             let mut body = answer;
