@@ -8,7 +8,8 @@ use crate::time::Time;
 /// What `/ready` says in `error` when a Kubernetes API does not answer (A-016, K-09).
 pub const KUBERNETES_UNREACHABLE: &str = "unable to connect to Kubernetes API";
 /// The same for the local engine (R03).
-pub const LOCAL_UNREACHABLE: &str = "the local engine does not answer, or its state directory is away: the log says which";
+pub const LOCAL_UNREACHABLE: &str =
+    "the local engine does not answer, or its state directory is away: the log says which";
 
 /// `GET /health`: the process lives. Exactly two fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

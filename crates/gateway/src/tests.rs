@@ -5,6 +5,7 @@ mod holding;
 mod limits;
 mod probing;
 mod proxying;
+mod refusing;
 mod sleeping;
 mod smuggling;
 mod support;

@@ -4,20 +4,17 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nagi_core::id::{Namespace, PoolName};
 use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::wake::{Learned, Stage};
-use nagi_core::workload::{Pending, Readiness};
-use nagi_ports::PortError;
+use nagi_core::workload::Readiness;
 use nagi_runtime::Shutdown;
-use nagi_testkit::Fault;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::support::{
     ClosedPort, Echo, HOST, MovableClock, PATIENCE, World, asleep_workload, eventually, get,
-    read_to_close, replica, request,
+    held_client, read_to_close, replica, request,
 };
 use crate::Settings;
 use crate::backend::{Admission, Arrival, Cause, Release};
@@ -360,29 +357,6 @@ async fn a_wake_that_is_known_to_take_longer_is_answered_at_once() {
     assert_eq!(world.wakes(), 1, "it wakes all the same");
 }
 
-// DESIGN §5: nobody knows the count and no policy allows 1.
-#[tokio::test]
-async fn a_wake_to_an_unknown_count_is_refused_and_names_the_annotation() {
-    let mut workload = asleep_workload();
-    workload.intent.remembered = None;
-    workload.idle_after = None;
-    let world = World::with(Settings::default(), vec![workload], Shutdown::never()).await;
-    let reply = get(world.address, HOST, "/").await;
-    assert_eq!(reply.code, 503);
-    assert_eq!(reply.header("nagi-status"), Some("wake-failed"));
-    assert!(
-        reply.text().contains("nagi.dev/awake-replicas"),
-        "{}",
-        reply.text()
-    );
-    assert_eq!(
-        reply.header("retry-after"),
-        None,
-        "coming again does not help"
-    );
-    assert_eq!(world.wakes(), 0);
-}
-
 #[tokio::test]
 async fn a_workload_that_may_sleep_by_itself_wakes_to_one_when_nobody_knows_better() {
     let mut workload = asleep_workload();
@@ -391,77 +365,6 @@ async fn a_workload_that_may_sleep_by_itself_wakes_to_one_when_nobody_knows_bett
     let _client = held_client(&world).await;
     world.until_woken().await;
     assert_eq!(world.workloads.peek(&world.id).desired, Replicas(1));
-}
-
-#[tokio::test]
-async fn a_wake_that_cannot_be_written_or_that_fails_ends_the_wait_with_the_reason() {
-    let world = World::asleep().await;
-    world
-        .workloads
-        .fail_write(Fault::Error(PortError::StorageFull(
-            "no space left".to_owned(),
-        )));
-    let reply = get(world.address, HOST, "/").await;
-    assert_eq!(reply.code, 503);
-    assert!(reply.text().contains("no space left"), "{}", reply.text());
-    assert!(reply.header("retry-after").is_some());
-
-    let address = world.address;
-    let mut clients = JoinSet::new();
-    clients.spawn(async move { get(address, HOST, "/").await });
-    world.until_woken().await;
-    world.workloads.change(&world.id, |w| {
-        w.pending = Some(Pending::CrashLoop {
-            restarts: 3,
-            last_exit: "exit code 1".to_owned(),
-        });
-    });
-    let reply = clients.join_next().await.unwrap().unwrap();
-    assert_eq!(reply.code, 503);
-    assert_eq!(reply.header("nagi-status"), Some("wake-failed"));
-    assert!(reply.text().contains("exit code 1"), "{}", reply.text());
-}
-
-// A-159, W-A09: nobody changes them, a request neither.
-#[tokio::test]
-async fn a_request_does_not_wake_what_nobody_may_change() {
-    let mut workload = asleep_workload();
-    workload.id.namespace = Namespace::new("kube-system").unwrap();
-    let id = workload.id.clone();
-    let world = World::with(Settings::default(), vec![workload], Shutdown::never()).await;
-    let reply = get(world.address, HOST, "/").await;
-    assert_eq!(reply.code, 503);
-    assert_eq!(reply.header("nagi-status"), Some("wake-failed"));
-    assert!(
-        reply.text().contains("namespace kube-system is protected"),
-        "{}",
-        reply.text()
-    );
-    assert!(world.workloads.peek(&id).desired.is_zero());
-}
-
-// What is still missing grows less by itself, without any change that would be told.
-#[tokio::test]
-async fn what_a_wake_waits_for_is_told_as_it_is_now() {
-    let world = World::asleep().await;
-    let _client = held_client(&world).await;
-    world.until_woken().await;
-    let wait = |seconds| Pending::NodeBooting {
-        pool: PoolName::new("gpu").unwrap(),
-        ready_in: Some(Duration::from_secs(seconds)),
-    };
-    world
-        .workloads
-        .change(&world.id, |w| w.pending = Some(wait(90)));
-    let told = async |words: &str| {
-        let reply = get(world.address, HOST, crate::names::STATUS_PATH).await;
-        reply.text().contains(words)
-    };
-    eventually("90 s", async || told("expected in 90.0 s").await).await;
-    world
-        .workloads
-        .change_untold(&world.id, |w| w.pending = Some(wait(30)));
-    eventually("30 s", async || told("expected in 30.0 s").await).await;
 }
 
 #[tokio::test]
@@ -602,13 +505,4 @@ async fn a_count_that_is_known_wakes_without_a_policy() {
     let _client = held_client(&world).await;
     world.until_woken().await;
     assert_eq!(world.workloads.peek(&world.id).desired, Replicas(3));
-}
-
-/// A client whose request is held.
-async fn held_client(world: &World) -> TcpStream {
-    let mut stream = TcpStream::connect(world.address).await.unwrap();
-    let text = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
-    stream.write_all(text.as_bytes()).await.unwrap();
-    world.until_held(1).await;
-    stream
 }

@@ -452,3 +452,12 @@ pub(crate) async fn read_request(
         }
     }
 }
+
+/// A client whose request is held.
+pub(crate) async fn held_client(world: &World) -> TcpStream {
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let text = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    stream.write_all(text.as_bytes()).await.unwrap();
+    world.until_held(1).await;
+    stream
+}
