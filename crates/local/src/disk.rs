@@ -91,7 +91,11 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), WriteError> {
         .recursive(true)
         .mode(0o700)
         .create(path);
-    made.map_err(|source| WriteError::new(path, source))
+    made.map_err(|source| match source.kind() {
+        // A file has that name, which `File exists` would not tell.
+        io::ErrorKind::AlreadyExists => WriteError::new(path, io::ErrorKind::NotADirectory.into()),
+        _ => WriteError::new(path, source),
+    })
 }
 
 /// Removes a file that this crate wrote. One that is gone, or cannot be removed, is left to the next start to find.
@@ -193,6 +197,19 @@ fn write_and_rename(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_where_a_directory_should_be_is_called_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        make_directory(&path).unwrap();
+        make_directory(&path).unwrap();
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        let error = make_directory(&path).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(cause, "not a directory");
+    }
 
     #[test]
     fn a_file_is_replaced_as_a_whole_and_leaves_nothing_behind() {

@@ -25,7 +25,7 @@ pub(crate) struct ScaleArgs {
     target: TargetArgs,
 
     /// How many replicas: 1 to the limit of the server (100 by default)
-    #[arg(value_name = "COUNT", value_parser = parse_count)]
+    #[arg(value_name = "COUNT", value_parser = parse_count, allow_negative_numbers = true)]
     replicas: u32,
 
     /// Why, for the history: 1 to 500 characters

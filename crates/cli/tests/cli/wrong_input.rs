@@ -128,6 +128,7 @@ fn wrong_command_lines_are_refused_before_anything_is_sent() {
         ("scale web", "<COUNT>"),
         ("scale web 0", "sleep"),
         ("scale web x", "a whole number"),
+        ("scale web -1", "a whole number"),
         (
             "list --status asleep",
             "active, inactive, scaling or unknown",
