@@ -227,6 +227,14 @@ impl WorkloadId {
             name,
         }
     }
+
+    /// The host that it has when nobody gave it one: `NAME.NAMESPACE.localhost`.
+    ///
+    /// # Errors
+    /// The name would be too long for a host.
+    pub fn default_host(&self) -> Result<Host, NameError> {
+        Host::new(format!("{}.{}.localhost", self.name, self.namespace))
+    }
 }
 
 impl fmt::Display for WorkloadId {

@@ -1,14 +1,14 @@
 //! Which host leads to which workload, kept current from the engine's events.
 //!
-//! One table behind one pointer: a request clones the pointer and looks up; a change makes a new table. Two workloads
-//! that claim one host: the one whose id sorts first keeps it, everywhere and after every restart, and a warning names
-//! the other.
+//! One table behind one pointer: a request clones the pointer and looks up; a change makes a new table. The default host of
+//! a workload is its own, whoever else claims it. Of two workloads that claim another host, the one whose id sorts first
+//! keeps it, everywhere and after every restart, and a warning names the other.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use nagi_core::id::WorkloadId;
+use nagi_core::id::{Host, WorkloadId};
 use nagi_core::workload::Workload;
 use nagi_ports::{WorkloadEvent, Workloads, each};
 use nagi_runtime::{Backoff, Shutdown};
@@ -227,16 +227,23 @@ impl Table {
     }
 
     fn index(&mut self) {
-        for (id, backend) in &self.backends {
-            for host in &backend.workload().hosts {
-                if let Some(owner) = self.hosts.get(host.as_str()) {
-                    tracing::warn!(
-                        namespace = %id.namespace, workload = %id.name, owner = %owner.id, host = %host,
-                        "Host belongs to another workload"
-                    );
-                } else {
-                    self.hosts
-                        .insert(host.as_str().to_owned(), Arc::clone(backend));
+        let own = |id: &WorkloadId, host: &Host| id.default_host().is_ok_and(|own| own == *host);
+        // Whoever may write on one workload must not take the requests of another: its default host is given out first.
+        for owned in [true, false] {
+            for (id, backend) in &self.backends {
+                for host in &backend.workload().hosts {
+                    if own(id, host) != owned {
+                        continue;
+                    }
+                    if let Some(owner) = self.hosts.get(host.as_str()) {
+                        tracing::warn!(
+                            namespace = %id.namespace, workload = %id.name, owner = %owner.id, host = %host,
+                            "Host belongs to another workload"
+                        );
+                    } else {
+                        self.hosts
+                            .insert(host.as_str().to_owned(), Arc::clone(backend));
+                    }
                 }
             }
         }

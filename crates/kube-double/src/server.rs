@@ -78,6 +78,7 @@ struct Knobs {
     recorded: VecDeque<Recorded>,
     token: Option<String>,
     bookmark_every: Duration,
+    watch_lag: Duration,
     logs: Vec<(Key, Vec<Printed>)>,
     version: (u32, u32),
     reviews: Reviews,
@@ -99,6 +100,7 @@ impl Double {
                 recorded: VecDeque::new(),
                 token: None,
                 bookmark_every: BOOKMARK_EVERY,
+                watch_lag: Duration::ZERO,
                 logs: Vec::new(),
                 version: (1, 36),
                 reviews: Reviews::new(),
@@ -243,6 +245,11 @@ impl Double {
         self.shared.knobs().bookmark_every = every;
     }
 
+    /// How long after a change watches tell of it, from now on.
+    pub fn watches_lag(&self, by: Duration) {
+        self.shared.knobs().watch_lag = by;
+    }
+
     /// Creates or replaces an object, as the manager `kubectl`.
     ///
     /// # Panics
@@ -384,6 +391,10 @@ impl Shared {
 
     pub(crate) fn bookmark_every(&self) -> Duration {
         self.knobs().bookmark_every
+    }
+
+    pub(crate) fn watch_lag(&self) -> Duration {
+        self.knobs().watch_lag
     }
 
     /// What watches wait for: changes, and being cut.

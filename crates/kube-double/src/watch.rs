@@ -61,7 +61,7 @@ impl Watch {
             let next_bookmark = bookmarked + shared.bookmark_every();
             tokio::select! {
                 // Cancel-safe: watch channels keep their value.
-                _ = ticks.changed() => {}
+                _ = ticks.changed() => tokio::time::sleep(shared.watch_lag()).await,
                 _ = cuts.changed() => return,
                 () = self.lines.closed() => return,
                 () = tokio::time::sleep_until(end) => return,

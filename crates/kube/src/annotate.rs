@@ -91,8 +91,10 @@ pub(crate) fn read(annotations: &BTreeMap<Box<str>, Box<str>>) -> Notes {
         learned: reader.get(annotation::LEARNED, learned).unwrap_or_default(),
     };
     let epoch = reader.get(annotation::EPOCH, |text| {
-        text.parse()
-            .map_err(|_| "must be a whole number".to_owned())
+        let term: Option<i32> = text.parse().ok();
+        let term = term.and_then(|term| u64::try_from(term).ok());
+        // A term is counted in the Lease, as a number of 32 bits. What is none is no reason to follow it.
+        term.ok_or_else(|| format!("must be a whole number from 0 to {}", i32::MAX))
     });
     let awake_replicas = reader.get(annotation::AWAKE_REPLICAS, count);
     let idle_after = reader.get(annotation::IDLE_AFTER, duration);

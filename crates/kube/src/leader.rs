@@ -22,6 +22,10 @@ use tokio::time::Instant;
 use crate::api::{Api, ApiError, Call, Content};
 use crate::names::{FIELD_MANAGER, LEASE, NAMESPACE};
 
+/// The highest term of an object that the Lease is raised above. A leader a second for 34 years comes to this; a person who
+/// may edit an object can write any number on it, and must leave room to count on from in 32 bits (`leaseTransitions`).
+pub(crate) const FOLLOWED_MAX: u64 = 1 << 30;
+
 /// A holder that has not renewed for this long is gone.
 const DURATION: Duration = Duration::from_secs(15);
 /// A leader that could not renew for this long stops to decide: a third of the duration is left for what is under way.
@@ -111,8 +115,11 @@ impl Lead {
     }
 
     /// An object of a later term was met: waits until the term of this process is above it. False when that took too long,
-    /// as it does for a process that does not hold the Lease any more. Cancel-safe.
+    /// as it does for a process that does not hold the Lease any more, and for a term above [`FOLLOWED_MAX`]. Cancel-safe.
     pub(crate) async fn rise_above(&self, epoch: u64) -> bool {
+        if epoch > FOLLOWED_MAX {
+            return false;
+        }
         {
             let mut above = self.above.lock().unwrap_or_else(PoisonError::into_inner);
             *above = (*above).max(epoch);

@@ -12,7 +12,8 @@ use nagi_runtime::Supervisor;
 use tokio::sync::broadcast;
 
 use crate::engine::KubeEngine;
-use crate::leader::Lead;
+use crate::leader::{FOLLOWED_MAX, Lead};
+use crate::names::annotation;
 
 /// The engine with the rights of the leader. Its writes are refused while this process does not lead.
 #[derive(Debug, Clone)]
@@ -73,6 +74,12 @@ impl Workloads for Leading {
         let shared = &self.engine.shared;
         let fencing = shared.store.fencing(&before.id);
         let met = fencing.map_or(0, |(epoch, _)| epoch);
+        if met > FOLLOWED_MAX && self.lead.epoch().is_none_or(|epoch| epoch < met) {
+            return Err(PortError::Refused(format!(
+                "the annotation {} names the term {met}, which no leader had: take it away",
+                annotation::EPOCH
+            )));
+        }
         // A Lease that was made anew begins to count anew.
         if self.lead.epoch().is_some_and(|epoch| epoch < met) && !self.lead.rise_above(met).await {
             return Err(PortError::Conflict);

@@ -70,8 +70,6 @@ pub(crate) const NAMESPACE: &str = "scale-system";
 /// `reportingController` of our Events.
 pub(crate) const REPORTER: &str = "nagi.dev/scale-api";
 
-/// Ending of the host name that a workload has when nobody gave it one.
-pub(crate) const LOCAL_DOMAIN: &str = "localhost";
 /// The port that the gateway goes to, by its name.
 pub(crate) const PORT: &str = "http";
 

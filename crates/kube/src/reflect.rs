@@ -14,7 +14,7 @@ use nagi_core::id::Namespace;
 use nagi_ports::PortError;
 use nagi_runtime::{Backoff, Shutdown};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::api::{Api, ApiError, Call};
 use crate::wire::{Bare, List, Status, WatchLine};
@@ -30,6 +30,11 @@ const WATCH_SECONDS: u32 = 290;
 /// Bookmarks come about once a minute, later from an API server that is busy: without a line for this long the watch may
 /// be dead, and another one goes on.
 const LINE_TIME: Duration = Duration::from_secs(100);
+/// A new watch that is too old says so in this time: the API server knows it when it begins. Without a line for so long it
+/// goes on from where it was asked to.
+const FIRST_LINE: Duration = Duration::from_millis(50);
+/// A watch that lasted this long, or brought something, was a good one.
+const LASTED: Duration = Duration::from_secs(1);
 /// Pauses before a list or a watch is begun again after a failure.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// The same after the API server refused it: rights are given by people.
@@ -202,33 +207,52 @@ impl<S: Sink> Reflector<S> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1, self.seed());
         let mut list = 0_u32;
         let mut version: Option<String> = None;
+        // The version is that of a list that was just read.
+        let mut is_new = false;
         loop {
+            let begun = Instant::now();
             let done = match &version {
                 None => {
                     list = list.wrapping_add(1) % u32::MAX;
-                    self.list(list).await.map(Some)
+                    self.list(list)
+                        .await
+                        .map(|version| (Some(version), Duration::ZERO))
                 }
-                Some(from) => self
-                    .watch(from, list)
-                    .await
-                    .map(|(end, reached)| match end {
+                Some(from) => self.watch(from, list, is_new).await.map(|(end, reached)| {
+                    let brought = reached != *from || begun.elapsed() >= LASTED;
+                    let next = match end {
                         End::Ended => Some(reached),
-                        End::Expired => None,
-                    }),
+                        End::Expired => {
+                            // What the cache holds is from before, and nobody knows how much is missing.
+                            self.state.set_live(false);
+                            None
+                        }
+                    };
+                    if brought {
+                        backoff.reset();
+                        return (next, Duration::ZERO);
+                    }
+                    // One that ends at once, again and again, must not become a flood of requests.
+                    (next, backoff.next_delay())
+                }),
             };
-            match done {
-                Ok(reached) => {
+            let pause = match done {
+                Ok((reached, pause)) => {
+                    is_new = version.is_none();
                     version = reached;
-                    backoff.reset();
+                    pause
                 }
                 Err(error) => {
+                    is_new = false;
                     self.state.set_live(false);
-                    let pause = self.note(error, &mut backoff);
-                    tokio::select! {
-                        // Cancel-safe: a permit is kept.
-                        () = self.state.nudge.notified() => {}
-                        () = tokio::time::sleep(pause) => {}
-                    }
+                    self.note(error, &mut backoff)
+                }
+            };
+            if pause > Duration::ZERO {
+                tokio::select! {
+                    // Cancel-safe: a permit is kept.
+                    () = self.state.nudge.notified() => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
             }
         }
@@ -277,14 +301,8 @@ impl<S: Sink> Reflector<S> {
                 .as_deref()
                 .map_or_else(String::new, |token| format!("&continue={}", encoded(token)));
             let call = Call::get(format!("{path}?limit={PAGE}{more}"));
-            let body = match self.api.call(&call, LIST_TIME).await {
-                // The pages after it are gone: from the beginning, and what has come stays.
-                Err(ApiError::Status { code: 410, .. }) if next.is_some() => {
-                    next = None;
-                    continue;
-                }
-                other => other?,
-            };
+            // Pages that are gone (410) end this list: what it brought may be deleted before the next one comes to it.
+            let body = self.api.call(&call, LIST_TIME).await?;
             let broken = |error: serde_json::Error| ApiError::Broken(error.to_string());
             let page: List<'_> = serde_json::from_slice(&body).map_err(broken)?;
             for item in &page.items {
@@ -307,7 +325,7 @@ impl<S: Sink> Reflector<S> {
     }
 
     /// Watches from a version; how far it came.
-    async fn watch(&self, from: &str, list: u32) -> Result<(End, String), ApiError> {
+    async fn watch(&self, from: &str, list: u32, is_new: bool) -> Result<(End, String), ApiError> {
         let path = self.sink.path(self.namespace.as_ref());
         let call = Call::get(format!(
             "{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={from}"
@@ -319,14 +337,30 @@ impl<S: Sink> Reflector<S> {
         // A nudge from before this watch is answered by it.
         let _ = futures_now(self.state.nudge.notified());
         self.state.set_problem(None);
-        self.state.set_live(true);
         let mut lines = Lines::new(body);
         let mut reached = from.to_owned();
+        if is_new {
+            self.state.set_live(true);
+        }
+        if !self.state.is_live() {
+            // That a version is too old is told in the first line, behind a head that looks like any other.
+            if let Ok(line) = timeout(FIRST_LINE, lines.next()).await {
+                let Some(line) = line else {
+                    return Ok((End::Ended, reached));
+                };
+                self.api.note_answer();
+                match self.take(line?, list)? {
+                    Some(version) => reached = version,
+                    None => return Ok((End::Expired, reached)),
+                }
+            }
+            self.state.set_live(true);
+        }
         loop {
             let line = tokio::select! {
                 // Cancel-safe: a permit is kept.
                 () = self.state.nudge.notified() => return Ok((End::Ended, reached)),
-                // Not cancelled while a line is half read: the watch is dropped with it.
+                // Cancel-safe: what came of a line is kept.
                 line = timeout(LINE_TIME, lines.next()) => line,
             };
             let line = match line {

@@ -91,10 +91,13 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), WriteError> {
         .recursive(true)
         .mode(0o700)
         .create(path);
-    made.map_err(|source| match source.kind() {
+    made.map_err(|source| {
         // A file has that name, which `File exists` would not tell.
-        io::ErrorKind::AlreadyExists => WriteError::new(path, io::ErrorKind::NotADirectory.into()),
-        _ => WriteError::new(path, source),
+        if source.kind() == io::ErrorKind::AlreadyExists {
+            WriteError::new(path, io::ErrorKind::NotADirectory.into())
+        } else {
+            WriteError::new(path, source)
+        }
     })
 }
 

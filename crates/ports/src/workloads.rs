@@ -36,6 +36,8 @@ pub enum Read {
     /// At least this version: waits for the watch for up to 1 s, or reads live. [`PortError::Timeout`] when it was not seen
     /// by then, [`PortError::NoSuchVersion`] where the engine knows that there is none.
     AtLeast(Version),
+    /// As it is now, whatever a cache says: for an answer that no write will check.
+    Live,
 }
 
 /// Which workloads to look at, and from where on. The default is all of them.

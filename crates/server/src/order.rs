@@ -107,8 +107,14 @@ async fn attempts(
     loop {
         let read = app.workloads.get(&call.id, freshness);
         let before = call.exchange.upstream(read).await.map_err(|e| failed(&e))?;
-        let plan = scale::decide(&app.config.rails, &before, request, app.clock.now())
-            .map_err(|refusal| refused(&refusal))?;
+        let decided = scale::decide(&app.config.rails, &before, request, app.clock.now());
+        // A write fails when the facts were old. What comes to no write must rest on what holds now.
+        let is_checked = matches!(&decided, Ok(plan) if plan.update.is_some());
+        if !is_checked && mode == Mode::Real && freshness != Read::Live {
+            freshness = Read::Live;
+            continue;
+        }
+        let plan = decided.map_err(|refusal| refused(&refusal))?;
         let Some(update) = plan.update.clone() else {
             return Ok(Outcome {
                 plan,

@@ -335,7 +335,7 @@ impl Workloads for MemoryWorkloads {
                 asked,
                 newest: workload.version,
             }),
-            Read::AtLeast(_) | Read::Cached => Ok(workload),
+            Read::AtLeast(_) | Read::Cached | Read::Live => Ok(workload),
         }
     }
 

@@ -104,13 +104,18 @@ impl Run {
 
     async fn attempt(&mut self) -> Result<Begun, WakeError> {
         let workloads = &self.inner.workloads;
-        let before = workloads.get(&self.id, Read::Cached).await?;
-        let plan = scale::decide(
-            &self.inner.rails,
-            &before,
-            &self.request,
-            self.inner.clock.now(),
-        )?;
+        let decide = |before: &Workload| {
+            let now = self.inner.clock.now();
+            scale::decide(&self.inner.rails, before, &self.request, now)
+        };
+        let mut before = workloads.get(&self.id, Read::Cached).await?;
+        let mut decided = decide(&before);
+        if !matches!(&decided, Ok(plan) if plan.update.is_some()) {
+            // No write will tell whether these facts are old.
+            before = workloads.get(&self.id, Read::Live).await?;
+            decided = decide(&before);
+        }
+        let plan = decided?;
         self.view.from = plan.from;
         self.view.to = plan.to;
         self.view.already_awake = plan.update.is_none();

@@ -224,3 +224,41 @@ async fn a_write_at_one_replica_is_seen_at_the_other_with_its_version() {
         .unwrap();
     assert_eq!(seen.body["deployment"]["desired_replicas"], 0, "{seen:?}");
 }
+
+// DESIGN §5: no replica contradicts another. Where nothing is to be written, nothing checks what a cache says.
+#[tokio::test]
+async fn an_order_that_seems_to_be_carried_out_already_is_decided_on_what_holds_now() {
+    let double = cluster().await;
+    let (one, two) = (Process::server(&double), Process::server(&double));
+    one.ready().await;
+    two.ready().await;
+    double.watches_lag(Duration::from_secs(3));
+    let replicas = || double.get(PATH).unwrap()["spec"]["replicas"].clone();
+    let before = replicas();
+    let asleep = one
+        .post(&format!("{BASE}/scale-to-zero"), r#"{"reason": "x"}"#)
+        .await;
+    assert_eq!(asleep.status, 200, "{asleep:?}");
+    // The other one has not heard of it, and all is as it is asked for in its eyes.
+    let up = format!(r#"{{"replicas": {before}, "reason": "x"}}"#);
+    let woken = two.post(&format!("{BASE}/scale-up"), &up).await;
+    assert_eq!(woken.status, 200, "{woken:?}");
+    assert_eq!(
+        replicas(),
+        before,
+        "answered as done, and not done: {woken:?}"
+    );
+    // Now the first one has not.
+    let again = one
+        .post(&format!("{BASE}/scale-to-zero"), r#"{"reason": "x"}"#)
+        .await;
+    assert_eq!(again.status, 200, "{again:?}");
+    assert_eq!(replicas(), 0, "answered as done, and not done: {again:?}");
+    let wake = two.post(&format!("{BASE}/wake"), "").await;
+    assert_eq!(wake.status, 202, "{wake:?}");
+    assert_eq!(
+        replicas(),
+        before,
+        "answered as done, and not done: {wake:?}"
+    );
+}

@@ -176,3 +176,24 @@ async fn requests_without_a_known_host_are_refused_and_told_nothing() {
     }
     assert_eq!(world.workloads.writes().len(), 0);
 }
+
+// Whoever may write on one workload must not take the requests of another.
+#[tokio::test]
+async fn a_default_host_belongs_to_its_workload_whoever_claims_it() {
+    let victim = asleep_workload();
+    let own = victim.id.default_host().unwrap();
+    let host = own.as_str().to_owned();
+    let mut thief = victim.clone();
+    // Sorts first, so it would win any other host.
+    thief.id.namespace = Namespace::new("a").unwrap();
+    thief.hosts = vec![own.clone()];
+    let victim = nagi_core::workload::Workload {
+        hosts: vec![own],
+        ..victim
+    };
+    let id = victim.id.clone();
+    let world = World::with(Settings::default(), vec![thief, victim], Shutdown::never()).await;
+    let reply = get(world.address, &host, crate::names::STATUS_PATH).await;
+    let namespace = format!("\"namespace\":\"{}\"", id.namespace);
+    assert!(reply.text().contains(&namespace), "{}", reply.text());
+}

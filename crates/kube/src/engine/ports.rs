@@ -42,6 +42,7 @@ impl Workloads for KubeEngine {
         let known = match read {
             Read::Cached => shared.cached(&watched, id),
             Read::AtLeast(version) => shared.caught_up(&watched, id, version).await,
+            Read::Live => None,
         };
         match known {
             Some(workload) => Ok(workload),

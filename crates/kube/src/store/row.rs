@@ -11,7 +11,6 @@ use nagi_core::workload::Pending;
 
 use super::Row;
 use crate::annotate::{self, Notes};
-use crate::names::LOCAL_DOMAIN;
 use crate::pods::{PodRow, shortened, urgency};
 use crate::wire::{Scaled, ScaledStatus};
 
@@ -124,6 +123,5 @@ pub(super) fn default_host(id: &WorkloadId) -> Vec<Host> {
     if Guardrails::default().check(&id.namespace).is_err() {
         return Vec::new();
     }
-    let host = Host::new(format!("{}.{}.{LOCAL_DOMAIN}", id.name, id.namespace));
-    host.into_iter().collect()
+    id.default_host().into_iter().collect()
 }

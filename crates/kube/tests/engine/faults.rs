@@ -288,3 +288,33 @@ async fn a_storm_of_refusals_for_load_is_sat_out() {
     lab.double.lift(conflicts);
     lab.engine.write(&before, sleep(&before)).await.unwrap();
 }
+
+// DESIGN §5: a watch that is too old means a live read until the list that follows is complete.
+#[tokio::test]
+async fn what_a_cache_held_before_its_watch_was_too_old_is_not_told() {
+    let lab = Lab::new().await;
+    let away = lab.double.inject(Fault::status(500).at("watch=true"));
+    lab.double.cut_watches();
+    lab.double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(7));
+    lab.double.compact();
+    let slow = Effect::Latency(Duration::from_secs(2));
+    lab.double.inject(Fault::always(slow).at("limit=500"));
+    let watches = || {
+        let requests = lab.double.requests().into_iter();
+        requests
+            .filter(|request| {
+                request.path.contains("/deployments?") && request.path.contains("watch=true")
+            })
+            .count()
+    };
+    let before = watches();
+    lab.double.lift(away);
+    eventually("the watch that is too old", async || watches() > before).await;
+    // While the list is under way, which takes two seconds.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        assert_eq!(lab.get().await.desired.0, 7);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -228,3 +228,40 @@ async fn a_holder_that_is_gone_is_followed_in_a_term_of_its_own() {
     assert_eq!(lease(&double)["holderIdentity"], "next");
     assert_eq!(lease(&double)["leaseTransitions"], 6);
 }
+
+// Whoever may annotate an object must not stop the leader of a whole cluster.
+#[tokio::test]
+async fn a_term_that_no_leader_had_is_not_followed() {
+    let double = cluster().await;
+    let process = process(&double, "first");
+    process.leads().await;
+    let transitions = lease(&double)["leaseTransitions"].clone();
+    // Beyond the 32 bits of a Lease, and all but beyond them.
+    for (term, is_written) in [
+        ("3000000000", true),
+        ("18446744073709551615", true),
+        ("2000000000", false),
+    ] {
+        let version = double.edit(PATH, |object| {
+            object["metadata"]["annotations"] = json!({ annotation::EPOCH: term });
+            object["spec"]["replicas"] = json!(2);
+        })["metadata"]["resourceVersion"]
+            .as_str()
+            .and_then(|version| version.parse().ok())
+            .unwrap();
+        let at_least = nagi_ports::Read::AtLeast(nagi_core::id::Version(version));
+        let met = process.leading.get(&id(), at_least).await.unwrap();
+        match process.leading.write(&met, sleep(&met)).await {
+            Ok(_) => assert!(is_written, "{term}"),
+            Err(PortError::Refused(why)) if !is_written => {
+                assert!(
+                    why.contains(annotation::EPOCH) && why.contains(term),
+                    "{why}"
+                );
+            }
+            Err(error) => panic!("{term}: {error}"),
+        }
+        assert_eq!(lease(&double)["leaseTransitions"], transitions, "{term}");
+    }
+    process.leads().await;
+}

@@ -47,7 +47,7 @@ impl Workloads for LocalEngine {
                 asked,
                 newest: workload.version,
             }),
-            Read::AtLeast(_) | Read::Cached => Ok(Arc::new(workload)),
+            Read::AtLeast(_) | Read::Cached | Read::Live => Ok(Arc::new(workload)),
         }
     }
 

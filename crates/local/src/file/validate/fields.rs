@@ -288,8 +288,7 @@ impl Checker<'_> {
             return Vec::new();
         }
         let Some(given) = given else {
-            let default = format!("{}.{}.localhost", id.name, id.namespace);
-            return match Host::new(default) {
+            return match id.default_host() {
                 Ok(host) => vec![host],
                 Err(error) => {
                     let message = format!("missing, and the default {error}");
