@@ -61,7 +61,13 @@ impl Watch {
             let next_bookmark = bookmarked + shared.bookmark_every();
             tokio::select! {
                 // Cancel-safe: watch channels keep their value.
-                _ = ticks.changed() => tokio::time::sleep(shared.watch_lag()).await,
+                _ = ticks.changed() => {
+                    tokio::select! {
+                        // Cancel-safe: a timer, and a watch channel.
+                        () = tokio::time::sleep(shared.watch_lag()) => {}
+                        _ = cuts.changed() => return,
+                    }
+                }
                 _ = cuts.changed() => return,
                 () = self.lines.closed() => return,
                 () = tokio::time::sleep_until(end) => return,
