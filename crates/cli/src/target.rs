@@ -11,12 +11,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// Kinds that can be scaled and have no group in their name.
-const KINDS: [&str; 4] = [
-    "deployments",
-    "statefulsets",
-    "replicasets",
-    "replicationcontrollers",
-];
+const KINDS: [&str; 3] = ["deployments", "statefulsets", "replicasets"];
 /// Items of a page while all are wanted: the most that the API gives.
 const PAGE: usize = 500;
 /// Pages that are followed at most: fifty thousand workloads, more than any list for people.

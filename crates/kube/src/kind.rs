@@ -98,8 +98,9 @@ impl Kind {
         Ok(Scaled {
             metadata: bare.metadata,
             spec: wire::ScaledSpec {
-                // A kind of its own need not write its default into the object.
-                replicas: Some(count(wanted).unwrap_or(0)),
+                // A kind of its own need not write its default into the object. Unknown is not zero: it is what runs, and
+                // the one replica that controllers take for no count.
+                replicas: count(wanted).or_else(|| count(observed).max(Some(1))),
                 template: wire::Template::default(),
             },
             status: wire::ScaledStatus {
@@ -123,5 +124,42 @@ impl Kind {
             patch = serde_json::json!({ part: patch });
         }
         patch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    // Unknown is not zero: an object without a count is not asleep.
+    #[test]
+    fn a_count_that_is_not_stated_is_what_runs_and_one_at_least() {
+        let kind = Kind {
+            resource: Resource::new("runners.example.com").unwrap(),
+            group: "example.com".into(),
+            version: "v1".into(),
+            plural: "runners".into(),
+            name: "Runner".into(),
+            counts: Counts::Paths {
+                wanted: "/spec/size".into(),
+                observed: "/status/size".into(),
+            },
+        };
+        for (spec, status, expected) in [
+            (json!({ "size": 3 }), json!({ "size": 1 }), 3),
+            (json!({ "size": 0 }), json!({ "size": 1 }), 0),
+            (json!({}), json!({ "size": 2 }), 2),
+            (json!({}), json!({ "size": 0 }), 1),
+            (json!({}), json!({}), 1),
+        ] {
+            let object = json!({
+                "metadata": { "name": "a", "namespace": "b", "uid": "u", "resourceVersion": "1" },
+                "spec": spec, "status": status,
+            });
+            let scaled = kind.parse(&object.to_string()).unwrap();
+            assert_eq!(scaled.spec.replicas, Some(expected), "{object}");
+        }
     }
 }

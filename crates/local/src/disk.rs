@@ -204,12 +204,11 @@ mod tests {
     #[test]
     fn a_file_where_a_directory_should_be_is_called_one() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state");
-        make_directory(&path).unwrap();
-        make_directory(&path).unwrap();
-        fs::remove_dir(&path).unwrap();
-        fs::write(&path, "").unwrap();
-        let error = make_directory(&path).unwrap_err();
+        let path = |name: &str| directory.path().join(name);
+        make_directory(&path("state")).unwrap();
+        make_directory(&path("state")).unwrap();
+        fs::write(path("file"), "").unwrap();
+        let error = make_directory(&path("file")).unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert_eq!(cause, "not a directory");
     }

@@ -83,6 +83,11 @@ fn passes(installed: &Installed) -> anyhow::Result<()> {
     let printed = installed.output(&script("run-integration-tests.sh"))?;
     print!("{printed}");
     ensure!(printed.contains("4 of 4 tests passed"));
+    // The GPU pool too comes up for it and goes away with it.
+    let printed = installed.output(&format!(
+        "{SETTINGS} tests/integration/test-scale-to-zero.sh project-b sample-app-b 2>&1"
+    ))?;
+    print!("{printed}");
     for name in ["sample-app-a -n project-a", "sample-app-b -n project-b"] {
         let wanted = installed.output(&format!(
             "kubectl get deployment {name} -o 'jsonpath={{.spec.replicas}}'"

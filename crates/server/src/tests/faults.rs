@@ -314,6 +314,7 @@ impl nagi_ports::Workloads for BehindWorkloads {
     ) -> Result<Arc<nagi_core::workload::Workload>, PortError> {
         match read {
             Read::Cached => Ok(Arc::clone(&self.cached)),
+            Read::Live => self.real.get(id, read).await,
             Read::AtLeast(version) => {
                 let fresh = self.real.get(id, read).await?;
                 assert!(fresh.version >= version, "nobody asks for what cannot be");
