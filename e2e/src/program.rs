@@ -1,9 +1,13 @@
 //! Programs that a test starts beside a cluster: they belong to it, so they end with it, whatever becomes of the test.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use anyhow::Context;
 use rustix::process::Signal;
 
+use crate::call::Call;
 use crate::control_plane::{ControlPlane, log};
 use crate::process::{Component, Place, Process, Started, last_lines};
 
@@ -80,4 +84,49 @@ impl Drop for Program {
             crate::say(&format!("a program could not be ended: {error:#}"));
         }
     }
+}
+
+/// The binary as a developer has it, built now: a stale one would prove nothing.
+///
+/// # Errors
+/// It cannot be built.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cargo tells what it runs, and in its environment only, which cargo it is"
+)]
+pub fn build_nagi() -> anyhow::Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .context("find the working copy")?;
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    // What cargo tells this test of its own package makes build scripts of others run again, and all that needs them.
+    let own = std::env::vars()
+        .map(|(name, _)| name)
+        .filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
+    Call::new("env")
+        .arguments(own.map(|name| format!("--unset={name}")))
+        .argument(cargo)
+        .arguments(["build", "--package", "nagi-cli", "--locked", "--quiet"])
+        .within(&root)
+        .limit(Duration::from_mins(20))
+        .succeed()?;
+    Ok(root.join("target/debug/nagi"))
+}
+
+/// Two ports of the loopback that were free a moment ago.
+///
+/// # Errors
+/// There is none.
+pub fn free_ports() -> anyhow::Result<[u16; 2]> {
+    // Both are held until both are known, so that they differ.
+    let held = [
+        TcpListener::bind("127.0.0.1:0").context("find a free port")?,
+        TcpListener::bind("127.0.0.1:0").context("find a free port")?,
+    ];
+    let mut ports = [0; 2];
+    for (port, listener) in ports.iter_mut().zip(&held) {
+        *port = listener.local_addr().context("look at a port")?.port();
+    }
+    Ok(ports)
 }

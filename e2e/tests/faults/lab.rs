@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use nagi_e2e::call::Call;
 use nagi_e2e::faults::Words;
 use nagi_e2e::wait::{self, Look};
 use nagi_e2e::{ControlPlane, Delays, Options, Program};
@@ -115,27 +114,9 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The binary as a developer has it, built now: a stale one would prove nothing.
-fn build() -> anyhow::Result<PathBuf> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    // What cargo tells this test of its own package makes build scripts of others run again, and all that needs them.
-    let own = std::env::vars()
-        .map(|(name, _)| name)
-        .filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
-    Call::new("env")
-        .arguments(own.map(|name| format!("--unset={name}")))
-        .argument(cargo)
-        .arguments(["build", "--package", "nagi-cli", "--locked", "--quiet"])
-        .within(&root())
-        .limit(Duration::from_mins(20))
-        .succeed()?;
-    let root = root().canonicalize().context("find the working copy")?;
-    Ok(root.join("target/debug/nagi"))
-}
-
 impl Lab {
     fn start() -> anyhow::Result<Self> {
-        let binary = build()?;
+        let binary = nagi_e2e::build_nagi()?;
         let mut control_plane = ControlPlane::start("faults", &Options::default())?;
         control_plane.start_kwok(Delays {
             node_joins: Duration::ZERO,
@@ -229,7 +210,7 @@ impl Lab {
         kubeconfig: &Path,
         more: &[(&str, String)],
     ) -> anyhow::Result<Server> {
-        let [port, metrics] = free_ports()?;
+        let [port, metrics] = nagi_e2e::free_ports()?;
         let mut environment = vec![
             // The name in the Lease begins with it.
             ("HOSTNAME", name.to_owned()),
@@ -489,19 +470,6 @@ pub(crate) fn in_(time: Duration) -> String {
     (jiff::Timestamp::now() + time).to_string()
 }
 
-fn free_ports() -> anyhow::Result<[u16; 2]> {
-    // Both are held until both are known, so that they differ.
-    let held = [
-        std::net::TcpListener::bind("127.0.0.1:0").context("find a free port")?,
-        std::net::TcpListener::bind("127.0.0.1:0").context("find a free port")?,
-    ];
-    let mut ports = [0; 2];
-    for (port, listener) in ports.iter_mut().zip(&held) {
-        *port = listener.local_addr().context("look at a port")?.port();
-    }
-    Ok(ports)
-}
-
 // === impl Server ===
 
 impl Server {
@@ -553,7 +521,7 @@ impl Proxy {
         name: &str,
         kubeconfig: &Path,
     ) -> anyhow::Result<Self> {
-        let [port, _] = free_ports()?;
+        let [port, _] = nagi_e2e::free_ports()?;
         let arguments = [
             "proxy".to_owned(),
             format!("--port={port}"),
