@@ -34,6 +34,24 @@ const BODY_MAX: usize = 32 * 1024 * 1024;
 /// What is waited after a 429 that does not say how long.
 const RETRY_DEFAULT: Duration = Duration::from_millis(200);
 
+/// As whom calls are made, for whoever reads the API server's audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Agent {
+    /// The engine, which asks for nothing that it does not need.
+    Engine,
+    /// A survey, which asks to find out what it may.
+    Survey,
+}
+
+impl Agent {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Engine => concat!("nagi/", env!("CARGO_PKG_VERSION")),
+            Self::Survey => concat!("nagi-survey/", env!("CARGO_PKG_VERSION")),
+        }
+    }
+}
+
 /// Kinds of bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
@@ -80,6 +98,7 @@ pub(crate) struct Api {
 
 struct Inner {
     source: Source,
+    agent: Agent,
     blocking: Blocking,
     connected: Mutex<Connected>,
     refreshing: tokio::sync::Mutex<()>,
@@ -124,15 +143,12 @@ impl Call {
         }
     }
 
-    fn request(&self) -> Result<Request<Body>, http::Error> {
+    fn request(&self, agent: Agent) -> Result<Request<Body>, http::Error> {
         let mut request = Request::builder()
             .method(self.method.clone())
             .uri(&self.path)
             .header(ACCEPT, HeaderValue::from_static("application/json"))
-            .header(
-                USER_AGENT,
-                HeaderValue::from_static(concat!("nagi/", env!("CARGO_PKG_VERSION"))),
-            );
+            .header(USER_AGENT, HeaderValue::from_static(agent.as_str()));
         let body = match &self.body {
             None => Body::empty(),
             Some((content, body)) => {
@@ -157,10 +173,11 @@ impl Content {
 // === impl Api ===
 
 impl Api {
-    pub(crate) fn new(source: Source) -> Self {
+    pub(crate) fn new(source: Source, agent: Agent) -> Self {
         Self {
             inner: Arc::new(Inner {
                 source,
+                agent,
                 // One refresh at a time, and one that hangs.
                 blocking: Blocking::new("kubernetes credentials", 2),
                 connected: Mutex::default(),
@@ -265,7 +282,7 @@ impl Api {
     /// The head of a successful answer; the whole of one that is none becomes an error.
     async fn head(&self, client: &Client, call: &Call) -> Result<Response<Body>, ApiError> {
         let request = call
-            .request()
+            .request(self.inner.agent)
             .map_err(|error| ApiError::Broken(error.to_string()))?;
         let response = client.send(request).await.map_err(|error| {
             ApiError::Unreachable(format!(

@@ -21,7 +21,7 @@ use nagi_runtime::{Supervisor, TaskSet};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
-use crate::api::{Api, Call};
+use crate::api::{Agent, Api, Call};
 use crate::kind::Kind;
 use crate::lanes::Lanes;
 use crate::record::{Recorder, recorder};
@@ -115,7 +115,7 @@ impl KubeEngine {
         clock: Arc<dyn Clock>,
         supervisor: &mut Supervisor,
     ) -> Self {
-        let api = Api::new(settings.source);
+        let api = Api::new(settings.source, Agent::Engine);
         let store = Arc::new(Store::new());
         let mut starter = Starter {
             api: api.clone(),

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::accounts::{AccessReview, broken};
-use crate::api::{Api, Call, Content};
+use crate::api::{Agent, Api, Call, Content};
 use crate::names::{LEASE, NAMESPACE};
 use crate::source::Source;
 
@@ -82,7 +82,7 @@ impl Survey {
     /// Nothing is read before the first question.
     pub fn new(source: Source) -> Self {
         Self {
-            api: Api::new(source),
+            api: Api::new(source, Agent::Survey),
         }
     }
 
