@@ -1,5 +1,7 @@
 //! `nagi preflight` in the pod, and how Nagi leaves a cluster: the chart's hook wakes what sleeps and takes the marks away.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use nagi_e2e::tools;
 use serde_json::Value;
@@ -49,6 +51,8 @@ fn check<'a>(answer: &'a Value, name: &str) -> anyhow::Result<&'a Value> {
 // Issue 4 item 4: `helm uninstall` works, without `--no-hooks`
 pub(crate) fn uninstall(world: &mut World) -> anyhow::Result<()> {
     let installed = world.installed()?;
+    // What is woken needs its node, which another test may have sent away.
+    let _autoscaler = installed.cluster.autoscale(Duration::from_mins(5))?;
     installed.succeed(
         "kubectl delete -k manifests/gateway --wait && kubectl delete -k src/api --wait && \
          kubectl wait --for=delete namespace/scale-system --timeout=120s",
