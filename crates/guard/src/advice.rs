@@ -186,8 +186,10 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Advice> {
     }
     urgent.append(&mut later);
     urgent.extend(facts.shares.iter().filter_map(|(point, images, all)| {
-        let percent = u128::from(*images) * 100 / u128::from(*all).max(1);
-        (u128::from(*images) * 2 > u128::from(*all)).then(|| Advice::ImagesAboveHalf {
+        // Rounded to the nearest, as the founding document does.
+        let all = u128::from(*all).max(1);
+        let percent = (u128::from(*images) * 200 + all) / (2 * all);
+        (u128::from(*images) * 2 > all).then(|| Advice::ImagesAboveHalf {
             point: point.clone(),
             percent: u64::try_from(percent).unwrap_or(u64::MAX),
         })

@@ -233,6 +233,10 @@ impl Place {
             "btrfs" => btrfs::usage(Path::new(SYSFS), Path::new(&self.filesystem.source)),
             _ => None,
         };
+        let books = gap::Books {
+            btrfs,
+            device: gap::device_bytes(Path::new(SYSFS), self.filesystem.device),
+        };
         let hidden = match &self.under {
             Under::Seen(hidden) => Some(hidden.iter().map(|one| one.tally.bytes()).sum()),
             // Nothing can be hidden where nothing is mounted.
@@ -249,7 +253,7 @@ impl Place {
             files,
             hidden,
             deleted,
-            own: gap::own(&self.filesystem.fstype, &space, btrfs),
+            own: gap::own(&self.filesystem.fstype, &space, books),
             shared: btrfs.map_or(0, |usage| counted.saturating_sub(usage.data)),
         });
     }

@@ -53,7 +53,11 @@ fn the_survey_works_where_nothing_is_left_and_takes_nothing() {
             let available = place.filesystem.space.unwrap().bytes_available;
             assert!(available < 64 << 10, "{kind}: {available}");
             let one = fs::write(disk.point.join("one"), "x");
-            assert_eq!(one.unwrap_err().raw_os_error(), Some(28), "{kind} had room left");
+            assert_eq!(
+                one.unwrap_err().raw_os_error(),
+                Some(28),
+                "{kind} had room left"
+            );
             assert_eq!(place.unread.1, 0);
             let gap = place.gap.unwrap();
             assert!(gap.rest_per_mille() <= 10, "{kind}: {} {gap:?}", gap.rest());

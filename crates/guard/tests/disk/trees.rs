@@ -110,10 +110,7 @@ fn whoever_may_not_look_under_mounts_is_told_which() {
             seen.contains(&format!("not under: {}", file.display())),
             "{seen}"
         );
-        assert!(
-            seen.contains(&format!("visible: {visible}\n")),
-            "{seen}"
-        );
+        assert!(seen.contains(&format!("visible: {visible}\n")), "{seen}");
     });
 }
 
