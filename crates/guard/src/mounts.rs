@@ -234,16 +234,9 @@ fn unescape(field: &[u8]) -> OsString {
     let mut rest = field;
     while let Some((first, behind)) = rest.split_first() {
         let escape = if *first == b'\\' { octal(behind) } else { None };
-        match escape {
-            Some((byte, after)) => {
-                bytes.push(byte);
-                rest = after;
-            }
-            None => {
-                bytes.push(*first);
-                rest = behind;
-            }
-        }
+        let (byte, after) = escape.unwrap_or((*first, behind));
+        bytes.push(byte);
+        rest = after;
     }
     OsString::from_vec(bytes)
 }

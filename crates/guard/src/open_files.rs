@@ -72,11 +72,10 @@ pub(crate) fn look(proc: &Path, mounts: &Mounts) -> Result<OpenFiles, Errno> {
     let mut files = Files::new();
     for pid in numbers(&directory(proc)?)? {
         found.processes += 1;
-        match process(proc, pid, mounts, &mut files) {
-            Ok(()) => {}
-            Err(Errno::ACCESS | Errno::PERM) => found.denied += 1,
-            // It has ended.
-            Err(_) => {}
+        let looked = process(proc, pid, mounts, &mut files);
+        // Any other error: it has ended.
+        if matches!(looked, Err(Errno::ACCESS | Errno::PERM)) {
+            found.denied += 1;
         }
     }
     found.deleted = files.into_values().collect();
@@ -212,7 +211,9 @@ fn command(own: &Path) -> String {
 
 fn former_name(links: impl AsFd, link: &OsStr) -> PathBuf {
     let target = rustix::fs::readlinkat(links, link, Vec::new());
-    let target = target.map(|target| target.into_bytes()).unwrap_or_default();
+    let target = target
+        .map(std::ffi::CString::into_bytes)
+        .unwrap_or_default();
     let name = target.strip_suffix(GONE).unwrap_or(&target);
     PathBuf::from(OsString::from_vec(name.to_vec()))
 }
@@ -230,11 +231,12 @@ mod tests {
 
     // D-06
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "removes what the test made")]
     fn a_removed_file_is_named_with_its_holder_until_it_is_closed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gone (deleted)");
         let mut file = File::create(&path).unwrap();
-        file.write_all(&[1; 1 << 20]).unwrap();
+        file.write_all(&vec![1; 1 << 20]).unwrap();
         file.sync_all().unwrap();
         let find = || {
             let found = look(Path::new("/proc"), &mounts()).unwrap();

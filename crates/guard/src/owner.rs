@@ -146,11 +146,14 @@ impl Owner {
 
     /// Who owns a file of this name in a directory of this owner.
     pub(crate) fn of_file(self, name: &[u8]) -> Self {
-        match self {
-            Self::JournalActive => journal(name),
-            Self::PodLogs if is_rotated_log(name) => Self::PodLogsRotated,
-            Self::Docker if is_docker_log(name) => Self::DockerLogs,
-            other => other,
+        if self == Self::JournalActive {
+            journal(name)
+        } else if self == Self::PodLogs && is_rotated_log(name) {
+            Self::PodLogsRotated
+        } else if self == Self::Docker && is_docker_log(name) {
+            Self::DockerLogs
+        } else {
+            self
         }
     }
 

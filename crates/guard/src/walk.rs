@@ -284,7 +284,7 @@ fn read(
             continue;
         }
         match rustix::fs::statx(&directory, name, ASK, ASKED) {
-            Ok(stat) => found.take(&stat, name.to_bytes(), task, manner, &whole),
+            Ok(asked) => found.take(&asked, name.to_bytes(), task, manner, &whole),
             Err(error) => found
                 .faults
                 .add(|| tree::join(&whole(), name.to_bytes()), error),
@@ -401,17 +401,16 @@ impl Found {
             inherits.owner = owner.of_file(name).number();
         }
         let inode = (stat.stx_nlink > 1).then(|| (device_number(stat), stat.stx_ino));
-        match inode {
-            Some(inode) => self.links.push(Link {
+        if let Some(inode) = inode {
+            self.links.push(Link {
                 inode,
                 blocks,
                 directory: task.node,
                 owner: inherits.owner,
-            }),
-            None => {
-                self.tally += Tally::one(blocks);
-                self.count(inherits.owner, inherits.hidden, Tally::one(blocks));
-            }
+            });
+        } else {
+            self.tally += Tally::one(blocks);
+            self.count(inherits.owner, inherits.hidden, Tally::one(blocks));
         }
         if self.may_be_large(blocks, manner.top) {
             let candidate = Candidate {

@@ -155,23 +155,21 @@ impl State {
             blocks: child.blocks,
         };
         // Below a directory without a record none has one.
-        let node = match task.below {
-            None => self.tree.add(&record),
-            Some(_) => {
-                self.tree.fold(&record);
-                None
-            }
+        let node = if task.below.is_none() {
+            self.tree.add(&record)
+        } else {
+            self.tree.fold(&record);
+            None
         };
-        let (node, below) = match node {
-            Some(node) => (node, None),
-            None => {
-                let mut below = task.below.as_deref().unwrap_or_default().to_vec();
-                if !below.is_empty() {
-                    below.push(b'/');
-                }
-                below.extend_from_slice(name);
-                (task.node, Some(below.into_boxed_slice()))
+        let (node, below) = if let Some(node) = node {
+            (node, None)
+        } else {
+            let mut below = task.below.as_deref().unwrap_or_default().to_vec();
+            if !below.is_empty() {
+                below.push(b'/');
             }
+            below.extend_from_slice(name);
+            (task.node, Some(below.into_boxed_slice()))
         };
         self.stack.push(Task {
             node,

@@ -116,8 +116,8 @@ pub(crate) fn inside(without: &str, test: impl FnOnce()) {
         .env(INSIDE, "1");
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("1 passed"), "it did not run: {text}");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.contains("1 passed"), "it did not run: {told}");
 }
 
 /// Root, and loop devices to mount.
@@ -134,15 +134,10 @@ fn may_loop() -> Result<(), String> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test asks how it was started")]
 fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests make filesystems with the tools of the system"
-)]
 pub(crate) fn command(program: &str) -> Command {
     Command::new(program)
 }

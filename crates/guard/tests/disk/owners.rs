@@ -98,10 +98,12 @@ fn every_byte_has_one_owner_and_what_nobody_owns_is_unknown() {
                 .sum();
             let orphan = usize::from(owner == Owner::SnapCache);
             // The link in the cache comes before the one in snaps, so it is counted there.
-            let linked = match owner {
-                Owner::SnapCache => 5,
-                Owner::SnapRevisions => -5,
-                _ => 0,
+            let linked = if owner == Owner::SnapCache {
+                5
+            } else if owner == Owner::SnapRevisions {
+                -5
+            } else {
+                0
             };
             let expected = i64::try_from(planted + orphan).unwrap() + linked;
             assert_eq!(
