@@ -9,6 +9,30 @@ use crate::machine::{Type, cover, fill, inside, run, settle, survey};
 
 const MIB: u64 = 1 << 20;
 
+/// Lays an overlay over directories of a disk.
+fn overlay(disk: &Path) -> std::path::PathBuf {
+    let path = |name: &str| disk.join(name);
+    for name in ["lower", "upper", "work", "merged"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        path("lower").display(),
+        path("upper").display(),
+        path("work").display()
+    );
+    let merged = path("merged");
+    let arguments = ["-t", "overlay", "overlay", "-o", &options];
+    run(
+        "mount",
+        arguments
+            .iter()
+            .map(AsRef::as_ref)
+            .chain([merged.as_os_str()]),
+    );
+    merged
+}
+
 /// As D-06 asks.
 fn assert_closed(place: &Place, what: &str) {
     let gap = place.gap.unwrap();
@@ -132,25 +156,7 @@ fn snapshots_are_named_and_what_they_share_is_counted_once() {
 fn a_file_that_was_removed_through_an_overlay_is_found_on_the_disk_below() {
     inside("", || {
         let disk = Type::Ext4.mounted(200, &[]);
-        let path = |name: &str| disk.point.join(name);
-        for name in ["lower", "upper", "work", "merged"] {
-            fs::create_dir(path(name)).unwrap();
-        }
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            path("lower").display(),
-            path("upper").display(),
-            path("work").display()
-        );
-        let merged = path("merged");
-        let arguments = ["-t", "overlay", "overlay", "-o", &options];
-        run(
-            "mount",
-            arguments
-                .iter()
-                .map(AsRef::as_ref)
-                .chain([merged.as_os_str()]),
-        );
+        let merged = overlay(&disk.point);
         let log = merged.join("log");
         fill(&log, 20 << 20);
         let open = File::open(&log).unwrap();
@@ -200,5 +206,58 @@ fn only_a_whole_filesystem_has_a_gap_to_explain() {
         let gap = |path: &Path| survey(path).places.remove(0).gap;
         assert_eq!(gap(&part), None);
         assert!(gap(&disk.point).is_some());
+    });
+}
+
+// On btrfs often only a subvolume is mounted, and the others cannot be seen.
+#[test]
+fn a_subvolume_alone_is_not_taken_for_the_whole() {
+    inside("", || {
+        let disk = Type::Btrfs.mounted(400, &[]);
+        let work = disk.point.join("work");
+        run(
+            "btrfs",
+            [
+                "-q".as_ref(),
+                "subvolume".as_ref(),
+                "create".as_ref(),
+                work.as_os_str(),
+            ],
+        );
+        fill(&work.join("file"), 1 << 20);
+        let alone = disk.point.join("alone");
+        fs::create_dir(&alone).unwrap();
+        let source = run(
+            "findmnt",
+            ["-no".as_ref(), "SOURCE".as_ref(), disk.point.as_os_str()],
+        );
+        let arguments = ["-o", "subvol=work", source.trim()];
+        run(
+            "mount",
+            arguments
+                .iter()
+                .map(AsRef::as_ref)
+                .chain([alone.as_os_str()]),
+        );
+        settle(&disk.point);
+        let place = survey(&alone).places.remove(0);
+        assert_eq!((place.is_whole, place.gap), (false, None));
+        assert_eq!(place.filesystem.root, Path::new("/work"));
+        assert!(place.visible.bytes() >= MIB);
+    });
+}
+
+// The merged view of an overlay counts files of other filesystems: it explains nothing about its own.
+#[test]
+fn an_overlay_is_walked_and_explains_nothing() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let merged = overlay(&disk.point);
+        fill(&disk.point.join("lower/file"), 1 << 20);
+        fill(&merged.join("own"), 1 << 20);
+        settle(&disk.point);
+        let place = survey(&merged).places.remove(0);
+        assert_eq!((place.is_whole, place.gap), (false, None));
+        assert!(place.visible.bytes() >= 2 * MIB);
     });
 }

@@ -14,6 +14,17 @@ const INSIDE: &str = "IN_MOUNTS_OF_ITS_OWN";
 /// Without these root is nobody special: it neither reads everything nor sees past mounts.
 pub(crate) const NOBODY_SPECIAL: &str = "-sys_admin,-dac_override,-dac_read_search";
 
+/// What the tests are made with, each with a question that changes nothing.
+const NEEDED: [(&str, &str); 7] = [
+    ("losetup", "--find"),
+    ("mkfs.ext4", "-V"),
+    ("mkfs.xfs", "-V"),
+    ("mkfs.btrfs", "--version"),
+    ("btrfs", "--version"),
+    ("setpriv", "--version"),
+    ("unshare", "--version"),
+];
+
 /// A filesystem that a node may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Type {
@@ -126,12 +137,15 @@ fn may_loop() -> Result<(), String> {
     if own.uid() != 0 {
         return Err("filesystems on loop devices need root".to_owned());
     }
-    let tried = command("losetup").arg("--find").output();
-    match tried {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("there is no loop device: {}", said(&output))),
-        Err(error) => Err(format!("there is no losetup: {error}")),
+    for (program, asked) in NEEDED {
+        let why = match command(program).arg(asked).output() {
+            Ok(output) if output.status.success() => continue,
+            Ok(output) => said(&output),
+            Err(error) => error.to_string(),
+        };
+        return Err(format!("{program} does not work here: {why}"));
     }
+    Ok(())
 }
 
 fn is_inside() -> bool {
