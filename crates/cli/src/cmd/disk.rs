@@ -160,17 +160,18 @@ fn failure(error: &SurveyError) -> Failure {
 fn tell_what_is_missing(survey: &Survey, session: &Session) {
     for place in &survey.places {
         let (first, count) = &place.unread;
-        if *count > 0 {
-            session.output.warn(&format!(
-                "{} could not be read and {} not counted",
-                words::count(*count, "directory or file")
-                    .replace("directory or files", "directories or files"),
-                if *count == 1 { "is" } else { "are" },
-            ));
-            for fault in first.iter().take(3) {
-                let line = format!("{}: {}", body::shown(&fault.path), fault.error);
-                session.output.hint(&words::clean(&line));
-            }
+        match count {
+            0 => {}
+            1 => session
+                .output
+                .warn("1 directory or file could not be read and is not counted"),
+            count => session.output.warn(&format!(
+                "{count} directories or files could not be read and are not counted"
+            )),
+        }
+        for fault in first.iter().take(3) {
+            let line = format!("{}: {}", body::shown(&fault.path), fault.error);
+            session.output.note(&format!("  {}", words::clean(&line)));
         }
         if place.tree.folded() > 0 {
             session.output.warn(&format!(
@@ -181,9 +182,9 @@ fn tell_what_is_missing(survey: &Survey, session: &Session) {
     }
     let denied = survey.open.as_ref().map_or(0, |open| open.denied);
     if denied > 0 {
+        let processes = if denied == 1 { "process" } else { "processes" };
         session.output.warn(&format!(
-            "the open files of {} may not be seen: deleted files that they hold are missing here",
-            words::count(denied, "process").replace("processs", "processes"),
+            "the open files of {denied} {processes} may not be seen: deleted files that they hold are missing here"
         ));
     }
 }

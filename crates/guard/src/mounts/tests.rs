@@ -2,6 +2,8 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 
+use proptest::prelude::*;
+
 use super::*;
 
 const NODE: &str = "\
@@ -136,4 +138,40 @@ fn a_filesystem_is_seen_through_as_few_mounts_as_show_all_of_it() {
         ids(&Mounts::parse(parts.as_bytes()).unwrap(), device),
         [3, 4]
     );
+}
+
+/// As the kernel writes a name (`seq_path` escapes these four).
+fn escape(name: &[u8]) -> Vec<u8> {
+    name.iter().fold(Vec::new(), |mut text, byte| {
+        if b" \t\n\\".contains(byte) {
+            text.extend(format!("\\{byte:03o}").bytes());
+        } else {
+            text.push(*byte);
+        }
+        text
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_name_comes_back(name in prop::collection::vec(1_u8.., 0..40), source in prop::collection::vec(1_u8.., 0..9)) {
+        let line = [b"7 1 8:1 / /", &escape(&name)[..], b" rw shared:9 - ext4 ", &escape(&source), b" rw,a=b"].concat();
+        let mounts = Mounts::parse(&line).unwrap();
+        let mount = mounts.iter().next().unwrap();
+        prop_assert_eq!(mount.point.as_os_str().as_bytes(), [b"/", &name[..]].concat());
+        prop_assert_eq!(mount.source.as_bytes(), source);
+    }
+
+    #[test]
+    fn no_text_breaks_the_reader(text in prop::collection::vec(any::<u8>(), 0..200), lines in 0..8_usize) {
+        let table: Vec<u8> = NODE.lines().take(lines).flat_map(|line| [line.as_bytes(), b"\n"].concat()).chain(text).collect();
+        if let Ok(mounts) = Mounts::parse(&table) {
+            mounts.at(Path::new("/var/lib"));
+            for mount in mounts.iter() {
+                mounts.views(mount.device);
+            }
+        }
+    }
 }

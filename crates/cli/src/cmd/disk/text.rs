@@ -328,6 +328,14 @@ fn used(gap: &Gap, place: &Place) -> Table {
     };
     row("not explained", size, note.to_owned());
     row("used", gap.used, String::new());
+    let reserved = place.filesystem.space.map_or(0, |space| space.reserved());
+    if reserved > 0 {
+        row(
+            "reserve",
+            reserved,
+            "free, but not for everybody: df counts it neither as used nor as available".to_owned(),
+        );
+    }
     table
 }
 
