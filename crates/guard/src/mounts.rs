@@ -154,7 +154,12 @@ impl Mounts {
             .filter(|mount| mount.device == device && !is_gone(mount))
             .filter(|mount| self.at(&mount.point).is_some_and(|at| at.id == mount.id))
             .collect();
-        reached.sort_by_key(|mount| (mount.root.components().count(), mount.point.clone()));
+        // The largest part first; of equal ones the one that is reached on the shortest way.
+        let length = |path: &Path| path.components().count();
+        reached.sort_by_key(|mount| {
+            let point = mount.point.clone();
+            (length(&mount.root), length(&point), point)
+        });
         let mut views: Vec<&Mount> = Vec::new();
         for mount in reached {
             if !views.iter().any(|view| mount.root.starts_with(&view.root)) {

@@ -224,6 +224,7 @@ mod tests {
     use std::fs::File;
     use std::io::Write as _;
     use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::MetadataExt as _;
 
     fn mounts() -> Mounts {
         Mounts::parse(&std::fs::read("/proc/self/mountinfo").unwrap()).unwrap()
@@ -234,23 +235,25 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "removes what the test made")]
     fn a_removed_file_is_named_with_its_holder_until_it_is_closed() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("gone (deleted)");
+        let path = directory.path().join("gone");
         let mut file = File::create(&path).unwrap();
         file.write_all(&vec![1; 1 << 20]).unwrap();
         file.sync_all().unwrap();
+        let inode = file.metadata().unwrap().ino();
         let find = || {
             let found = look(Path::new("/proc"), &mounts()).unwrap();
             assert!(found.processes > 0);
-            found.deleted.into_iter().find(|one| one.path == path)
+            found.deleted.into_iter().find(|one| one.inode == inode)
         };
-        assert_eq!(
-            find(),
-            None,
-            "it still has its name, whatever that ends with"
-        );
+        assert_eq!(find(), None, "it still has its name");
+        let odd = directory.path().join("odd (deleted)");
+        std::fs::rename(&path, &odd).unwrap();
+        assert_eq!(find(), None, "whatever that ends with");
+        std::fs::rename(&odd, &path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let second = file.try_clone().unwrap();
         let found = find().unwrap();
+        assert_eq!(found.path, path);
         assert_eq!(found.blocks.bytes(), 1 << 20);
         let [holder] = &found.holders[..] else {
             panic!("one process, though it has two descriptors: {found:?}")

@@ -176,14 +176,20 @@ mod tests {
                     counted.extend(settled.into_iter().map(|link| link.inode));
                 }
             }
-            links.add(link(1000 + u64::try_from(round).unwrap(), *directory));
+            // Each lies in the same 64 as the one before, or the next.
+            links.add(link(2000 + 32 * u64::try_from(round).unwrap(), *directory));
+            if round > 0 {
+                let mut other = link(60, *directory);
+                other.inode.0 = 2;
+                links.add(other);
+            }
         }
         let rest = links.firsts(backwards(&directories));
         counted.extend(rest.into_iter().map(|link| link.inode));
         counted.sort_unstable();
         let files = counted.len();
         counted.dedup();
-        assert_eq!((files, counted.len()), (18, 18));
+        assert_eq!((files, counted.len()), (19, 19));
         assert!(links.is_by_chance());
     }
 }

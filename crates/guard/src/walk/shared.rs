@@ -154,14 +154,8 @@ impl State {
             owner: child.inherits.owner,
             blocks: child.blocks,
         };
-        // Below a directory without a record none has one.
-        let node = if task.below.is_none() {
-            self.tree.add(&record)
-        } else {
-            self.tree.fold(&record);
-            None
-        };
-        let (node, below) = if let Some(node) = node {
+        // The limit stays reached: below a directory without a record none gets one.
+        let (node, below) = if let Some(node) = self.tree.add(&record) {
             (node, None)
         } else {
             let mut below = task.below.as_deref().unwrap_or_default().to_vec();

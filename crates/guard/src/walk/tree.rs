@@ -101,7 +101,8 @@ impl Tree {
         let name_len = u16::try_from(child.name.len()).ok();
         let room = self.nodes.len() < self.limit;
         let (true, Some(name_at), Some(id), Some(name_len)) = (room, name_at, id, name_len) else {
-            self.fold(child);
+            self.folded += 1;
+            self.count(child.parent, Tally::one(child.blocks));
             return None;
         };
         self.names.extend_from_slice(child.name);
@@ -115,12 +116,6 @@ impl Tree {
             blocks: child.blocks.0,
         });
         Some(NodeId(id))
-    }
-
-    /// Counts a directory that gets no record of its own.
-    pub(super) fn fold(&mut self, child: &Child<'_>) {
-        self.folded += 1;
-        self.count(child.parent, Tally::one(child.blocks));
     }
 
     /// Counts files at a directory.

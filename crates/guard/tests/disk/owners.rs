@@ -54,6 +54,9 @@ const NODE: &[(&str, usize, Owner)] = &[
     ("var/lib/snapd/snaps/core_1.snap", 5, Owner::SnapRevisions),
     ("var/lib/systemd/coredump/core.1", 2, Owner::Coredumps),
     ("data/of/somebody", 7, Owner::Unknown),
+    // Where /var/lib/docker leads.
+    ("data/docker/overlay2/a/diff/b", 3, Owner::Docker),
+    ("data/docker/volumes/v/_data/c", 2, Owner::DockerVolumes),
 ];
 
 fn node(root: &Path) {
@@ -62,6 +65,7 @@ fn node(root: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fill(&path, pieces << 16);
     }
+    std::os::unix::fs::symlink("/data/docker", root.join("var/lib/docker")).unwrap();
     // What is installed and what was downloaded are the same file.
     let cache = root.join("var/lib/snapd/cache");
     fs::create_dir_all(&cache).unwrap();
