@@ -303,6 +303,8 @@ mod tests {
 40 22 259:2 / /var/lib/containerd rw - xfs /dev/b rw
 42 22 259:1 /home /srv rw - ext4 /dev/root rw
 43 22 0:60 / /net rw - nfs4 host:/a rw
+44 22 8:9 /logs /logs rw - ext4 /dev/c rw
+45 22 8:9 /pods /data rw - ext4 /dev/c rw
 ";
         let mounts = Mounts::parse(text.as_bytes()).unwrap();
         let guarded = ["/", "/var/lib/etcd", "/var/lib/containerd"].map(PathBuf::from);
@@ -310,7 +312,12 @@ mod tests {
             .into_iter()
             .map(|one| (one.point.display().to_string(), one.holds.len()))
             .collect();
-        let expected = [("/", 2), ("/var/lib/containerd", 1), ("/net", 0)];
+        let expected = [
+            ("/", 2),
+            ("/var/lib/containerd", 1),
+            ("/net", 0),
+            ("/data", 0),
+        ];
         assert_eq!(
             found,
             expected.map(|(point, holds)| (point.to_owned(), holds))

@@ -164,6 +164,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_settled_is_remembered_file_by_file() {
+        let directories = directories();
+        let mut links = Links::new(1);
+        for inode in [0, 32, 63, 64, 96] {
+            let link = link(inode, directories[0]);
+            links.add(link);
+            assert!(links.is_full(), "{inode} is none of those before");
+            assert_eq!(links.settle(backwards(&directories)), [link]);
+            links.add(link);
+            assert!(!links.is_full(), "{inode} again");
+        }
+    }
+
+    #[test]
     fn beyond_the_limit_every_file_is_still_counted_once() {
         let directories = directories();
         let mut links = Links::new(10);

@@ -218,6 +218,15 @@ pub(crate) fn du(path: &Path) -> u64 {
     text.split('\t').next().unwrap().parse().unwrap()
 }
 
+/// What it counts as inodes.
+pub(crate) fn du_inodes(path: &Path) -> u64 {
+    let text = run(
+        "du",
+        ["-sx".as_ref(), "--inodes".as_ref(), path.as_os_str()],
+    );
+    text.split('\t').next().unwrap().parse().unwrap()
+}
+
 /// Fills a file with this many bytes that no filesystem packs.
 pub(crate) fn fill(path: &Path, bytes: usize) {
     let mut state = 0x9e37_79b9_u32;

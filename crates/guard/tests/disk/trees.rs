@@ -8,7 +8,9 @@ use std::path::Path;
 
 use nagi_guard::Under;
 
-use crate::machine::{NOBODY_SPECIAL, Type, cover, du, fill, inside, run, settle, survey};
+use crate::machine::{
+    NOBODY_SPECIAL, Type, cover, du, du_inodes, fill, inside, run, settle, survey, survey_below,
+};
 
 /// Hard links, holes, loops, odd names, and a directory that a mount is laid over later.
 fn plant(root: &Path) {
@@ -54,6 +56,7 @@ fn a_tree_takes_what_du_says_on_every_filesystem_and_what_a_mount_hides_comes_on
             settle(&disk.point);
             let place = survey(&disk.point).places.remove(0);
             assert_eq!(place.visible.blocks.0, du(&disk.point), "{kind}");
+            assert_eq!(place.visible.inodes, du_inodes(&disk.point), "{kind}");
             let Under::Seen(hidden) = &place.under else {
                 panic!("root sees past mounts: {:?}", place.under)
             };
@@ -75,6 +78,14 @@ fn a_tree_takes_what_du_says_on_every_filesystem_and_what_a_mount_hides_comes_on
             );
             let with_bound = survey(&disk.point).places.remove(0);
             assert_eq!(with_bound.tree.total(), place.tree.total(), "{kind}");
+            let Under::Seen(hidden) = &with_bound.under else {
+                panic!()
+            };
+            let told: Vec<_> = hidden
+                .iter()
+                .map(|one| (&one.point, one.tally.inodes))
+                .collect();
+            assert_eq!(told, [(&mounted, 3), (&bound, 1)], "{kind}");
             assert_eq!(place.unread.1, 0);
         }
     });
@@ -169,5 +180,37 @@ fn a_directory_that_may_not_be_read_is_named_and_the_rest_is_counted() {
         let all = survey(&disk.point).places.remove(0);
         assert_eq!(all.unread.1, 0, "root reads it");
         assert!(!seen.contains(&format!("visible: {}\n", all.visible.blocks.0)));
+    });
+}
+
+// In a container often only parts of a disk are seen, each at its own place: they are walked together.
+#[test]
+fn a_disk_of_which_only_parts_are_seen_is_walked_part_by_part() {
+    inside("", || {
+        let (node, disk) = (Type::Ext4.mounted(64, &[]), Type::Ext4.mounted(64, &[]));
+        let (kubelet, log) = (
+            node.point.join("var/lib/kubelet"),
+            node.point.join("var/log"),
+        );
+        for (part, place) in [("pods", &kubelet), ("logs", &log)] {
+            let part = disk.point.join(part);
+            fs::create_dir(&part).unwrap();
+            fs::create_dir_all(place).unwrap();
+            fill(&part.join("file"), 1 << 20);
+            run(
+                "mount",
+                ["--bind".as_ref(), part.as_os_str(), place.as_os_str()],
+            );
+        }
+        settle(&disk.point);
+        run("umount", [disk.point.as_os_str()]);
+        let survey = survey_below(&node.point, &[]).unwrap();
+        let [_, parts] = &survey.places[..] else {
+            panic!("{:?}", survey.filesystems)
+        };
+        assert_eq!(parts.paths, [log.clone(), kubelet.clone()]);
+        assert_eq!(parts.visible.blocks.0, du(&kubelet) + du(&log));
+        assert_eq!((parts.is_whole, parts.gap), (false, None));
+        assert_eq!(parts.filesystem.holds, [kubelet, log]);
     });
 }
