@@ -110,7 +110,6 @@ fn people_get_tables_with_shares() {
         "crictl rmi --prune",
         "OF PARENT",
         "odd\\xff",
-        "thresholds: kubelet's defaults",
     ] {
         assert!(ran.stdout.contains(part), "no {part:?} in {}", ran.stdout);
     }

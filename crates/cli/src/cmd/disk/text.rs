@@ -1,5 +1,6 @@
 //! The survey for people: tables, the most useful first.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use nagi_guard::{
@@ -36,9 +37,10 @@ pub(super) fn whole(
         text.push_str("\nWhat it means\n");
         for one in &survey.advice {
             let line = words::clean(&advice(one));
-            text.push_str(&format!("  {}\n", output.style().paint(tone(one), &line)));
+            // Writing to a string cannot fail, here and below.
+            writeln!(text, "  {}", output.style().paint(tone(one), &line)).unwrap_or(());
         }
-        text.push_str(&format!("  {}\n", source(&survey.thresholds.source)));
+        writeln!(text, "  {}", source(&survey.thresholds.source)).unwrap_or(());
     }
     text
 }
@@ -245,7 +247,7 @@ fn of_place(place: &Place, top: usize, detail: Detail, output: &Output) -> Strin
     let mut text = String::new();
     let mut section = |title: String, table: &Table| {
         let title = output.style().paint(Tone::Strong, &words::clean(&title));
-        text.push_str(&format!("\n{title}\n{}", output.table(table)));
+        write!(text, "\n{title}\n{}", output.table(table)).unwrap_or(());
     };
     let names: Vec<String> = place.paths.iter().map(|path| shown(path)).collect();
     let name = names.join(" and ");
@@ -294,7 +296,7 @@ fn used(gap: &Gap, place: &Place) -> Table {
             row("hidden under mounts", hidden, String::new());
         }
         (Under::NotSeen(..), Some(_)) => {
-            row("hidden under mounts", 0, "no mounts in it".to_owned())
+            row("hidden under mounts", 0, "no mounts in it".to_owned());
         }
         (Under::NotSeen(why, points), _) => row(
             "hidden under mounts",

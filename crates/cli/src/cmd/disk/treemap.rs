@@ -78,7 +78,7 @@ pub(super) fn page(survey: &Survey) -> String {
             page.push_str("</div>\n");
         }
     }
-    write!(page, "<script>{SCRIPT}</script></body></html>\n").unwrap_or(());
+    writeln!(page, "<script>{SCRIPT}</script></body></html>").unwrap_or(());
     page
 }
 
@@ -97,19 +97,12 @@ fn children(tree: &Tree, id: NodeId, floor: u64, depth: usize, page: &mut String
         sizes.push(rest);
     }
     for (number, area) in squarify(&sizes).into_iter().enumerate() {
-        match large.get(number) {
-            Some(child) => directory(tree, *child, area, floor, depth - 1, page),
-            None => {
-                let class = class(tree, id);
-                let size = words::bytes(rest);
-                opening(
-                    area,
-                    class,
-                    &format!("files and small directories: {size}"),
-                    page,
-                );
-                page.push_str("<b>files</b></div>");
-            }
+        if let Some(child) = large.get(number) {
+            directory(tree, *child, area, floor, depth - 1, page);
+        } else {
+            let title = format!("files and small directories: {}", words::bytes(rest));
+            opening(area, class(tree, id), &title, page);
+            page.push_str("<b>files</b></div>");
         }
     }
 }
