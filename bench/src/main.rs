@@ -19,6 +19,7 @@
 mod child;
 mod clock;
 mod cluster;
+mod disk;
 mod double;
 mod durable;
 mod footprint;
@@ -82,6 +83,11 @@ const SECTIONS: &[Section] = &[
         name: "durable",
         only_full: false,
         measure: durable::measure,
+    },
+    Section {
+        name: "disk",
+        only_full: false,
+        measure: disk::measure,
     },
     Section {
         name: "wake",

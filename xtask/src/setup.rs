@@ -35,6 +35,9 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
 /// Sets up what `cargo xtask test` needs.
 pub(crate) fn for_tests(checkout: &Checkout) -> anyhow::Result<()> {
     debian::install_missing(debian::FOR_TESTS)?;
+    if debian::is_root()? {
+        debian::install_missing(debian::FOR_TESTS_OF_ROOT)?;
+    }
     progress("Debian packages");
     CoverageTools::find_or_install()?;
     progress("coverage tools");

@@ -6,6 +6,7 @@
 mod cancel;
 mod completions;
 mod config;
+mod disk;
 mod events;
 pub(crate) mod gateway;
 mod generate;
@@ -60,6 +61,10 @@ pub(crate) enum Verb {
     Logs(logs::LogsArgs),
     /// Show the pools of nodes, and what they cost and saved
     Pools(pools::PoolsArgs),
+    /// Show what fills the disks of this node, whose it is, and what df does not tell
+    ///
+    /// It reads only, and works where nothing is left, neither a byte nor an inode.
+    Disk(disk::DiskArgs),
     /// Check whether a cluster has what Nagi needs, and say what to do where not
     Preflight(preflight::PreflightArgs),
     /// Wake what Nagi put to sleep on a cluster, then take its marks away
@@ -95,6 +100,7 @@ pub(crate) async fn run(verb: Verb, global: &GlobalArgs) -> ExitCode {
         Verb::Events(args) => events::run(&args, &session).await,
         Verb::Logs(args) => logs::run(&args, &session).await,
         Verb::Pools(args) => pools::run(&args, &session).await,
+        Verb::Disk(args) => disk::run(&args, &session).await,
         Verb::Preflight(args) => preflight::run(&args, &session).await,
         Verb::Release(args) => release::run(&args, &session).await,
         Verb::Key(command) => key::run(&command, &session),

@@ -46,6 +46,30 @@ pub(super) const FOR_TESTS: &[Package<'static>] = &[
     },
 ];
 
+/// What root's tests run besides: surveys of real filesystems on loop devices. Nobody else can mount them.
+pub(super) const FOR_TESTS_OF_ROOT: &[Package<'static>] = &[
+    Package {
+        program: "/usr/sbin/mkfs.ext4",
+        name: "e2fsprogs",
+    },
+    Package {
+        program: "/usr/sbin/mkfs.xfs",
+        name: "xfsprogs",
+    },
+    Package {
+        program: "/usr/bin/btrfs",
+        name: "btrfs-progs",
+    },
+    Package {
+        program: "/usr/sbin/losetup",
+        name: "mount",
+    },
+    Package {
+        program: "/usr/bin/setpriv",
+        name: "util-linux",
+    },
+];
+
 /// What the container image is built with beside Rust.
 pub(super) const FOR_IMAGE: &[Package<'static>] = &[
     Package {

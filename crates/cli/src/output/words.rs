@@ -87,6 +87,33 @@ pub(crate) fn count(number: u64, one: &str) -> String {
     }
 }
 
+/// Bytes in the unit that fits, with one digit behind the point: `595.0 MiB`, `7.6 GiB`, `512 B`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut unit = UNITS.iter().zip((10..).step_by(10));
+    // In tenths, rounded; a thousand of one unit and a half is better said in the next.
+    let tenths = |shift: u32| (u128::from(bytes) * 10 + (1 << (shift - 1))) >> shift;
+    let fits = unit.find(|(_, shift)| tenths(*shift) < 10_240);
+    let (name, shift) = fits.unwrap_or((&"EiB", 60));
+    let tenths = tenths(shift);
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
+}
+
+/// A part of a whole in percent, rounded to the nearest: `53%`; what is there but less than a half is `<1%`.
+pub(crate) fn share(part: u64, whole: u64) -> String {
+    let whole = u128::from(whole);
+    let percent = (u128::from(part) * 200 + whole)
+        .checked_div(2 * whole)
+        .unwrap_or(0);
+    if percent == 0 && part > 0 {
+        return "<1%".to_owned();
+    }
+    format!("{percent}%")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +146,34 @@ mod tests {
         for (millis, expected) in [(1, "1ms"), (999, "999ms"), (1_999, "1s")] {
             assert_eq!(span(Duration::from_millis(millis)), expected);
         }
+    }
+
+    #[test]
+    fn bytes_are_said_in_the_unit_that_fits() {
+        for (number, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_048_575, "1.0 MiB"),
+            (1_047_000, "1022.5 KiB"),
+            (595 << 20, "595.0 MiB"),
+            (8_160_437_862, "7.6 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(bytes(number), expected);
+        }
+    }
+
+    // B-009: rounded to the nearest, so that a table may come to 101.
+    #[test]
+    fn shares_are_rounded_to_the_nearest() {
+        let sizes = [1800, 920, 432, 273];
+        let whole = sizes.iter().sum();
+        let shares = sizes.map(|size| share(size, whole));
+        assert_eq!(shares, ["53%", "27%", "13%", "8%"]);
+        assert_eq!(share(1, 1000), "<1%");
+        assert_eq!(share(0, 1000), "0%");
+        assert_eq!(share(5, 0), "<1%");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 )]
 
 mod curl;
+mod disk;
 mod fake;
 mod faults;
 mod files;

@@ -1,0 +1,34 @@
+//! The disk of a node: what fills it, who owns that, and what would be free.
+//!
+//! [`survey()`] reads and judges, and changes nothing: it opens no file for writing, needs no temporary file and maps no
+//! memory, so it works where nothing is left, neither a byte nor an inode. It needs no server and no network.
+//!
+//! This crate is to be the only code of Nagi that removes files on a node. So far it removes none.
+
+mod advice;
+mod blocks;
+mod btrfs;
+mod filesystem;
+mod gap;
+mod kubelet;
+mod marks;
+mod mounts;
+mod open_files;
+mod owner;
+mod owner_table;
+mod survey;
+mod view;
+mod walk;
+
+pub use advice::{Advice, SIZE_ADVISED, SIZE_FLOOR, Signal};
+pub use blocks::{Blocks, Tally};
+pub use filesystem::{Filesystem, Kind, ReadOnly, Space};
+pub use gap::{Estimate, Gap};
+pub use kubelet::{Quantity, ThresholdSource, Thresholds};
+pub use mounts::{Device, Mount, Mounts};
+pub use open_files::{Deleted, Holder, OpenFiles};
+pub use owner::{Class, Owner};
+pub use survey::{Effort, Hidden, Place, Request, Survey, SurveyError, Under, survey};
+pub use walk::faults::Fault;
+pub use walk::tree::{NodeId, Tree};
+pub use walk::{LargeFile, Watch};
