@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -53,7 +53,7 @@ pub(super) async fn serve<S>(
     let begun = tokio::time::Instant::now();
     let wire = Wire::new(stream, Arc::clone(&place.pulse), &door.limits);
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        place.pulse.begin(Phase::Busy);
+        place.pulse.take_request(request.body().is_end_stream());
         let pulse = Arc::clone(&place.pulse);
         // hyper asks for a future that may move.
         Box::pin(exchange::serve(door.site.clone(), peer, pulse, request))

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
 
@@ -34,6 +35,8 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Pulse {
     state: Mutex<(Phase, Instant)>,
+    /// The last request had no body, so that its head was the last of it.
+    ended_with_head: AtomicBool,
     /// The wire, while it waits without a limit of time: the next phase may have one.
     reader: AtomicWaker,
 }
@@ -43,6 +46,7 @@ impl Pulse {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new((Phase::Head, Instant::now())),
+            ended_with_head: AtomicBool::new(false),
             reader: AtomicWaker::new(),
         }
     }
@@ -50,6 +54,18 @@ impl Pulse {
     /// The phase and its beginning.
     pub(crate) fn get(&self) -> (Phase, Instant) {
         *self.lock()
+    }
+
+    /// A request was read; says whether more of it than its head is to come.
+    pub(crate) fn take_request(&self, ended_with_head: bool) {
+        self.ended_with_head
+            .store(ended_with_head, Ordering::Relaxed);
+        self.begin(Phase::Busy);
+    }
+
+    /// The last request had no body.
+    pub(crate) fn ended_with_head(&self) -> bool {
+        self.ended_with_head.load(Ordering::Relaxed)
     }
 
     /// Begins a phase now, and says when that was.

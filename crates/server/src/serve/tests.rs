@@ -159,6 +159,23 @@ async fn a_second_head_is_timed_from_its_first_byte() {
     assert_eq!(begun.elapsed(), Duration::from_secs(10));
 }
 
+// R23: also when its beginning came together with the request before it.
+#[tokio::test(start_paused = true)]
+async fn a_head_that_began_behind_a_request_has_ten_seconds() {
+    let w = world();
+    let (mut client, _door) = client(&w).await;
+    client
+        .write_all(&[GET, b"GET /hea"].concat())
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    let (head, _) = answer(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 200 OK"));
+    let text = rest(&mut client).await;
+    assert!(text.starts_with("HTTP/1.1 408"), "{text}");
+    assert_eq!(begun.elapsed(), Duration::from_secs(10));
+}
+
 // R23
 #[tokio::test(start_paused = true)]
 async fn a_head_has_16_kib() {

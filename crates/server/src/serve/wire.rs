@@ -30,6 +30,8 @@ pub(crate) struct Wire<S> {
     write_waits: bool,
     timed_out: bool,
     kept_back: bool,
+    /// The last bytes that were read.
+    tail: [u8; 4],
 }
 
 impl<S> Wire<S> {
@@ -46,6 +48,7 @@ impl<S> Wire<S> {
             write_waits: false,
             timed_out: false,
             kept_back: false,
+            tail: [0; 4],
         }
     }
 
@@ -84,8 +87,20 @@ impl<S> Wire<S> {
         }
     }
 
+    /// Keeps the end of what was read.
+    fn keep_tail(&mut self, read: &[u8]) {
+        for byte in read.iter().skip(read.len().saturating_sub(self.tail.len())) {
+            self.tail.rotate_left(1);
+            self.tail[3] = *byte;
+        }
+    }
+
     /// A read that waits: how long may it?
     fn wait_to_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The beginning of the next head may have come together with a request before it, and waits in hyper since.
+        if self.pulse.ended_with_head() && self.tail != *b"\r\n\r\n" {
+            self.pulse.turn(Phase::Idle, Phase::Head);
+        }
         let deadline = self.read_deadline().or_else(|| {
             // The next phase may have a limit. Asked again once it is sure to wake this task, so that none is missed.
             self.pulse.wake_at_next(cx);
@@ -135,6 +150,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
             Poll::Ready(Ok(())) if buffer.filled().len() > before => {
+                let this = &mut *self;
+                this.keep_tail(buffer.filled().get(before..).unwrap_or_default());
                 // The first byte after a pause begins a head.
                 self.pulse.turn(Phase::Idle, Phase::Head);
                 Poll::Ready(Ok(()))
