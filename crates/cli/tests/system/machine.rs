@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use nagi_testkit::contract::{Answered, Contract};
+use nagi_testkit::contract::{Answered, Contract, Validator};
 use serde_json::Value;
 
 use crate::http::{self, Answer};
@@ -22,8 +22,22 @@ const SETTLED_MAX: Duration = Duration::from_mins(1);
 /// What the API may answer.
 static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
     let document = serde_json::to_value(nagi_server::openapi());
-    Contract::new(document.expect("a document is JSON"))
+    Contract::new(document.expect("a document is JSON"), compile)
 });
+
+/// By the schema's own words, formats too.
+fn compile(schema: &Value) -> Validator {
+    let validator = jsonschema::options()
+        .should_validate_formats(true)
+        .build(schema)
+        .expect("a schema");
+    Box::new(move |value| {
+        let errors = validator.iter_errors(value);
+        errors
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect()
+    })
+}
 
 /// Whether a start waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,13 +4,27 @@ use std::sync::LazyLock;
 
 use axum::http::{HeaderMap, Method, StatusCode};
 use nagi_api::routes;
-use nagi_testkit::contract::{Answered, Contract};
-use serde_json::json;
+use nagi_testkit::contract::{Answered, Contract, Validator};
+use serde_json::{Value, json};
 
 use crate::openapi as document;
 
 static CONTRACT: LazyLock<Contract> =
-    LazyLock::new(|| Contract::new(serde_json::to_value(document()).unwrap()));
+    LazyLock::new(|| Contract::new(serde_json::to_value(document()).unwrap(), compile));
+
+/// By the schema's own words, formats too.
+fn compile(schema: &Value) -> Validator {
+    let validator = jsonschema::options()
+        .should_validate_formats(true)
+        .build(schema)
+        .expect("a schema");
+    Box::new(move |value| {
+        let errors = validator.iter_errors(value);
+        errors
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect()
+    })
+}
 
 /// Asserts that the document allows this answer to this request.
 #[track_caller]
