@@ -1,6 +1,6 @@
 //! Who owns a file on a node, and who may give its space back.
 //!
-//! The rules are data, in [`owner_table`](crate::owner_table). What no rule names is [`Owner::Unknown`], and unknown
+//! The rules are data, in [`owner_table`]. What no rule names is [`Owner::Unknown`], and unknown
 //! things are never anybody's to reclaim.
 
 use crate::owner_table::{self, Row};
