@@ -33,9 +33,11 @@ use operations::{OPERATIONS, Operation};
 /// An operation is over when it has taken no further step for this long; its last steps (a node is given back, a
 /// supervisor's files go) follow the end of processes and come within milliseconds of it.
 const QUIET: Duration = Duration::from_millis(300);
-/// A place does not come when no step was taken for this long. The longest pause within an operation is a second: that of
-/// idleness, and that of a process's grace.
-const UNREACHED_AFTER: Duration = Duration::from_secs(5);
+/// A place that must come, and does not, when no step was taken for this long. The longest pause within an operation is a
+/// second, that of idleness and of a process's grace; the rest is for all these traced processes on two cores.
+const UNREACHED_AFTER: Duration = Duration::from_secs(20);
+/// The same for a place that need not come, which costs this time whenever it does not.
+const OPTIONAL_AFTER: Duration = Duration::from_secs(5);
 /// What a restart has to put right takes as long as processes need to end and start.
 const RIGHT_MAX: Duration = Duration::from_mins(1);
 
@@ -75,11 +77,11 @@ fn places(steps: &[Step]) -> Vec<Place> {
 /// Whether a run without this place means that the table is wrong. The engine writes its nodes down and clears up after
 /// ended replicas on tasks of its own, at their own pace: several changes share one write, and what a preparation left
 /// may be cleared up before or in the operation. So may the second of two equal steps.
-fn must_come(place: &Place) -> bool {
-    let step = place.step.to_string();
+fn must_come(step: &Step, occurrence: usize) -> bool {
+    let step = step.to_string();
     let of_nodes = step.ends_with("nodes.json") || step == "sync .";
     let of_ended_replicas = step.starts_with("remove replicas/");
-    place.occurrence == 1 && !of_nodes && !of_ended_replicas
+    occurrence == 1 && !of_nodes && !of_ended_replicas
 }
 
 /// The steps of the first run that the second took as often.
@@ -114,9 +116,10 @@ fn at_every_place(name: &str, mut attempt: impl FnMut(Plan, &str) -> Trace) -> S
         };
         let at = format!("{:?} {} ({})", place.phase, place.step, place.occurrence);
         // A step may be missing in one run: two changes of the world can share one write. Three runs without it are no chance.
-        let tries = if must_come(place) { 3 } else { 1 };
+        let must_come = must_come(&place.step, place.occurrence);
+        let tries = if must_come { 3 } else { 1 };
         let reached = (0..tries).any(|_| attempt(plan(), &at).killed);
-        if !reached && must_come(place) {
+        if !reached && must_come {
             unreached.insert(at);
         }
     }
@@ -165,13 +168,19 @@ fn end(
             quiet.then_some(())
         });
     } else {
+        let patience = match tracer.plan() {
+            Plan::Kill {
+                step, occurrence, ..
+            } if !must_come(step, *occurrence) => OPTIONAL_AFTER,
+            Plan::Kill { .. } | Plan::Record => UNREACHED_AFTER,
+        };
         let mut seen = (tracer.steps_so_far(), Instant::now());
         wait(RIGHT_MAX, || {
             let taken = tracer.steps_so_far();
             if taken != seen.0 {
                 seen = (taken, Instant::now());
             }
-            (tracer.has_ended() || seen.1.elapsed() >= UNREACHED_AFTER).then_some(())
+            (tracer.has_ended() || seen.1.elapsed() >= patience).then_some(())
         });
     }
     machine.kill();

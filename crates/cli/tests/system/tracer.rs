@@ -56,6 +56,7 @@ pub(crate) struct Trace {
 pub(crate) struct Tracer {
     thread: JoinHandle<Trace>,
     taken: Arc<AtomicUsize>,
+    plan: Plan,
 }
 
 struct Observation {
@@ -76,6 +77,7 @@ impl Tracer {
         let (attached, wait) = sync_channel(1);
         let taken = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&taken);
+        let planned = plan.clone();
         let thread = std::thread::spawn(move || {
             let mut observation = Observation {
                 process: Pid::from_raw(process),
@@ -96,7 +98,16 @@ impl Tracer {
         });
         // The thread drops its end when the process dies first; what it saw tells.
         wait.recv().ok();
-        Self { thread, taken }
+        Self {
+            thread,
+            taken,
+            plan: planned,
+        }
+    }
+
+    /// When it kills.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// How many steps were begun so far.
