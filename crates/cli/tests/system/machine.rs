@@ -1,11 +1,12 @@
 //! `nagi all` in a directory of its own: started, called, killed, started again.
 
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nagi_testkit::contract::{Answered, Contract, Validator};
@@ -386,7 +387,16 @@ impl Workload {
 
 /// Ports that were free a moment ago.
 pub(crate) fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
-    let held: [TcpListener; COUNT] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    held.map(|listener| listener.local_addr().expect("an address").port())
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Below those that the kernel gives to clients: one of them could get the port of a Nagi that is just being restarted.
+    std::array::from_fn(|_| {
+        loop {
+            let begin = std::process::id().wrapping_mul(97);
+            let number = begin.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+            let port = u16::try_from(10_000 + number % 10_000).expect("below 20,000");
+            if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                break port;
+            }
+        }
+    })
 }

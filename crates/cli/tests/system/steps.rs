@@ -94,7 +94,8 @@ fn starts_process(flags: u64) -> Option<Step> {
     })
 }
 
-/// Replaces what is random: attempts, 16 hexadecimal digits.
+/// Replaces what differs from run to run: attempts, 16 hexadecimal digits, and the numbers of replicas, of which a free one
+/// is taken.
 fn normal(path: &Path) -> String {
     let parts = path.iter().map(|part| {
         let part = part.to_string_lossy();
@@ -104,6 +105,7 @@ fn normal(path: &Path) -> String {
             {
                 format!("ATTEMPT.{rest}")
             }
+            None if part.bytes().all(|byte| byte.is_ascii_digit()) => "NUMBER".to_owned(),
             _ => part.into_owned(),
         }
     });
