@@ -406,6 +406,13 @@ async fn profiles_are_for_this_machine_or_an_admin() {
             .await
             .expect(403);
     }
+    // A page of some other site, through a browser on this machine.
+    open.get(path)
+        .from("127.0.0.1")
+        .header("sec-fetch-site", "cross-site")
+        .send()
+        .await
+        .expect(403);
     for bad in ["seconds=0", "seconds=61", "seconds=x"] {
         open.get(&format!("/debug/pprof/profile?{bad}"))
             .from("127.0.0.1")
