@@ -409,6 +409,7 @@ async fn profiles_are_for_this_machine_or_an_admin() {
     // A page of some other site, through a browser on this machine.
     open.get(path)
         .from("127.0.0.1")
+        .header("host", "localhost")
         .header("sec-fetch-site", "cross-site")
         .send()
         .await
