@@ -291,6 +291,7 @@ async fn serve(
                 environment: environment(),
                 on_shutdown: on_exit,
                 begin,
+                metrics: metrics.clone(),
             };
             let started = LocalEngine::start(engine_config, Arc::clone(&clock), &mut supervisor);
             let engine = started.await?;

@@ -78,7 +78,7 @@ pub(crate) struct Visit {
 pub(crate) struct Arrival {
     /// What its head takes in memory, about.
     pub(crate) head_bytes: usize,
-    /// Its id, if it brought one.
+    /// Its own id, or the one that it got.
     pub(crate) request_id: Option<RequestId>,
 }
 

@@ -10,6 +10,7 @@ use http::header::{CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 use nagi_core::id::RequestId;
+use nagi_runtime::random_bits;
 
 use crate::answer::Manner;
 use crate::backend::{Arrival, Visit};
@@ -29,7 +30,8 @@ use crate::upstream::{Checkout, ConnectError, Place};
 /// is no longer the race with an idle close.
 const RESENDS_MAX: u32 = 2;
 
-/// The id that a client or a proxy gave the request; a wake that it causes is recorded with it.
+/// The id that a client or a proxy gave the request, or that it gets when it is held; a wake that it causes is recorded
+/// with it, and the replica sees it.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A request on its way to a replica.
@@ -125,11 +127,22 @@ impl Outgoing {
         })
     }
 
-    /// What is noted of a request that is held.
-    pub(crate) fn arrival(&self) -> Arrival {
-        let Some(head) = &self.head else {
+    /// What is noted of a request that is held. One that names no id that we take (R21) gets one of ours.
+    pub(crate) fn arrival(&mut self) -> Arrival {
+        let Some(head) = &mut self.head else {
             return Arrival::default();
         };
+        let mut named = head.headers.get_all(X_REQUEST_ID).iter();
+        let only = named.next().filter(|_| named.next().is_none());
+        let named = only.and_then(|value| RequestId::accept(value.to_str().ok()?));
+        let request_id = named.unwrap_or_else(|| {
+            let ours = RequestId::from_random(random_bits());
+            // Hexadecimal digits always are a value.
+            if let Ok(value) = HeaderValue::from_str(ours.as_str()) {
+                head.headers.insert(X_REQUEST_ID, value);
+            }
+            ours
+        });
         let fields = head
             .headers
             .iter()
@@ -138,13 +151,9 @@ impl Outgoing {
             .uri
             .path_and_query()
             .map_or(0, |target| target.as_str().len());
-        let request_id = head
-            .headers
-            .get(X_REQUEST_ID)
-            .and_then(|value| RequestId::accept(value.to_str().ok()?));
         Arrival {
             head_bytes: fields.sum::<usize>() + target,
-            request_id,
+            request_id: Some(request_id),
         }
     }
 

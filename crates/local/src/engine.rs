@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use nagi_ports::Clock;
 use nagi_runtime::{Blocking, BlockingError, Supervisor};
+use nagi_telemetry::{ConfigFile, Metrics};
 
 pub use self::shared::Reloaded;
 use self::shared::Shared;
@@ -88,6 +89,8 @@ pub struct LocalConfig {
     pub on_shutdown: OnShutdown,
     /// Where it begins.
     pub begin: Begin,
+    /// Where it tells whether the present workload file is in force.
+    pub metrics: Metrics,
 }
 
 /// The engine. Clones are the same engine.
@@ -96,6 +99,7 @@ pub struct LocalEngine {
     shared: Arc<Shared>,
     file: Arc<PathBuf>,
     blocking: Blocking,
+    metrics: Metrics,
 }
 
 /// Why the engine did not start.
@@ -171,6 +175,7 @@ impl LocalEngine {
         let blocking = Blocking::new("local engine", BLOCKING_MAX);
         let file = Arc::new(config.file.clone());
         let path = Arc::clone(&file);
+        let metrics = config.metrics.clone();
         let prepared = blocking.run(move || prepare(config, clock)).await??;
         let Prepared {
             shared,
@@ -178,6 +183,7 @@ impl LocalEngine {
             node_writer,
             watcher,
         } = prepared;
+        metrics.set_file_in_force(ConfigFile::Workloads, true);
         let shutdown = supervisor.shutdown();
         supervisor.spawn_foundation("local-runner", runner.run(shutdown.clone()));
         supervisor.spawn_foundation("local-nodes", node_writer.run());
@@ -185,6 +191,7 @@ impl LocalEngine {
             shared,
             file: path,
             blocking,
+            metrics,
         };
         supervisor.spawn_foundation("local-file", watcher.run(engine.clone(), shutdown));
         Ok(engine)
@@ -202,11 +209,11 @@ impl LocalEngine {
             let reloaded = WorkloadFile::read(&path)
                 .map_err(ReloadError::from)
                 .and_then(|file| shared.put_in_force(file).map_err(ReloadError::from));
-            let problem = reloaded.as_ref().err().map(|error| explained(error));
-            shared.set_file_problem(problem);
             reloaded
         });
         let reloaded = reloaded.await?;
+        self.metrics
+            .set_file_in_force(ConfigFile::Workloads, reloaded.is_ok());
         match &reloaded {
             Ok(Reloaded {
                 added,
@@ -224,11 +231,6 @@ impl LocalEngine {
             ),
         }
         reloaded
-    }
-
-    /// Why the present content of the workload file is not in force; `None` when it is.
-    pub fn file_problem(&self) -> Option<String> {
-        self.shared.file_problem()
     }
 }
 

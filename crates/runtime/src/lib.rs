@@ -9,12 +9,14 @@
 //! - [`Blocking`] runs blocking closures off the workers, up to a limit.
 //! - [`Shutdown`] tells everybody which phase of the shutdown the process is in.
 //! - [`Deadline`] is one instant that all steps of a request spend from; [`Backoff`] spaces retries.
+//! - [`random_bits`] makes ids.
 //!
 //! It deliberately knows nothing of the domain, reads no configuration and opens no socket.
 
 mod backoff;
 mod blocking;
 mod deadline;
+mod random;
 mod shutdown;
 mod signals;
 mod supervisor;
@@ -23,6 +25,7 @@ mod task_set;
 pub use backoff::Backoff;
 pub use blocking::{Blocking, BlockingError};
 pub use deadline::{Deadline, DeadlinePassed};
+pub use random::random_bits;
 pub use shutdown::{Phase, Shutdown};
 pub use signals::{Reload, SignalError, Termination};
 pub use supervisor::{ShutdownReport, Supervisor, SupervisorError, TaskEnd, TaskOutput};

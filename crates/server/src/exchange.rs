@@ -4,7 +4,6 @@
 //! renders problems, and hands the log line to the body of the answer, which emits it when the answer has ended,
 //! however it ends. Handlers note on the [`Exchange`] what the line should tell.
 
-use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::IpAddr;
@@ -350,36 +349,7 @@ fn request_id<'a>(mut values: impl Iterator<Item = &'a HeaderValue>) -> RequestI
     let taken = only
         .and_then(|value| value.to_str().ok())
         .and_then(RequestId::accept);
-    taken.unwrap_or_else(|| RequestId::from_random(BITS.with_borrow_mut(Bits::take)))
-}
-
-thread_local! {
-    static BITS: RefCell<Bits> = const { RefCell::new(Bits { bytes: [0; BITS_BYTES], used: BITS_BYTES }) };
-}
-
-/// Random bits for 64 ids of a thread: one system call gets them all. They are no secret.
-struct Bits {
-    bytes: [u8; BITS_BYTES],
-    used: usize,
-}
-
-/// Those of one id, and of as many as are kept.
-const ID_BYTES: usize = 16;
-const BITS_BYTES: usize = 64 * ID_BYTES;
-
-impl Bits {
-    /// Bits that nobody had before; zero when the operating system gives none.
-    fn take(&mut self) -> u128 {
-        if self.used >= BITS_BYTES {
-            let Ok(bytes) = crate::keys::random() else {
-                return 0;
-            };
-            (self.bytes, self.used) = (bytes, 0);
-        }
-        let bits = self.bytes.get(self.used..).and_then(<[u8]>::first_chunk);
-        self.used += ID_BYTES;
-        bits.map_or(0, |bits| u128::from_be_bytes(*bits))
-    }
+    taken.unwrap_or_else(|| RequestId::from_random(nagi_runtime::random_bits()))
 }
 
 /// The client behind trusted proxies: from the right, the first address that no trusted proxy added.

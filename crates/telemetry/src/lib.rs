@@ -20,4 +20,6 @@ pub use level::{LevelFilter, LevelFilterError};
 pub use log::{
     EmitLayer, Failure, FieldValue, LINE_BYTES_MAX, LinesDropped, Log, LogError, RequestLine, Sink,
 };
-pub use metrics::{Authentication, CONTENT_TYPE, CountGuard, DepthGauge, Metrics, MetricsError};
+pub use metrics::{
+    Authentication, CONTENT_TYPE, ConfigFile, CountGuard, DepthGauge, Metrics, MetricsError,
+};

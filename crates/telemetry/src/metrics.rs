@@ -48,6 +48,17 @@ pub enum Authentication {
     Disabled,
 }
 
+/// A file that is followed while the process runs; a bad state of it is refused, and the former one stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfigFile {
+    /// The workload file of the local engine.
+    Workloads,
+    /// `NAGI_KEYS_FILE`.
+    Keys,
+    /// `API_KEY_FILE`.
+    ApiKey,
+}
+
 /// All metrics of this process. Cheap to clone; clones count into the same families.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -65,6 +76,7 @@ struct Families {
     workloads: Family<StatusLabels, Gauge>,
     scheduled_scale_ups: Gauge,
     auth_disabled: Gauge,
+    files_in_force: Family<FileLabels, Gauge>,
     queues: Family<QueueLabels, Gauge>,
     gateway_requests: Family<ResultLabels, Counter>,
     gateway_held: Gauge,
@@ -108,6 +120,11 @@ struct StatusLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QueueLabels {
     queue: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FileLabels {
+    file: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -156,6 +173,7 @@ impl Metrics {
             workloads: Family::default(),
             scheduled_scale_ups: Gauge::default(),
             auth_disabled: Gauge::default(),
+            files_in_force: Family::default(),
             queues: Family::default(),
             gateway_requests: Family::default(),
             gateway_held: Gauge::default(),
@@ -226,6 +244,19 @@ impl Metrics {
             Authentication::Enabled => 0,
             Authentication::Disabled => 1,
         });
+    }
+
+    /// Sets whether the present content of this file is in force. Nothing is told of a file that is not configured.
+    pub fn set_file_in_force(&self, file: ConfigFile, in_force: bool) {
+        let file = match file {
+            ConfigFile::Workloads => "workloads",
+            ConfigFile::Keys => "keys",
+            ConfigFile::ApiKey => "api-key",
+        };
+        self.families
+            .files_in_force
+            .get_or_create(&FileLabels { file })
+            .set(i64::from(in_force));
     }
 
     /// The depth gauge of one bounded queue, channel or set of waiters.
@@ -317,6 +348,11 @@ impl Families {
             metric::AUTH_DISABLED,
             "1 while the API takes requests without a key",
             self.auth_disabled.clone(),
+        );
+        registry.register(
+            metric::FILE_IN_FORCE,
+            "1 while the present content of a configuration file is in force, 0 while it is refused and the former one is",
+            self.files_in_force.clone(),
         );
         registry.register(
             metric::counter_base(metric::LOG_LINES_DROPPED_TOTAL),

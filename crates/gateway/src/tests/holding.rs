@@ -304,6 +304,37 @@ async fn the_wake_is_recorded_with_the_request_that_caused_it() {
     assert_eq!(change.action, nagi_core::intent::Action::WakeOnRequest);
 }
 
+// Issue 3 item 4: every change records a request id; R21: what is no id is replaced.
+#[tokio::test]
+async fn a_held_request_without_an_id_gets_one_that_history_and_replica_see() {
+    for ids in [
+        "",
+        "X-Request-ID: a b\r\n",
+        "X-Request-ID: one\r\nX-Request-ID: two\r\n",
+    ] {
+        let mut world = World::asleep().await;
+        let port = ClosedPort::reserve();
+        let text = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{ids}Connection: close\r\n\r\n");
+        let mut clients = JoinSet::new();
+        let address = world.address;
+        clients.spawn(async move { request(address, &text).await });
+        world.until_woken().await;
+        world.start_replica(port.address, Readiness::Tcp);
+        Echo::default().serve(port.listen(), &mut world.tasks);
+        let reply = clients.join_next().await.unwrap().unwrap();
+        let workload = world.workloads.peek(&world.id);
+        let recorded = workload.intent.changes.last().unwrap().request_id.clone();
+        let recorded = recorded.expect("a wake by a request has its id");
+        assert_eq!(recorded.as_str().len(), 32, "one of ours: {recorded:?}");
+        let seen = reply.text().to_lowercase();
+        let seen: Vec<_> = seen
+            .lines()
+            .filter_map(|line| line.strip_prefix("x-request-id: "))
+            .collect();
+        assert_eq!(seen, [recorded.as_str()], "{ids:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_was_found_out_about_a_replica_ends_with_its_life() {
     let at = "127.0.0.1:1".parse().unwrap();

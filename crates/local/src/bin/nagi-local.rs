@@ -16,6 +16,7 @@ use nagi_core::quantity::Replicas;
 use nagi_local::{Begin, LocalConfig, LocalEngine, OnShutdown, ShimCommand, inherited_environment};
 use nagi_ports::{Read, SystemClock, Workloads as _};
 use nagi_runtime::Supervisor;
+use nagi_telemetry::{LinesDropped, Metrics};
 use tokio::sync::mpsc;
 
 /// How long the shutdown may take.
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
                 environment: variables(),
                 on_shutdown,
                 begin: Begin::WhereItWas,
+                metrics: Metrics::new(env!("CARGO_PKG_VERSION"), LinesDropped::default()),
             })
         }
         Some("serve") => serve(),

@@ -55,8 +55,6 @@ struct Inner {
     /// Workloads that left the file, and when; what is wanted of them lies in the state directory.
     kept: BTreeMap<WorkloadId, Timestamp>,
     nodes: NodeFacts,
-    /// Why the present workload file is not in use, if it is not.
-    file_problem: Option<String>,
 }
 
 /// One workload.
@@ -151,15 +149,6 @@ impl Shared {
             desired: entry.state.update.desired,
         });
         (inner.pools.clone(), descriptions.collect())
-    }
-
-    /// Why the present workload file is not in use; `None` when it is.
-    pub(crate) fn file_problem(&self) -> Option<String> {
-        self.lock().file_problem.clone()
-    }
-
-    pub(crate) fn set_file_problem(&self, problem: Option<String>) {
-        self.lock().file_problem = problem;
     }
 
     /// Takes what the runner sees; tells subscribers about every workload whose facts changed.

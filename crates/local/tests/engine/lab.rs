@@ -18,6 +18,7 @@ use nagi_local::shim::record::{EngineInCharge, REPLICA_VARIABLE, read};
 use nagi_local::{Begin, LocalConfig, LocalEngine, OnShutdown, ShimCommand, StartError};
 use nagi_ports::{PortError, Read, SystemClock, Workloads as _};
 use nagi_runtime::Supervisor;
+use nagi_telemetry::{LinesDropped, Metrics};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -29,12 +30,14 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_nagi-local");
 /// Directory, workload file and state directory of one test. Whatever it started is killed at its end.
 pub(crate) struct Place {
     pub(crate) directory: TempDir,
+    pub(crate) metrics: Metrics,
 }
 
 impl Place {
     pub(crate) fn with(file: &str) -> Self {
         let place = Self {
             directory: tempfile::tempdir().unwrap(),
+            metrics: Metrics::new("test", LinesDropped::default()),
         };
         place.write_file(file);
         place
@@ -65,6 +68,7 @@ impl Place {
             environment: BTreeMap::from([path]),
             on_shutdown: OnShutdown::End,
             begin: Begin::WhereItWas,
+            metrics: self.metrics.clone(),
         }
     }
 
@@ -125,6 +129,14 @@ impl Lab {
             engine,
             supervisor,
         })
+    }
+
+    /// What the metrics tell of the workload file: `1` while its present content is in force.
+    pub(crate) fn file_in_force(&self) -> String {
+        let text = self.place.metrics.encode().unwrap();
+        let sample = "nagi_file_in_force{file=\"workloads\"} ";
+        let value = text.lines().find_map(|line| line.strip_prefix(sample));
+        value.unwrap().to_owned()
     }
 
     /// Ends in order.

@@ -22,6 +22,7 @@ fn file(command: &str, replicas: u32) -> String {
 async fn a_bad_file_keeps_the_old_state_and_says_where_it_is_wrong() {
     let good = file("sleep, '1000'", 1);
     let lab = Lab::start(&good).await;
+    assert_eq!(lab.file_in_force(), "1");
     lab.wait_serving(&id("a"), 1).await;
     eventually(|| lab.place.processes().len() == 1).await;
     let before = lab.place.processes();
@@ -34,12 +35,12 @@ async fn a_bad_file_keeps_the_old_state_and_says_where_it_is_wrong() {
         words.contains("line 2, column 26") && words.contains("workloads[0].nam"),
         "{words}"
     );
-    assert_eq!(lab.engine.file_problem(), Some(words));
+    assert_eq!(lab.file_in_force(), "0");
     assert_eq!(lab.get(&id("a")).await.desired, Replicas(1));
     assert_eq!(lab.place.processes(), before);
     lab.place.write_file(&good);
     lab.engine.reload().await.unwrap();
-    assert_eq!(lab.engine.file_problem(), None);
+    assert_eq!(lab.file_in_force(), "1");
     assert_eq!(lab.place.processes(), before);
     lab.end().await;
 }

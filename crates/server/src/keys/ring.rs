@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nagi_core::access::Holder;
 use nagi_runtime::{Blocking, Shutdown};
-use nagi_telemetry::{Authentication, Metrics};
+use nagi_telemetry::{Authentication, ConfigFile, Metrics};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -196,6 +196,13 @@ impl Keyring {
             seen: Arc::new(Mutex::new(seen)),
             metrics,
         };
+        if ring.sources.keys_file.is_some() {
+            ring.metrics.set_file_in_force(ConfigFile::Keys, true);
+        }
+        if ring.followed_single().is_some() {
+            let there = ring.current().single.is_some();
+            ring.metrics.set_file_in_force(ConfigFile::ApiKey, there);
+        }
         ring.publish_state();
         Ok(ring)
     }
@@ -254,7 +261,10 @@ impl Keyring {
         if seen.many != now.many
             && let Some(path) = &self.sources.keys_file
         {
-            match file::load(path) {
+            let loaded = file::load(path);
+            self.metrics
+                .set_file_in_force(ConfigFile::Keys, loaded.is_ok());
+            match loaded {
                 Ok(many) => {
                     tracing::info!(path = %path.display(), keys = many.len(), "Keys file read again");
                     keys.many = many;
@@ -263,10 +273,12 @@ impl Keyring {
             }
         }
         if seen.single != now.single
-            && self.sources.api_key.is_none()
-            && let Some(path) = &self.sources.api_key_file
+            && let Some(path) = self.followed_single()
         {
-            match single(path) {
+            let loaded = single(path);
+            self.metrics
+                .set_file_in_force(ConfigFile::ApiKey, matches!(loaded, Ok(Some(_))));
+            match loaded {
                 Ok(Some(digest)) => {
                     tracing::info!(path = %path.display(), "Key file read again");
                     keys.single = Some(digest);
@@ -280,6 +292,12 @@ impl Keyring {
         drop(seen);
         self.keys.send_replace(Arc::new(keys));
         self.publish_state();
+    }
+
+    /// `API_KEY_FILE`, unless `API_KEY` takes its place.
+    fn followed_single(&self) -> Option<&Path> {
+        let overruled = self.sources.api_key.is_some();
+        self.sources.api_key_file.as_deref().filter(|_| !overruled)
     }
 
     fn publish_state(&self) {

@@ -297,6 +297,16 @@ fn a_malformed_file_is_refused_with_its_place_and_without_its_content() {
     }
 }
 
+/// What the metrics tell of the keys file and of `API_KEY_FILE`: 1 while the present content is in force.
+fn in_force(metrics: &Metrics) -> [Option<String>; 2] {
+    let text = metrics.encode().unwrap();
+    ["keys", "api-key"].map(|file| {
+        let sample = format!("nagi_file_in_force{{file=\"{file}\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&sample));
+        value.map(ToOwned::to_owned)
+    })
+}
+
 /// Follows the files for some seconds of paused time.
 async fn follow(ring: &Keyring, seconds: u64) {
     let following = ring.clone().follow(Shutdown::never());
@@ -311,12 +321,18 @@ async fn files_are_followed_and_bad_content_changes_nothing() {
     let single = directory.path().join("key");
     let first = file::create(&path, &entry("first")).unwrap();
     fs::write(&single, "one").unwrap();
-    let ring = open(KeySources {
+    let metrics = metrics();
+    let sources = KeySources {
         api_key_file: Some(single.clone()),
         keys_file: Some(path.clone()),
         ..KeySources::default()
-    })
-    .unwrap();
+    };
+    let ring = Keyring::open(sources, metrics.clone()).unwrap();
+    let told = |keys: &str, single: &str| {
+        let told = [keys, single].map(|value| Some(value.to_owned()));
+        assert_eq!(in_force(&metrics), told);
+    };
+    told("1", "1");
     let id = |id| Holder::Key(KeyId::new(id).unwrap());
     let mut first_watched = ring.watch(id("first"));
     assert!(counts(&ring, &first) && counts(&ring, "one"));
@@ -338,17 +354,20 @@ async fn files_are_followed_and_bad_content_changes_nothing() {
         counts(&ring, &second) && counts(&ring, "other"),
         "the last good content stays"
     );
+    told("0", "0");
 
     fs::write(&single, "third").unwrap();
     remove(&path);
     follow(&ring, 5).await;
     assert!(counts(&ring, "third") && counts(&ring, &second));
+    told("0", "1");
     single_watched.changed().await;
     let soon = tokio::time::timeout(Duration::ZERO, second_watched.changed());
     assert!(soon.await.is_err(), "others changed, this one did not");
     let third = file::create(&path, &entry("third")).unwrap();
     follow(&ring, 5).await;
     assert!(counts(&ring, &third) && !counts(&ring, &second));
+    told("1", "1");
     second_watched.changed().await;
 }
 
@@ -364,18 +383,20 @@ async fn a_key_file_that_appears_later_counts() {
     // The keys file keeps it looking at files.
     let keys_file = path.with_file_name("keys.yaml");
     file::create(&keys_file, &entry("ci")).unwrap();
-    let overridden = open(KeySources {
+    let metrics = metrics();
+    let sources = KeySources {
         api_key: Some("env".to_owned()),
         api_key_file: Some(path.clone()),
         keys_file: Some(keys_file),
         ..KeySources::default()
-    })
-    .unwrap();
+    };
+    let overridden = Keyring::open(sources, metrics.clone()).unwrap();
     assert!(open_at_first.current().are_off());
     fs::write(&path, "late").unwrap();
     tokio::join!(follow(&open_at_first, 3), follow(&overridden, 3));
     assert!(counts(&open_at_first, "late") && !open_at_first.current().are_off());
     assert!(counts(&overridden, "env") && !counts(&overridden, "late"));
+    assert_eq!(in_force(&metrics)[1], None, "it is not followed");
 }
 
 #[test]

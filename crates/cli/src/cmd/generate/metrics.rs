@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nagi_telemetry::{LevelFilter, Log, Metrics, Sink};
+use nagi_telemetry::{ConfigFile, LevelFilter, Log, Metrics, Sink};
 
 use super::reference::{cell, line};
 use crate::exit::Exit;
@@ -48,6 +48,7 @@ fn scrape() -> Result<String, Failure> {
     metrics.wake_stage("accepted", Duration::ZERO);
     metrics.set_workloads("active", 0);
     metrics.set_scheduled_scale_ups(0);
+    metrics.set_file_in_force(ConfigFile::Workloads, true);
     metrics.gateway_request("forwarded");
     metrics.queue("events").set(0);
     metrics.encode().map_err(|error| failed(&error))
