@@ -10,8 +10,6 @@ use nagi_core::id::{Name, Namespace, Resource, WorkloadId};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Kinds that can be scaled and have no group in their name.
-const KINDS: [&str; 3] = ["deployments", "statefulsets", "replicasets"];
 /// Items of a page while all are wanted: the most that the API gives.
 const PAGE: usize = 500;
 /// Pages that are followed at most: fifty thousand workloads, more than any list for people.
@@ -118,17 +116,17 @@ impl TargetArgs {
 fn parse_kind(text: &str) -> Result<Resource, Failure> {
     let kind =
         Resource::new(text).map_err(|rule| Failure::usage(format!("the kind {text:?} {rule}")))?;
-    if text.contains('.') || KINDS.contains(&text) {
+    if text.contains('.') || Resource::BUILT_IN.contains(&text) {
         return Ok(kind);
     }
     let failure = Failure::usage(format!("there is no kind {text:?} of workloads"));
-    let near = nearest(text, KINDS).into_iter().next();
+    let near = nearest(text, Resource::BUILT_IN).into_iter().next();
     let failure = near.into_iter().fold(failure, |failure, kind| {
         failure.hint(format!("did you mean {kind}?"))
     });
     Err(failure.hint(format!(
         "write NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME, with {} or PLURAL.GROUP as the kind",
-        KINDS.join(", ")
+        Resource::BUILT_IN.join(", ")
     )))
 }
 

@@ -159,11 +159,19 @@ name_type!(
     check_subdomain
 );
 
-/// The plural name of a kind, as it stands in a path: `deployments`, `statefulsets`, or `plural.group`.
+/// The plural name of a kind, as it stands in a path: one of [`Resource::BUILT_IN`], or `plural.group`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Resource(Arc<str>);
 
 impl Resource {
+    /// The kinds that every cluster can scale. They need no group in their name.
+    pub const BUILT_IN: [&str; 4] = [
+        "deployments",
+        "statefulsets",
+        "replicasets",
+        "replicationcontrollers",
+    ];
+
     /// Checks and takes a plural name.
     ///
     /// # Errors
@@ -191,6 +199,7 @@ impl Resource {
         match singular {
             "statefulset" => "StatefulSet".to_owned(),
             "replicaset" => "ReplicaSet".to_owned(),
+            "replicationcontroller" => "ReplicationController".to_owned(),
             other => {
                 let mut chars = other.chars();
                 chars.next().map_or_else(String::new, |c| {

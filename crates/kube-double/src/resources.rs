@@ -31,13 +31,20 @@ pub(crate) struct Description {
 pub(crate) struct Resources(BTreeMap<Resource, Description>);
 
 /// Group, version, plural, kind, has a `scale` subresource.
-const BUILT_IN: [(&str, &str, &str, &str, bool); 16] = [
+const BUILT_IN: [(&str, &str, &str, &str, bool); 17] = [
     ("", "v1", "pods", "Pod", false),
     ("", "v1", "nodes", "Node", false),
     ("", "v1", "namespaces", "Namespace", false),
     ("", "v1", "services", "Service", false),
     ("", "v1", "serviceaccounts", "ServiceAccount", false),
     ("", "v1", "events", "Event", false),
+    (
+        "",
+        "v1",
+        "replicationcontrollers",
+        "ReplicationController",
+        true,
+    ),
     ("apps", "v1", "deployments", "Deployment", true),
     ("apps", "v1", "statefulsets", "StatefulSet", true),
     ("apps", "v1", "replicasets", "ReplicaSet", true),

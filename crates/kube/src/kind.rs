@@ -5,6 +5,9 @@ use serde_json::Value;
 
 use crate::wire::{self, Scaled};
 
+/// The one built-in kind outside `apps`: it is older than groups.
+const REPLICATION_CONTROLLERS: &str = "replicationcontrollers";
+
 /// One kind of workloads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kind {
@@ -21,8 +24,8 @@ pub(crate) struct Kind {
 /// Where the counts lie in an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Counts {
-    /// Where `apps/v1` has them.
-    Apps,
+    /// Where the built-in kinds have them: `spec.replicas` and `status`.
+    BuiltIn,
     /// Where the CRD says: JSON pointers.
     Paths {
         wanted: Box<str>,
@@ -34,39 +37,52 @@ pub(crate) enum Counts {
 pub(crate) fn group_and_plural(resource: &Resource) -> (&str, &str) {
     match resource.as_str().split_once('.') {
         Some((plural, group)) => (group, plural),
+        None if resource.as_str() == REPLICATION_CONTROLLERS => ("", REPLICATION_CONTROLLERS),
         None => ("apps", resource.as_str()),
     }
 }
 
 impl Kind {
     /// The built-in kinds.
-    pub(crate) fn built_in() -> [Self; 3] {
-        let apps = |plural: &str, name: &str| Self {
-            resource: Resource::new(plural).expect("a constant that is a name"),
-            group: "apps".into(),
-            version: "v1".into(),
-            plural: plural.into(),
-            name: name.into(),
-            counts: Counts::Apps,
-        };
-        [
-            apps("deployments", "Deployment"),
-            apps("statefulsets", "StatefulSet"),
-            apps("replicasets", "ReplicaSet"),
-        ]
+    pub(crate) fn built_in() -> [Self; 4] {
+        Resource::BUILT_IN.map(|name| {
+            let resource = Resource::new(name).expect("a constant that is a name");
+            let (group, plural) = group_and_plural(&resource);
+            Self {
+                group: group.into(),
+                version: "v1".into(),
+                plural: plural.into(),
+                name: resource.kind().into(),
+                counts: Counts::BuiltIn,
+                resource,
+            }
+        })
     }
 
     /// As `apiVersion`.
     pub(crate) fn api_version(&self) -> String {
-        format!("{}/{}", self.group, self.version)
+        match &*self.group {
+            "" => self.version.to_string(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    /// What its objects have whose pods are the business of somebody above: a Deployment makes its `ReplicaSets`, a
+    /// `DeploymentConfig` of OpenShift its `ReplicationControllers`.
+    pub(crate) fn may_be_owned(&self) -> bool {
+        ["replicasets", REPLICATION_CONTROLLERS].contains(&self.resource.as_str())
     }
 
     /// The path of all objects, or of those of a namespace.
     pub(crate) fn path(&self, namespace: Option<&Namespace>) -> String {
-        let (group, version, plural) = (&self.group, &self.version, &self.plural);
+        let (version, plural) = (&self.version, &self.plural);
+        let root = match &*self.group {
+            "" => format!("/api/{version}"),
+            group => format!("/apis/{group}/{version}"),
+        };
         match namespace {
-            None => format!("/apis/{group}/{version}/{plural}"),
-            Some(namespace) => format!("/apis/{group}/{version}/namespaces/{namespace}/{plural}"),
+            None => format!("{root}/{plural}"),
+            Some(namespace) => format!("{root}/namespaces/{namespace}/{plural}"),
         }
     }
 
@@ -116,7 +132,7 @@ impl Kind {
     /// The merge patch that sets the wanted count.
     pub(crate) fn count_patch(&self, count: u32) -> Value {
         let pointer = match &self.counts {
-            Counts::Apps => "/spec/replicas",
+            Counts::BuiltIn => "/spec/replicas",
             Counts::Paths { wanted, .. } => wanted,
         };
         let mut patch = Value::from(count);

@@ -62,6 +62,7 @@ pub(crate) fn owner(pod: &Pod) -> Option<WorkloadId> {
             }
         }
         ("apps", "StatefulSet") => id("statefulsets", &owner.name),
+        ("", "ReplicationController") => id("replicationcontrollers", &owner.name),
         ("apps" | "batch" | "", _) => None,
         // A kind of its own: its plural is not known here, but by convention it is this one.
         (group, kind) => id(&format!("{}s.{group}", kind.to_lowercase()), &owner.name),

@@ -147,11 +147,12 @@ impl ScalerKind {
         let group = target.api_version.as_deref().unwrap_or("apps/v1");
         let group = group.split_once('/').map_or("", |(group, _)| group);
         let plural = format!("{}s", kind.to_lowercase());
-        let resource = if group == "apps" {
-            plural
-        } else {
-            format!("{plural}.{group}")
-        };
+        let resource =
+            if Resource::BUILT_IN.contains(&plural.as_str()) && matches!(group, "" | "apps") {
+                plural
+            } else {
+                format!("{plural}.{group}")
+            };
         let id = WorkloadId {
             resource: Resource::new(resource).ok()?,
             namespace: Namespace::new(&*scaler.metadata.namespace).ok()?,

@@ -175,7 +175,7 @@ impl Store {
         };
         let mut inner = self.write();
         // What a Deployment made, or took over, is the Deployment's business.
-        if &*kind.plural == "replicasets" && metadata.controller().is_some() {
+        if kind.may_be_owned() && metadata.controller().is_some() {
             if inner.row(&id).is_some() {
                 inner.remove(&id);
                 drop(self.events.send(WorkloadEvent::Deleted(id)));

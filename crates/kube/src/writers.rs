@@ -34,7 +34,7 @@ pub(crate) fn count_writer(
 ) -> Result<Option<CountWriter>, serde_json::Error> {
     let object: Managed = serde_json::from_slice(body)?;
     let pointer = match &kind.counts {
-        Counts::Apps => "/spec/replicas",
+        Counts::BuiltIn => "/spec/replicas",
         Counts::Paths { wanted, .. } => wanted,
     };
     let owns = |entry: &&Entry| {

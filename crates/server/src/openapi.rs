@@ -19,11 +19,11 @@ use utoipa::{IntoParams, IntoResponses, Modify};
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "describes parameters, is never made")]
 pub(crate) struct WorkloadPath {
-    /// Plural of the kind: `deployments`, `statefulsets`, `replicasets`, or `plural.group`.
+    /// Plural of the kind: `deployments`, `statefulsets`, `replicasets`, `replicationcontrollers`, or `plural.group`.
     #[param(
         example = "deployments",
         max_length = 253,
-        pattern = r"^(deployments|statefulsets|replicasets|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+)$"
+        pattern = r"^(deployments|statefulsets|replicasets|replicationcontrollers|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+)$"
     )]
     resource: String,
     /// Namespace: a DNS label.
@@ -47,11 +47,11 @@ pub(crate) struct WorkloadPath {
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "describes parameters, is never made")]
 pub(crate) struct ResourcePath {
-    /// Plural of the kind: `deployments`, `statefulsets`, `replicasets`, or `plural.group`.
+    /// Plural of the kind: `deployments`, `statefulsets`, `replicasets`, `replicationcontrollers`, or `plural.group`.
     #[param(
         example = "deployments",
         max_length = 253,
-        pattern = r"^(deployments|statefulsets|replicasets|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+)$"
+        pattern = r"^(deployments|statefulsets|replicasets|replicationcontrollers|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+)$"
     )]
     resource: String,
 }

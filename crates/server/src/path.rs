@@ -5,8 +5,6 @@ use std::borrow::Cow;
 use axum::http::Uri;
 use nagi_core::id::Resource;
 
-/// Kinds of the built-in API group, which need no group in their name.
-const BUILT_IN: [&str; 3] = ["deployments", "statefulsets", "replicasets"];
 /// Where segments of a workload's path stand: `/api/v1/{resource}/{namespace}/{name}/{verb}`.
 const RESOURCE_AT: usize = 3;
 const NAMESPACE_AT: usize = 4;
@@ -80,9 +78,9 @@ pub(crate) fn resource(path: &str) -> Option<Resource> {
     let text = decoded(path.split('/').nth(RESOURCE_AT)?)?;
     let text = text
         .strip_suffix(".apps")
-        .filter(|plural| BUILT_IN.contains(plural))
+        .filter(|plural| Resource::BUILT_IN.contains(plural))
         .unwrap_or(&text);
-    let known = BUILT_IN.contains(&text) || text.contains('.');
+    let known = Resource::BUILT_IN.contains(&text) || text.contains('.');
     Resource::new(text).ok().filter(|_| known)
 }
 

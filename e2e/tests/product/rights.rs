@@ -47,7 +47,7 @@ const ACCOUNTS: [Account; 2] = [
 ];
 
 /// One of each kind that Nagi knows by itself.
-const WORKLOADS: [Workload; 3] = [
+const WORKLOADS: [Workload; 4] = [
     Workload {
         kind: "Deployment",
         name: "a-deployment",
@@ -61,6 +61,11 @@ const WORKLOADS: [Workload; 3] = [
     Workload {
         kind: "ReplicaSet",
         name: "a-replicaset",
+        project: "a",
+    },
+    Workload {
+        kind: "ReplicationController",
+        name: "a-controller",
         project: "a",
     },
 ];
@@ -220,7 +225,7 @@ metadata: { name: a-test-refuses-wakes }
 spec:
   failurePolicy: Fail
   matchConstraints:
-    resourceRules: [{ apiGroups: [apps], apiVersions: ["*"], operations: [UPDATE], resources: ["*/scale"] }]
+    resourceRules: [{ apiGroups: ["", apps], apiVersions: ["*"], operations: [UPDATE], resources: ["*/scale"] }]
   validations: [{ expression: "false", message: a test refuses it, reason: Invalid }]
   matchConditions:
   - { name: by-the-gateway, expression: "request.userInfo.username == 'system:serviceaccount:scale-system:wake-gateway-sa'" }

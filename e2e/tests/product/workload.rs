@@ -38,8 +38,13 @@ impl Workload {
 
     fn object(&self, replicas: u32) -> Value {
         let labels = json!({"app.kubernetes.io/name": self.name});
+        // The one kind that is older than groups and than selectors by sets.
+        let (api_version, selector) = match self.kind {
+            "ReplicationController" => ("v1", labels.clone()),
+            _ => ("apps/v1", json!({"matchLabels": labels})),
+        };
         json!({
-            "apiVersion": "apps/v1",
+            "apiVersion": api_version,
             "kind": self.kind,
             "metadata": {
                 "name": self.name,
@@ -48,7 +53,7 @@ impl Workload {
             },
             "spec": {
                 "replicas": replicas,
-                "selector": {"matchLabels": labels},
+                "selector": selector,
                 "template": {
                     "metadata": {"labels": labels},
                     "spec": {

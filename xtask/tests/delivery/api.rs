@@ -360,6 +360,7 @@ const RIGHTS: &[&str] = &[
     "get apps/replicasets",
     "get apps/statefulsets",
     "get pods/log",
+    "get replicationcontrollers",
     "list apiextensions.k8s.io/customresourcedefinitions",
     "list apps/deployments",
     "list apps/replicasets",
@@ -370,10 +371,12 @@ const RIGHTS: &[&str] = &[
     "list keda.sh/scaledobjects",
     "list nodes",
     "list pods",
+    "list replicationcontrollers",
     "patch apps/deployments",
     "patch apps/replicasets",
     "patch apps/statefulsets",
     "patch events.k8s.io/events",
+    "patch replicationcontrollers",
     "update apps/deployments",
     "watch apps/deployments",
     "watch apps/replicasets",
@@ -381,6 +384,7 @@ const RIGHTS: &[&str] = &[
     "watch autoscaling/horizontalpodautoscalers",
     "watch keda.sh/scaledobjects",
     "watch pods",
+    "watch replicationcontrollers",
 ];
 
 // F20, A-094: who may call, and where the API may go: names and the API server.

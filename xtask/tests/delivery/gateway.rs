@@ -62,6 +62,7 @@ const RIGHTS: &[&str] = &[
     "get apps/deployments",
     "get apps/replicasets",
     "get apps/statefulsets",
+    "get replicationcontrollers",
     "list apiextensions.k8s.io/customresourcedefinitions",
     "list apps/deployments",
     "list apps/replicasets",
@@ -70,16 +71,19 @@ const RIGHTS: &[&str] = &[
     "list events",
     "list keda.sh/scaledobjects",
     "list pods",
+    "list replicationcontrollers",
     "patch apps/deployments/scale",
     "patch apps/replicasets/scale",
     "patch apps/statefulsets/scale",
     "patch events.k8s.io/events",
+    "patch replicationcontrollers/scale",
     "watch apps/deployments",
     "watch apps/replicasets",
     "watch apps/statefulsets",
     "watch autoscaling/horizontalpodautoscalers",
     "watch keda.sh/scaledobjects",
     "watch pods",
+    "watch replicationcontrollers",
 ];
 
 #[test]

@@ -204,19 +204,24 @@ async fn lists_hold_every_kind_in_order_and_no_replica_set_of_a_deployment() {
     of_deployment["kind"] = json!("ReplicaSet");
     of_deployment["metadata"]["ownerReferences"] = json!([{ "apiVersion": "apps/v1", "kind": "Deployment", "name": "sample-app-a", "controller": true }]);
     lab.double.put(of_deployment);
-    for kind in ["ReplicaSet", "StatefulSet"] {
+    for (version, kind) in [
+        ("apps/v1", "ReplicaSet"),
+        ("v1", "ReplicationController"),
+        ("apps/v1", "StatefulSet"),
+    ] {
         let mut object = objects::deployment("project-b", "alone", 1);
+        object["apiVersion"] = json!(version);
         object["kind"] = json!(kind);
         lab.double.put(object);
     }
     let mut shown = Vec::new();
-    eventually("three workloads", async || {
+    eventually("four workloads", async || {
         let all = listed(&lab.engine).await.unwrap();
         shown = all
             .iter()
             .map(|w| format!("{} {}", w.id.resource, w.id))
             .collect();
-        shown.len() == 3
+        shown.len() == 4
     })
     .await;
     assert_eq!(
@@ -224,6 +229,7 @@ async fn lists_hold_every_kind_in_order_and_no_replica_set_of_a_deployment() {
         [
             "deployments project-a/sample-app-a",
             "replicasets project-b/alone",
+            "replicationcontrollers project-b/alone",
             "statefulsets project-b/alone"
         ]
     );
