@@ -2,11 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use nagi_runtime::Deadline;
 use tokio::net::TcpListener;
 
 use super::{Role, ServeError};
 use crate::serve::settings::ServeConfig;
+
+/// How long addresses that are taken are tried again, all together. A Nagi that was killed while it started a replica may
+/// have left a child that still holds its sockets, until that runs its own program.
+const TAKEN_WAIT: Duration = Duration::from_secs(1);
+const TAKEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// An address that could not be bound.
 #[derive(Debug)]
@@ -49,15 +56,22 @@ impl Doors {
             }
         }
         let mut closed = Vec::new();
+        let deadline = Deadline::in_(TAKEN_WAIT);
         let mut api_door = None;
         if let Some(address) = api {
-            api_door = bind(("API", "--listen"), address, &mut closed).await;
+            api_door = bind(("API", "--listen"), address, deadline, &mut closed).await;
         }
         let metrics = ("metrics", "--metrics-listen");
-        let metrics = bind(metrics, config.metrics_listen, &mut closed).await;
+        let metrics = bind(metrics, config.metrics_listen, deadline, &mut closed).await;
         let mut gateway_door = None;
         if let Some(address) = gateway {
-            gateway_door = bind(("gateway", "--gateway-listen"), address, &mut closed).await;
+            gateway_door = bind(
+                ("gateway", "--gateway-listen"),
+                address,
+                deadline,
+                &mut closed,
+            )
+            .await;
         }
         let doors = Self {
             api: api_door,
@@ -72,18 +86,24 @@ impl Doors {
 async fn bind(
     (face, flag): (&'static str, &'static str),
     address: SocketAddr,
+    deadline: Deadline,
     closed: &mut Vec<(ClosedDoor, io::Error)>,
 ) -> Option<TcpListener> {
-    match TcpListener::bind(address).await {
-        Ok(listener) => Some(listener),
-        Err(source) => {
-            let door = ClosedDoor {
-                face,
-                flag,
-                address,
-            };
-            closed.push((door, source));
-            None
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Some(listener),
+            Err(taken) if taken.kind() == io::ErrorKind::AddrInUse && !deadline.has_passed() => {
+                tokio::time::sleep(TAKEN_PAUSE).await;
+            }
+            Err(source) => {
+                let door = ClosedDoor {
+                    face,
+                    flag,
+                    address,
+                };
+                closed.push((door, source));
+                return None;
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Faults that come from outside: a full disk, a crowd of callers, clients that are too slow on purpose.
 
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -351,6 +351,21 @@ fn five_hundred_slow_clients_do_not_slow_health() {
         (open == 0).then_some(())
     });
     assert!(cut.is_some(), "slow clients are still connected");
+}
+
+// A Nagi that is killed while it starts a replica leaves a child with its sockets, until that runs its own program.
+#[test]
+fn ports_that_are_held_for_a_moment_longer_are_waited_for() {
+    let mut machine = Machine::new("workloads: []\n");
+    let ports = [machine.api, machine.metrics, machine.gateway];
+    let held = ports.map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"));
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        drop(held);
+    });
+    machine.start();
+    assert!(holder.is_finished(), "they were taken until then");
+    holder.join().expect("a thread that sleeps");
 }
 
 /// The other side has ended the connection.

@@ -274,7 +274,11 @@ fn nothing_is_lost_and_nothing_runs_twice_wherever_the_process_is_killed() {
                     return lines;
                 };
                 // On a thread of its own, so that a failure ends this row and no other.
-                lines.push(std::thread::spawn(run).join().map_err(|_| name));
+                let began = Instant::now();
+                let ended = std::thread::spawn(run).join().map_err(|_| name);
+                lines.push(
+                    ended.map(|line| format!("{line}, {:>5.1} s", began.elapsed().as_secs_f64())),
+                );
             }
         };
         let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
