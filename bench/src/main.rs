@@ -33,6 +33,7 @@ mod peer;
 mod pin;
 mod pods;
 mod reflector;
+mod replicas;
 mod report;
 mod rest;
 mod statistics;
@@ -98,6 +99,11 @@ const SECTIONS: &[Section] = &[
         name: "order",
         only_full: false,
         measure: order::measure,
+    },
+    Section {
+        name: "replicas",
+        only_full: false,
+        measure: replicas::measure,
     },
     Section {
         name: "rest",

@@ -74,6 +74,8 @@ pub(crate) struct Nagi {
     child: Child,
     /// From the start of the program to the first 200 of `/health`.
     pub(crate) started_in: Duration,
+    /// It was asked to end; a second signal would cut short what the first one began.
+    is_ending: bool,
 }
 
 /// This program again in one of its other parts, ended when dropped.
@@ -210,6 +212,7 @@ impl Place {
         let mut nagi = Nagi {
             child,
             started_in: Duration::ZERO,
+            is_ending: false,
         };
         let request = http::request("GET", "localhost", "/health", "");
         loop {
@@ -287,13 +290,23 @@ impl Nagi {
         self.terminate()
     }
 
-    fn terminate(&mut self) -> anyhow::Result<()> {
+    /// Asks it to end as a service manager does, and does not wait.
+    pub(crate) fn ask_to_end(&mut self) -> anyhow::Result<()> {
+        if self.is_ending {
+            return Ok(());
+        }
         let id = i32::try_from(self.child.id())
             .ok()
             .and_then(rustix::process::Pid::from_raw);
         let id = id.context("a process id")?;
-        let began = clock::now();
         rustix::process::kill_process(id, rustix::process::Signal::TERM).context("end nagi")?;
+        self.is_ending = true;
+        Ok(())
+    }
+
+    fn terminate(&mut self) -> anyhow::Result<()> {
+        let began = clock::now();
+        self.ask_to_end()?;
         while self.child.try_wait().context("wait for nagi")?.is_none() {
             if clock::now().saturating_sub(began) > STOP_MAX {
                 self.child.kill().context("kill nagi")?;

@@ -68,7 +68,7 @@ impl Kind {
     }
 
     /// What its objects have whose pods are the business of somebody above: a Deployment makes its `ReplicaSets`, a
-    /// `DeploymentConfig` of OpenShift its `ReplicationControllers`.
+    /// `DeploymentConfig` of `OpenShift` its `ReplicationControllers`.
     pub(crate) fn may_be_owned(&self) -> bool {
         ["replicasets", REPLICATION_CONTROLLERS].contains(&self.resource.as_str())
     }

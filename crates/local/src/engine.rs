@@ -206,10 +206,9 @@ impl LocalEngine {
         let (shared, path) = (Arc::clone(&self.shared), Arc::clone(&self.file));
         let reloaded = self.blocking.run(move || {
             let _reloading = shared.reloading();
-            let reloaded = WorkloadFile::read(&path)
+            WorkloadFile::read(&path)
                 .map_err(ReloadError::from)
-                .and_then(|file| shared.put_in_force(file).map_err(ReloadError::from));
-            reloaded
+                .and_then(|file| shared.put_in_force(file).map_err(ReloadError::from))
         });
         let reloaded = reloaded.await?;
         self.metrics
