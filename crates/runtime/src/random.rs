@@ -48,8 +48,10 @@ mod tests {
     fn no_bits_come_twice() {
         let many = 3 * KEPT_BYTES / ID_BYTES;
         let mut seen: HashSet<u128> = (0..many).map(|_| random_bits()).collect();
-        let elsewhere = std::thread::spawn(move || (0..many).map(|_| random_bits()).collect());
-        let elsewhere: HashSet<u128> = elsewhere.join().unwrap();
+        let elsewhere: Vec<u128> = std::thread::scope(|scope| {
+            let other = scope.spawn(|| (0..many).map(|_| random_bits()).collect());
+            other.join().unwrap()
+        });
         seen.extend(elsewhere);
         assert_eq!(seen.len(), 2 * many);
     }
