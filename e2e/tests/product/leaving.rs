@@ -1,13 +1,14 @@
 //! `nagi preflight` in the pod, and how Nagi leaves a cluster: the chart's hook wakes what sleeps and takes the marks away.
+//! Then, where no role for the whole cluster is left, the overlay that needs none.
 
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use nagi_e2e::tools;
+use nagi_e2e::{rights, tools};
 use serde_json::Value;
 
 use crate::World;
-use crate::installed::Installed;
+use crate::installed::{API, Installed};
 
 // Issue 4 item 4, A-168
 pub(crate) fn preflight(world: &mut World) -> anyhow::Result<()> {
@@ -106,4 +107,61 @@ pub(crate) fn uninstall(world: &mut World) -> anyhow::Result<()> {
     )?;
     ensure!(left.is_empty(), "left: {left}");
     Ok(())
+}
+
+// Issue 4 item 4: "a namespaced overlay with Roles only"
+pub(crate) fn namespaced(world: &mut World) -> anyhow::Result<()> {
+    let installed = world.installed()?;
+    let _autoscaler = installed.cluster.autoscale(Duration::from_mins(5))?;
+    let roles = installed.output(
+        "kubectl get clusterrolebindings -o json | grep -c '\"name\": \"scale-api-sa\"'; true",
+    )?;
+    ensure!(
+        roles.trim() == "0",
+        "a right in the cluster as a whole is left: {roles}"
+    );
+    installed.succeed(
+        "kubectl apply -k deploy/namespaced && \
+         kubectl rollout status deployment/scale-api -n scale-system --timeout=180s && \
+         kubectl create deployment outside -n default --image=nagi.test/busybox:1 --replicas=0",
+    )?;
+    for namespace in ["project-a", "default"] {
+        let asked = format!(
+            "kubectl auth can-i patch deployments -n {namespace} --as={}; true",
+            rights::user("scale-system", "scale-api-sa")
+        );
+        let wanted = if namespace == "default" { "no" } else { "yes" };
+        ensure!(installed.output(&asked)?.trim() == wanted, "{asked}");
+    }
+    let app = "/api/v1/deployments/project-a/sample-app-a";
+    installed.api(
+        "POST",
+        &format!("{app}/scale-to-zero"),
+        r#"{"reason":"a test"}"#,
+    )?;
+    installed.settle("project-a", "sample-app-a", 0)?;
+    installed.api(
+        "POST",
+        &format!("{app}/scale-up"),
+        r#"{"replicas":1,"reason":"a test"}"#,
+    )?;
+    installed.settle("project-a", "sample-app-a", 1)?;
+    let listed = installed.api("GET", "/api/v1/deployments", "")?;
+    let listed = listed["items"].as_array().context("a list")?;
+    let mut namespaces: Vec<&str> = listed
+        .iter()
+        .filter_map(|item| item["namespace"].as_str())
+        .collect();
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    ensure!(namespaces == ["project-a", "project-b"], "{namespaces:?}");
+    let outside = installed.http(
+        &format!("{API}/api/v1/deployments/default/outside/status"),
+        "",
+    )?;
+    ensure!(
+        matches!(outside.status, 403 | 404),
+        "what is elsewhere is not served: {outside:?}"
+    );
+    installed.succeed("kubectl delete deployment outside -n default")
 }

@@ -71,11 +71,16 @@ const TESTS: &[Test<World>] = &[
         needs: Needs::Namespaces,
         run: rights::all,
     },
-    // The last: it takes away what the others need.
+    // From here on what the others need is taken away.
     Test {
         name: "helm_uninstall_wakes_what_sleeps_and_leaves_nothing",
         needs: Needs::Namespaces,
         run: leaving::uninstall,
+    },
+    Test {
+        name: "with_roles_in_two_namespaces_these_are_served_and_no_other",
+        needs: Needs::Namespaces,
+        run: leaving::namespaced,
     },
 ];
 
