@@ -4,7 +4,7 @@
 //! server answers, and until then reads say why there is nothing.
 
 mod advice;
-mod kinds;
+pub(crate) mod kinds;
 mod ports;
 mod pulse;
 mod release;

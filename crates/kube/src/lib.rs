@@ -39,4 +39,4 @@ pub use engine::{KubeEngine, KubeSettings, Rights};
 pub use leading::Leading;
 pub use names::annotation;
 pub use source::{Source, SourceError};
-pub use survey::{Held, Ready, Right, ServerVersion, Survey, User};
+pub use survey::{CustomKind, Held, Ready, Right, ServerVersion, Survey, User};

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::accounts::{AccessReview, broken};
 use crate::api::{Agent, Api, Call, Content};
+use crate::engine::kinds::{DEFINITIONS, Definition, kind_of_definition};
 use crate::names::{LEASE, NAMESPACE};
 use crate::source::Source;
 
@@ -66,6 +67,21 @@ pub struct Ready {
     pub wanted: u64,
     /// Ready.
     pub ready: u64,
+}
+
+/// A kind that a cluster brings along, with a `scale` that Nagi can read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CustomKind {
+    /// The API group.
+    pub group: String,
+    /// The plural.
+    pub plural: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Definitions {
+    items: Vec<Definition>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -219,6 +235,23 @@ impl Survey {
             holder: text(&found, "/spec/holderIdentity"),
             renewed: text(&found, "/spec/renewTime").and_then(|time| time.parse().ok()),
         }))
+    }
+
+    /// The kinds of its own that this cluster can scale.
+    ///
+    /// # Errors
+    /// Their definitions cannot be read.
+    pub async fn custom_kinds(&self) -> Result<Vec<CustomKind>, PortError> {
+        let list: Definitions = self.get(DEFINITIONS).await?;
+        let kinds = list.items.iter().filter_map(kind_of_definition);
+        let mut kinds: Vec<CustomKind> = kinds
+            .map(|kind| CustomKind {
+                group: kind.group.into(),
+                plural: kind.plural.into(),
+            })
+            .collect();
+        kinds.sort();
+        Ok(kinds)
     }
 
     /// The names of all namespaces.

@@ -1,8 +1,9 @@
 //! `nagi preflight`: has this cluster what Nagi needs? What is missing is named with the command that mends it.
 //!
 //! Asked from a laptop it looks with the rights of an administrator and asks about the accounts of Nagi; in a pod of Nagi it
-//! asks about its own. It changes nothing. [`look`] asks and judges, [`rights`] knows what the shipped roles grant.
+//! asks about its own. It changes nothing. [`look`] and [`kinds`] ask and judge, [`rights`] knows what the shipped roles grant.
 
+mod kinds;
 mod look;
 mod rights;
 

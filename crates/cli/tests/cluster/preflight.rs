@@ -162,6 +162,35 @@ async fn each_missing_thing_is_named_with_the_command_that_mends_it() {
 }
 
 // In the pod the account asks about itself; what it may not look at is a note and no failure.
+// Issue 4 item 4: the definitions, what is missing, and the command that mends it
+#[tokio::test]
+async fn a_kind_of_the_cluster_that_nagi_may_not_touch_is_named_with_the_command_that_lets_it() {
+    let double = installed().await;
+    grant(&double, "scale-api-sa", API, |_, _| false);
+    double.put(json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": "runners.example.com" },
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": { "plural": "runners", "kind": "Runner" },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "subresources": { "scale": {
+                "specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size" } } }],
+        },
+    }));
+    let answer = run(&double, "preflight --output json").await.json();
+    let closed = check(&answer, "custom-kinds");
+    assert_eq!(closed["result"], "note", "{answer}");
+    let fix = closed["fix"].as_str().unwrap();
+    assert!(fix.contains("--resource=runners.example.com"), "{fix}");
+    let user = "system:serviceaccount:scale-system:scale-api-sa";
+    for verb in ["get", "list", "watch", "patch"] {
+        double.grant(user, verb, "example.com", "runners", None);
+    }
+    let answer = run(&double, "preflight --output json").await.json();
+    let served = check(&answer, "custom-kinds");
+    assert_eq!(served["result"], "ok", "{answer}");
+    assert_eq!(served["detail"], "served: runners.example.com");
+}
+
 #[tokio::test]
 async fn from_inside_the_rights_are_those_of_the_caller() {
     let double = installed().await;

@@ -18,11 +18,12 @@ use crate::sinks::WorkloadSink;
 const LOOK: Duration = Duration::from_mins(1);
 /// After a look that failed.
 const RETRY: Duration = Duration::from_secs(5);
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub(crate) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
+/// A `CustomResourceDefinition`, as far as it tells what can be scaled.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Definition {
+pub(crate) struct Definition {
     spec: DefinitionSpec,
 }
 
@@ -167,7 +168,7 @@ impl Shared {
 }
 
 /// The kind that a definition makes, if it can be scaled and lives in namespaces.
-fn kind_of_definition(definition: &Definition) -> Option<Kind> {
+pub(crate) fn kind_of_definition(definition: &Definition) -> Option<Kind> {
     let spec = &definition.spec;
     if spec.scope != "Namespaced" {
         return None;

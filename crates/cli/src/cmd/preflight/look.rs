@@ -7,8 +7,8 @@ use nagi_core::id::Namespace;
 use nagi_kube::{Held, Ready, Right, ServerVersion, Survey, User};
 use nagi_ports::PortError;
 
-use super::Check;
 use super::rights::{Account, Needed, Without, words};
+use super::{Check, kinds};
 
 /// The oldest version that serves all that Nagi relies on: admission policies are in it.
 const OLDEST: (u32, u32) = (1, 30);
@@ -69,6 +69,7 @@ pub(super) async fn at(
             checks.extend(rights(survey, account, own, namespaces).await?);
         }
     }
+    checks.push(kinds::judged(survey, own, namespaces).await?);
     let policy = seen(survey.has_admission_policy(ADMISSION_POLICY).await)?;
     checks.push(of_policy(policy, namespaces));
     checks.push(of_lease(&found(survey.lease().await)?, now));
@@ -84,7 +85,7 @@ pub(super) async fn at(
 }
 
 /// What was read; `None` when the caller may not look.
-fn seen<T>(read: Result<T, PortError>) -> Result<Option<T>, PortError> {
+pub(super) fn seen<T>(read: Result<T, PortError>) -> Result<Option<T>, PortError> {
     match read {
         Ok(found) => Ok(Some(found)),
         Err(PortError::Refused(_)) => Ok(None),
