@@ -114,12 +114,9 @@ impl Lead {
             .map(|term| term.epoch)
     }
 
-    /// An object of a later term was met: waits until the term of this process is above it. False when that took too long,
-    /// as it does for a process that does not hold the Lease any more, and for a term above [`FOLLOWED_MAX`]. Cancel-safe.
+    /// An object of a later term, of [`FOLLOWED_MAX`] at most, was met: waits until the term of this process is above it.
+    /// False when that took too long, as it does for a process that does not hold the Lease any more. Cancel-safe.
     pub(crate) async fn rise_above(&self, epoch: u64) -> bool {
-        if epoch > FOLLOWED_MAX {
-            return false;
-        }
         {
             let mut above = self.above.lock().unwrap_or_else(PoisonError::into_inner);
             *above = (*above).max(epoch);
