@@ -220,6 +220,71 @@ async fn a_token_that_was_rotated_is_read_again() {
     .await;
 }
 
+/// A configuration whose user is what a program says, as the clouds' kubeconfigs have it.
+fn source_with_plugin(directory: &std::path::Path, url: &str, script: &str) -> Source {
+    let file = directory.join("config");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "k", "cluster": { "server": url } }],
+        "users": [{ "name": "u", "user": { "exec": {
+            "apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script],
+            "env": [{ "name": "TOKENS", "value": directory }], "interactiveMode": "Never",
+        } } }],
+        "contexts": [{ "name": "c", "context": { "cluster": "k", "user": "u" } }],
+    });
+    std::fs::write(&file, config.to_string()).unwrap();
+    Source::Rules {
+        kubeconfig: Some(file.into_os_string()),
+        home: None,
+    }
+}
+
+// Issue 4 item 2: exec plugins
+#[tokio::test]
+async fn a_plugin_is_asked_for_a_token_and_asked_again_when_that_runs_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "first").unwrap();
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    double.require_token("first");
+    // It runs out at once, so that each call asks anew.
+    let script = r#"printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"%s","expirationTimestamp":"2020-01-01T00:00:00Z"}}' "$(cat "$TOKENS/token")""#;
+    let source = source_with_plugin(directory.path(), &double.url(), script);
+    let lab = Lab::from_source(double, source, Rights::Full);
+    lab.synced().await;
+    std::fs::write(&token, "second").unwrap();
+    lab.double.require_token("second");
+    lab.double.cut_watches();
+    let before = lab
+        .sees("the workload under the new token", |w| w.desired.0 == 2)
+        .await;
+    eventually("a write under the new token", async || {
+        lab.engine.write(&before, sleep(&before)).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_is_named_and_tried_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    double.require_token("first");
+    let script = r#"test -e "$TOKENS/login" || { echo 'please log in' >&2; exit 7; }
+        echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"first"}}'"#;
+    let source = source_with_plugin(directory.path(), &double.url(), script);
+    let lab = Lab::from_source(double, source, Rights::Full);
+    let error = lab.engine.reachable().await.unwrap_err();
+    assert!(
+        matches!(&error, PortError::Unreachable(words) if words.contains("please log in")),
+        "{error}"
+    );
+    std::fs::write(directory.path().join("login"), "").unwrap();
+    lab.synced().await;
+    assert_eq!(lab.get().await.desired.0, 2);
+}
+
 // A-163
 #[tokio::test]
 async fn a_configuration_that_comes_later_is_found() {
