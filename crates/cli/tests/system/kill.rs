@@ -20,14 +20,14 @@ mod operations;
 mod reload;
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::machine::Machine;
 use crate::steps::Step;
 use crate::tracer::{Phase, Plan, Trace, Tracer};
-use crate::{processes, wait};
+use crate::{LOOK, processes, wait};
 use operations::{OPERATIONS, Operation};
 
 /// An operation is over when it has taken no further step for this long; its last steps (a node is given back, a
@@ -41,8 +41,10 @@ const OPTIONAL_AFTER: Duration = Duration::from_secs(5);
 /// What a restart has to put right takes as long as processes need to end and start.
 const RIGHT_MAX: Duration = Duration::from_mins(1);
 
-/// Rows at once: each starts and traces processes, and two cores have to do for all of them.
-const AT_ONCE: usize = 8;
+/// Jobs at once: each starts and traces processes and mostly waits, and two cores have to do for all of them.
+const AT_ONCE: usize = 16;
+/// Places of a job: so few that no long row is left alone at the end, and so many that preparing a machine does not count.
+const JOB: usize = 12;
 
 /// For a person who looks for the cause of a failure: the one operation to run.
 const ONLY: &str = "NAGI_TEST_KILL_ONLY";
@@ -96,19 +98,53 @@ fn in_both(first: &[Step], second: &[Step]) -> Vec<Step> {
     kept
 }
 
-/// Kills something at every place that two recorded runs of it have; gives a line for the person who reads the test's output.
-/// `attempt` runs it once by a plan and judges what came of it.
-fn at_every_place(name: &str, mut attempt: impl FnMut(Plan, &str) -> Trace) -> String {
+/// Runs something once by a plan, and judges what came of it.
+type Attempt = Box<dyn FnMut(Plan, &str) -> Trace>;
+
+/// What is killed at every place.
+struct Row {
+    name: &'static str,
+    /// Prepares for attempts one after the other, with a machine of their own.
+    prepare: Box<dyn Fn() -> Attempt + Send + Sync>,
+}
+
+/// A part of the table that is worked off on one machine.
+enum Job {
+    /// Finds out which places a row has.
+    Record(Arc<Row>),
+    /// Kills at some of them.
+    Kill(Arc<Row>, Vec<Place>),
+}
+
+/// What came of the jobs of a row.
+#[derive(Debug, Default)]
+struct Told {
+    places: usize,
+    killed: usize,
+    /// Places that must come, and did not.
+    unreached: BTreeSet<String>,
+    failed: bool,
+}
+
+/// Every place that two recorded runs have.
+fn recorded(row: &Row) -> Vec<Place> {
+    let mut attempt = (row.prepare)();
     let mut record = || attempt(Plan::Record, "after the last step").steps;
     // What only one of two runs did belongs to the preparation before it, not to the operation.
     let recorded = in_both(&record(), &record());
     assert!(
         !recorded.is_empty(),
-        "{name}: takes no durable step, so the table is wrong about it"
+        "{}: takes no durable step, so the table is wrong about it",
+        row.name
     );
-    let mut unreached = BTreeSet::new();
-    let places = places(&recorded);
-    for place in &places {
+    places(&recorded)
+}
+
+/// Kills at these places.
+fn killed_at(row: &Row, places: &[Place]) -> Told {
+    let mut attempt = (row.prepare)();
+    let mut told = Told::default();
+    for place in places {
         let plan = || Plan::Kill {
             step: place.step.clone(),
             occurrence: place.occurrence,
@@ -119,23 +155,19 @@ fn at_every_place(name: &str, mut attempt: impl FnMut(Plan, &str) -> Trace) -> S
         let must_come = must_come(&place.step, place.occurrence);
         let tries = if must_come { 3 } else { 1 };
         let reached = (0..tries).any(|_| attempt(plan(), &at).killed);
+        told.killed += usize::from(reached);
         if !reached && must_come {
-            unreached.insert(at);
+            told.unreached.insert(at);
         }
     }
-    assert!(unreached.is_empty(), "{name}: never came to {unreached:?}");
-    format!(
-        "{name:<28} {:>3} steps, {:>3} kills",
-        recorded.len(),
-        places.len()
-    )
+    told
 }
 
-/// Runs one operation at every place.
-fn run(operation: &Operation) -> String {
+/// Runs one operation by each plan.
+fn attempts(operation: &'static Operation) -> Attempt {
     let mut machine = Machine::new(operations::WORKLOADS);
     machine.start();
-    at_every_place(operation.name, |plan, place| {
+    Box::new(move |plan, place| {
         operation.prepare(&machine);
         let is_recorded = plan == Plan::Record;
         let (tracer, acknowledged) = operation.act(&mut machine, plan);
@@ -240,59 +272,104 @@ fn judge(operation: &Operation, machine: &mut Machine, acknowledged: bool, place
     );
 }
 
-/// What is killed at every place, by its name.
-type Row = (&'static str, Box<dyn Fn() -> String + Send>);
-
 fn rows() -> Vec<Row> {
-    let operations = OPERATIONS
-        .iter()
-        .map(|operation| -> Row { (operation.name, Box::new(move || run(operation))) });
-    let reloads = reload::RELOADS
-        .iter()
-        .map(|reload| -> Row { (reload.name, Box::new(move || reload::run(reload))) });
-    let keys = keys::CHANGES
-        .iter()
-        .map(|change| -> Row { (change.name, Box::new(move || keys::run(change))) });
+    let operations = OPERATIONS.iter().map(|operation| Row {
+        name: operation.name,
+        prepare: Box::new(move || attempts(operation)),
+    });
+    let reloads = reload::RELOADS.iter().map(|reload| Row {
+        name: reload.name,
+        prepare: Box::new(move || reload::attempts(reload)),
+    });
+    let keys = keys::CHANGES.iter().map(|change| Row {
+        name: change.name,
+        prepare: Box::new(move || keys::attempts(change)),
+    });
     operations.chain(reloads).chain(keys).collect()
+}
+
+/// The jobs that wait, how many rows are not recorded yet, and what came of those that ended.
+struct Table {
+    waiting: VecDeque<Job>,
+    unrecorded: usize,
+    told: BTreeMap<&'static str, Told>,
+}
+
+/// Works until nothing waits and nothing can come any more.
+fn work(table: &Mutex<Table>) {
+    let lock = || table.lock().expect("no panic");
+    loop {
+        let next = {
+            let mut table = lock();
+            let next = table.waiting.pop_front();
+            if next.is_none() && table.unrecorded == 0 {
+                return;
+            }
+            next
+        };
+        // On a thread of its own, so that a failure ends this job and no other.
+        match next {
+            None => std::thread::sleep(LOOK),
+            Some(Job::Record(row)) => {
+                let recorded = {
+                    let row = Arc::clone(&row);
+                    std::thread::spawn(move || recorded(&row)).join()
+                };
+                let mut table = lock();
+                table.unrecorded -= 1;
+                let told = table.told.entry(row.name).or_default();
+                told.failed |= recorded.is_err();
+                let places = recorded.unwrap_or_default();
+                told.places = places.len();
+                let jobs = places
+                    .chunks(JOB)
+                    .map(|places| Job::Kill(Arc::clone(&row), places.to_vec()));
+                table.waiting.extend(jobs);
+            }
+            Some(Job::Kill(row, places)) => {
+                let name = row.name;
+                let ended = std::thread::spawn(move || killed_at(&row, &places)).join();
+                let mut table = lock();
+                let told = table.told.entry(name).or_default();
+                told.failed |= ended.is_err();
+                let ended = ended.unwrap_or_default();
+                told.killed += ended.killed;
+                told.unreached.extend(ended.unreached);
+            }
+        }
+    }
 }
 
 // Invariant 7 of the design; F06, A-029; "kill table" of the REST issue.
 #[test]
 fn nothing_is_lost_and_nothing_runs_twice_wherever_the_process_is_killed() {
     let only = std::env::var(ONLY).ok();
-    let chosen = rows()
+    let waiting: VecDeque<Job> = rows()
         .into_iter()
-        .filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name));
-    let left = Mutex::new(chosen);
-    // Each has a machine of its own and mostly waits.
-    let lines = std::thread::scope(|scope| {
-        let work = || {
-            let mut lines = Vec::new();
-            loop {
-                let next = left.lock().expect("no panic").next();
-                let Some((name, run)) = next else {
-                    return lines;
-                };
-                // On a thread of its own, so that a failure ends this row and no other.
-                let began = Instant::now();
-                let ended = std::thread::spawn(run).join().map_err(|_| name);
-                lines.push(
-                    ended.map(|line| format!("{line}, {:>5.1} s", began.elapsed().as_secs_f64())),
-                );
-            }
-        };
-        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
-        let ended = workers
-            .into_iter()
-            .map(|worker| worker.join().expect("no panic"));
-        ended.flatten().collect::<Vec<_>>()
+        .filter(|row| only.as_deref().is_none_or(|only| only == row.name))
+        .map(|row| Job::Record(Arc::new(row)))
+        .collect();
+    let table = Mutex::new(Table {
+        unrecorded: waiting.len(),
+        waiting,
+        told: BTreeMap::new(),
     });
-    for line in lines.iter().flatten() {
-        println!("{line}");
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| work(&table));
+        }
+    });
+    let told = table.into_inner().expect("no panic").told;
+    for (name, told) in &told {
+        println!(
+            "{name:<28} {:>3} places, {:>3} kills",
+            told.places, told.killed
+        );
     }
-    let failed: Vec<_> = lines
+    let failed: Vec<_> = told
         .iter()
-        .filter_map(|line| line.as_ref().err())
+        .filter(|(_, told)| told.failed || !told.unreached.is_empty())
+        .map(|(name, told)| format!("{name}, never came to {:?}", told.unreached))
         .collect();
     assert!(failed.is_empty(), "failed: {failed:?}");
 }

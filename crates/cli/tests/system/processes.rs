@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// The mark: `INSTANCE/NAMESPACE/WORKLOAD/REPLICA/ATTEMPT`.
-const MARK: &[u8] = b"NAGI_REPLICA=";
+const MARK: &str = "NAGI_REPLICA=";
 
 /// A process of a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,16 +39,18 @@ pub(crate) fn of_instance(instance: &str) -> Vec<Marked> {
         else {
             continue;
         };
-        // Gone meanwhile, or another user's.
-        let Ok(environment) = std::fs::read(entry.path().join("environ")) else {
+        // Gone meanwhile, or another user's; or of no UTF-8, which no process of these tests has.
+        let Ok(environment) = std::fs::read_to_string(entry.path().join("environ")) else {
             continue;
         };
-        let mark = environment
-            .split(|byte| *byte == 0)
-            .find_map(|variable| variable.strip_prefix(MARK));
-        let Some(mark) = mark.and_then(|mark| std::str::from_utf8(mark).ok()) else {
+        // This runs hundreds of times a second, so that the search is the one of the standard library, which is optimised.
+        let Some((before, mark)) = environment.split_once(MARK) else {
             continue;
         };
+        if !(before.is_empty() || before.ends_with('\0')) {
+            continue;
+        }
+        let mark = mark.split_once('\0').map_or(mark, |(mark, _)| mark);
         let parts: Vec<&str> = mark.split('/').collect();
         if let [its, _, workload, replica, _] = parts[..]
             && its == instance

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use super::Attempt;
 use crate::http;
 use crate::machine::Machine;
 use crate::tracer::{Plan, Trace, Tracer};
@@ -40,10 +41,10 @@ struct Ring {
     directory: tempfile::TempDir,
 }
 
-/// Runs one change at every place.
-pub(super) fn run(change: &Change) -> String {
+/// Runs one change by each plan.
+pub(super) fn attempts(change: &'static Change) -> Attempt {
     let mut machine = Machine::new("workloads: []\n");
-    super::at_every_place(change.name, |plan, place| {
+    Box::new(move |plan, place| {
         let ring = Ring {
             directory: tempfile::tempdir().expect("a directory"),
         };

@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::Attempt;
 use super::operations::sleep_until;
 use crate::machine::{Machine, Workload};
 use crate::tracer::{Plan, Trace, Tracer};
@@ -74,11 +75,11 @@ pub(super) const RELOADS: &[Reload] = &[
     },
 ];
 
-/// Runs one reload at every place.
-pub(super) fn run(reload: &Reload) -> String {
+/// Runs one reload by each plan.
+pub(super) fn attempts(reload: &'static Reload) -> Attempt {
     let mut machine = Machine::new(&with(DECLARED));
     machine.start();
-    super::at_every_place(reload.name, |plan, place| {
+    Box::new(move |plan, place| {
         reload.prepare(&machine);
         reload.attempt(&mut machine, plan, place)
     })
