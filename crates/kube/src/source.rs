@@ -40,6 +40,8 @@ pub enum Source {
         kubeconfig: Option<OsString>,
         /// The home directory, for `.kube/config`.
         home: Option<PathBuf>,
+        /// The context of the kubeconfig; `None` for its current one. A service account has none.
+        context: Option<String>,
     },
     /// One API server without credentials, for tests.
     Url(String),
@@ -108,12 +110,20 @@ impl Source {
                 let uri = url.parse().map_err(|_| SourceError::Url(url.clone()))?;
                 Ok(Loaded::outside(Config::new(uri)))
             }
-            Self::Rules { kubeconfig, home } => load(kubeconfig.as_ref(), home.as_deref()).await,
+            Self::Rules {
+                kubeconfig,
+                home,
+                context,
+            } => load(kubeconfig.as_ref(), home.as_deref(), context.as_deref()).await,
         }
     }
 }
 
-async fn load(kubeconfig: Option<&OsString>, home: Option<&Path>) -> Result<Loaded, SourceError> {
+async fn load(
+    kubeconfig: Option<&OsString>,
+    home: Option<&Path>,
+    context: Option<&str>,
+) -> Result<Loaded, SourceError> {
     let named: Vec<PathBuf> = kubeconfig
         .map(|paths| std::env::split_paths(paths).collect())
         .unwrap_or_default();
@@ -122,7 +132,7 @@ async fn load(kubeconfig: Option<&OsString>, home: Option<&Path>) -> Result<Load
         .filter(|path| !path.as_os_str().is_empty())
         .collect();
     if !named.is_empty() {
-        return from_files(&named).await.map(Loaded::outside);
+        return from_files(&named, context).await.map(Loaded::outside);
     }
     let no_pod = |error: &kube::config::InClusterError| {
         matches!(
@@ -130,20 +140,22 @@ async fn load(kubeconfig: Option<&OsString>, home: Option<&Path>) -> Result<Load
             kube::config::InClusterError::ReadEnvironmentVariable(_)
         )
     };
-    match Config::incluster_env() {
-        Ok(config) => {
-            let own_namespace = Some(config.default_namespace.clone());
-            return Ok(Loaded {
-                config,
-                own_namespace,
-            });
+    if context.is_none() {
+        match Config::incluster_env() {
+            Ok(config) => {
+                let own_namespace = Some(config.default_namespace.clone());
+                return Ok(Loaded {
+                    config,
+                    own_namespace,
+                });
+            }
+            Err(error) if !no_pod(&error) => return Err(SourceError::InCluster(error)),
+            Err(_) => {}
         }
-        Err(error) if !no_pod(&error) => return Err(SourceError::InCluster(error)),
-        Err(_) => {}
     }
     let usual = home.map(|home| home.join(".kube").join("config"));
     match usual {
-        Some(path) if path.exists() => from_files(&[path]).await.map(Loaded::outside),
+        Some(path) if path.exists() => from_files(&[path], context).await.map(Loaded::outside),
         Some(path) => Err(SourceError::Nothing {
             looked_for: path.display().to_string(),
         }),
@@ -153,7 +165,7 @@ async fn load(kubeconfig: Option<&OsString>, home: Option<&Path>) -> Result<Load
     }
 }
 
-async fn from_files(paths: &[PathBuf]) -> Result<Config, SourceError> {
+async fn from_files(paths: &[PathBuf], context: Option<&str>) -> Result<Config, SourceError> {
     let names: Vec<String> = paths
         .iter()
         .map(|path| path.display().to_string())
@@ -167,7 +179,11 @@ async fn from_files(paths: &[PathBuf]) -> Result<Config, SourceError> {
         let read = Kubeconfig::read_from(path).map_err(failed)?;
         merged = merged.merge(read).map_err(failed)?;
     }
-    Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default())
+    let options = KubeConfigOptions {
+        context: context.map(str::to_owned),
+        ..KubeConfigOptions::default()
+    };
+    Config::from_custom_kubeconfig(merged, &options)
         .await
         .map_err(failed)
 }
@@ -305,7 +321,7 @@ contexts:
             std::fs::write(&path, CONFIG.replace("CONTEXT", context)).unwrap();
             path
         });
-        from_files(&paths.collect::<Vec<_>>()).await
+        from_files(&paths.collect::<Vec<_>>(), None).await
     }
 
     //
@@ -316,6 +332,23 @@ contexts:
             .await
             .unwrap();
         assert_eq!(config.cluster_url.to_string(), "http://a.example:1/");
+    }
+
+    // Issue 4 item 2: full rules, contexts included
+    #[tokio::test]
+    async fn another_context_than_the_current_one_can_be_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("1");
+        std::fs::write(&file, CONFIG.replace("CONTEXT", "a")).unwrap();
+        let with = |context: &str| Source::Rules {
+            kubeconfig: Some(file.clone().into()),
+            home: None,
+            context: Some(context.to_owned()),
+        };
+        let other = with("b").load().await.unwrap();
+        assert_eq!(other.config.cluster_url.to_string(), "http://b.example:2/");
+        let words = explained(&with("c").load().await.unwrap_err());
+        assert!(words.contains("/1") && words.contains('c'), "{words}");
     }
 
     #[tokio::test]
@@ -346,12 +379,14 @@ contexts:
         let missing = Source::Rules {
             kubeconfig: Some(directory.path().join("missing").into()),
             home: None,
+            context: None,
         };
         let words = explained(&missing.load().await.unwrap_err());
         assert!(words.contains("missing"), "{words}");
         let nothing = Source::Rules {
             kubeconfig: Some(OsString::new()),
             home: Some(directory.path().to_owned()),
+            context: None,
         };
         let words = explained(&nothing.load().await.unwrap_err());
         assert!(words.contains(".kube/config does not exist"), "{words}");

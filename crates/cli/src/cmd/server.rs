@@ -107,6 +107,7 @@ pub(crate) fn kube_settings(
         source: Source::Rules {
             kubeconfig: args.kubeconfig.clone(),
             home: home.directory,
+            context: args.context.clone(),
         },
         rights,
         namespaces: args.namespaces()?,

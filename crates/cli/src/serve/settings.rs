@@ -97,6 +97,10 @@ pub(crate) const KUBECONFIG: Setting = Setting {
     flag: "--kubeconfig",
     env: "KUBECONFIG",
 };
+pub(crate) const CONTEXT: Setting = Setting {
+    flag: "--context",
+    env: "NAGI_CONTEXT",
+};
 pub(crate) const NAMESPACES: Setting = Setting {
     flag: "--namespaces",
     env: "NAGI_NAMESPACES",
@@ -203,6 +207,10 @@ pub(crate) struct KubeArgs {
     /// [default: the service account in a pod, else `~/.kube/config`]
     #[arg(long, env = KUBECONFIG.env, value_name = "FILES")]
     pub(crate) kubeconfig: Option<std::ffi::OsString>,
+
+    /// Context of the kubeconfig [default: the current one]
+    #[arg(long, env = CONTEXT.env, value_name = "NAME")]
+    pub(crate) context: Option<String>,
 
     /// Namespaces to look at, separated by commas; rights are needed in these only [default: all]
     #[arg(long, env = NAMESPACES.env, value_name = "NAMES")]

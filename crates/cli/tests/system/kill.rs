@@ -369,7 +369,10 @@ fn nothing_is_lost_and_nothing_runs_twice_wherever_the_process_is_killed() {
     let failed: Vec<_> = told
         .iter()
         .filter(|(_, told)| told.failed || !told.unreached.is_empty())
-        .map(|(name, told)| format!("{name}, never came to {:?}", told.unreached))
+        .map(|(name, told)| match told.unreached.len() {
+            0 => (*name).to_owned(),
+            _ => format!("{name}: never came to {:?}", told.unreached),
+        })
         .collect();
     assert!(failed.is_empty(), "failed: {failed:?}");
 }

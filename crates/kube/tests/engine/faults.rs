@@ -205,6 +205,7 @@ async fn a_token_that_was_rotated_is_read_again() {
     let source = Source::Rules {
         kubeconfig: Some(file.into_os_string()),
         home: None,
+        context: None,
     };
     let lab = Lab::from_source(double, source, Rights::Full);
     lab.synced().await;
@@ -236,6 +237,7 @@ fn source_with_plugin(directory: &std::path::Path, url: &str, script: &str) -> S
     Source::Rules {
         kubeconfig: Some(file.into_os_string()),
         home: None,
+        context: None,
     }
 }
 
@@ -294,6 +296,7 @@ async fn a_configuration_that_comes_later_is_found() {
     let source = Source::Rules {
         kubeconfig: None,
         home: Some(directory.path().to_owned()),
+        context: None,
     };
     let lab = Lab::from_source(double, source, Rights::Full);
     let error = lab.engine.reachable().await.unwrap_err();

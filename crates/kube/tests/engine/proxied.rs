@@ -119,6 +119,7 @@ async fn the_proxy_of_a_kubeconfig_leads_to_the_api_server() {
         let source = Source::Rules {
             kubeconfig: Some(path.into()),
             home: None,
+            context: None,
         };
         let lab = Lab::from_source(double, source, Rights::Full);
         lab.synced().await;

@@ -21,6 +21,7 @@ fn source() -> Source {
     Source::Rules {
         kubeconfig: Some(crate::kubeconfig().into()),
         home: None,
+        context: None,
     }
 }
 
