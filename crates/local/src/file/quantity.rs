@@ -38,6 +38,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, NotAQuantity> {
     Duration::try_from(parsed).map_err(|_| ALLOWED)
 }
 
+/// A duration as [`duration`] reads it: `1s`, `720h`.
+pub(super) fn in_words(duration: Duration) -> String {
+    SignedDuration::try_from(duration).map_or_else(
+        |_| format!("{duration:?}"),
+        |duration| format!("{duration:#}"),
+    )
+}
+
 /// Reads an amount of memory in bytes: `512MiB`, `1.5GiB`, `64MB` or a whole number of bytes.
 pub(super) fn memory(text: &str) -> Result<u64, NotAQuantity> {
     const ALLOWED: NotAQuantity = NotAQuantity {
@@ -119,6 +127,13 @@ mod tests {
             "999999999999999999999h",
         ] {
             assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn durations_are_said_as_they_are_written() {
+        for text in ["1s", "720h", "10m", "0s", "1h 30m"] {
+            assert_eq!(in_words(duration(text).unwrap()), text);
         }
     }
 

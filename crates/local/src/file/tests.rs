@@ -140,7 +140,7 @@ fn every_wrong_value_says_line_column_field_and_what_is_allowed() {
             "boot: 2h",
             (6, 11),
             "pools[1].boot",
-            "allowed: 0ns to 3600s",
+            "allowed: 0s to 1h",
         ),
         (
             "boot: 5s",
@@ -280,7 +280,7 @@ fn every_wrong_value_says_line_column_field_and_what_is_allowed() {
             "idle_after: 10ms",
             (24, 17),
             "workloads[0].idle_after",
-            "allowed: 1s to",
+            "allowed: 1s to 720h",
         ),
         (
             "labels: {project: b}",
@@ -294,7 +294,7 @@ fn every_wrong_value_says_line_column_field_and_what_is_allowed() {
             "stop_grace: 1h",
             (26, 17),
             "workloads[0].stop_grace",
-            "allowed: 0ns to 600s",
+            "allowed: 0s to 10m",
         ),
         (
             "hosts: [B.example.com]",

@@ -413,10 +413,10 @@ impl Checker<'_> {
             Ok(read) if allowed.contains(&read) => Some(read),
             Ok(_) => {
                 let message = format!(
-                    "{:?} is out of range; allowed: {:?} to {:?}",
+                    "{:?} is out of range; allowed: {} to {}",
                     given.value,
-                    allowed.start(),
-                    allowed.end()
+                    quantity::in_words(*allowed.start()),
+                    quantity::in_words(*allowed.end())
                 );
                 self.report(given.referenced, field, message);
                 None
