@@ -12,10 +12,11 @@ use tokio::time::Instant;
 
 use crate::http::{self, Connection};
 use crate::nagi::{Place, wide_runtime};
-use crate::report::{Report, Row, Sense, Weight};
-use crate::statistics::{largest, median, percentile};
+use crate::report::{Report, Row};
 use crate::{Options, cluster};
 
+/// Milliseconds.
+const GOAL: f64 = 2.0;
 const NAMESPACE: &str = "project-a";
 const CALLED: &str = "sample-app-a";
 const CALLS: &str = "/api/v1/deployments/project-a/sample-app-a";
@@ -45,36 +46,20 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
     let calls = runtime.block_on(calls(&double, &place, rounds))?;
     server.stop()?;
     report.rounds("order_call_to_patch_ms", &calls);
-    report.row(row("a call of the Scale API to its PATCH", &calls));
+    let what = "a call of the Scale API to its PATCH on the wire";
+    report.row(Row::p99("G9", what, &calls, GOAL));
 
     let gateway = place.start_gateway(&runtime, &kubeconfig)?;
     let requests = runtime.block_on(requests(&double, &place, rounds))?;
     gateway.stop()?;
     report.rounds("order_first_request_to_patch_ms", &requests);
-    report.row(row(
-        "a first request at the gateway to its PATCH",
-        &requests,
-    ));
+    let what = "a first request at the gateway to its PATCH on the wire";
+    report.row(Row::p99("G9", what, &requests, GOAL));
     Ok(())
 }
 
 fn sleeper(round: u32) -> String {
     format!("asleep-{round:03}")
-}
-
-fn row(what: &str, millis: &[f64]) -> Row {
-    Row {
-        id: "G9",
-        what: format!("{what} on the wire, p99 of {}", millis.len()),
-        unit: "ms",
-        sense: Sense::AtMost,
-        goal: 2.0,
-        seen: percentile(millis, 99),
-        peer: format!("p50 {:.2}, slowest {:.2}", median(millis), largest(millis)),
-        weight: Weight::Gated {
-            slack_when_quick: 10.0,
-        },
-    }
 }
 
 /// Scales one workload up and to zero by turns.

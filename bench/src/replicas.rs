@@ -13,12 +13,14 @@ use tokio::time::Instant;
 
 use crate::http::{self, Connection};
 use crate::nagi::{Place, wide_runtime};
-use crate::report::{Report, Row, Sense, Weight};
-use crate::statistics::{largest, median, percentile};
+use crate::report::{Report, Row};
 use crate::{Options, cluster};
 
 const WORKLOAD: &str = "/api/v1/deployments/project-a/sample-app-a";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/scale-system/leases/nagi-leader";
+/// Milliseconds, as the next one.
+const SEEN_GOAL: f64 = 100.0;
+const HANDED_OVER_GOAL: f64 = 1_000.0;
 /// Below the default limit of 10 writes a second, which stays in force.
 const CALL_PACE: Duration = Duration::from_millis(115);
 /// What has not happened by then does not happen: a Lease that nobody gave back runs out earlier.
@@ -42,11 +44,8 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
 
     let seen = runtime.block_on(seen_elsewhere(one, two, options.pick(300, 60)))?;
     report.rounds("replicas_seen_elsewhere_ms", &seen);
-    report.row(row(
-        "a write at one replica to a read at another",
-        &seen,
-        100.0,
-    ));
+    let what = "a write at one replica to a read at another";
+    report.row(Row::p99("replicas", what, &seen, SEEN_GOAL));
 
     let mut handed_over = Vec::new();
     for round in 0..options.pick(20, 3) {
@@ -61,27 +60,9 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
     leader.stop()?;
     follower.stop()?;
     report.rounds("replicas_hand_over_ms", &handed_over);
-    report.row(row(
-        "SIGTERM at the replica that decides to another that does",
-        &handed_over,
-        1_000.0,
-    ));
+    let what = "SIGTERM at the replica that decides to another that does";
+    report.row(Row::p99("replicas", what, &handed_over, HANDED_OVER_GOAL));
     Ok(())
-}
-
-fn row(what: &str, millis: &[f64], goal: f64) -> Row {
-    Row {
-        id: "replicas",
-        what: format!("{what}, p99 of {}", millis.len()),
-        unit: "ms",
-        sense: Sense::AtMost,
-        goal,
-        seen: percentile(millis, 99),
-        peer: format!("p50 {:.2}, slowest {:.2}", median(millis), largest(millis)),
-        weight: Weight::Gated {
-            slack_when_quick: 10.0,
-        },
-    }
 }
 
 /// Writes at one replica, and asks the other, which is told of no version, until it knows.

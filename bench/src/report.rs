@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use crate::Extent;
+use crate::statistics::{largest, median, percentile};
 
 /// Letters of the longest name of a row, and of what its peer did.
 const WIDE: usize = 90;
@@ -56,6 +57,22 @@ pub(crate) struct Report {
 // === impl Row ===
 
 impl Row {
+    /// The p99 of what took this many milliseconds each, against a gated goal.
+    pub(crate) fn p99(id: &'static str, what: &str, millis: &[f64], goal: f64) -> Self {
+        Self {
+            id,
+            what: format!("{what}, p99 of {}", millis.len()),
+            unit: "ms",
+            sense: Sense::AtMost,
+            goal,
+            seen: percentile(millis, 99),
+            peer: format!("p50 {:.2}, slowest {:.2}", median(millis), largest(millis)),
+            weight: Weight::Gated {
+                slack_when_quick: 10.0,
+            },
+        }
+    }
+
     fn limit(&self, extent: Extent) -> f64 {
         match (self.weight, extent, self.sense) {
             (Weight::Gated { slack_when_quick }, Extent::Quick, Sense::AtMost) => {

@@ -182,6 +182,20 @@ async fn a_server_that_asks_to_wait_is_waited_for() {
     lab.engine.write(&asleep, wake(&asleep, 2)).await.unwrap();
 }
 
+/// Another token lies in the file, and only that one is taken.
+async fn works_with_a_second_token(lab: &Lab, token: &std::path::Path) {
+    std::fs::write(token, "second").unwrap();
+    lab.double.require_token("second");
+    lab.double.cut_watches();
+    let before = lab
+        .sees("the workload under the new token", |w| w.desired.0 == 2)
+        .await;
+    eventually("a write under the new token", async || {
+        lab.engine.write(&before, sleep(&before)).await.is_ok()
+    })
+    .await;
+}
+
 // F12
 #[tokio::test]
 async fn a_token_that_was_rotated_is_read_again() {
@@ -209,16 +223,7 @@ async fn a_token_that_was_rotated_is_read_again() {
     };
     let lab = Lab::from_source(double, source, Rights::Full);
     lab.synced().await;
-    std::fs::write(&token, "second").unwrap();
-    lab.double.require_token("second");
-    lab.double.cut_watches();
-    let before = lab
-        .sees("the workload under the new token", |w| w.desired.0 == 2)
-        .await;
-    eventually("a write under the new token", async || {
-        lab.engine.write(&before, sleep(&before)).await.is_ok()
-    })
-    .await;
+    works_with_a_second_token(&lab, &token).await;
 }
 
 /// A configuration whose user is what a program says, as the clouds' kubeconfigs have it.
@@ -255,16 +260,7 @@ async fn a_plugin_is_asked_for_a_token_and_asked_again_when_that_runs_out() {
     let source = source_with_plugin(directory.path(), &double.url(), script);
     let lab = Lab::from_source(double, source, Rights::Full);
     lab.synced().await;
-    std::fs::write(&token, "second").unwrap();
-    lab.double.require_token("second");
-    lab.double.cut_watches();
-    let before = lab
-        .sees("the workload under the new token", |w| w.desired.0 == 2)
-        .await;
-    eventually("a write under the new token", async || {
-        lab.engine.write(&before, sleep(&before)).await.is_ok()
-    })
-    .await;
+    works_with_a_second_token(&lab, &token).await;
 }
 
 #[tokio::test]
