@@ -1,4 +1,5 @@
-//! `cargo xtask soak`: every fault on a real control plane, also those that take minutes, and the pages about them.
+//! `cargo xtask soak`: every fault on a real control plane, also those that take minutes, and the pages about them; and the
+//! cleaning of disks in as many trees and deaths as its goals name.
 //!
 //! `cargo xtask test-cluster` runs those that take less than a minute, and writes nothing.
 
@@ -26,6 +27,12 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
             .environment(ALL.0, ALL.1);
         counted(run)
     });
+    // With arguments, one chooses among the faults.
+    if arguments.is_empty() {
+        steps.run("cleaning of disks, as often as the goals name", || {
+            counted(cleaning(checkout).environment(ALL.0, ALL.1))
+        });
+    }
     steps.run("pages of faults", || {
         generate::fault_pages(checkout)?;
         Ok(Outcome::Held)
@@ -43,5 +50,13 @@ fn faults(checkout: &Checkout) -> Run {
     Run::cargo()
         .arguments(["test", "--package", "nagi-e2e", "--test", "faults"])
         .argument("--locked")
+        .within(checkout.root())
+}
+
+/// Trees made by chance, kills and shutdowns of filesystems: what `nagi disk clean` must bear.
+fn cleaning(checkout: &Checkout) -> Run {
+    Run::cargo()
+        .arguments(["test", "--package", "nagi-guard", "--test", "disk"])
+        .arguments(["--locked", "--", "clean::"])
         .within(checkout.root())
 }

@@ -16,13 +16,13 @@ pub(crate) enum Exit {
     NotFound,
     /// No key, a wrong key, or a key that may not do this.
     Denied,
-    /// The server understood and refused the request as it stands.
+    /// The server understood and refused the request as it stands; or a plan was edited, or is too old.
     Refused,
     /// The server cannot be reached, or cannot answer for now.
     Unreachable,
     /// `--timeout` ran out while waiting. What was asked for goes on.
     TimedOut,
-    /// Somebody else changed it meanwhile.
+    /// Somebody else changed it meanwhile, or is at work on it.
     Conflict,
     /// Too many requests; come again later.
     Limited,
@@ -30,11 +30,13 @@ pub(crate) enum Exit {
     WakeFailed,
     /// `nagi preflight` found that something is missing.
     Missing,
+    /// `nagi disk clean` did its plan, and a disk is fuller than its target all the same.
+    AboveTarget,
 }
 
 impl Exit {
     /// Every ending, in the order of its number.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -47,6 +49,7 @@ impl Exit {
         Self::Limited,
         Self::WakeFailed,
         Self::Missing,
+        Self::AboveTarget,
     ];
 
     /// The exit code.
@@ -64,6 +67,7 @@ impl Exit {
             Self::Limited => 9,
             Self::WakeFailed => 10,
             Self::Missing => 11,
+            Self::AboveTarget => 12,
         }
     }
 
@@ -75,13 +79,16 @@ impl Exit {
             Self::Usage => "wrong command line; nothing was sent",
             Self::NotFound => "no such workload, namespace, schedule or key",
             Self::Denied => "no key, a wrong key, or a key that may not do this",
-            Self::Refused => "the server refused the request as it stands",
+            Self::Refused => {
+                "refused as it stands: by the server, or a plan that was edited or is too old"
+            }
             Self::Unreachable => "the server cannot be reached, or cannot answer for now",
             Self::TimedOut => "--timeout ran out while waiting; what was asked for goes on",
-            Self::Conflict => "somebody else changed the workload meanwhile",
+            Self::Conflict => "somebody else changed it meanwhile, or is at work on it",
             Self::Limited => "too many requests; come again later",
             Self::WakeFailed => "the wake was given up",
             Self::Missing => "preflight: something that Nagi needs is missing, or cannot be told",
+            Self::AboveTarget => "disk clean: all was done, and a disk is still above its target",
         }
     }
 
@@ -122,7 +129,7 @@ mod tests {
     #[test]
     fn every_ending_has_a_number_of_its_own_in_order() {
         let codes: Vec<u8> = Exit::ALL.into_iter().map(Exit::code).collect();
-        assert_eq!(codes, (0..=11).collect::<Vec<u8>>());
+        assert_eq!(codes, (0..=12).collect::<Vec<u8>>());
         let table = Exit::table();
         for exit in Exit::ALL {
             assert!(table.contains(&format!("{:>2}  {}\n", exit.code(), exit.meaning())));

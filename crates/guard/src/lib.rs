@@ -3,11 +3,12 @@
 //! [`survey()`] reads and judges, and changes nothing: it opens no file for writing, needs no temporary file and maps no
 //! memory, so it works where nothing is left, neither a byte nor an inode. It needs no server and no network.
 //!
-//! This crate is to be the only code of Nagi that removes files on a node. So far it removes none.
+//! [`plan()`] says what may go and [`apply()`] lets it go. This is the only code of Nagi that removes files on a node.
 
 mod advice;
 mod blocks;
 mod btrfs;
+mod clean;
 mod filesystem;
 mod gap;
 mod kubelet;
@@ -22,6 +23,11 @@ mod walk;
 
 pub use advice::{Advice, SIZE_ADVISED, SIZE_FLOOR, Signal};
 pub use blocks::{Blocks, Tally};
+pub use clean::{
+    After, ApplyError, AskError, AuditError, CleanError, Consent, Digest, Disk, Done, End, Event,
+    Harm, ITEMS_MAX, Instant, Item, JournalMode, Kept, Left, Needed, Plan, Policy, Reclaimer,
+    Report, Skipped, Step, Why, apply, plan,
+};
 pub use filesystem::{Filesystem, Kind, ReadOnly, Space};
 pub use gap::{Estimate, Gap};
 pub use kubelet::{Quantity, ThresholdSource, Thresholds};

@@ -46,7 +46,7 @@ pub(super) const FOR_TESTS: &[Package<'static>] = &[
     },
 ];
 
-/// What root's tests run besides: surveys of real filesystems on loop devices. Nobody else can mount them.
+/// What root's tests run besides: surveys and cleaning of real filesystems on loop devices. Nobody else can mount them.
 pub(super) const FOR_TESTS_OF_ROOT: &[Package<'static>] = &[
     Package {
         program: "/usr/sbin/mkfs.ext4",
@@ -67,6 +67,15 @@ pub(super) const FOR_TESTS_OF_ROOT: &[Package<'static>] = &[
     Package {
         program: "/usr/bin/setpriv",
         name: "util-linux",
+    },
+    // Journals: cleaned by systemd's own program for comparison, and written by it.
+    Package {
+        program: "/usr/bin/journalctl",
+        name: "systemd",
+    },
+    Package {
+        program: "/lib/systemd/systemd-journal-remote",
+        name: "systemd-journal-remote",
     },
 ];
 

@@ -1,9 +1,10 @@
 //! `nagi disk`: what fills the disks of this node, whose it is, and what df does not tell.
 //!
-//! It asks this machine and nothing else, changes nothing, and works where neither a byte nor an inode is left.
-//! [`body`] is what programs get, [`text`] what people see, [`treemap`] a page for a browser.
+//! It asks this machine and nothing else, changes nothing, and works where neither a byte nor an inode is left. What removes
+//! files is `nagi disk clean`, in [`clean`]. [`body`] is what programs get, [`text`] what people see, [`treemap`] a page for a browser.
 
 mod body;
+mod clean;
 mod text;
 mod treemap;
 
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use nagi_guard::{Effort, Request, Survey, SurveyError, Watch};
 use nagi_ports::Clock as _;
 
@@ -30,14 +31,19 @@ Examples:
   nagi disk --html disk.html                         a treemap for a browser, in one file
   nagi disk --root /host                             in a pod that sees the node there
   nagi disk --output json | jq '.places[].owners[] | select(.class == \"nagi\")'
-                                                     what Nagi may give back, once it cleans";
+                                                     what Nagi may give back
+  nagi disk clean                                    a plan of what would go; --apply carries it out
+  nagi disk ./clean                                  a directory of that name";
 
 /// How often a terminal is told how far it is.
 const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct DiskArgs {
+    #[command(subcommand)]
+    command: Option<DiskCommand>,
+
     /// Directories to survey; without one, every disk that holds something this node lives from
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -59,8 +65,20 @@ pub(crate) struct DiskArgs {
     root: PathBuf,
 }
 
+#[derive(Debug, Subcommand)]
+enum DiskCommand {
+    /// Plan what may go, and give its space back
+    ///
+    /// Without --apply nothing changes. What goes is a closed list of kinds, the least harmful first; what no rule knows stays.
+    /// Each removal is written down before it is made, and the command works where neither a byte nor an inode is left.
+    Clean(Box<clean::CleanArgs>),
+}
+
 /// Runs the command.
 pub(crate) async fn run(args: &DiskArgs, session: &Session) -> Result<(), Failure> {
+    if let Some(DiskCommand::Clean(args)) = &args.command {
+        return clean::run(args, session).await;
+    }
     let survey = surveyed(args, session).await?;
     tell_what_is_missing(&survey, session);
     let page = args.html.as_deref();

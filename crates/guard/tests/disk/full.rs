@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::machine::{Type, du, fill, inside, run, settle, survey_below};
 
 /// Writes until nothing goes in any more, down to single bytes.
-fn fill_up(point: &Path) {
+pub(crate) fn fill_up(point: &Path) {
     let mut number = 0;
     for piece in [1 << 20, 1 << 12, 1] {
         loop {
@@ -28,7 +28,7 @@ fn fill_up(point: &Path) {
     }
 }
 
-fn free(point: &Path) -> (u64, u64) {
+pub(crate) fn free(point: &Path) -> (u64, u64) {
     let stat = rustix::fs::statvfs(point).unwrap();
     (stat.f_bfree, stat.f_ffree)
 }

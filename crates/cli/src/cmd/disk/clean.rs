@@ -1,0 +1,486 @@
+//! `nagi disk clean`: a plan of what may go on this node, and on demand the plan carried out.
+//!
+//! Without `--apply` nothing changes. The plan can be kept as a file (`--output json`) and carried out later, letter by letter,
+//! or be named by its digest. [`body`] is what programs get, [`mod@file`] the plan in it, [`text`] what people see.
+
+mod body;
+mod file;
+mod text;
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use nagi_guard::{
+    ApplyError, AuditError, CleanError, Consent, Digest, Done, End, Event, JournalMode, Plan,
+    Policy, Reclaimer, Report,
+};
+use nagi_ports::SystemClock;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Output, Place, words};
+use crate::session::Session;
+use crate::when::parse_span;
+
+const EXAMPLES: &str = "\
+Examples:
+  nagi disk clean                                    what would go until 80 % are used
+  nagi disk clean --lossy                            old logs, journals and crash dumps too
+  nagi disk clean --apply                            do it
+  nagi disk clean --apply --digest DIGEST            do it, if it still is the plan that was shown
+  nagi disk clean --output json > plan.json          keep the plan
+  nagi disk clean --apply --plan plan.json           do that plan, and nothing else
+  nagi disk clean --only journal --lossy --apply --target 0
+                                                     all of one kind, however full the disk is
+  nagi disk clean --only journal --lossy --journal-mode compat --journal-keep 2d --target 0
+                                                     what 'journalctl --vacuum-time=2d' would remove
+
+Kinds, in the order in which they go:
+  apt         regenerable  packages that apt downloaded, and its caches
+  snaps       lossy        disabled revisions of snaps, by snapd itself
+  pod-logs    lossy        logs of containers that kubelet has rotated
+  journal     lossy        complete journals without an entry of the last two days
+  coredumps   lossy        crash dumps of systemd-coredump and apport
+
+What belongs to containerd, kubelet, etcd, docker or snapd is never removed from outside: snapd is
+asked for its disabled revisions, and of the rest the plan says how its owner gives it back.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CleanArgs {
+    /// Carry the plan out; without it nothing changes
+    #[arg(long)]
+    apply: bool,
+
+    /// Carry out the plan of this file, as '--output json' wrote it; '-' is stdin
+    #[arg(long, value_name = "FILE", requires = "apply", conflicts_with_all = RULES)]
+    plan: Option<PathBuf>,
+
+    /// Carry the plan out only if it has this digest, as it was shown
+    #[arg(
+        long,
+        value_name = "DIGEST",
+        requires = "apply",
+        conflicts_with = "plan"
+    )]
+    digest: Option<String>,
+
+    #[command(flatten)]
+    rules: RuleArgs,
+}
+
+/// What is in a plan file already.
+const RULES: [&str; 11] = [
+    "only",
+    "lossy",
+    "target",
+    "max",
+    "min_age",
+    "keep",
+    "journal_mode",
+    "journal_keep",
+    "journal_size",
+    "journal_files",
+    "root",
+];
+
+#[derive(Debug, Args)]
+struct RuleArgs {
+    /// Only these kinds
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = parse_kind)]
+    only: Vec<Reclaimer>,
+
+    /// Also what cannot be had again: old revisions, logs, journals, crash dumps
+    #[arg(long)]
+    lossy: bool,
+
+    /// Stop when df says that so many percent of a disk are used; 0 takes everything that the rules allow
+    #[arg(long, value_name = "PERCENT", default_value_t = Policy::TARGET_PERCENT, value_parser = clap::value_parser!(u8).range(0..=99))]
+    target: u8,
+
+    /// At most so many bytes in one run: 500M, 2G
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    max: Option<u64>,
+
+    /// What was written or renamed within this time stays: 1h, 30m, 0 for no limit
+    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_age)]
+    min_age: Duration,
+
+    /// A file or directory of the node that stays, whatever the rules say; may be given several times
+    #[arg(long, value_name = "PATH", value_parser = parse_absolute)]
+    keep: Vec<PathBuf>,
+
+    /// By which rules journals go
+    #[arg(long, value_name = "MODE", default_value = "strict")]
+    journal_mode: ModeArg,
+
+    /// Journal entries of this time stay: 2d, 12h
+    #[arg(long, value_name = "SPAN", default_value = "2d", value_parser = parse_span)]
+    journal_keep: Duration,
+
+    /// Journals of this machine may take so many bytes; needs '--journal-mode compat'
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    journal_size: Option<u64>,
+
+    /// There may be so many files of journals; needs '--journal-mode compat'
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    journal_files: Option<u64>,
+
+    /// Where the root directory of the node is seen
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+}
+
+/// By which rules journals go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ModeArg {
+    /// No entry of the time that is kept is lost
+    Strict,
+    /// As journalctl: by the earliest time of a file, so that newer entries in it are lost
+    Compat,
+}
+
+/// Runs the command.
+pub(super) async fn run(args: &CleanArgs, session: &Session) -> Result<(), Failure> {
+    let plan = match &args.plan {
+        Some(file) => read_plan(file)?,
+        None => planned(&args.rules).await?,
+    };
+    if let Some(digest) = &args.digest {
+        check_digest(digest, &plan)?;
+    }
+    let report = if args.apply {
+        Some(applied(plan.clone(), &session.output).await?)
+    } else {
+        None
+    };
+    let raw = serde_json::to_value(body::Answer::of(&plan, report.as_ref()))
+        .map_err(|error| Failure::of(Exit::Failed, "cannot write the answer", &error))?;
+    session.output.body(&raw, Place::Alone, |detail| {
+        text::whole(&plan, report.as_ref(), detail, &session.output)
+    })?;
+    if let Some(report) = &report {
+        return judge(&plan, report, session);
+    }
+    hint_plan(&plan, args, session);
+    Ok(())
+}
+
+/// The rules that the command line says.
+fn policy(rules: &RuleArgs) -> Result<Policy, Failure> {
+    let is_compat = rules.journal_mode == ModeArg::Compat;
+    if !is_compat && (rules.journal_size.is_some() || rules.journal_files.is_some()) {
+        return Err(Failure::usage(
+            "--journal-size and --journal-files need --journal-mode compat",
+        )
+        .hint("in strict mode entries of --journal-keep stay, however much they take"));
+    }
+    Ok(Policy {
+        only: rules.only.clone(),
+        consent: if rules.lossy {
+            Consent::Lossy
+        } else {
+            Consent::Regenerable
+        },
+        target_percent: rules.target,
+        bytes_max: rules.max,
+        grace: rules.min_age,
+        keep: rules.keep.clone(),
+        journal_mode: if is_compat {
+            JournalMode::Compat
+        } else {
+            JournalMode::Strict
+        },
+        journal_keep: Some(rules.journal_keep),
+        journal_bytes_max: rules.journal_size,
+        journal_files_max: rules.journal_files,
+        // A plan file may be carried out from another directory.
+        ..Policy::at(&rules.root.canonicalize().map_err(|error| {
+            let message = format!("cannot open {}", super::body::shown(&rules.root));
+            Failure::of(Exit::Failed, message, &error)
+                .hint("--root names the root directory of the node")
+        })?)
+    })
+}
+
+async fn planned(rules: &RuleArgs) -> Result<Plan, Failure> {
+    let policy = policy(rules)?;
+    let planning =
+        tokio::task::spawn_blocking(move || nagi_guard::plan(&policy, &SystemClock::new()));
+    let plan = planning
+        .await
+        .map_err(|error| Failure::of(Exit::Failed, "planning broke off", &error))?;
+    plan.map_err(|error| of_clean(&error))
+}
+
+/// Carries a plan out on a thread of its own. Each removal stands on stderr before it is made, `--quiet` or not.
+async fn applied(plan: Plan, output: &Output) -> Result<Report, Failure> {
+    let output = output.clone();
+    let applying = tokio::task::spawn_blocking(move || {
+        nagi_guard::apply(&plan, &SystemClock::new(), &mut |event| match event {
+            Event::Intent(line) => crate::output::tell(&words::clean(line)),
+            Event::Removed(..) => {}
+            Event::Ended(done) => tell_failures(done, &output),
+        })
+    });
+    let report = applying
+        .await
+        .map_err(|error| Failure::of(Exit::Failed, "cleaning broke off", &error))?;
+    report.map_err(|error| of_apply(&error))
+}
+
+fn tell_failures(done: &Done, output: &Output) {
+    let (first, count) = &done.failures;
+    if *count > 0 {
+        output.warn(&format!(
+            "{}: {} could not be removed",
+            done.reclaimer.name(),
+            words::count(*count, "file")
+        ));
+    }
+    for (path, error) in first {
+        let line = format!("{}: {error}", super::body::shown(path));
+        output.note(&format!("  {}", words::clean(&line)));
+    }
+}
+
+fn check_digest(text: &str, plan: &Plan) -> Result<(), Failure> {
+    let Some(wanted) = Digest::parse(text) else {
+        return Err(Failure::usage("--digest: 64 hexadecimal digits")
+            .hint("'nagi disk clean' shows it at the end"));
+    };
+    if wanted == plan.digest() {
+        return Ok(());
+    }
+    // The moment is part of a plan, so that another call has another digest even where nothing changed.
+    Err(Failure::new(
+        Exit::Conflict,
+        "this is not the plan that was shown: files came, went or grew old enough meanwhile",
+    )
+    .hint("keep a plan with --output json and carry it out with --plan"))
+}
+
+fn read_plan(file: &Path) -> Result<Plan, Failure> {
+    let failed = |error: std::io::Error| {
+        let message = format!("cannot read {}", super::body::shown(file));
+        Failure::of(Exit::Usage, message, &error)
+    };
+    let mut text = Vec::new();
+    if file == Path::new("-") {
+        std::io::stdin().read_to_end(&mut text).map_err(failed)?;
+    } else {
+        text = std::fs::read(file).map_err(failed)?;
+    }
+    file::read(&text).map_err(|error| {
+        let name = super::body::shown(file);
+        let failure = match error {
+            file::ReadError::Edited => {
+                Failure::of(Exit::Refused, format!("{name}: nothing was done"), &error)
+            }
+            file::ReadError::Json(_)
+            | file::ReadError::Format(_)
+            | file::ReadError::Value { .. } => {
+                Failure::of(Exit::Usage, format!("{name} holds no plan"), &error)
+            }
+        };
+        failure.hint("make a plan anew: nagi disk clean --output json")
+    })
+}
+
+/// How a plan that was carried out ends.
+fn judge(plan: &Plan, report: &Report, session: &Session) -> Result<(), Failure> {
+    if !report.has_ring {
+        session.output.note(
+            "what was removed is written down in /run/nagi/disk-audit.log only, which the next boot empties",
+        );
+    }
+    let mut worst: Option<(Exit, String)> = None;
+    for done in &report.done {
+        let Some(exit) = exit_of(done) else {
+            continue;
+        };
+        let text = format!("{}: {}", done.reclaimer.name(), text::end(&done.end));
+        // A step that somebody else changed is no fault; one that failed is said first.
+        if worst
+            .as_ref()
+            .is_none_or(|(known, _)| *known == Exit::Conflict)
+        {
+            worst = Some((exit, text));
+        }
+    }
+    if let Some((exit, text)) = worst {
+        return Err(Failure::new(exit, text).hint("what else was planned was done; plan again"));
+    }
+    let above = plan.policy.target_percent > 0 && report.after.iter().any(|one| !one.is_clean);
+    if !above {
+        return Ok(());
+    }
+    let failure = Failure::new(
+        Exit::AboveTarget,
+        format!("a disk is still above {} %", plan.policy.target_percent),
+    );
+    let waits = plan
+        .steps
+        .iter()
+        .any(|step| !step.has_consent && !step.items.is_empty());
+    Err(if waits {
+        failure.hint("--lossy may give back more; look at it first without --apply")
+    } else {
+        failure
+            .hint("'nagi disk' says what else fills it, and whose that is; or the disk must grow")
+    })
+}
+
+fn exit_of(done: &Done) -> Option<Exit> {
+    match &done.end {
+        End::Done if done.failures.1 > 0 => Some(Exit::Failed),
+        End::Done | End::Target | End::NoConsent => None,
+        End::Changed(_) | End::OwnerBusy => Some(Exit::Conflict),
+        End::Away | End::Broken(_) | End::TimedOut => Some(Exit::Failed),
+    }
+}
+
+/// The next step behind a plan.
+fn hint_plan(plan: &Plan, args: &CleanArgs, session: &Session) {
+    let waits: u64 = plan
+        .steps
+        .iter()
+        .filter(|step| !step.has_consent)
+        .map(nagi_guard::Step::expected)
+        .sum();
+    if waits > 0 && !args.rules.lossy {
+        session.output.hint(&format!(
+            "--lossy would give back {} more, which cannot be had again",
+            words::bytes(waits)
+        ));
+    }
+    if plan.expected() > 0 {
+        session
+            .output
+            .hint("nothing was changed; the same with --apply carries it out, as root");
+    }
+}
+
+fn of_clean(error: &CleanError) -> Failure {
+    let failure = Failure::of(Exit::Failed, error.to_string(), source(error));
+    match error {
+        CleanError::Root { .. } => failure.hint("--root names the root directory of the node"),
+        CleanError::Kernel => failure.hint(
+            "Linux 5.8 or later is needed; in a container, a filter of calls that lets openat2 through",
+        ),
+        CleanError::ReadMounts(_) | CleanError::ParseMounts(_) => failure,
+    }
+}
+
+fn of_apply(error: &ApplyError) -> Failure {
+    let make_anew = "make a plan anew: nagi disk clean";
+    match error {
+        ApplyError::Look(error) => of_clean(error),
+        ApplyError::FromTheFuture | ApplyError::TooOld => {
+            Failure::new(Exit::Refused, error.to_string()).hint(make_anew)
+        }
+        ApplyError::Audit(error) => match error {
+            AuditError::Busy => Failure::new(Exit::Conflict, error.to_string())
+                .hint("wait for it; its lock is /run/nagi/disk-clean.lock"),
+            AuditError::NoRun => Failure::new(Exit::Failed, error.to_string())
+                .hint("mount a tmpfs on /run: what is removed is written down there first"),
+            AuditError::Run { .. } => Failure::of(Exit::Failed, error.to_string(), source(error))
+                .hint("root may make it: try with sudo"),
+            AuditError::Nowhere(_) => Failure::of(Exit::Failed, error.to_string(), source(error))
+                .hint("nothing is removed that is not written down: make room in /run"),
+        },
+    }
+}
+
+/// The cause, or the error itself, whose text then stands twice rather than nowhere.
+fn source<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> &'a (dyn std::error::Error + 'static) {
+    error.source().unwrap_or(error)
+}
+
+fn parse_kind(text: &str) -> Result<Reclaimer, String> {
+    let names = Reclaimer::ALL.map(Reclaimer::name).join(", ");
+    Reclaimer::named(text).ok_or(format!("one of {names}"))
+}
+
+fn parse_absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err("a path of the node, from its root on".to_owned())
+    }
+}
+
+/// A span, or none.
+fn parse_age(text: &str) -> Result<Duration, String> {
+    match text {
+        "0" | "0s" => Ok(Duration::ZERO),
+        text => parse_span(text),
+    }
+}
+
+/// A number of bytes: as it is, or with K, M, G or T behind it, each 1,024 times the one before.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let rule = || "a number of bytes of at least 1: 4096, 500M, 2G".to_owned();
+    let text = text.strip_suffix("iB").unwrap_or(text);
+    let (digits, shift) = match text.chars().last() {
+        Some('K') => (text.strip_suffix('K'), 10),
+        Some('M') => (text.strip_suffix('M'), 20),
+        Some('G') => (text.strip_suffix('G'), 30),
+        Some('T') => (text.strip_suffix('T'), 40),
+        Some(_) | None => (Some(text), 0),
+    };
+    let number: u64 = digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(rule)?;
+    let bytes = number.checked_mul(1 << shift).ok_or_else(rule)?;
+    if bytes == 0 { Err(rule()) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_unit() {
+        let rows = [
+            ("1", Some(1)),
+            ("500M", Some(500 << 20)),
+            ("2GiB", Some(2 << 30)),
+            ("4K", Some(4096)),
+            ("1T", Some(1 << 40)),
+            ("0", None),
+            ("", None),
+            ("M", None),
+            ("-1", None),
+            ("1.5G", None),
+            ("99999999999T", None),
+        ];
+        for (text, bytes) in rows {
+            assert_eq!(parse_bytes(text).ok(), bytes, "{text}");
+        }
+        assert_eq!(parse_age("0"), Ok(Duration::ZERO));
+        assert!(parse_kind("etcd").is_err() && parse_absolute("a").is_err());
+    }
+
+    // What a plan file holds cannot be given beside it.
+    #[test]
+    fn every_rule_conflicts_with_a_plan_file() {
+        use clap::{Args as _, Command};
+        let of = |command: Command| -> Vec<String> {
+            command
+                .get_arguments()
+                .map(|arg| arg.get_id().to_string())
+                .collect()
+        };
+        let mut rules = of(RuleArgs::augment_args(Command::new("rules")));
+        rules.sort_unstable();
+        let mut named = RULES;
+        named.sort_unstable();
+        assert_eq!(rules, named);
+    }
+}

@@ -1,0 +1,262 @@
+//! `nagi disk clean`: dry unless told otherwise, plans that are kept as files, and how it ends.
+//!
+//! What it may remove is tested where it is decided, in `crates/guard/tests/disk/clean`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::run::{Ran, call};
+
+const PACKAGE: &str = "var/cache/apt/archives/a_1.0_amd64.deb";
+const LOG: &str = "var/log/pods/ns_pod_uid/main/0.log.20260102-030405";
+
+/// A node in a directory; none where that lies on no disk, as in some containers.
+fn node() -> Option<tempfile::TempDir> {
+    let node = tempfile::tempdir().unwrap();
+    for directory in ["run", "var/lib"] {
+        fs::create_dir_all(node.path().join(directory)).unwrap();
+    }
+    for path in [
+        PACKAGE,
+        LOG,
+        "var/cache/apt/archives/mine.deb",
+        "var/lib/docker/containers/x/y",
+    ] {
+        let path = node.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, vec![7; 100_000]).unwrap();
+    }
+    let answer = clean(node.path(), &["--output", "json"]).exits(0).json();
+    if answer["skipped"]
+        .as_array()
+        .is_some_and(|places| !places.is_empty())
+    {
+        nagi_testkit::skipped("the directory for temporary files lies on no disk");
+        return None;
+    }
+    Some(node)
+}
+
+/// All of it, without a grace: a test has no hour.
+fn clean(root: &Path, arguments: &[&str]) -> Ran {
+    let root = root.to_str().unwrap();
+    let words = ["disk", "clean", "--root", root, "--min-age", "0"];
+    let target: &[&str] = if arguments.contains(&"--target") {
+        &[]
+    } else {
+        &["--target", "0"]
+    };
+    call(&[&words[..], target, arguments].concat()).run()
+}
+
+fn carry_out(plan: &Path) -> Ran {
+    call(&["disk", "clean", "--apply", "--plan", plan.to_str().unwrap()]).run()
+}
+
+fn plan_file(root: &Path) -> (PathBuf, Value) {
+    let file = root.join("plan.json");
+    let answer = clean(root, &["--lossy", "--output", "json"])
+        .exits(0)
+        .json();
+    fs::write(&file, answer.to_string()).unwrap();
+    (file, answer)
+}
+
+fn there(root: &Path) -> [bool; 3] {
+    [PACKAGE, LOG, "var/cache/apt/archives/mine.deb"].map(|path| root.join(path).exists())
+}
+
+// D-13, W-B10: dry by default; what is lossy waits for a word.
+#[test]
+fn without_apply_nothing_changes_and_with_it_only_what_was_agreed_to() {
+    let Some(node) = node() else { return };
+    let ran = clean(node.path(), &[]).exits(0);
+    for part in [
+        "apt",
+        "regenerable",
+        "pod-logs",
+        "needs --lossy",
+        "/var/cache/apt",
+        "digest ",
+    ] {
+        assert!(ran.stdout.contains(part), "no {part:?} in {}", ran.stdout);
+    }
+    let ran = ran.says("hint: nothing was changed");
+    ran.says("--lossy would give back");
+    assert_eq!(there(node.path()), [true; 3]);
+    assert!(!node.path().join("run/nagi").exists(), "not even a lock");
+    let ran = clean(node.path(), &["--apply", "--quiet"]).exits(0);
+    assert_eq!(there(node.path()), [false, true, true]);
+    // The audit is on stderr, quiet or not, and under /run.
+    let line = "remove apt /var/cache/apt/archives/a_1.0_amd64.deb ";
+    assert!(ran.stderr.contains(line), "{}", ran.stderr);
+    let log = fs::read_to_string(node.path().join("run/nagi/disk-audit.log")).unwrap();
+    assert!(log.contains(line), "{log}");
+    clean(node.path(), &["--apply", "--lossy"]).exits(0);
+    assert_eq!(there(node.path()), [false, false, true]);
+}
+
+// D-11: what was announced and what was measured stand beside each other.
+#[test]
+fn programs_get_what_was_expected_and_what_was_measured() {
+    let Some(node) = node() else { return };
+    let answer = clean(node.path(), &["--apply", "--lossy", "--output", "json"])
+        .exits(0)
+        .json();
+    assert_eq!(answer["status"], "success");
+    let steps = answer["steps"].as_array().unwrap();
+    let names: Vec<&str> = steps
+        .iter()
+        .map(|step| step["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["apt", "pod-logs"], "the least harmful first");
+    for step in steps {
+        assert_eq!(step["outcome"]["end"], "done", "{step:#}");
+        assert_eq!(step["outcome"]["removed_files"], 1);
+        assert!(
+            step["outcome"]["expected_bytes"].as_u64() >= Some(98_304),
+            "{step:#}"
+        );
+    }
+    let disk = &answer["disks"][0];
+    assert!(disk["before"]["used_percent"].is_u64() && disk["after"]["used_percent"].is_u64());
+}
+
+// D-13: the plan of a file, letter by letter.
+#[test]
+fn a_plan_is_kept_as_a_file_and_carried_out_later() {
+    let Some(node) = node() else { return };
+    let (file, answer) = plan_file(node.path());
+    assert_eq!(answer["status"], "planned");
+    // What came since is not in it.
+    let later = node.path().join("var/cache/apt/archives/later_1_all.deb");
+    fs::write(&later, "x").unwrap();
+    carry_out(&file).exits(0);
+    assert_eq!(there(node.path()), [false, false, true]);
+    assert!(later.exists());
+    // Twice: the world has changed.
+    carry_out(&file)
+        .exits(8)
+        .says("is not what the plan says any more");
+}
+
+#[test]
+fn an_edited_plan_is_refused() {
+    let Some(node) = node() else { return };
+    let (file, mut answer) = plan_file(node.path());
+    answer["plan"]["steps"][0]["items"][0]["file"]["path"] = "archives/mine.deb".into();
+    fs::write(&file, answer.to_string()).unwrap();
+    carry_out(&file)
+        .exits(5)
+        .prints_nothing()
+        .says("it was edited")
+        .says("hint: make a plan anew");
+    fs::write(&file, "{\"plan\": 5}").unwrap();
+    carry_out(&file)
+        .exits(2)
+        .prints_nothing()
+        .says("holds no plan");
+    carry_out(&node.path().join("none"))
+        .exits(2)
+        .prints_nothing()
+        .says("cannot read");
+    assert_eq!(there(node.path()), [true; 3]);
+}
+
+#[test]
+fn a_changed_world_refuses_the_step_and_does_the_others() {
+    let Some(node) = node() else { return };
+    let (file, _) = plan_file(node.path());
+    fs::write(node.path().join(PACKAGE), "shorter").unwrap();
+    let ran = carry_out(&file).exits(8);
+    ran.says("apt: refused: /var/cache/apt/archives/a_1.0_amd64.deb is not what the plan says");
+    assert_eq!(there(node.path()), [true, false, true]);
+}
+
+// D-13: by its digest, as it was shown.
+#[test]
+fn a_plan_is_named_by_its_digest() {
+    let Some(node) = node() else { return };
+    let shown = clean(node.path(), &[]).exits(0).stdout;
+    let digest = shown
+        .lines()
+        .find_map(|line| line.strip_prefix("digest "))
+        .unwrap()
+        .to_owned();
+    let wrong = "0".repeat(64);
+    clean(node.path(), &["--apply", "--digest", &wrong])
+        .exits(8)
+        .prints_nothing();
+    clean(node.path(), &["--apply", "--digest", "abc"])
+        .exits(2)
+        .prints_nothing();
+    clean(node.path(), &["--apply", "--digest", &digest, "--lossy"])
+        .exits(8)
+        .prints_nothing();
+    assert_eq!(there(node.path()), [true; 3]);
+    clean(node.path(), &["--apply", "--digest", &digest]).exits(0);
+    assert_eq!(there(node.path()), [false, true, true]);
+}
+
+// Decision 10: done means that the target is reached, and the exit code tells when it is not.
+#[test]
+fn a_disk_that_is_still_above_its_target_is_said_to_be() {
+    let Some(node) = node() else { return };
+    let ran = clean(node.path(), &["--apply", "--target", "1"]);
+    if ran.code == 0 {
+        // Less than a hundredth of this machine's disk is used.
+        return nagi_testkit::skipped("the disk for temporary files is empty");
+    }
+    ran.exits(12)
+        .says("a disk is still above 1 %")
+        .says("hint: --lossy may give back more");
+    clean(node.path(), &["--apply", "--target", "99"]).exits(0);
+    assert_eq!(
+        there(node.path()),
+        [false, true, true],
+        "99 % is reached before anything goes"
+    );
+}
+
+#[test]
+fn a_wrong_command_line_is_refused_with_the_next_step() {
+    let rows = [
+        ("--plan x", "--apply"),
+        ("--digest x", "--apply"),
+        ("--apply --plan x --lossy", "--plan <FILE>"),
+        (
+            "--only etcd",
+            "one of apt, snaps, pod-logs, journal, coredumps",
+        ),
+        ("--keep relative", "a path of the node"),
+        ("--max 0", "a number of bytes"),
+        ("--target 100", "100"),
+        ("--journal-size 1G", "--journal-mode compat"),
+        ("--journal-mode quick", "strict"),
+        ("--min-age soon", "--min-age"),
+    ];
+    for (words, said) in rows {
+        let words: Vec<&str> = ["disk", "clean"]
+            .into_iter()
+            .chain(words.split(' '))
+            .collect();
+        call(&words).run().exits(2).prints_nothing().says(said);
+    }
+    call(&["disk", "clean", "--root", "/nowhere"])
+        .run()
+        .exits(1)
+        .says("hint: --root names");
+}
+
+// Without /run there is neither a lock nor a record: nothing is begun.
+#[test]
+fn without_run_nothing_is_removed() {
+    let Some(node) = node() else { return };
+    fs::remove_dir(node.path().join("run")).unwrap();
+    let ran = clean(node.path(), &["--apply"]).exits(1).prints_nothing();
+    ran.says("there is no /run on this node")
+        .says("hint: mount a tmpfs");
+    assert_eq!(there(node.path()), [true; 3]);
+}

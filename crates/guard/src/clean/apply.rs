@@ -1,0 +1,451 @@
+//! The executor: does what the plan says, or refuses. It chooses nothing.
+//!
+//! First everything is looked at again, with the rules and the moment of the plan. A step whose files are not all still what
+//! the plan says, and still allowed to go, is refused as a whole. Then each file, in this order: the intent is written down,
+//! the file is reached from its base and compared once more, and its name is removed. A crash between any two of these
+//! leaves at most a record of a file that is still there; the next plan simply names it again.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nagi_ports::Clock;
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use thiserror::Error;
+
+use super::CleanError;
+use super::ask;
+use super::audit::{Audit, AuditError, escaped};
+use super::discover::{self, Found};
+use super::place::{self, Instant};
+use super::plan::{self, Item, Needed, Plan, Step};
+use super::policy::Reclaimer;
+use super::snaps::{self, Revision};
+use crate::filesystem::Space;
+use crate::mounts::Device;
+
+/// An older plan is not carried out: too much has happened since.
+const AGE_MAX: Duration = Duration::from_hours(24);
+/// XFS takes milliseconds; a busy disk may take longer.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+/// So much may have been written by others meanwhile without that anybody waits; or a hundredth.
+const OTHERS_MAX: u64 = 1 << 20;
+/// Files that could not be removed are named up to so many.
+const FAILURES_MAX: usize = 10;
+/// What apt holds while it downloads or installs, below the root of the node.
+const APT_LOCKS: [&[u8]; 2] = [
+    b"var/cache/apt/archives/lock",
+    b"var/lib/dpkg/lock-frontend",
+];
+
+/// Something that happens while a plan is carried out.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// This was written down and is done next.
+    Intent(&'a str),
+    /// It is done.
+    Removed(&'a Step, &'a Item),
+    /// A step has ended.
+    Ended(&'a Done),
+}
+
+/// What came of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What came of each step.
+    pub done: Vec<Done>,
+    /// How full the disks are now.
+    pub after: Vec<After>,
+    /// The ring on the disk took the records. Otherwise they are under `/run` only.
+    pub has_ring: bool,
+}
+
+/// A disk afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct After {
+    /// Which.
+    pub device: Device,
+    /// How full it is.
+    pub space: Space,
+    /// Its target is reached.
+    pub is_clean: bool,
+}
+
+/// What came of one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// Which kind.
+    pub reclaimer: Reclaimer,
+    /// Where.
+    pub directory: PathBuf,
+    /// How it ended.
+    pub end: End,
+    /// Files that were removed.
+    pub removed: u64,
+    /// What they took, as the plan said.
+    pub expected: u64,
+    /// How many bytes more are free on its disk than before; less when others wrote meanwhile.
+    pub measured: i64,
+    /// Files that could not be removed: the first, and how many there are.
+    pub failures: (Vec<(PathBuf, String)>, u64),
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Everything in it was done, but for what is among the failures.
+    Done,
+    /// The disk was clean enough before all of it was done.
+    Target,
+    /// It loses what cannot be had again, and nobody agreed to that.
+    NoConsent,
+    /// This is not what the plan says, or may not go any more. Nothing more was done.
+    Changed(PathBuf),
+    /// The place cannot be looked at any more.
+    Away,
+    /// Its owner is at work there.
+    OwnerBusy,
+    /// The filesystem cannot be written to any more, or fails.
+    Broken(Errno),
+    /// It took too long.
+    TimedOut,
+}
+
+/// Why nothing, or nothing more, was done.
+#[derive(Debug, Error)]
+pub enum ApplyError {
+    /// The node cannot be looked at.
+    #[error(transparent)]
+    Look(#[from] CleanError),
+    /// What is removed cannot be written down, or another cleaner is at work.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The plan was made for a moment that lies ahead.
+    #[error(
+        "the plan is from the future: the clock of this node was set back, or the plan was edited"
+    )]
+    FromTheFuture,
+    /// The plan is too old.
+    #[error("the plan is older than 24 hours")]
+    TooOld,
+}
+
+/// The hands.
+struct Hands<'a> {
+    plan: &'a Plan,
+    clock: &'a dyn Clock,
+    audit: Audit,
+    tell: &'a mut dyn FnMut(&Event<'_>),
+}
+
+/// Carries a plan out. `tell` hears of every removal before it is made.
+///
+/// # Errors
+/// Nothing was done: the plan is too old, somebody else cleans, or there is nowhere to write down what is removed. When the
+/// last happens on the way, nothing more is done. A step that is refused is no error: the report says so.
+pub fn apply(
+    plan: &Plan,
+    clock: &dyn Clock,
+    tell: &mut dyn FnMut(&Event<'_>),
+) -> Result<Report, ApplyError> {
+    let now = Instant::now(clock);
+    if plan.at > now {
+        return Err(ApplyError::FromTheFuture);
+    }
+    if plan.at < now.before(AGE_MAX) {
+        return Err(ApplyError::TooOld);
+    }
+    let root = plan::open_root(&plan.policy)?;
+    let audit = Audit::open(&root)?;
+    let discovery = discover::discover(&plan.policy, &root, plan.at, clock)?;
+    let mut hands = Hands {
+        plan,
+        clock,
+        audit,
+        tell,
+    };
+    let mut done = Vec::new();
+    for step in &plan.steps {
+        let found = discovery
+            .found
+            .iter()
+            .find(|found| found.reclaimer == step.reclaimer && found.directory == step.directory);
+        let one = hands.step(step, found, &root)?;
+        (hands.tell)(&Event::Ended(&one));
+        done.push(one);
+    }
+    let mut after: Vec<After> = Vec::new();
+    for found in &discovery.found {
+        let device = found.disk.device;
+        if after.iter().all(|one| one.device != device)
+            && let Ok(space) = space(&found.base)
+        {
+            after.push(After {
+                device,
+                space,
+                is_clean: needed(plan, found, &space) == Needed::default(),
+            });
+        }
+    }
+    Ok(Report {
+        done,
+        after,
+        has_ring: hands.audit.has_ring(),
+    })
+}
+
+fn space(base: &OwnedFd) -> Result<Space, Errno> {
+    Ok(Space::of(&rustix::fs::fstatvfs(base)?))
+}
+
+fn needed(plan: &Plan, found: &Found, space: &Space) -> Needed {
+    plan::needed(&found.disk, space, plan.policy.target_percent)
+}
+
+// === impl Hands ===
+
+impl Hands<'_> {
+    fn step(
+        &mut self,
+        step: &Step,
+        found: Option<&Found>,
+        root: &OwnedFd,
+    ) -> Result<Done, AuditError> {
+        let mut done = Done {
+            reclaimer: step.reclaimer,
+            directory: step.directory.clone(),
+            end: End::Done,
+            removed: 0,
+            expected: 0,
+            measured: 0,
+            failures: (Vec::new(), 0),
+        };
+        // Consent is asked of the policy and not of the step, whatever a file says.
+        if !self.plan.policy.consents_to(step.reclaimer) {
+            done.end = End::NoConsent;
+            return Ok(done);
+        }
+        if step.items.is_empty() {
+            return Ok(done);
+        }
+        let Some(found) = found else {
+            done.end = End::Away;
+            return Ok(done);
+        };
+        if let Some(item) = first_changed(step, found) {
+            done.end = End::Changed(whole(step, item));
+            return Ok(done);
+        }
+        let locks = match locks(step.reclaimer, root) {
+            Ok(locks) => locks,
+            // Both mean that another process has it.
+            Err(Errno::AGAIN | Errno::ACCESS) => {
+                done.end = End::OwnerBusy;
+                return Ok(done);
+            }
+            Err(error) => {
+                done.end = End::Broken(error);
+                return Ok(done);
+            }
+        };
+        let Ok(before) = space(&found.base) else {
+            done.end = End::Away;
+            return Ok(done);
+        };
+        done.end = self.remove(step, found, &before, &mut done)?;
+        drop(locks);
+        match self.settled(&found.base, &before, done.expected) {
+            Ok(measured) => done.measured = measured,
+            Err(error) => done.end = End::Broken(error),
+        }
+        Ok(done)
+    }
+
+    /// What a disk has more than before. Some filesystems give space back only when they write, and XFS in the background:
+    /// then it is waited for, but not for long, because others may take it at the same moment.
+    fn settled(&self, base: &OwnedFd, before: &Space, expected: u64) -> Result<i64, Errno> {
+        let begun = self.clock.monotonic();
+        loop {
+            rustix::fs::syncfs(base)?;
+            let measured = difference(space(base)?.bytes_free, before.bytes_free);
+            let enough = expected.saturating_sub(OTHERS_MAX.max(expected / 100));
+            let is_there = u64::try_from(measured.max(0)).is_ok_and(|bytes| bytes >= enough);
+            if is_there || self.clock.monotonic().saturating_sub(begun) > SETTLES_WITHIN {
+                return Ok(measured);
+            }
+            pause();
+        }
+    }
+
+    fn remove(
+        &mut self,
+        step: &Step,
+        found: &Found,
+        before: &Space,
+        done: &mut Done,
+    ) -> Result<End, AuditError> {
+        let begun = self.clock.monotonic();
+        let needed = needed(self.plan, found, before);
+        for item in &step.items {
+            if needed.is_met_by(done.expected, done.removed) {
+                return Ok(End::Target);
+            }
+            if self.clock.monotonic().saturating_sub(begun) > self.plan.policy.deadline {
+                return Ok(End::TimedOut);
+            }
+            let path = whole(step, item);
+            let line = self.audit.record(self.clock, &intent(step, item, &path))?;
+            (self.tell)(&Event::Intent(&line));
+            match self.let_go(step, item, &found.base) {
+                Ok(()) => {}
+                Err(Stopped::Changed) => return Ok(End::Changed(path)),
+                Err(Stopped::Broken(error)) => return Ok(End::Broken(error)),
+                Err(Stopped::Failed(why)) => {
+                    done.failures.1 += 1;
+                    if done.failures.0.len() < FAILURES_MAX {
+                        done.failures.0.push((path, why));
+                    }
+                    continue;
+                }
+            }
+            done.removed += 1;
+            done.expected = done.expected.saturating_add(item.gives_back());
+            (self.tell)(&Event::Removed(step, item));
+        }
+        Ok(End::Done)
+    }
+
+    /// Removes one name, or asks its owner to.
+    fn let_go(&self, step: &Step, item: &Item, base: &OwnedFd) -> Result<(), Stopped> {
+        let (directory, name) = reach(base, item)?;
+        if !step.reclaimer.is_asked_for() {
+            return Ok(rustix::fs::unlinkat(&directory, name, AtFlags::empty())?);
+        }
+        let revision = Revision::of_file(name).ok_or(Stopped::Changed)?;
+        let within = self.plan.policy.deadline;
+        ask::ask(snaps::PROGRAM, &revision.removal(), within, self.clock)
+            .map_err(|error| Stopped::Failed(error.to_string()))?;
+        match place::look(&directory, name) {
+            Err(Errno::NOENT) => Ok(()),
+            Ok(_) => Err(Stopped::Failed("its owner said yes and kept it".to_owned())),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Why a file stayed.
+enum Stopped {
+    /// It is not what the plan says.
+    Changed,
+    /// The filesystem fails.
+    Broken(Errno),
+    /// This one cannot go.
+    Failed(String),
+}
+
+// === impl From<Errno> for Stopped ===
+
+impl From<Errno> for Stopped {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::LOOP | Errno::XDEV | Errno::NOENT | Errno::NOTDIR => Self::Changed,
+            Errno::ROFS | Errno::IO => Self::Broken(error),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+fn intent(step: &Step, item: &Item, path: &Path) -> String {
+    let verb = if step.reclaimer.is_asked_for() {
+        "ask-for"
+    } else {
+        "remove"
+    };
+    format!(
+        "{verb} {} {} device={} inode={} size={} bytes={}",
+        step.reclaimer.name(),
+        escaped(path.as_os_str().as_bytes()),
+        item.device,
+        item.inode,
+        item.size,
+        item.blocks.bytes(),
+    )
+}
+
+/// The first file that is not among those that may go now.
+fn first_changed<'a>(step: &'a Step, found: &Found) -> Option<&'a Item> {
+    let may_go: std::collections::BTreeMap<&[u8], &Item> = found
+        .items
+        .iter()
+        .map(|item| (&item.path[..], item))
+        .collect();
+    step.items
+        .iter()
+        .find(|item| may_go.get(&item.path[..]) != Some(item))
+}
+
+/// The directory of a file and its name there, when it still is what the plan says.
+fn reach<'a>(base: &OwnedFd, item: &'a Item) -> Result<(OwnedFd, &'a [u8]), Stopped> {
+    let at = item.path.iter().rposition(|byte| *byte == b'/');
+    let (above, name) = match at {
+        Some(at) => (
+            item.path.get(..at).unwrap_or_default(),
+            item.path.get(at + 1..).unwrap_or_default(),
+        ),
+        None => (&[][..], &item.path[..]),
+    };
+    let directory = place::open_below(base, above)?;
+    let entry = place::look(&directory, name)?;
+    if item.is(&entry) {
+        Ok((directory, name))
+    } else {
+        Err(Stopped::Changed)
+    }
+}
+
+fn whole(step: &Step, item: &Item) -> PathBuf {
+    step.directory
+        .join(Path::new(OsStr::from_bytes(&item.path)))
+}
+
+/// The locks that keep an owner out while we work, held as long as they are open.
+///
+/// # Errors
+/// `EAGAIN` when the owner has one of them.
+fn locks(reclaimer: Reclaimer, root: &OwnedFd) -> Result<Vec<OwnedFd>, Errno> {
+    let paths: &[&[u8]] = match reclaimer {
+        Reclaimer::Apt => &APT_LOCKS,
+        Reclaimer::Snaps | Reclaimer::PodLogs | Reclaimer::Journal | Reclaimer::Coredumps => &[],
+    };
+    let mut held = Vec::new();
+    for path in paths {
+        let how = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat2(root, *path, how, Mode::empty(), place::TO_BASE) {
+            Ok(file) => {
+                rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
+                held.push(file);
+            }
+            // apt makes it before it does anything.
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(held)
+}
+
+/// Between two looks at a disk that settles.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a plan is carried out on a thread of its own, which has nothing else to do"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
+fn difference(after: u64, before: u64) -> i64 {
+    let size = i64::try_from(after.abs_diff(before)).unwrap_or(i64::MAX);
+    if after >= before { size } else { -size }
+}

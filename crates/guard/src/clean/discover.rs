@@ -1,0 +1,515 @@
+//! What is there: every file that a rule allows to go, in its order, and why the others stay.
+
+use std::ffi::OsStr;
+use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nagi_ports::Clock;
+use rustix::fs::StatVfsMountFlags;
+use rustix::io::Errno;
+
+use super::ask::{self, AskError};
+use super::journal::{self, File, Head, Limits};
+use super::place::{self, Entry, Instant};
+use super::plan::Item;
+use super::policy::{Policy, Reclaimer};
+use super::rules;
+use super::snaps;
+use super::{CleanError, JournalMode as Mode};
+use crate::blocks::Tally;
+use crate::filesystem::{Kind, Space};
+use crate::gap;
+use crate::mounts::{Device, Mounts};
+use crate::owner::Owner;
+
+const SYSFS: &str = "/sys";
+/// Files of one place that are held, ten times what a plan takes; with their paths about 20 MiB. The rest is only counted.
+const FOUND_MAX: usize = 100_000;
+/// An owner that is well says at once what it has.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Why a file stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    /// No rule knows its name, or it is no plain file.
+    Unknown,
+    /// It is written to.
+    Active,
+    /// It was written or renamed within the grace period.
+    Young,
+    /// It has other names, so that removing one frees nothing.
+    Links,
+    /// Something is mounted on it.
+    Mount,
+    /// It, or a directory above it, is to be kept.
+    KeepList,
+    /// It lies in the window that is kept.
+    Window,
+    /// Nobody can tell what would be lost.
+    NotUnderstood,
+}
+
+/// A place that is left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// What would be looked for.
+    pub reclaimer: Reclaimer,
+    /// Where, on the node.
+    pub directory: PathBuf,
+    /// Why it is not.
+    pub why: Why,
+}
+
+/// Why a place is left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// There is a symbolic link on the way.
+    Link,
+    /// Its filesystem cannot be written to.
+    ReadOnly,
+    /// Its filesystem is none that is cleaned: this type.
+    Type(String),
+    /// It cannot be read.
+    Unreadable(Errno),
+    /// Its owner can only be asked on the node itself, with `/` as the root.
+    OwnerElsewhere,
+    /// Its owner does not say what may go.
+    Owner(AskError),
+    /// Its owner says it in a form that is not known.
+    NotUnderstood,
+    /// The node has no `/etc/machine-id`, so that nobody knows which journals are its own.
+    NoMachineId,
+}
+
+/// One place of one kind.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) reclaimer: Reclaimer,
+    pub(super) directory: PathBuf,
+    pub(super) base: OwnedFd,
+    pub(super) disk: OnDisk,
+    /// In the order in which they go.
+    pub(super) items: Vec<Item>,
+    /// What may go too and is more than a search holds.
+    pub(super) beyond: Tally,
+    pub(super) kept: Vec<(Kept, Tally)>,
+}
+
+/// The filesystem of a base.
+#[derive(Debug, Clone)]
+pub(super) struct OnDisk {
+    pub(super) device: Device,
+    pub(super) point: PathBuf,
+    pub(super) fstype: String,
+    pub(super) space: Space,
+    /// What only root may write: on an ext4 that is full df does not say it, and then this is computed.
+    pub(super) reserve: u64,
+}
+
+/// Everything that is there.
+#[derive(Debug, Default)]
+pub(super) struct Discovery {
+    pub(super) found: Vec<Found>,
+    pub(super) skipped: Vec<Skipped>,
+}
+
+/// The node that is looked at.
+struct Node<'a> {
+    policy: &'a Policy,
+    root: &'a OwnedFd,
+    mounts: &'a Mounts,
+    clock: &'a dyn Clock,
+}
+
+/// One look at one place.
+struct Search<'a> {
+    policy: &'a Policy,
+    /// What was touched later stays.
+    settled: Instant,
+    directory: &'a Path,
+    base: &'a OwnedFd,
+    items: Vec<Item>,
+    beyond: Tally,
+    kept: Vec<(Kept, Tally)>,
+}
+
+/// Looks at every place of the kinds that are asked for. `at` is the moment for which ages are judged.
+pub(super) fn discover(
+    policy: &Policy,
+    root: &OwnedFd,
+    at: Instant,
+    clock: &dyn Clock,
+) -> Result<Discovery, CleanError> {
+    let text = std::fs::read("/proc/self/mountinfo").map_err(CleanError::ReadMounts)?;
+    let mounts = Mounts::parse(&text).map_err(CleanError::ParseMounts)?;
+    let mut discovery = Discovery::default();
+    let kinds = Reclaimer::ALL
+        .into_iter()
+        .filter(|kind| policy.asks_for(*kind));
+    for (reclaimer, directory) in
+        kinds.flat_map(|kind| kind.places().iter().map(move |place| (kind, *place)))
+    {
+        let directory = Path::new(directory);
+        let node = Node {
+            policy,
+            root,
+            mounts: &mounts,
+            clock,
+        };
+        match node.look(reclaimer, directory, at) {
+            Ok(Some(found)) => discovery.found.push(found),
+            Ok(None) => {}
+            Err(why) => discovery.skipped.push(Skipped {
+                reclaimer,
+                directory: directory.to_owned(),
+                why,
+            }),
+        }
+    }
+    Ok(discovery)
+}
+
+// === impl Node ===
+
+impl Node<'_> {
+    /// None when the place is not there.
+    fn look(
+        &self,
+        reclaimer: Reclaimer,
+        directory: &Path,
+        at: Instant,
+    ) -> Result<Option<Found>, Why> {
+        let Some(base) = place::open_base(self.root, directory)? else {
+            return Ok(None);
+        };
+        let disk = on_disk(&base, self.mounts)?;
+        let mut search = Search {
+            policy: self.policy,
+            settled: at.before(self.policy.grace),
+            directory,
+            base: &base,
+            items: Vec::new(),
+            beyond: Tally::default(),
+            kept: Vec::new(),
+        };
+        match reclaimer {
+            Reclaimer::Apt => search.apt()?,
+            Reclaimer::Snaps => search.snaps(self)?,
+            Reclaimer::PodLogs => search.pod_logs()?,
+            Reclaimer::Journal => search.journal(self.root, at)?,
+            Reclaimer::Coredumps => search.coredumps()?,
+        }
+        let (items, beyond, kept) = (search.items, search.beyond, search.kept);
+        Ok(Some(Found {
+            reclaimer,
+            directory: directory.to_owned(),
+            base,
+            disk,
+            items,
+            beyond,
+            kept,
+        }))
+    }
+}
+
+fn on_disk(base: &OwnedFd, mounts: &Mounts) -> Result<OnDisk, Why> {
+    let path = place::path_of(base).map_err(|_| Why::Unreadable(Errno::NOENT))?;
+    let mount = mounts.at(&path).ok_or(Why::Unreadable(Errno::NOENT))?;
+    match Kind::of(&mount.kind) {
+        Kind::Disk => {}
+        Kind::Memory
+        | Kind::Layered
+        | Kind::Image
+        | Kind::Remote
+        | Kind::Pseudo
+        | Kind::Unknown => return Err(Why::Type(mount.kind.clone())),
+    }
+    let stat = rustix::fs::fstatvfs(base)?;
+    if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(Why::ReadOnly);
+    }
+    let space = Space::of(&stat);
+    let bytes = gap::device_bytes(Path::new(SYSFS), mount.device).unwrap_or(space.bytes);
+    Ok(OnDisk {
+        device: mount.device,
+        point: mount.point.clone(),
+        fstype: mount.kind.clone(),
+        reserve: reserve(&mount.kind, bytes, stat.f_frsize).max(space.reserved()),
+        space,
+    })
+}
+
+/// What an ext4 keeps back by default: a twentieth of the device for root, and at most 4,096 blocks or a fiftieth for itself.
+fn reserve(fstype: &str, device_bytes: u64, block: u64) -> u64 {
+    match fstype {
+        "ext2" | "ext3" => device_bytes / 20,
+        "ext4" => device_bytes / 20 + (device_bytes / 50).min(block.saturating_mul(4096)),
+        _ => 0,
+    }
+}
+
+// === impl From<Errno> for Why ===
+
+impl From<Errno> for Why {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::LOOP => Self::Link,
+            Errno::ROFS => Self::ReadOnly,
+            error => Self::Unreadable(error),
+        }
+    }
+}
+
+// === impl Search ===
+
+impl Search<'_> {
+    fn apt(&mut self) -> Result<(), Errno> {
+        self.each(b"", rules::is_apt_cache)?;
+        self.each(b"archives", rules::is_package)?;
+        self.each(b"archives/partial", rules::is_package)?;
+        self.oldest_first();
+        Ok(())
+    }
+
+    /// What snapd says is disabled. Its files are looked at, and only snapd removes them.
+    fn snaps(&mut self, node: &Node<'_>) -> Result<(), Why> {
+        if self.policy.root != Path::new("/") {
+            return Err(Why::OwnerElsewhere);
+        }
+        let arguments = snaps::listing();
+        let list = ask::ask(snaps::PROGRAM, &arguments, ANSWER, node.clock).map_err(Why::Owner)?;
+        for revision in snaps::disabled(&list).ok_or(Why::NotUnderstood)? {
+            let name = revision.file().into_bytes();
+            let Ok(entry) = place::look(self.base, &name) else {
+                continue; // Gone meanwhile.
+            };
+            let point = revision.mount_point();
+            if node
+                .mounts
+                .iter()
+                .any(|mount| mount.point == Path::new(&point))
+            {
+                self.keep(Kept::Active, &entry);
+            } else {
+                // The other name is the one in snapd's cache.
+                self.take_named(b"", &name, &entry, 1..=2, true);
+            }
+        }
+        self.oldest_first();
+        Ok(())
+    }
+
+    fn pod_logs(&mut self) -> Result<(), Errno> {
+        for pod in place::names(place::open_below(self.base, b"")?)? {
+            if !rules::is_pod(&pod) {
+                continue;
+            }
+            let Some(directory) = self.below(&pod)? else {
+                continue;
+            };
+            for container in place::names(&directory)? {
+                let path = [&pod[..], b"/", &container].concat();
+                let is_rotated =
+                    |name: &[u8]| Owner::PodLogs.of_file(name) == Owner::PodLogsRotated;
+                self.each(&path, is_rotated)?;
+            }
+        }
+        self.oldest_first();
+        Ok(())
+    }
+
+    fn coredumps(&mut self) -> Result<(), Errno> {
+        self.each(b"", |name| rules::is_core(name) || rules::is_crash(name))?;
+        self.oldest_first();
+        Ok(())
+    }
+
+    /// The journals of this machine; those of others that were collected here are somebody's archive.
+    fn journal(&mut self, root: &OwnedFd, at: Instant) -> Result<(), Why> {
+        let machine = machine_id(root).ok_or(Why::NoMachineId)?;
+        let Some(directory) = self.below(&machine)? else {
+            return Ok(());
+        };
+        let mut files = Vec::new();
+        for name in place::names(&directory)? {
+            let Ok(entry) = place::look(&directory, &name) else {
+                continue; // Gone meanwhile.
+            };
+            if entry.kind.is_file() {
+                files.push(journal_file(&directory, name, entry));
+            }
+        }
+        let limits = Limits {
+            from: self.policy.journal_keep.map(|keep| at.before(keep)),
+            bytes_max: self.policy.journal_bytes_max,
+            files_max: self.policy.journal_files_max,
+        };
+        let (goes, stays) = journal::judge(files, self.policy.journal_mode, limits);
+        for (file, why) in stays {
+            let kept = match why {
+                journal::Kept::Unknown => Kept::Unknown,
+                journal::Kept::Active => Kept::Active,
+                journal::Kept::Wanted => Kept::Window,
+                journal::Kept::NotUnderstood => Kept::NotUnderstood,
+            };
+            self.keep(kept, &file.entry);
+        }
+        for file in goes {
+            // Compat mode is journalctl's, which knows no grace.
+            let knows_grace = match self.policy.journal_mode {
+                Mode::Strict => true,
+                Mode::Compat => false,
+            };
+            self.take(&machine, &file.name, &file.entry, knows_grace);
+        }
+        Ok(())
+    }
+
+    /// Looks at every file of one directory.
+    fn each(&mut self, path: &[u8], is_known: impl Fn(&[u8]) -> bool) -> Result<(), Errno> {
+        let Some(directory) = self.below(path)? else {
+            return Ok(());
+        };
+        for name in place::names(&directory)? {
+            let Ok(entry) = place::look(&directory, &name) else {
+                continue; // Gone meanwhile.
+            };
+            if entry.kind.is_dir() {
+                continue;
+            }
+            if is_known(&name) {
+                self.take(path, &name, &entry, true);
+            } else {
+                self.keep(Kept::Unknown, &entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory below. None for what is none, is a link, or lies behind a mount: nothing there is ours.
+    fn below(&self, path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+        match place::open_below(self.base, path) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes a file whose name is known, unless something speaks against it.
+    fn take(&mut self, directory: &[u8], name: &[u8], entry: &Entry, knows_grace: bool) {
+        self.take_named(directory, name, entry, 1..=1, knows_grace);
+    }
+
+    /// The same for a file that may have so many names.
+    fn take_named(
+        &mut self,
+        directory: &[u8],
+        name: &[u8],
+        entry: &Entry,
+        links: RangeInclusive<u32>,
+        knows_grace: bool,
+    ) {
+        let path = if directory.is_empty() {
+            name.to_vec()
+        } else {
+            [directory, b"/", name].concat()
+        };
+        let whole = self.directory.join(OsStr::from_bytes(&path));
+        let kept = if !entry.kind.is_file() {
+            Some(Kept::Unknown)
+        } else if entry.is_mount {
+            Some(Kept::Mount)
+        } else if !links.contains(&entry.links) {
+            Some(Kept::Links)
+        } else if self.policy.keeps(&whole) {
+            Some(Kept::KeepList)
+        } else if knows_grace && entry.touched() > self.settled {
+            Some(Kept::Young)
+        } else {
+            None
+        };
+        match kept {
+            Some(why) => self.keep(why, entry),
+            None if self.items.len() >= FOUND_MAX => self.beyond += Tally::one(entry.blocks),
+            None => self.items.push(Item::of(path, entry)),
+        }
+    }
+
+    fn keep(&mut self, why: Kept, entry: &Entry) {
+        let tally = Tally::one(entry.blocks);
+        match self.kept.iter_mut().find(|(kept, _)| *kept == why) {
+            Some((_, sum)) => *sum += tally,
+            None => self.kept.push((why, tally)),
+        }
+    }
+
+    fn oldest_first(&mut self) {
+        self.items
+            .sort_by(|one, other| (one.written, &one.path).cmp(&(other.written, &other.path)));
+    }
+}
+
+fn journal_file(directory: &OwnedFd, name: Vec<u8>, entry: Entry) -> File {
+    let opened = place::open_file(directory, &name);
+    let (head, made) = match &opened {
+        Ok(file) => (Head::read(file, entry.size), made(file)),
+        Err(error) => (Head::Unreadable(*error), None),
+    };
+    File {
+        name,
+        entry,
+        head,
+        made,
+    }
+}
+
+/// When journald made the file, as it notes itself.
+fn made(file: &OwnedFd) -> Option<u64> {
+    let mut value = [0; 8];
+    let read = rustix::fs::fgetxattr(file, c"user.crtime_usec", &mut value[..]).ok()?;
+    (read == value.len()).then(|| u64::from_le_bytes(value))
+}
+
+/// 32 hexadecimal digits.
+fn machine_id(root: &OwnedFd) -> Option<Vec<u8>> {
+    let file = place::open_on_way(root, b"etc/machine-id").ok()?;
+    let mut text = [0; 33];
+    let read = rustix::io::read(&file, &mut text).ok()?;
+    let id = text.get(..read.min(32))?;
+    (id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit)).then(|| id.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Ten million files: what is held is bounded, the rest is counted.
+    #[test]
+    fn a_search_holds_no_more_than_its_limit() {
+        let root = place::open_root(Path::new("/")).unwrap();
+        let policy = Policy::at(Path::new("/"));
+        let mut entry = place::look(&root, b"proc").unwrap();
+        entry.kind = rustix::fs::FileType::RegularFile;
+        (entry.links, entry.is_mount) = (1, false);
+        let mut search = Search {
+            policy: &policy,
+            settled: Instant {
+                seconds: i64::MAX,
+                nanoseconds: 0,
+            },
+            directory: Path::new("/var/cache/apt"),
+            base: &root,
+            items: Vec::new(),
+            beyond: Tally::default(),
+            kept: Vec::new(),
+        };
+        for number in 0..FOUND_MAX + 7 {
+            search.take(b"archives", number.to_string().as_bytes(), &entry, true);
+        }
+        assert_eq!((search.items.len(), search.beyond.inodes), (FOUND_MAX, 7));
+        assert_eq!(search.kept, []);
+    }
+}

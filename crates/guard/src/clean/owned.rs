@@ -1,0 +1,99 @@
+//! What only its owner may give back: how much it is, and how. Nothing here is ever removed by Nagi.
+//!
+//! Files below the directories of containerd, docker and snapd belong to a program that keeps books about them. Removing one
+//! from outside breaks images, containers or snaps, so the plan only names what a person or the owner can do.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use super::place;
+use crate::blocks::Tally;
+use crate::owner::Owner;
+
+/// Something of an owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// Whose.
+    pub owner: Owner,
+    /// Where, on the node.
+    pub directory: PathBuf,
+    /// What comes back.
+    pub tally: Tally,
+    /// By which command or setting.
+    pub lever: &'static str,
+}
+
+/// A place of an owner: files so many directories below it that pass the rule.
+struct Place {
+    owner: Owner,
+    directory: &'static str,
+    depth: usize,
+    counts: fn(&[u8], u32) -> bool,
+    lever: &'static str,
+}
+
+const PLACES: [Place; 4] = [
+    // A revision and its copy in the cache are one file with two names: it comes back when the last of them goes.
+    Place {
+        owner: Owner::SnapCache,
+        directory: "/var/lib/snapd/cache",
+        depth: 0,
+        counts: |_, links| links == 1,
+        lever: "snapd keeps at most five of these; remove disabled revisions first: snap remove NAME --revision=REV",
+    },
+    Place {
+        owner: Owner::ContainerdIngest,
+        directory: "/var/lib/containerd/io.containerd.content.v1.content/ingest",
+        depth: 1,
+        counts: |_, _| true,
+        lever: "pulls under way or given up: containerd collects them when their lease ends, after 24 hours by default",
+    },
+    Place {
+        owner: Owner::DockerLogs,
+        directory: "/var/lib/docker/containers",
+        depth: 1,
+        counts: |name, _| Owner::Docker.of_file(name) == Owner::DockerLogs,
+        lever: "set max-size and max-file of the json-file driver in daemon.json, and make the container anew",
+    },
+    Place {
+        owner: Owner::ContainerdContent,
+        directory: "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256",
+        depth: 0,
+        counts: |_, _| true,
+        lever: "all images, used ones too; unused ones go through the CRI: crictl rmi --prune",
+    },
+];
+
+/// Looks at every place. One that cannot be read is left out: nothing depends on it.
+pub(super) fn look(root: &OwnedFd) -> Vec<Left> {
+    PLACES
+        .iter()
+        .filter_map(|place| {
+            let base = place::open_base(root, Path::new(place.directory)).ok()??;
+            let tally = count(&base, place.depth, place.counts);
+            (tally.inodes > 0).then(|| Left {
+                owner: place.owner,
+                directory: PathBuf::from(place.directory),
+                tally,
+                lever: place.lever,
+            })
+        })
+        .collect()
+}
+
+fn count(directory: &OwnedFd, depth: usize, counts: fn(&[u8], u32) -> bool) -> Tally {
+    let mut sum = Tally::default();
+    for name in place::names(directory).unwrap_or_default() {
+        let Ok(entry) = place::look(directory, &name) else {
+            continue; // Gone meanwhile.
+        };
+        if entry.kind.is_dir() && depth > 0 {
+            if let Ok(below) = place::open_below(directory, &name) {
+                sum += count(&below, depth - 1, counts);
+            }
+        } else if depth == 0 && entry.kind.is_file() && counts(&name, entry.links) {
+            sum += Tally::one(entry.blocks);
+        }
+    }
+    sum
+}

@@ -1,0 +1,370 @@
+//! The plan: a value that says which files go, in which order, and what that gives back.
+//!
+//! Choosing is pure. Kinds are taken in the order of their harm and files in the order of their kind, until the disk that
+//! they lie on would be at the target, or the cap of the run is reached. What lacks consent is listed and not counted.
+
+use std::fmt::{self, Write as _};
+use std::path::PathBuf;
+
+use nagi_ports::Clock;
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+
+use super::CleanError;
+use super::discover::{self, Discovery, Kept, OnDisk, Skipped};
+use super::owned::{self, Left};
+use super::place::{self, Entry, Instant};
+use super::policy::{Policy, Reclaimer};
+use crate::blocks::{Blocks, Tally};
+use crate::filesystem::Space;
+use crate::mounts::Device;
+
+/// Files of one plan at most; the rest waits for the next run. The audit of so many fills the ring of 1 MiB several times.
+pub const ITEMS_MAX: usize = 10_000;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The moment for which ages were judged. Not part of the digest.
+    pub at: Instant,
+    /// What was allowed.
+    pub policy: Policy,
+    /// The least harmful first.
+    pub steps: Vec<Step>,
+    /// The disks of the steps. Not part of the digest: they fill while the plan is read.
+    pub disks: Vec<Disk>,
+    /// Places that are left alone.
+    pub skipped: Vec<Skipped>,
+    /// What only its owner may give back.
+    pub left: Vec<Left>,
+}
+
+/// A disk, and what the plan does for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// What tells it from others.
+    pub device: Device,
+    /// Where it is seen.
+    pub point: PathBuf,
+    /// Its type.
+    pub fstype: String,
+    /// How full it was.
+    pub space: Space,
+    /// What has to go until the target is reached.
+    pub needed: Needed,
+    /// What the plan gives back, without steps that lack consent.
+    pub expected: u64,
+    /// And how many files.
+    pub expected_inodes: u64,
+}
+
+/// What has to go from a disk until its target is reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needed {
+    /// Bytes, the reserve with them that fills up first.
+    pub bytes: u64,
+    /// Files. 0 where inodes have no limit, and on XFS, which makes them as long as there are blocks.
+    pub inodes: u64,
+}
+
+/// One kind at one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Which kind.
+    pub reclaimer: Reclaimer,
+    /// Where, on the node.
+    pub directory: PathBuf,
+    /// The disk that it lies on.
+    pub disk: Device,
+    /// What it loses may be lost. A step without consent is not done.
+    pub has_consent: bool,
+    /// What goes, in this order.
+    pub items: Vec<Item>,
+    /// What may go too and is not needed for the target, or is more than the cap.
+    pub spared: Tally,
+    /// What stays, and why.
+    pub kept: Vec<(Kept, Tally)>,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Below the directory of its step, as bytes.
+    pub path: Vec<u8>,
+    /// Its filesystem; on btrfs its subvolume.
+    pub device: Device,
+    /// Its number there.
+    pub inode: u64,
+    /// How long it is.
+    pub size: u64,
+    /// What it takes.
+    pub blocks: Blocks,
+    /// When it was written.
+    pub written: Instant,
+    /// How many names it has.
+    pub links: u32,
+}
+
+/// Tells plans apart: SHA-256 of everything that decides what is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest([u8; 32]);
+
+// === impl Item ===
+
+impl Item {
+    pub(super) fn of(path: Vec<u8>, entry: &Entry) -> Self {
+        Self {
+            path,
+            device: entry.device,
+            inode: entry.inode,
+            size: entry.size,
+            blocks: entry.blocks,
+            written: entry.written,
+            links: entry.links,
+        }
+    }
+
+    /// What comes back when this name goes: nothing where the file has another one.
+    pub fn gives_back(&self) -> u64 {
+        if self.links == 1 {
+            self.blocks.bytes()
+        } else {
+            0
+        }
+    }
+
+    /// It is still what it was.
+    pub(super) fn is(&self, entry: &Entry) -> bool {
+        let now = Self::of(self.path.clone(), entry);
+        *self == now && entry.kind.is_file() && !entry.is_mount
+    }
+}
+
+// === impl Step ===
+
+impl Step {
+    /// What it gives back.
+    pub fn expected(&self) -> u64 {
+        self.items.iter().map(Item::gives_back).sum()
+    }
+}
+
+// === impl Digest ===
+
+impl Digest {
+    /// Reads 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if text.len() != 64 || !text.is_ascii() {
+            return None;
+        }
+        for (place, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            *place = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Its digest. Every field that decides what is done is in it, each with its length, so that no two plans share one. The
+    /// moment is not: what is old enough is in the files that are named, and the same world planned twice is one plan.
+    pub fn digest(&self) -> Digest {
+        let mut hash = Sha256::new();
+        let mut field = |bytes: &[u8]| {
+            hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
+            hash.update(bytes);
+        };
+        field(b"nagi disk plan 1");
+        field(self.rules().as_bytes());
+        for path in std::iter::once(&self.policy.root).chain(&self.policy.keep) {
+            field(path.as_os_str().as_encoded_bytes());
+        }
+        for step in &self.steps {
+            field(step.reclaimer.name().as_bytes());
+            field(step.directory.as_os_str().as_encoded_bytes());
+            field(format!("{} {}", step.disk, step.has_consent).as_bytes());
+            for item in &step.items {
+                field(&item.path);
+                let Item {
+                    path: _,
+                    device,
+                    inode,
+                    size,
+                    blocks,
+                    written,
+                    links,
+                } = item;
+                let (seconds, nanoseconds) = (written.seconds, written.nanoseconds);
+                let numbers = format!(
+                    "{device} {inode} {size} {} {seconds} {nanoseconds} {links}",
+                    blocks.0
+                );
+                field(numbers.as_bytes());
+            }
+        }
+        Digest(hash.finalize().into())
+    }
+
+    /// What was allowed, but for its paths, as one text.
+    fn rules(&self) -> String {
+        let Policy {
+            root: _,
+            only,
+            consent,
+            target_percent,
+            bytes_max,
+            grace,
+            keep: _,
+            journal_mode,
+            journal_keep,
+            journal_bytes_max,
+            journal_files_max,
+            deadline,
+        } = &self.policy;
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        write!(
+            text,
+            "{only:?} {consent:?} {target_percent} {bytes_max:?} {grace:?} {journal_mode:?} {journal_keep:?} \
+             {journal_bytes_max:?} {journal_files_max:?} {deadline:?}"
+        )
+        .unwrap_or(());
+        text
+    }
+
+    /// What it gives back, without steps that lack consent.
+    pub fn expected(&self) -> u64 {
+        self.disks.iter().map(|disk| disk.expected).sum()
+    }
+}
+
+/// Plans for now. Owners that have something are asked what of it may go, each for at most ten seconds.
+///
+/// # Errors
+/// The mounts or the root cannot be read, or this kernel cannot keep to a directory. A single place that cannot be read is
+/// no error: the plan says so.
+pub fn plan(policy: &Policy, clock: &dyn Clock) -> Result<Plan, CleanError> {
+    let at = Instant::now(clock);
+    let root = open_root(policy)?;
+    let discovery = discover::discover(policy, &root, at, clock)?;
+    Ok(choose(policy, at, &discovery, owned::look(&root)))
+}
+
+pub(super) fn open_root(policy: &Policy) -> Result<rustix::fd::OwnedFd, CleanError> {
+    place::open_root(&policy.root).map_err(|source| match source {
+        Errno::NOSYS => CleanError::Kernel,
+        source => CleanError::Root {
+            path: policy.root.clone(),
+            source,
+        },
+    })
+}
+
+fn choose(policy: &Policy, at: Instant, discovery: &Discovery, left: Vec<Left>) -> Plan {
+    let mut disks: Vec<Disk> = Vec::new();
+    let mut steps = Vec::new();
+    let mut cap = policy.bytes_max.unwrap_or(u64::MAX);
+    let mut room = ITEMS_MAX;
+    for found in &discovery.found {
+        let disk = disk_of(&mut disks, &found.disk, policy.target_percent);
+        let has_consent = policy.consents_to(found.reclaimer);
+        let mut step = Step {
+            reclaimer: found.reclaimer,
+            directory: found.directory.clone(),
+            disk: found.disk.device,
+            has_consent,
+            items: Vec::new(),
+            spared: found.beyond,
+            kept: found.kept.clone(),
+        };
+        let (mut expected, mut inodes, mut cap_left) = (disk.expected, disk.expected_inodes, cap);
+        for item in &found.items {
+            let bytes = item.gives_back();
+            let is_enough = disk.needed.is_met_by(expected, inodes);
+            if is_enough || bytes > cap_left || step.items.len() >= room {
+                step.spared += Tally::one(item.blocks);
+                continue;
+            }
+            expected = expected.saturating_add(bytes);
+            inodes += u64::from(item.links == 1);
+            cap_left -= bytes;
+            step.items.push(item.clone());
+        }
+        if has_consent {
+            disk.expected = expected;
+            disk.expected_inodes = inodes;
+            cap = cap_left;
+            room -= step.items.len();
+        }
+        steps.push(step);
+    }
+    Plan {
+        at,
+        policy: policy.clone(),
+        steps,
+        disks,
+        skipped: discovery.skipped.clone(),
+        left,
+    }
+}
+
+fn disk_of<'a>(disks: &'a mut Vec<Disk>, on: &OnDisk, target_percent: u8) -> &'a mut Disk {
+    let known = disks.iter().position(|disk| disk.device == on.device);
+    let at = known.unwrap_or_else(|| {
+        disks.push(Disk {
+            device: on.device,
+            point: on.point.clone(),
+            fstype: on.fstype.clone(),
+            space: on.space,
+            needed: needed(on, &on.space, target_percent),
+            expected: 0,
+            expected_inodes: 0,
+        });
+        disks.len() - 1
+    });
+    // It was found or pushed just now.
+    &mut disks[at]
+}
+
+/// What has to go until df says the target or less, of bytes and of inodes. The first bytes that are freed on a full disk
+/// fill the reserve up again, and df stands still meanwhile.
+pub(super) fn needed(on: &OnDisk, space: &Space, target_percent: u8) -> Needed {
+    let reserve = if space.bytes_available > 0 {
+        space.reserved()
+    } else {
+        on.reserve
+    };
+    let above = |used: u64, whole: u64| {
+        let goal = u128::from(whole) * u128::from(target_percent.min(100)) / 100;
+        used.saturating_sub(u64::try_from(goal).unwrap_or(u64::MAX))
+    };
+    let has_limit = on.fstype != "xfs" && space.inodes > 0;
+    Needed {
+        bytes: above(space.used(), space.bytes.saturating_sub(reserve)),
+        inodes: if has_limit {
+            above(space.inodes_used(), space.inodes)
+        } else {
+            0
+        },
+    }
+}
+
+// === impl Needed ===
+
+impl Needed {
+    /// So much is enough.
+    pub(super) const fn is_met_by(&self, bytes: u64, inodes: u64) -> bool {
+        bytes >= self.bytes && inodes >= self.inodes
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,10 @@
+//! Cleaning of real filesystems: what may go goes, and whatever else there is stays byte for byte.
+
+mod attacks;
+mod crash;
+mod faults;
+mod full;
+mod generated;
+mod journals;
+mod node;
+mod snaps;

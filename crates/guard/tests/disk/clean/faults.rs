@@ -1,0 +1,259 @@
+//! Owners at work, files that cannot go, filesystems that are none, and nowhere to write down what is removed.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nagi_guard::{ApplyError, AuditError, End, Reclaimer, Why};
+
+use super::node::{Node, apply, paths, plan, try_apply};
+use crate::full::fill_up;
+use crate::machine::{Type, command, cover, inside, run};
+
+// While apt downloads or installs it has its lock: then its packages stay.
+#[test]
+fn while_apt_is_at_work_its_packages_stay() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        let package = node.file("var/cache/apt/archives/a_1_all.deb", 5000);
+        let lock = node.file("var/cache/apt/archives/lock", 0);
+        // As apt locks: a lock of fcntl, held by another process.
+        let script = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()";
+        let mut apt = command("python3")
+            .args(["-c", script])
+            .arg(&lock)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 5];
+        std::io::Read::read_exact(apt.stdout.as_mut().unwrap(), &mut said).unwrap();
+        let plan = node.plan();
+        assert_eq!(apply(&plan).done[0].end, End::OwnerBusy);
+        assert!(package.exists());
+        drop(apt.stdin.take());
+        apt.wait().unwrap();
+        assert_eq!(apply(&plan).done[0].end, End::Done);
+        assert!(!package.exists() && lock.exists());
+    });
+}
+
+// M5: afterwards there is what apt-get itself would have left.
+#[test]
+fn after_cleaning_apt_finds_nothing_more_to_clean() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let [ours, theirs] = ["ours", "theirs"].map(|name| {
+            let node = Node::at(&disk.point.join(name));
+            for path in [
+                "archives/a_1_all.deb",
+                "archives/b_2%3a1_amd64.deb",
+                "archives/partial/c_1_all.deb",
+                "pkgcache.bin",
+            ] {
+                node.file(format!("var/cache/apt/{path}"), 5000);
+            }
+            node.file("var/cache/apt/archives/lock", 0);
+            fs::create_dir_all(node.root.join("var/lib/apt/lists/partial")).unwrap();
+            fs::create_dir_all(node.root.join("var/lib/dpkg")).unwrap();
+            node
+        });
+        let state = theirs.root.join("var/lib/apt");
+        let cache = theirs.root.join("var/cache/apt");
+        let cleaned = command("apt-get")
+            .arg("-o")
+            .arg(format!("Dir::State={}", state.display()))
+            .arg("-o")
+            .arg(format!("Dir::Cache={}", cache.display()))
+            // Images of containers switch this one off.
+            .args(["-o", "Dir::Cache::pkgcache=pkgcache.bin"])
+            .arg("clean")
+            .output();
+        if !cleaned.is_ok_and(|output| output.status.success()) {
+            return nagi_testkit::skipped("apt-get does not work here");
+        }
+        apply(&ours.plan());
+        let left = |node: &Node| {
+            let below = node.traces().into_keys();
+            let below = below.map(|path| path.strip_prefix(&node.root).unwrap().to_owned());
+            below
+                .filter(|path| path.starts_with("var/cache/apt"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(left(&ours), left(&theirs));
+        assert_eq!(
+            left(&ours).len(),
+            4,
+            "two directories above, partial and the lock"
+        );
+    });
+}
+
+// What cannot be removed is said, and the rest goes.
+#[test]
+fn a_file_that_cannot_be_removed_is_named_and_the_rest_goes() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        let fixed = node.file("var/cache/apt/archives/a_1_all.deb", 5000);
+        let other = node.file("var/cache/apt/archives/b_1_all.deb", 5000);
+        run("chattr", ["+i".as_ref(), fixed.as_os_str()]);
+        let plan = node.plan();
+        let done = apply(&plan).done.remove(0);
+        assert_eq!((done.end, done.removed, done.failures.1), (End::Done, 1, 1));
+        assert_eq!(done.failures.0[0].0.file_name(), fixed.file_name());
+        assert!(fixed.exists() && !other.exists());
+        run("chattr", ["-i".as_ref(), fixed.as_os_str()]);
+    });
+}
+
+// A type that is not for disks is reported, and nothing else.
+#[test]
+fn what_lies_in_memory_or_on_an_overlay_is_left_alone() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        let apt = node.root.join("var/cache/apt");
+        fs::create_dir_all(&apt).unwrap();
+        cover(&apt);
+        let package = node.file("var/cache/apt/archives/a_1_all.deb", 5000);
+        let crash = node.root.join("var/crash");
+        for part in ["lower", "upper", "work"] {
+            fs::create_dir_all(disk.point.join(part)).unwrap();
+        }
+        fs::create_dir_all(&crash).unwrap();
+        crate::machine::fill(&disk.point.join("lower/_usr_bin_x.0.crash"), 5000);
+        let options = ["lower", "upper", "work"]
+            .map(|part| format!("{part}dir={}", disk.point.join(part).display()));
+        let options = options.join(",");
+        run(
+            "mount",
+            [
+                "-t",
+                "overlay",
+                "x",
+                "-o",
+                &options,
+                crash.to_str().unwrap(),
+            ],
+        );
+        let plan = node.plan();
+        let why: Vec<_> = plan
+            .skipped
+            .iter()
+            .map(|place| (place.reclaimer, place.why.clone()))
+            .collect();
+        let of = |fstype: &str| Why::Type(fstype.to_owned());
+        assert_eq!(
+            why,
+            [
+                (Reclaimer::Apt, of("tmpfs")),
+                (Reclaimer::Coredumps, of("overlay"))
+            ]
+        );
+        apply(&plan);
+        assert!(package.exists() && crash.join("_usr_bin_x.0.crash").exists());
+    });
+}
+
+// The audit comes first: without it nothing goes.
+#[test]
+fn where_nothing_can_be_written_down_nothing_is_removed() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        let empty = node.plan();
+        let package = node.file("var/cache/apt/archives/a_1_all.deb", 5000);
+        // /run on the disk that is full, and no ring, for which it is too small: the log is there, and cannot be written.
+        assert!(!try_apply(&empty, &mut |_| {}).unwrap().has_ring);
+        fill_up(&disk.point);
+        let plan = node.plan();
+        let refused = try_apply(&plan, &mut |event| {
+            panic!("nothing is announced: {event:?}")
+        });
+        assert!(
+            matches!(
+                refused,
+                Err(ApplyError::Audit(AuditError::Nowhere(
+                    rustix::io::Errno::NOSPC
+                )))
+            ),
+            "{refused:?}"
+        );
+        assert!(package.exists());
+        fs::remove_dir_all(node.root.join("run")).unwrap();
+        let refused = try_apply(&plan, &mut |_| {});
+        assert!(
+            matches!(refused, Err(ApplyError::Audit(AuditError::NoRun))),
+            "{refused:?}"
+        );
+        assert!(package.exists());
+        fs::create_dir(node.root.join("run")).unwrap();
+        cover(&node.root.join("run"));
+        assert_eq!(apply(&plan).done[0].removed, 1);
+    });
+}
+
+// Names are bytes: a pod's directory may be anything.
+#[test]
+fn names_that_are_no_text_are_planned_and_removed_as_they_are() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        let pod = node
+            .root
+            .join("var/log/pods")
+            .join(OsStr::from_bytes(b"ns_p\xffod_1/c\xfe"));
+        fs::create_dir_all(&pod).unwrap();
+        let log = pod.join("0.log.20260102-030405");
+        crate::machine::fill(&log, 5000);
+        let plan = node.plan();
+        assert_eq!(paths(&plan), std::slice::from_ref(&log));
+        assert_eq!(
+            apply(&plan)
+                .done
+                .iter()
+                .map(|done| done.removed)
+                .sum::<u64>(),
+            1
+        );
+        assert!(!log.exists() && pod.exists());
+    });
+}
+
+// D-13: a step has a deadline.
+#[test]
+fn a_step_ends_at_its_deadline() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        node.plant(5000);
+        let mut policy = node.policy();
+        policy.deadline = Duration::ZERO;
+        for done in apply(&plan(&policy)).done {
+            assert_eq!((done.end, done.removed), (End::TimedOut, 0));
+        }
+    });
+}
+
+// Millions of files: what is held is bounded, and the rest is counted and left for the next run.
+#[test]
+fn more_files_than_a_plan_holds_are_counted_and_wait() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(256, &["-N", "150000"]);
+        let node = Node::at(&disk.point.join("node"));
+        let archives = node.root.join("var/cache/apt/archives");
+        fs::create_dir_all(&archives).unwrap();
+        let count = 100_050_u64;
+        for number in 0..count {
+            fs::File::create(archives.join(format!("p{number}_1_all.deb"))).unwrap();
+        }
+        let plan = node.plan();
+        let planned = u64::try_from(plan.steps[0].items.len()).unwrap();
+        assert_eq!(planned, u64::try_from(nagi_guard::ITEMS_MAX).unwrap());
+        assert_eq!(planned + plan.steps[0].spared.inodes, count);
+    });
+}

@@ -1,0 +1,302 @@
+//! B4: in trees made by chance, everything that may go goes, and nothing else.
+//!
+//! The maker of a tree knows for each file whether it may go, because it chose a place, a name and what speaks against it one
+//! by one. The rules under test are not asked.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use nagi_guard::{End, JournalMode};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use super::node::{MACHINE, Node, apply, paths, plan, rounds, touch};
+use crate::machine::{Type, inside};
+
+const BOOT: &str = "fedcba9876543210fedcba9876543210";
+
+/// Where a file lies: the directory, and names that a rule knows there; none where no rule looks.
+const PLACES: [(&str, &[&str]); 16] = [
+    ("var/cache/apt", &["pkgcache.bin", "srcpkgcache.bin"]),
+    (
+        "var/cache/apt/archives",
+        &["N_1.0-1_amd64.deb", "libN_2%3a1~b_all.deb"],
+    ),
+    ("var/cache/apt/archives/partial", &["N_1_arm64.deb"]),
+    (
+        "var/log/pods/ns_podN_uid/main",
+        &["0.log.20260102-030405", "12.log.20260102-030405.gz"],
+    ),
+    (
+        "var/log/pods/kube-system_etcd_0/etcd",
+        &["3.log.20260102-030405"],
+    ),
+    (
+        "var/lib/systemd/coredump",
+        &["core.N.0.B.12.1700000000000000.zst", "core.a.N.1.B.3.17"],
+    ),
+    ("var/crash", &["_usr_bin_N.1000.crash"]),
+    // No rule looks here, whatever the name is.
+    (
+        "var/lib/containerd/io.containerd.content.v1.content/blobs/sha256",
+        &[],
+    ),
+    ("var/lib/kubelet/pods/uid/volumes", &[]),
+    ("var/lib/etcd/member/wal", &[]),
+    ("var/lib/docker/containers/N", &[]),
+    ("var/lib/snapd/cache", &[]),
+    ("var/log/pods/ns_podN_uid", &[]),
+    ("var/log/pods/notes/main", &[]),
+    ("var/log/containers", &[]),
+    ("home/me", &[]),
+];
+
+/// Names that no rule knows anywhere, beside those that a rule knows elsewhere.
+const ODD: [&[u8]; 9] = [
+    b"0.log",
+    b"N.deb",
+    b"N_1_all.deb~",
+    b"core",
+    b"xN.log.20260102-030405",
+    b"lock.old",
+    b"\xff\xfeN_1_all.deb",
+    b"N crash\n.txt",
+    b"-rf",
+];
+
+/// What speaks for or against a file whose name is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Twist {
+    None,
+    Young,
+    SecondName,
+    Kept,
+    Link,
+    Directory,
+    Pipe,
+}
+
+#[derive(Debug, Clone)]
+struct Thing {
+    place: usize,
+    /// Beyond the known ones of the place: an odd one, or one that is known elsewhere.
+    name: usize,
+    twist: Twist,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Journal {
+    /// Of the last entry, in hours and a half; the window is 48.
+    age: u64,
+    shape: usize,
+}
+
+fn things() -> impl Strategy<Value = (Vec<Thing>, Vec<Journal>)> {
+    let twist = prop_oneof![
+        6 => Just(Twist::None),
+        1 => Just(Twist::Young),
+        1 => Just(Twist::SecondName),
+        1 => Just(Twist::Kept),
+        1 => Just(Twist::Link),
+        1 => Just(Twist::Directory),
+        1 => Just(Twist::Pipe),
+    ];
+    let thing = (0..PLACES.len(), 0_usize..24, twist, 0_usize..20_000);
+    let thing = thing.prop_map(|(place, name, twist, bytes)| Thing {
+        place,
+        name,
+        twist,
+        bytes,
+    });
+    let journal = (0_u64..100, 0_usize..6).prop_map(|(age, shape)| Journal { age, shape });
+    (
+        prop::collection::vec(thing, 5..60),
+        prop::collection::vec(journal, 0..12),
+    )
+}
+
+/// Makes it; true when it may go.
+fn make(node: &Node, number: usize, thing: &Thing) -> (PathBuf, bool) {
+    let (directory, known) = PLACES[thing.place];
+    let elsewhere = PLACES.iter().flat_map(|(_, names)| names.iter());
+    let odd = ODD
+        .iter()
+        .copied()
+        .chain(elsewhere.map(|name| name.as_bytes()));
+    let odd: Vec<&[u8]> = odd.filter(|name| !fits(thing.place, name)).collect();
+    let (name, is_known) = match known.get(thing.name % 8) {
+        Some(name) => (name.as_bytes(), true),
+        None => (odd[thing.name % odd.len()], false),
+    };
+    let name = name.iter().flat_map(|byte| match byte {
+        b'N' => number.to_string().into_bytes(),
+        b'B' => BOOT.as_bytes().to_vec(),
+        byte => vec![*byte],
+    });
+    let name: Vec<u8> = name.collect();
+    let directory = node.root.join(directory.replace('N', &number.to_string()));
+    fs::create_dir_all(&directory).unwrap();
+    let path = directory.join(OsStr::from_bytes(&name));
+    if fs::symlink_metadata(&path).is_ok() {
+        return (path, false); // It was made before; what was said of it then holds.
+    }
+    match thing.twist {
+        Twist::Link => std::os::unix::fs::symlink("/etc/passwd", &path).unwrap(),
+        Twist::Directory => fs::create_dir(&path).unwrap(),
+        Twist::Pipe => rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap(),
+        Twist::None | Twist::Young | Twist::SecondName | Twist::Kept => {
+            crate::machine::fill(&path, thing.bytes);
+        }
+    }
+    match thing.twist {
+        Twist::Young => touch(&path, SystemTime::now() + Duration::from_mins(5)),
+        Twist::SecondName => {
+            fs::hard_link(&path, node.root.join(format!("second{number}"))).unwrap();
+        }
+        Twist::None | Twist::Kept | Twist::Link | Twist::Directory | Twist::Pipe => {}
+    }
+    (path, is_known && thing.twist == Twist::None)
+}
+
+/// A name that is known at one place of a kind is known at the others of it.
+fn fits(place: usize, name: &[u8]) -> bool {
+    let groups: [&[usize]; 4] = [&[0], &[1, 2], &[3, 4], &[5, 6]];
+    let group = groups.iter().find(|group| group.contains(&place));
+    group.is_some_and(|group| {
+        group.iter().any(|place| {
+            PLACES[*place]
+                .1
+                .iter()
+                .any(|known| known.as_bytes() == name)
+        })
+    })
+}
+
+/// Makes a journal; true when it may go in strict mode.
+fn make_journal(node: &Node, number: usize, journal: &Journal) -> (PathBuf, bool) {
+    let age = Duration::from_mins(journal.age * 60 + 30);
+    let path = node.journal(number.try_into().unwrap(), age, 4096);
+    let is_old = journal.age >= 48;
+    let named = |name: String| {
+        let to = path.with_file_name(name);
+        fs::rename(&path, &to).unwrap();
+        to
+    };
+    match journal.shape {
+        0 | 1 => (path, is_old),
+        // In use; of another name; without a head; put aside after a crash, and written just now.
+        2 => (named(format!("user-{number}.journal")), false),
+        3 => (named(format!("system@{number}.journal")), false),
+        4 => {
+            crate::machine::fill(&path, 4096);
+            (path, false)
+        }
+        _ => (
+            named(format!("system@{number:016x}-{number:016x}.journal~")),
+            false,
+        ),
+    }
+}
+
+// B-015, D-07, D-15 and the safety section: 0 false deletions, and nothing that may go is forgotten.
+#[test]
+fn in_trees_made_by_chance_everything_that_may_go_goes_and_nothing_else() {
+    inside("", || {
+        let cases = rounds(60, 1000);
+        let config = Config {
+            cases,
+            failure_persistence: None,
+            ..Config::default()
+        };
+        let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        let disk = Type::Ext4.mounted(300, &[]);
+        let (number, removed) = (Cell::new(0_u32), Cell::new(0_usize));
+        let mut runner = TestRunner::new_with_rng(config, rng);
+        let ran = runner.run(&things(), |(things, journals)| {
+            number.set(number.get() + 1);
+            let node = Node::at(&disk.point.join(number.get().to_string()));
+            let mut policy = node.policy();
+            let mut may_go = BTreeSet::new();
+            for (number, thing) in things.iter().enumerate() {
+                let (path, goes) = make(&node, number, thing);
+                if goes {
+                    may_go.insert(path.clone());
+                }
+                if thing.twist == Twist::Kept {
+                    may_go.remove(&path);
+                    policy
+                        .keep
+                        .push(PathBuf::from("/").join(path.strip_prefix(&node.root).unwrap()));
+                }
+            }
+            for (number, journal) in journals.iter().enumerate() {
+                let (path, goes) = make_journal(&node, number, journal);
+                if goes {
+                    may_go.insert(path);
+                }
+            }
+            let before = node.traces();
+            let plan = plan(&policy);
+            prop_assert_eq!(&node.traces(), &before, "a plan changes nothing");
+            let planned: BTreeSet<PathBuf> = paths(&plan).into_iter().collect();
+            prop_assert_eq!(&planned, &may_go);
+            let report = apply(&plan);
+            prop_assert!(
+                report.done.iter().all(|done| done.end == End::Done),
+                "{:?}",
+                report
+            );
+            let mut expected = before;
+            expected.retain(|path, _| !may_go.contains(path));
+            prop_assert_eq!(&node.traces(), &expected);
+            removed.set(removed.get() + may_go.len());
+            fs::remove_dir_all(&node.root).unwrap();
+            Ok(())
+        });
+        ran.unwrap();
+        assert!(
+            removed.get() > usize::try_from(cases).unwrap(),
+            "{removed:?} in {cases} trees"
+        );
+        println!("{removed:?} files went in {cases} trees");
+    });
+}
+
+// Compat mode takes more of the journals than strict mode, and nothing else than journals changes with it.
+#[test]
+fn compat_mode_changes_journals_only() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        node.plant(5000);
+        node.plant_decoys();
+        let strict = paths(&node.plan());
+        let mut policy = node.policy();
+        policy.journal_mode = JournalMode::Compat;
+        let compat = paths(&plan(&policy));
+        let journals = node.root.join("var/log/journal").join(MACHINE);
+        let others = |paths: &[PathBuf]| {
+            paths
+                .iter()
+                .filter(|path| !path.starts_with(&journals))
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(others(&strict), others(&compat));
+        assert!(strict.iter().all(|path| compat.contains(path)));
+        assert!(compat.len() > strict.len());
+    });
+}
