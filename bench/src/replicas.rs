@@ -1,5 +1,5 @@
-//! Several replicas of `nagi server` on one cluster: how soon one sees what another wrote, and how long nobody decides when the
-//! one that does is ended.
+//! Several replicas of `nagi server` on one cluster: how soon one sees what another wrote, and how long nobody holds the Lease
+//! when its holder is ended.
 //!
 //! The API server is the double, in this process: it has the Lease, which says who decides.
 
@@ -60,7 +60,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
     leader.stop()?;
     follower.stop()?;
     report.rounds("replicas_hand_over_ms", &handed_over);
-    let what = "SIGTERM at the replica that decides to another that does";
+    let what = "SIGTERM at the holder of the Lease to another that holds it";
     report.row(Row::p99("replicas", what, &handed_over, HANDED_OVER_GOAL));
     Ok(())
 }

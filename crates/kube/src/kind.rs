@@ -42,6 +42,17 @@ pub(crate) fn group_and_plural(resource: &Resource) -> (&str, &str) {
     }
 }
 
+/// A kind as Nagi names it, from its group and its name; `None` when there can be none of that name.
+pub(crate) fn resource_of(group: &str, kind: &str) -> Option<Resource> {
+    // Its plural is not known here, but by convention it is this one.
+    let plural = format!("{}s", kind.to_lowercase());
+    let built_in = Resource::BUILT_IN.contains(&plural.as_str());
+    match Resource::new(&plural) {
+        Ok(known) if built_in && group_and_plural(&known).0 == group => Some(known),
+        Ok(_) | Err(_) => Resource::new(format!("{plural}.{group}")).ok(),
+    }
+}
+
 impl Kind {
     /// The built-in kinds.
     pub(crate) fn built_in() -> [Self; 4] {
@@ -148,6 +159,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_kind_is_named_by_its_group_unless_it_is_built_in_there() {
+        let named = |group: &str, kind: &str| resource_of(group, kind).map(|it| it.to_string());
+        for (group, kind, name) in [
+            ("apps", "Deployment", Some("deployments")),
+            ("", "ReplicationController", Some("replicationcontrollers")),
+            ("", "Deployment", None),
+            (
+                "apps",
+                "ReplicationController",
+                Some("replicationcontrollers.apps"),
+            ),
+            ("example.com", "Runner", Some("runners.example.com")),
+        ] {
+            assert_eq!(named(group, kind).as_deref(), name, "{group}/{kind}");
+        }
+    }
 
     // Unknown is not zero: an object without a count is not asleep.
     #[test]

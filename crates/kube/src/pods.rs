@@ -349,6 +349,10 @@ mod tests {
             Some("statefulsets project-a/web-5d4f")
         );
         assert_eq!(
+            id(&other("v1", "ReplicationController")).as_deref(),
+            Some("replicationcontrollers project-a/web-5d4f")
+        );
+        assert_eq!(
             id(&other("example.com/v1", "Runner")).as_deref(),
             Some("runners.example.com project-a/web-5d4f")
         );

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use nagi_core::id::{Name, Namespace, ReplicaName, Resource, WorkloadId};
+use nagi_core::id::{Name, Namespace, ReplicaName, WorkloadId};
 use nagi_core::quantity::Replicas;
 use nagi_ports::Clock;
 
-use crate::kind::Kind;
+use crate::kind::{Kind, resource_of};
 use crate::pods::{self, PodRow};
 use crate::reflect::Sink;
 use crate::store::{From, Store, Within};
@@ -146,15 +146,8 @@ impl ScalerKind {
         };
         let group = target.api_version.as_deref().unwrap_or("apps/v1");
         let group = group.split_once('/').map_or("", |(group, _)| group);
-        let plural = format!("{}s", kind.to_lowercase());
-        let resource =
-            if Resource::BUILT_IN.contains(&plural.as_str()) && matches!(group, "" | "apps") {
-                plural
-            } else {
-                format!("{plural}.{group}")
-            };
         let id = WorkloadId {
-            resource: Resource::new(resource).ok()?,
+            resource: resource_of(group, kind)?,
             namespace: Namespace::new(&*scaler.metadata.namespace).ok()?,
             name: Name::new(&*target.name).ok()?,
         };

@@ -1,7 +1,7 @@
 //! Where the configuration of the client comes from, and the client made of it.
 //!
-//! The rules are those of the founding documents: `KUBECONFIG` when it is set, else the service account of the pod, else
-//! `~/.kube/config`. Contexts, exec plugins, client certificates, token files and which proxy is meant are `kube`'s; the stack
+//! The rules are those of the founding documents: `KUBECONFIG` when it is set, else the service account of the pod (which
+//! has no contexts: not when one is named), else `~/.kube/config`. Contexts, exec plugins, client certificates, token files and which proxy is meant are `kube`'s; the stack
 //! of its layers is put together here, because its own one retries and logs by itself.
 
 use std::error::Error;
@@ -71,6 +71,16 @@ pub enum SourceError {
         /// The last place.
         looked_for: String,
     },
+    /// A context was named, and there is no file that could have it.
+    #[error(
+        "context {context:?} was named, which only a kubeconfig has, but KUBECONFIG is not set and {looked_for} does not exist"
+    )]
+    NoFileForContext {
+        /// The context.
+        context: String,
+        /// The last place.
+        looked_for: String,
+    },
     /// The proxy to the API server cannot be used.
     #[error(
         "{proxy:?} is no proxy that can be used: it must be a URL that begins with http, https or socks5"
@@ -100,7 +110,10 @@ pub(crate) struct Loaded {
 impl Source {
     /// Whether there is any configuration, good or bad. Reads small files.
     pub async fn is_there(&self) -> bool {
-        !matches!(self.load().await, Err(SourceError::Nothing { .. }))
+        !matches!(
+            self.load().await,
+            Err(SourceError::Nothing { .. } | SourceError::NoFileForContext { .. })
+        )
     }
 
     /// Reads the configuration. Reads small files; runs nothing.
@@ -154,15 +167,22 @@ async fn load(
         }
     }
     let usual = home.map(|home| home.join(".kube").join("config"));
-    match usual {
-        Some(path) if path.exists() => from_files(&[path], context).await.map(Loaded::outside),
-        Some(path) => Err(SourceError::Nothing {
-            looked_for: path.display().to_string(),
-        }),
-        None => Err(SourceError::Nothing {
-            looked_for: "~/.kube/config".to_owned(),
-        }),
+    if let Some(path) = usual.as_ref().filter(|path| path.exists()) {
+        return from_files(std::slice::from_ref(path), context)
+            .await
+            .map(Loaded::outside);
     }
+    let looked_for = usual.map_or_else(
+        || "~/.kube/config".to_owned(),
+        |path| path.display().to_string(),
+    );
+    Err(match context {
+        None => SourceError::Nothing { looked_for },
+        Some(context) => SourceError::NoFileForContext {
+            context: context.to_owned(),
+            looked_for,
+        },
+    })
 }
 
 async fn from_files(paths: &[PathBuf], context: Option<&str>) -> Result<Config, SourceError> {
@@ -347,8 +367,15 @@ contexts:
         };
         let other = with("b").load().await.unwrap();
         assert_eq!(other.config.cluster_url.to_string(), "http://b.example:2/");
-        let words = explained(&with("c").load().await.unwrap_err());
-        assert!(words.contains("/1") && words.contains('c'), "{words}");
+        let words = explained(&with("nowhere").load().await.unwrap_err());
+        assert!(words.contains("/1") && words.contains("nowhere"), "{words}");
+        let no_file = Source::Rules {
+            kubeconfig: None,
+            home: Some(directory.path().to_owned()),
+            context: Some("b".to_owned()),
+        };
+        let words = explained(&no_file.load().await.unwrap_err());
+        assert!(words.contains("context \"b\" was named"), "{words}");
     }
 
     #[tokio::test]

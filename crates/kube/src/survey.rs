@@ -21,6 +21,9 @@ use crate::source::Source;
 /// One call: a laptop may be far from the API server.
 const CALL: Duration = Duration::from_secs(5);
 
+/// Definitions of kinds on a page.
+const DEFINITIONS_MAX: usize = 50;
+
 /// A cluster to look at.
 #[derive(Debug, Clone)]
 pub struct Survey {
@@ -82,6 +85,13 @@ pub struct CustomKind {
 #[serde(default)]
 struct Definitions {
     items: Vec<Definition>,
+    metadata: PageMetadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PageMetadata {
+    r#continue: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -242,16 +252,24 @@ impl Survey {
     /// # Errors
     /// Their definitions cannot be read.
     pub async fn custom_kinds(&self) -> Result<Vec<CustomKind>, PortError> {
-        let list: Definitions = self.get(DEFINITIONS).await?;
-        let kinds = list.items.iter().filter_map(kind_of_definition);
-        let mut kinds: Vec<CustomKind> = kinds
-            .map(|kind| CustomKind {
+        let mut kinds = Vec::new();
+        let mut from = String::new();
+        // A definition carries its whole schema; some clusters have hundreds of them.
+        loop {
+            let page: Definitions = self
+                .get(&format!("{DEFINITIONS}?limit={DEFINITIONS_MAX}{from}"))
+                .await?;
+            let found = page.items.iter().filter_map(kind_of_definition);
+            kinds.extend(found.map(|kind| CustomKind {
                 group: kind.group.into(),
                 plural: kind.plural.into(),
-            })
-            .collect();
-        kinds.sort();
-        Ok(kinds)
+            }));
+            if page.metadata.r#continue.is_empty() {
+                kinds.sort();
+                return Ok(kinds);
+            }
+            from = format!("&continue={}", page.metadata.r#continue);
+        }
     }
 
     /// The names of all namespaces.

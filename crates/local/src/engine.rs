@@ -204,15 +204,17 @@ impl LocalEngine {
     /// See [`ReloadError`]; with a bad file everything stays as it was.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let (shared, path) = (Arc::clone(&self.shared), Arc::clone(&self.file));
+        let metrics = self.metrics.clone();
         let reloaded = self.blocking.run(move || {
             let _reloading = shared.reloading();
-            WorkloadFile::read(&path)
+            let reloaded = WorkloadFile::read(&path)
                 .map_err(ReloadError::from)
-                .and_then(|file| shared.put_in_force(file).map_err(ReloadError::from))
+                .and_then(|file| shared.put_in_force(file).map_err(ReloadError::from));
+            // While no other reload can be between its reading and its telling.
+            metrics.set_file_in_force(ConfigFile::Workloads, reloaded.is_ok());
+            reloaded
         });
         let reloaded = reloaded.await?;
-        self.metrics
-            .set_file_in_force(ConfigFile::Workloads, reloaded.is_ok());
         match &reloaded {
             Ok(Reloaded {
                 added,

@@ -76,10 +76,9 @@ pub(crate) fn decoded(text: &str) -> Option<Cow<'_, str>> {
 /// The kind in a path whose template has one: a built-in one, or `plural.group`.
 pub(crate) fn resource(path: &str) -> Option<Resource> {
     let text = decoded(path.split('/').nth(RESOURCE_AT)?)?;
-    let text = text
-        .strip_suffix(".apps")
-        .filter(|plural| Resource::BUILT_IN.contains(plural))
-        .unwrap_or(&text);
+    let in_apps =
+        |plural: &&str| Resource::BUILT_IN.contains(plural) && *plural != "replicationcontrollers";
+    let text = text.strip_suffix(".apps").filter(in_apps).unwrap_or(&text);
     let known = Resource::BUILT_IN.contains(&text) || text.contains('.');
     Resource::new(text).ok().filter(|_| known)
 }

@@ -351,7 +351,7 @@ impl Families {
         );
         registry.register(
             metric::FILE_IN_FORCE,
-            "1 while the present content of a configuration file is in force, 0 while it is refused and the former one is",
+            "1 while what a configuration file holds now is in force, 0 while it is not",
             self.files_in_force.clone(),
         );
         registry.register(

@@ -95,8 +95,7 @@ pub mod metric {
     pub const SCHEDULED_SCALE_UPS: &str = "nagi_scheduled_scale_ups";
     /// Gauge: 1 while the API takes requests without a key, else 0.
     pub const AUTH_DISABLED: &str = "nagi_auth_disabled";
-    /// Gauge `{file}`: 1 while the present content of a configuration file is in force, 0 while it is refused and the
-    /// former one is.
+    /// Gauge `{file}`: 1 while what a configuration file holds now is in force, 0 while it is not.
     pub const FILE_IN_FORCE: &str = "nagi_file_in_force";
     /// Gauge `{version}`: always 1.
     pub const BUILD_INFO: &str = "nagi_build_info";

@@ -285,6 +285,26 @@ const WORKLOAD: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Patches of a workload of the one built-in kind without a group, with the token of the API. A kind that is not built in
+/// would get away with the second.
+const CORE: &[(&str, &str, &str)] = &[
+    ("a count", r#"{"spec":{"replicas":1}}"#, ""),
+    ("another number", r#"{"spec":{"minReadySeconds":5}}"#, SPEC),
+];
+
+const CONTROLLER: &str = r"
+apiVersion: v1
+kind: ReplicationController
+metadata: { name: c, namespace: project-a }
+spec:
+  replicas: 0
+  minReadySeconds: 1
+  selector: { app: c }
+  template:
+    metadata: { labels: { app: c } }
+    spec: { containers: [{ name: c, image: 'nagi.test/none:1' }] }
+";
+
 /// Patches of a custom resource, with every right that there is: only the policy stands in the way.
 const CUSTOM: &[(&str, &str, &str)] = &[
     (
@@ -364,6 +384,8 @@ fn accounts_are_bound(world: &mut World) -> anyhow::Result<()> {
         })
     })?;
     check(world, API, sample, WORKLOAD)?;
+    world.kubectl("apply -f -")?.input(CONTROLLER).succeed()?;
+    check(world, API, "replicationcontroller c", CORE)?;
     let (_, image, _) = IMAGE;
     for patch in [image, r#"{"spec":{"replicas":1}}"#] {
         let ended = world.patch(GATEWAY, sample, "strategic", patch)?;

@@ -208,7 +208,7 @@ pub(crate) struct KubeArgs {
     #[arg(long, env = KUBECONFIG.env, value_name = "FILES")]
     pub(crate) kubeconfig: Option<std::ffi::OsString>,
 
-    /// Context of the kubeconfig [default: the current one]
+    /// Context of the kubeconfig, which is then used in a pod too [default: the current one]
     #[arg(long, env = CONTEXT.env, value_name = "NAME")]
     pub(crate) context: Option<String>,
 

@@ -161,12 +161,12 @@ async fn each_missing_thing_is_named_with_the_command_that_mends_it() {
     );
 }
 
-// In the pod the account asks about itself; what it may not look at is a note and no failure.
 // Issue 4 item 4: the definitions, what is missing, and the command that mends it
 #[tokio::test]
 async fn a_kind_of_the_cluster_that_nagi_may_not_touch_is_named_with_the_command_that_lets_it() {
     let double = installed().await;
     grant(&double, "scale-api-sa", API, |_, _| false);
+    grant(&double, "wake-gateway-sa", GATEWAY, |_, _| false);
     double.put(json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": { "name": "runners.example.com" },
@@ -186,11 +186,26 @@ async fn a_kind_of_the_cluster_that_nagi_may_not_touch_is_named_with_the_command
         double.grant(user, verb, "example.com", "runners", None);
     }
     let answer = run(&double, "preflight --output json").await.json();
+    let closed = check(&answer, "custom-kinds")["detail"].clone();
+    assert!(
+        closed
+            .as_str()
+            .unwrap()
+            .contains("wake-gateway-sa may not get runners.example.com"),
+        "{answer}"
+    );
+    let user = "system:serviceaccount:scale-system:wake-gateway-sa";
+    for verb in ["get", "list", "watch"] {
+        double.grant(user, verb, "example.com", "runners", None);
+    }
+    double.grant(user, "patch", "example.com", "runners/scale", None);
+    let answer = run(&double, "preflight --output json").await.json();
     let served = check(&answer, "custom-kinds");
     assert_eq!(served["result"], "ok", "{answer}");
     assert_eq!(served["detail"], "served: runners.example.com");
 }
 
+// In the pod the account asks about itself; what it may not look at is a note and no failure.
 #[tokio::test]
 async fn from_inside_the_rights_are_those_of_the_caller() {
     let double = installed().await;

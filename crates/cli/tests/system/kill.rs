@@ -349,6 +349,7 @@ fn nothing_is_lost_and_nothing_runs_twice_wherever_the_process_is_killed() {
         .filter(|row| only.as_deref().is_none_or(|only| only == row.name))
         .map(|row| Job::Record(Arc::new(row)))
         .collect();
+    assert!(!waiting.is_empty(), "no row is called {only:?}");
     let table = Mutex::new(Table {
         unrecorded: waiting.len(),
         waiting,

@@ -44,12 +44,14 @@ pub(crate) fn of_instance(instance: &str) -> Vec<Marked> {
             continue;
         };
         // This runs hundreds of times a second, so that the search is the one of the standard library, which is optimised.
-        let Some((before, mark)) = environment.split_once(MARK) else {
+        let later = || {
+            environment
+                .split_once(&format!("\0{MARK}"))
+                .map(|(_, mark)| mark)
+        };
+        let Some(mark) = environment.strip_prefix(MARK).or_else(later) else {
             continue;
         };
-        if !(before.is_empty() || before.ends_with('\0')) {
-            continue;
-        }
         let mark = mark.split_once('\0').map_or(mark, |(mark, _)| mark);
         let parts: Vec<&str> = mark.split('/').collect();
         if let [its, _, workload, replica, _] = parts[..]

@@ -204,6 +204,11 @@ async fn lists_hold_every_kind_in_order_and_no_replica_set_of_a_deployment() {
     of_deployment["kind"] = json!("ReplicaSet");
     of_deployment["metadata"]["ownerReferences"] = json!([{ "apiVersion": "apps/v1", "kind": "Deployment", "name": "sample-app-a", "controller": true }]);
     lab.double.put(of_deployment);
+    let mut of_others = objects::deployment("project-a", "a-1", 2);
+    of_others["apiVersion"] = json!("v1");
+    of_others["kind"] = json!("ReplicationController");
+    of_others["metadata"]["ownerReferences"] = json!([{ "apiVersion": "apps.openshift.io/v1", "kind": "DeploymentConfig", "name": "a", "controller": true }]);
+    lab.double.put(of_others);
     for (version, kind) in [
         ("apps/v1", "ReplicaSet"),
         ("v1", "ReplicationController"),

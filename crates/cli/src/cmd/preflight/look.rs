@@ -30,7 +30,7 @@ const OWN_NODES: &str = "agentpool=system";
 /// A leader renews every two seconds; later than this, something keeps it.
 const RENEWAL_LATE: jiff::SignedDuration = jiff::SignedDuration::from_secs(15);
 /// Questions under way at once.
-const ASKED_AT_ONCE: usize = 8;
+pub(super) const ASKED_AT_ONCE: usize = 8;
 /// Rights that are named in one row; the others are counted.
 const NAMED_MAX: usize = 6;
 
@@ -56,6 +56,7 @@ pub(super) async fn at(
     let own = Account::ALL
         .into_iter()
         .find(|account| caller == User::account(account.name()).name);
+    let mut accounts = Vec::new();
     for account in Account::ALL {
         if own.is_some_and(|own| own != account) {
             continue;
@@ -67,9 +68,10 @@ pub(super) async fn at(
             own.is_some() || seen(survey.has_account(account.name()).await)? != Some(false);
         if installed || account == Account::ScaleApi {
             checks.extend(rights(survey, account, own, namespaces).await?);
+            accounts.push(account);
         }
     }
-    checks.push(kinds::judged(survey, own, namespaces).await?);
+    checks.push(kinds::judged(survey, &accounts, own, namespaces).await);
     let policy = seen(survey.has_admission_policy(ADMISSION_POLICY).await)?;
     checks.push(of_policy(policy, namespaces));
     checks.push(of_lease(&found(survey.lease().await)?, now));
@@ -85,7 +87,7 @@ pub(super) async fn at(
 }
 
 /// What was read; `None` when the caller may not look.
-pub(super) fn seen<T>(read: Result<T, PortError>) -> Result<Option<T>, PortError> {
+fn seen<T>(read: Result<T, PortError>) -> Result<Option<T>, PortError> {
     match read {
         Ok(found) => Ok(Some(found)),
         Err(PortError::Refused(_)) => Ok(None),

@@ -217,6 +217,9 @@ fn without(group: &str, resource: &str, verb: &str) -> Option<Without> {
     match (group, resource, verb) {
         // People check for it, and that is all.
         ("apps", "deployments", "update") => None,
+        ("", "replicationcontrollers" | "replicationcontrollers/scale", _) => {
+            Some(Without::Lacks("ReplicationControllers are not served"))
+        }
         ("", "nodes", _) => Some(Without::Lacks("pools of nodes are not shown")),
         ("", "pods/log", _) => Some(Without::Lacks("logs are not shown")),
         ("apiextensions.k8s.io", ..) => Some(Without::Lacks("only built-in kinds are served")),

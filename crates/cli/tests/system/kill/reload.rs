@@ -30,7 +30,7 @@ const DECLARED: u64 = 2;
 /// What another file says.
 const DECLARED_ANEW: u64 = 4;
 const FAR: Duration = Duration::from_hours(1);
-const IN_FORCE_MAX: Duration = Duration::from_secs(20);
+const IN_FORCE_MAX: Duration = Duration::from_mins(1);
 
 /// A change of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
