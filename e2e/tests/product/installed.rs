@@ -112,10 +112,22 @@ impl Installed {
         for directory in APPLIED {
             self.succeed(&format!("kubectl apply -k {directory}"))?;
         }
-        for name in ["scale-api", "wake-gateway"] {
+        for (name, port) in [("scale-api", 80), ("wake-gateway", 9090)] {
             self.succeed(&format!(
                 "kubectl rollout status deployment/{name} -n scale-system --timeout=180s"
             ))?;
+            // Pods that are ready are not yet behind the address of their Service: kube-proxy writes its rules a moment later.
+            let health = format!("http://{name}.scale-system.svc.cluster.local:{port}/health");
+            wait::until(&format!("{name} behind its Service"), SOON, || {
+                let ended = self.end(&format!(
+                    "curl --disable --silent --show-error --fail --max-time 2 {health}"
+                ))?;
+                Ok(if ended.status.success() {
+                    Look::There(())
+                } else {
+                    Look::NotYet(ended.errors)
+                })
+            })?;
         }
         Ok(())
     }
