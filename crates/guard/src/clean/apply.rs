@@ -325,6 +325,12 @@ impl Hands<'_> {
             return Ok(rustix::fs::unlinkat(&directory, name, AtFlags::empty())?);
         }
         let revision = Revision::of_file(name).ok_or(Stopped::Changed)?;
+        // Asked anew: a snap may be switched off at any moment, and then the revision is the one that it goes back on with.
+        let list =
+            discover::snap_list(self.clock).map_err(|error| Stopped::Failed(error.to_string()))?;
+        if !snaps::disabled(&list).is_some_and(|goes| goes.contains(&revision)) {
+            return Err(Stopped::Changed);
+        }
         let within = self.plan.policy.deadline;
         ask::ask(snaps::PROGRAM, &revision.removal(), within, self.clock)
             .map_err(|error| Stopped::Failed(error.to_string()))?;

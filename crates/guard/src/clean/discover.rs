@@ -279,24 +279,15 @@ impl Search<'_> {
         if self.policy.root != Path::new("/") {
             return Err(Why::OwnerElsewhere);
         }
-        let arguments = snaps::listing();
-        let list = ask::ask(snaps::PROGRAM, &arguments, ANSWER, node.clock).map_err(Why::Owner)?;
+        let list = snap_list(node.clock).map_err(Why::Owner)?;
         for revision in snaps::disabled(&list).ok_or(Why::NotUnderstood)? {
             let name = revision.file().into_bytes();
             let Ok(entry) = place::look(self.base, &name) else {
                 continue; // Gone meanwhile.
             };
-            let point = revision.mount_point();
-            if node
-                .mounts
-                .iter()
-                .any(|mount| mount.point == Path::new(&point))
-            {
-                self.keep(Kept::Active, &entry);
-            } else {
-                // The other name is the one in snapd's cache.
-                self.take_named(b"", &name, &entry, 1..=2, true);
-            }
+            // That it is mounted says nothing: snapd mounts every revision that is installed. The other name is the one in
+            // snapd's cache.
+            self.take_named(b"", &name, &entry, 1..=2, true);
         }
         self.oldest_first();
         Ok(())
@@ -450,6 +441,11 @@ impl Search<'_> {
         self.items
             .sort_by(|one, other| (one.written, &one.path).cmp(&(other.written, &other.path)));
     }
+}
+
+/// What snapd says it has.
+pub(super) fn snap_list(clock: &dyn Clock) -> Result<String, AskError> {
+    ask::ask(snaps::PROGRAM, &snaps::listing(), ANSWER, clock)
 }
 
 fn journal_file(directory: &OwnedFd, name: Vec<u8>, entry: Entry) -> File {

@@ -28,11 +28,6 @@ impl Revision {
         Self::new(name, revision)
     }
 
-    /// Where it is mounted while it is in use.
-    pub(super) fn mount_point(&self) -> String {
-        format!("/snap/{}/{}", self.name, self.revision)
-    }
-
     /// How it goes.
     pub(super) fn removal(&self) -> Vec<String> {
         let revision = format!("--revision={}", self.revision);
@@ -61,7 +56,9 @@ pub(super) fn listing() -> Vec<String> {
     ["list", "--all"].map(str::to_owned).to_vec()
 }
 
-/// The disabled ones of a list. None when its heading is not the one that this knows: then no column can be trusted.
+/// The revisions of a list that are kept only to go back to: disabled, beside exactly one of the same name that is not. A snap
+/// that somebody switched off (`snap disable`) has all its revisions disabled, the one in use too; removing those would remove
+/// it with its data. None when the heading of the list is not the one that this knows: then no column can be trusted.
 pub(super) fn disabled(list: &str) -> Option<Vec<Revision>> {
     if list.trim().is_empty() {
         return Some(Vec::new());
@@ -72,15 +69,29 @@ pub(super) fn disabled(list: &str) -> Option<Vec<Revision>> {
     if !is_known {
         return None;
     }
-    let of_line = |line: &str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [name, _, revision, .., notes] = fields[..] else {
-            return None;
-        };
-        let is_disabled = notes.split(',').any(|note| note == "disabled");
-        is_disabled.then(|| Revision::new(name, revision)).flatten()
+    let rows: Vec<(&str, &str, bool)> = lines.filter_map(row).collect();
+    let in_use = |of: &str| {
+        let rows = rows.iter();
+        rows.filter(|(name, _, is_disabled)| *name == of && !is_disabled)
+            .count()
     };
-    Some(lines.filter_map(of_line).collect())
+    let goes = rows
+        .iter()
+        .filter(|(name, _, is_disabled)| *is_disabled && in_use(name) == 1);
+    Some(
+        goes.filter_map(|(name, revision, _)| Revision::new(name, revision))
+            .collect(),
+    )
+}
+
+/// Name, revision, and whether it is disabled.
+fn row(line: &str) -> Option<(&str, &str, bool)> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [name, _, revision, .., notes] = fields[..] else {
+        return None;
+    };
+    let is_disabled = notes.split(',').any(|note| note == "disabled");
+    Some((name, revision, is_disabled))
 }
 
 #[cfg(test)]
@@ -93,12 +104,20 @@ core20  20230622       1974   latest/stable  canonical✓  base,disabled
 core20  20230801       2015   latest/stable  canonical✓  base
 lxd     5.0.2-838e1b2  24322  5.0/stable/…   canonical✓  -
 snapd   2.59.5         x1     latest/stable  canonical✓  snapd,disabled
+snapd   2.60           x2     latest/stable  canonical✓  snapd
+off     1              1      latest/stable  me          disabled
+off     2              2      latest/stable  me          disabled
+two     1              1      latest/stable  me          disabled
+two     2              2      latest/stable  me          -
+two     3              3      latest/stable  me          -
 disabled 1             7      -              me          -
 --purge 1              7      -              me          disabled
+--purge 1              8      -              me          -
 a/b     1              7      -              me          disabled
+a/b     1              8      -              me          -
 ";
 
-    // B-012: only what is disabled, by name and revision.
+    // B-012: only what is disabled beside the one in use, by name and revision; nothing of a snap that is switched off.
     #[test]
     fn only_disabled_revisions_are_taken_from_the_list() {
         let found = disabled(LIST).unwrap();

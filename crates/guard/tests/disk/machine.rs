@@ -124,6 +124,8 @@ pub(crate) fn inside(without: &str, test: impl FnOnce()) {
     command
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
+        // What is in front of it on this machine could be in front of a program that a test lays down.
+        .env("PATH", "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env(INSIDE, "1");
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
