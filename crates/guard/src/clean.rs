@@ -15,6 +15,7 @@ mod apply;
 mod ask;
 mod audit;
 mod discover;
+mod held;
 mod journal;
 mod owned;
 mod place;

@@ -21,6 +21,7 @@ fn node() -> Option<tempfile::TempDir> {
     for path in [
         PACKAGE,
         LOG,
+        "var/log/pods/ns_pod_uid/main/0.log",
         "var/cache/apt/archives/mine.deb",
         "var/lib/docker/containers/x/y",
     ] {

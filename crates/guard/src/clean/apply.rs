@@ -20,6 +20,7 @@ use super::CleanError;
 use super::ask;
 use super::audit::{Audit, AuditError, escaped};
 use super::discover::{self, Found};
+use super::held::{self, Held};
 use super::place::{self, Instant};
 use super::plan::{self, Item, Needed, Plan, Step};
 use super::policy::Reclaimer;
@@ -238,6 +239,14 @@ impl Hands<'_> {
         if let Some(item) = first_changed(step, found) {
             done.end = End::Changed(whole(step, item));
             return Ok(done);
+        }
+        // Other steps and snapd may have taken minutes since everything was looked at.
+        if held::matters(step.reclaimer) {
+            let held = Held::of(step.items.iter());
+            if let Some(item) = step.items.iter().find(|item| held.has(item)) {
+                done.end = End::Changed(whole(step, item));
+                return Ok(done);
+            }
         }
         let locks = match locks(step.reclaimer, root) {
             Ok(locks) => locks,

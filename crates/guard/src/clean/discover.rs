@@ -12,6 +12,7 @@ use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 
 use super::ask::{self, AskError};
+use super::held::{self, Held};
 use super::journal::{self, File, Head, Limits};
 use super::place::{self, Entry, Instant};
 use super::plan::Item;
@@ -36,7 +37,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub enum Kept {
     /// No rule knows its name, or it is no plain file.
     Unknown,
-    /// It is written to.
+    /// It is written to, or may be: a process has it open, or no newer log has taken its place.
     Active,
     /// It was written or renamed within the grace period.
     Young,
@@ -169,7 +170,24 @@ pub(super) fn discover(
             }),
         }
     }
+    keep_what_is_held(&mut discovery.found);
     Ok(discovery)
+}
+
+/// What a process has open stays.
+fn keep_what_is_held(found: &mut [Found]) {
+    let of_interest = |found: &&mut Found| held::matters(found.reclaimer);
+    let asked = found
+        .iter()
+        .filter(|found| held::matters(found.reclaimer))
+        .flat_map(|found| &found.items);
+    let held = Held::of(asked);
+    for found in found.iter_mut().filter(of_interest) {
+        let is_held: Vec<Item> = found.items.extract_if(.., |item| held.has(item)).collect();
+        for item in is_held {
+            count(&mut found.kept, Kept::Active, Tally::one(item.blocks));
+        }
+    }
 }
 
 // === impl Node ===
@@ -302,13 +320,37 @@ impl Search<'_> {
                 continue;
             };
             for container in place::names(&directory)? {
-                let path = [&pod[..], b"/", &container].concat();
-                let is_rotated =
-                    |name: &[u8]| Owner::PodLogs.of_file(name) == Owner::PodLogsRotated;
-                self.each(&path, is_rotated)?;
+                self.container(&[&pod[..], b"/", &container].concat())?;
             }
         }
         self.oldest_first();
+        Ok(())
+    }
+
+    /// Kubelet renames a log and then asks the runtime to open a new one. Until that has worked the container writes into the
+    /// renamed file: it stays until there is a new one beside it.
+    fn container(&mut self, path: &[u8]) -> Result<(), Errno> {
+        let Some(directory) = self.below(path)? else {
+            return Ok(());
+        };
+        for name in place::names(&directory)? {
+            let Ok(entry) = place::look(&directory, &name) else {
+                continue; // Gone meanwhile.
+            };
+            if entry.kind.is_dir() {
+                continue;
+            }
+            let is_rotated = Owner::PodLogs.of_file(&name) == Owner::PodLogsRotated;
+            let current = rules::current_log(&name).filter(|_| is_rotated);
+            let has_current = |current: &[u8]| {
+                place::look(&directory, current).is_ok_and(|entry| entry.kind.is_file())
+            };
+            match current {
+                None => self.keep(Kept::Unknown, &entry),
+                Some(current) if has_current(current) => self.take(path, &name, &entry, true),
+                Some(_) => self.keep(Kept::Active, &entry),
+            }
+        }
         Ok(())
     }
 
@@ -430,16 +472,19 @@ impl Search<'_> {
     }
 
     fn keep(&mut self, why: Kept, entry: &Entry) {
-        let tally = Tally::one(entry.blocks);
-        match self.kept.iter_mut().find(|(kept, _)| *kept == why) {
-            Some((_, sum)) => *sum += tally,
-            None => self.kept.push((why, tally)),
-        }
+        count(&mut self.kept, why, Tally::one(entry.blocks));
     }
 
     fn oldest_first(&mut self) {
         self.items
             .sort_by(|one, other| (one.written, &one.path).cmp(&(other.written, &other.path)));
+    }
+}
+
+fn count(kept: &mut Vec<(Kept, Tally)>, why: Kept, tally: Tally) {
+    match kept.iter_mut().find(|(known, _)| *known == why) {
+        Some((_, sum)) => *sum += tally,
+        None => kept.push((why, tally)),
     }
 }
 

@@ -21,6 +21,15 @@ pub(super) fn is_pod(name: &[u8]) -> bool {
     parts.len() == 3 && parts.iter().all(|part| !part.is_empty())
 }
 
+/// The log that a rotated one was renamed from: `0.log` of `0.log.20260102-030405`.
+pub(super) fn current_log(rotated: &[u8]) -> Option<&[u8]> {
+    let ending = b".log.";
+    let at = rotated
+        .windows(ending.len())
+        .position(|part| part == ending)?;
+    rotated.get(..at + ending.len() - 1)
+}
+
 /// `core.COMMAND.UID.BOOT.PID.TIME`, packed or not, as systemd-coredump names it. A command may have points in it.
 pub(super) fn is_core(name: &[u8]) -> bool {
     let Some(rest) = name.strip_prefix(b"core.") else {
@@ -107,5 +116,10 @@ mod tests {
         assert!(is_pod(b"kube-system_etcd-a_0123"));
         assert!(!is_pod(b"notes") && !is_pod(b"a__b") && !is_pod(b"a_b_c_d"));
         assert!(!is_package(b"\xff_1_all.deb"));
+        assert_eq!(
+            current_log(b"12.log.20260102-030405.gz"),
+            Some(&b"12.log"[..])
+        );
+        assert_eq!(current_log(b"12.log"), None);
     }
 }

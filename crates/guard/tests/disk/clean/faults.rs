@@ -92,6 +92,65 @@ fn after_cleaning_apt_finds_nothing_more_to_clean() {
     });
 }
 
+// What a process has open may be written to, whatever its name is: it stays, also when it is opened after the plan.
+#[test]
+fn what_a_process_has_open_stays() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        let pod = "var/log/pods/default_app_0123/main";
+        node.file(format!("{pod}/0.log"), 5000);
+        let log = node.file(format!("{pod}/0.log.20260102-030405"), 5000);
+        let package = node.file("var/cache/apt/archives/a_1_all.deb", 5000);
+        let made_before = node.plan();
+        let both = vec![package.clone(), log.clone()];
+        assert_eq!(paths(&made_before), both);
+        let open = fs::File::open(&log).unwrap();
+        assert_eq!(paths(&node.plan()), std::slice::from_ref(&package));
+        let of_logs = |report: nagi_guard::Report| {
+            let mut done = report.done.into_iter();
+            let done = done.find(|done| done.reclaimer == Reclaimer::PodLogs);
+            done.map(|done| (done.end, done.removed)).unwrap()
+        };
+        let changed = End::Changed(format!("/{pod}/0.log.20260102-030405").into());
+        assert_eq!(of_logs(apply(&made_before)), (changed.clone(), 0));
+        assert!(log.exists() && !package.exists());
+        drop(open);
+        // It is opened between the look of the executor and its step.
+        node.file("var/cache/apt/archives/a_1_all.deb", 5000);
+        let mut open = None;
+        let report = try_apply(&node.plan(), &mut |event| {
+            if let nagi_guard::Event::Ended(_) = event
+                && open.is_none()
+            {
+                open = Some(fs::File::open(&log).unwrap());
+            }
+        });
+        assert_eq!(of_logs(report.unwrap()), (changed, 0));
+        drop(open);
+        assert_eq!(of_logs(apply(&node.plan())), (End::Done, 1));
+        assert!(!log.exists());
+    });
+}
+
+// Kubelet renames first and asks for a new log then: until there is one the container writes into the renamed file.
+#[test]
+fn a_rotated_log_without_a_newer_one_stays() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        let pod = node.root.join("var/log/pods/default_app_0123/main");
+        let log = node.file(pod.join("0.log.20260102-030405"), 5000);
+        node.file(pod.join("1.log"), 5000);
+        assert!(paths(&node.plan()).is_empty());
+        std::os::unix::fs::symlink("1.log", pod.join("0.log")).unwrap();
+        assert!(paths(&node.plan()).is_empty(), "a link is no log");
+        fs::remove_file(pod.join("0.log")).unwrap();
+        fs::write(pod.join("0.log"), "").unwrap();
+        assert_eq!(paths(&node.plan()), [log]);
+    });
+}
+
 // What cannot be removed is said, and the rest goes.
 #[test]
 fn a_file_that_cannot_be_removed_is_named_and_the_rest_goes() {
@@ -209,6 +268,7 @@ fn names_that_are_no_text_are_planned_and_removed_as_they_are() {
             .join(OsStr::from_bytes(b"ns_p\xffod_1/c\xfe"));
         fs::create_dir_all(&pod).unwrap();
         let log = pod.join("0.log.20260102-030405");
+        fs::write(pod.join("0.log"), "").unwrap();
         crate::machine::fill(&log, 5000);
         let plan = node.plan();
         assert_eq!(paths(&plan), std::slice::from_ref(&log));

@@ -146,6 +146,9 @@ fn make(node: &Node, number: usize, thing: &Thing) -> (PathBuf, bool) {
     if fs::symlink_metadata(&path).is_ok() {
         return (path, false); // It was made before; what was said of it then holds.
     }
+    if let Some((current, _)) = known_log(thing.place, &name).filter(|_| is_known) {
+        crate::machine::fill(&directory.join(OsStr::from_bytes(current)), 100);
+    }
     match thing.twist {
         Twist::Link => std::os::unix::fs::symlink("/etc/passwd", &path).unwrap(),
         Twist::Directory => fs::create_dir(&path).unwrap(),
@@ -169,6 +172,13 @@ fn make(node: &Node, number: usize, thing: &Thing) -> (PathBuf, bool) {
         Twist::None | Twist::Kept | Twist::Link | Twist::Directory | Twist::Pipe => {}
     }
     (path, is_known && thing.twist == Twist::None)
+}
+
+/// The log of a pod that took the place of a rotated one.
+fn known_log(place: usize, name: &[u8]) -> Option<(&[u8], &[u8])> {
+    let is_pod_log = place == 3 || place == 4;
+    let at = name.windows(5).position(|part| part == b".log.")?;
+    is_pod_log.then(|| name.split_at(at + 4))
 }
 
 /// A name that is known at one place of a kind is known at the others of it.

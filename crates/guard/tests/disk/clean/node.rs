@@ -58,6 +58,8 @@ impl Node {
 
     /// One of every kind, so large: what may go.
     pub(super) fn plant(&self, bytes: usize) -> Vec<PathBuf> {
+        // The log that took the place of the rotated ones.
+        self.file("var/log/pods/default_app_0123/main/0.log", 3000);
         vec![
             self.file("var/cache/apt/archives/a_1.0-1_amd64.deb", bytes),
             self.file("var/cache/apt/archives/partial/b_2%3a1_all.deb", bytes),
@@ -87,8 +89,10 @@ impl Node {
             "var/cache/apt/archives/mine.deb",
             "var/cache/apt/archives/keep_1_all.deb.orig",
             "var/cache/apt/archives/sub/a_1_all.deb",
-            "var/log/pods/default_app_0123/main/0.log",
             "var/log/pods/default_app_0123/main/0.log.old",
+            // Renamed, and no new one opened: the container still writes into it.
+            "var/log/pods/default_app_0123/main/1.log.20260102-030405",
+            "var/log/pods/default_app_0123/main/2.log.20260102-030405",
             "var/log/pods/default_app_0123/main/deep/0.log.20260102-030405",
             "var/log/pods/notes/main/0.log.20260102-030405",
             "var/log/pods/0.log.20260102-030405",
@@ -123,6 +127,7 @@ impl Node {
             ),
             9000,
         );
+        fs::create_dir_all(self.root.join("var/log/pods/default_app_0123/main/2.log")).unwrap();
         // A second name: removing one of them frees nothing.
         let first = self.file("var/cache/apt/archives/linked_1_all.deb", 5000);
         fs::create_dir_all(self.root.join("srv")).unwrap();

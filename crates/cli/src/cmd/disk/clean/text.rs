@@ -139,7 +139,7 @@ pub(super) const fn kept(why: Kept) -> &'static str {
 const fn kept_in_words(why: Kept) -> &'static str {
     match why {
         Kept::Unknown => "no rule knows the name",
-        Kept::Active => "is being written",
+        Kept::Active => "is open, or being written",
         Kept::Young => "written or renamed within --min-age",
         Kept::Links => "has other names, so that removing one frees nothing",
         Kept::Mount => "something is mounted on it",
