@@ -5,10 +5,8 @@
 //! the file is reached from its base and compared once more, and its name is removed. A crash between any two of these
 //! leaves at most a record of a file that is still there; the next plan simply names it again.
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nagi_ports::Clock;
@@ -18,7 +16,7 @@ use thiserror::Error;
 
 use super::CleanError;
 use super::ask;
-use super::audit::{Audit, AuditError, escaped};
+use super::audit::{self, Audit, AuditError};
 use super::discover::{self, Found};
 use super::held::{self, Held};
 use super::place::{self, Instant};
@@ -237,14 +235,14 @@ impl Hands<'_> {
             return Ok(done);
         };
         if let Some(item) = first_changed(step, found) {
-            done.end = End::Changed(whole(step, item));
+            done.end = End::Changed(step.whole(item));
             return Ok(done);
         }
         // Other steps and snapd may have taken minutes since everything was looked at.
         if held::matters(step.reclaimer) {
             let held = Held::of(step.items.iter());
             if let Some(item) = step.items.iter().find(|item| held.has(item)) {
-                done.end = End::Changed(whole(step, item));
+                done.end = End::Changed(step.whole(item));
                 return Ok(done);
             }
         }
@@ -305,8 +303,8 @@ impl Hands<'_> {
             if self.clock.monotonic().saturating_sub(begun) > self.plan.policy.deadline {
                 return Ok(End::TimedOut);
             }
-            let path = whole(step, item);
-            let line = self.audit.record(self.clock, &intent(step, item, &path))?;
+            let path = step.whole(item);
+            let line = self.audit.record(self.clock, &audit::intent(step, item))?;
             (self.tell)(&Event::Intent(&line));
             match self.let_go(step, item, &found.base) {
                 Ok(()) => {}
@@ -373,23 +371,6 @@ impl From<Errno> for Stopped {
     }
 }
 
-fn intent(step: &Step, item: &Item, path: &Path) -> String {
-    let verb = if step.reclaimer.is_asked_for() {
-        "ask-for"
-    } else {
-        "remove"
-    };
-    format!(
-        "{verb} {} {} device={} inode={} size={} bytes={}",
-        step.reclaimer.name(),
-        escaped(path.as_os_str().as_bytes()),
-        item.device,
-        item.inode,
-        item.size,
-        item.blocks.bytes(),
-    )
-}
-
 /// The first file that is not among those that may go now.
 fn first_changed<'a>(step: &'a Step, found: &Found) -> Option<&'a Item> {
     let may_go: std::collections::BTreeMap<&[u8], &Item> = found
@@ -419,11 +400,6 @@ fn reach<'a>(base: &OwnedFd, item: &'a Item) -> Result<(OwnedFd, &'a [u8]), Stop
     } else {
         Err(Stopped::Changed)
     }
-}
-
-fn whole(step: &Step, item: &Item) -> PathBuf {
-    step.directory
-        .join(Path::new(OsStr::from_bytes(&item.path)))
 }
 
 /// The locks that keep an owner out while we work, held as long as they are open.

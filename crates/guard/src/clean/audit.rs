@@ -8,6 +8,7 @@
 //! under `/run` as well, so that there is one cleaner on a node however full its disks are.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use nagi_ports::Clock;
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::place;
+use super::plan::{Item, Step};
 use crate::blocks::Blocks;
 
 /// Where the lock and the short record lie.
@@ -30,10 +32,17 @@ const LOG_BEFORE: &str = "disk-audit.log.1";
 const RING: &str = "disk-audit.ring";
 /// At a new start a longer record under `/run` is put aside: it lies in memory.
 const LOG_MAX: u64 = 4 << 20;
-/// About two thousand records.
-pub(super) const RING_BYTES: u64 = 1 << 20;
 /// What most records fit in.
-pub(super) const SLOT: usize = 512;
+const SLOT: usize = 512;
+/// Of the ring. A plan holds no more records than that.
+pub(super) const SLOTS: usize = 2048;
+/// 2,048 slots: 1 MiB.
+const RING_BYTES: u64 = 1 << 20;
+/// Where the ring goes round, a record that does not fit in the rest begins anew, and the rest is lost: at most one record less
+/// a slot. Linux takes paths of 4,095 bytes, which escaped are four times that: 33 slots with what stands around them.
+pub(super) const SLOTS_LOST: usize = 48;
+/// The magic, number and moment before what is to be done, and the end of the line.
+const AROUND: usize = 64;
 /// No ring is made when less than this is available: at that moment every byte is somebody else's.
 const ROOM_MIN: u64 = 64 << 20;
 /// Begins a record; paths have no blank, so that nothing inside one looks like it.
@@ -294,8 +303,31 @@ fn write_all(file: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
+/// What is written down before a file goes.
+pub(super) fn intent(step: &Step, item: &Item) -> String {
+    let verb = if step.reclaimer.is_asked_for() {
+        "ask-for"
+    } else {
+        "remove"
+    };
+    format!(
+        "{verb} {} {} device={} inode={} size={} bytes={}",
+        step.reclaimer.name(),
+        escaped(step.whole(item).as_os_str().as_bytes()),
+        item.device,
+        item.inode,
+        item.size,
+        item.blocks.bytes(),
+    )
+}
+
+/// How many slots the record of this takes.
+pub(super) fn slots(what: &str) -> usize {
+    (what.len() + AROUND).div_ceil(SLOT)
+}
+
 /// A path as records hold it: no blank, no line end, and every byte of it.
-pub(super) fn escaped(path: &[u8]) -> String {
+fn escaped(path: &[u8]) -> String {
     path.escape_ascii().to_string().replace(' ', "\\x20")
 }
 
@@ -381,6 +413,18 @@ mod tests {
             Audit::open(&root).unwrap().sequence,
             u64::try_from(written).unwrap()
         );
+    }
+
+    #[test]
+    fn a_record_takes_no_more_slots_than_a_plan_counts() {
+        assert_eq!(u64::try_from(SLOTS * SLOT).unwrap(), RING_BYTES);
+        assert!(slots(&"x".repeat(4 * 4096 + 200)) <= SLOTS_LOST);
+        let (directory, root) = node();
+        let mut audit = Audit::open(&root).unwrap();
+        audit.sequence = u64::MAX - 1;
+        let line = audit.record(&SystemClock::new(), "").unwrap();
+        assert!(line.len() < AROUND, "{line}");
+        drop(directory);
     }
 
     // A file of somebody else, or one with holes, is not written to.

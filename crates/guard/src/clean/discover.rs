@@ -27,7 +27,7 @@ use crate::mounts::{Device, Mounts};
 use crate::owner::Owner;
 
 const SYSFS: &str = "/sys";
-/// Files of one place that are held, ten times what a plan takes; with their paths about 20 MiB. The rest is only counted.
+/// Files of one place that are held, fifty times what a plan takes; with their paths about 20 MiB. The rest is only counted.
 const FOUND_MAX: usize = 100_000;
 /// An owner that is well says at once what it has.
 const ANSWER: Duration = Duration::from_secs(10);

@@ -3,14 +3,17 @@
 //! Choosing is pure. Kinds are taken in the order of their harm and files in the order of their kind, until the disk that
 //! they lie on would be at the target, or the cap of the run is reached. What lacks consent is listed and not counted.
 
+use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use nagi_ports::Clock;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::CleanError;
+use super::audit;
 use super::discover::{self, Discovery, Kept, OnDisk, Skipped};
 use super::owned::{self, Left};
 use super::place::{self, Entry, Instant};
@@ -19,8 +22,9 @@ use crate::blocks::{Blocks, Tally};
 use crate::filesystem::Space;
 use crate::mounts::Device;
 
-/// Files of one plan at most; the rest waits for the next run. The audit of so many fills the ring of 1 MiB several times.
-pub const ITEMS_MAX: usize = 10_000;
+/// Files of one plan at most; the rest waits for the next run. All their records fit in the ring, which has 2,048 slots: one
+/// for each with a short path, several for a long one, and up to [`audit::SLOTS_LOST`] that are passed over where it goes round.
+pub const ITEMS_MAX: usize = audit::SLOTS - audit::SLOTS_LOST;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +151,12 @@ impl Step {
     pub fn expected(&self) -> u64 {
         self.items.iter().map(Item::gives_back).sum()
     }
+
+    /// Where one of its files is, on the node.
+    pub(super) fn whole(&self, item: &Item) -> PathBuf {
+        self.directory
+            .join(Path::new(OsStr::from_bytes(&item.path)))
+    }
 }
 
 // === impl Digest ===
@@ -272,6 +282,7 @@ fn choose(policy: &Policy, at: Instant, discovery: &Discovery, left: Vec<Left>) 
     let mut disks: Vec<Disk> = Vec::new();
     let mut steps = Vec::new();
     let mut cap = policy.bytes_max.unwrap_or(u64::MAX);
+    // Slots of the ring: one run must not write over its own records.
     let mut room = ITEMS_MAX;
     for found in &discovery.found {
         let disk = disk_of(&mut disks, &found.disk, policy.target_percent);
@@ -286,23 +297,26 @@ fn choose(policy: &Policy, at: Instant, discovery: &Discovery, left: Vec<Left>) 
             kept: found.kept.clone(),
         };
         let (mut expected, mut inodes, mut cap_left) = (disk.expected, disk.expected_inodes, cap);
+        let mut room_left = room;
         for item in &found.items {
             let bytes = item.gives_back();
             let is_enough = disk.needed.is_met_by(expected, inodes);
-            if is_enough || bytes > cap_left || step.items.len() >= room {
+            let slots = audit::slots(&audit::intent(&step, item));
+            if is_enough || bytes > cap_left || slots > room_left {
                 step.spared += Tally::one(item.blocks);
                 continue;
             }
             expected = expected.saturating_add(bytes);
             inodes += u64::from(item.links == 1);
             cap_left -= bytes;
+            room_left -= slots;
             step.items.push(item.clone());
         }
         if has_consent {
             disk.expected = expected;
             disk.expected_inodes = inodes;
             cap = cap_left;
-            room -= step.items.len();
+            room = room_left;
         }
         steps.push(step);
     }

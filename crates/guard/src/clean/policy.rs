@@ -155,7 +155,7 @@ impl Policy {
     pub const GRACE: Duration = Duration::from_hours(1);
     /// Recovered means this or less: below kubelet's default of 85 % at which it would go on collecting.
     pub const TARGET_PERCENT: u8 = 80;
-    /// Each removal waits until its record is on the disk: 10,000 of them at 10 ms take 100 s. A disk on which it takes three
+    /// Each removal waits until its record is on the disk: 2,000 of them at 50 ms take 100 s. A disk on which it takes three
     /// times that is ill, and so is a snapd that takes so long for one revision.
     pub const DEADLINE: Duration = Duration::from_mins(5);
 

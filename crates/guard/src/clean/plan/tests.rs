@@ -218,3 +218,22 @@ fn no_two_plans_share_a_digest() {
     fuller.at.seconds += 1;
     assert_eq!(fuller.digest(), plan.digest());
 }
+
+// P0-3 of the review: one run never writes over its own records, however long its paths are.
+#[test]
+fn a_plan_holds_no_more_than_the_ring_has_slots_for() {
+    let of = |length: usize| {
+        let many = (0..3 * ITEMS_MAX).map(|number| item(&format!("{number:0length$}"), 1));
+        let policy = Policy::at(Path::new("/"));
+        let mut discovery = Discovery::default();
+        let one = found(Reclaimer::Apt, many.collect(), space(1_000_000, 0));
+        discovery.found.push(one);
+        choose(&policy, Instant::default(), &discovery, Vec::new()).steps[0]
+            .items
+            .len()
+    };
+    assert_eq!(of(5), ITEMS_MAX);
+    // A record of two slots, and one of nine.
+    assert_eq!(of(600), ITEMS_MAX / 2);
+    assert_eq!(of(4096), ITEMS_MAX / 9);
+}
