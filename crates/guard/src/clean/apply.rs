@@ -97,8 +97,11 @@ pub struct Done {
 pub enum End {
     /// Everything in it was done, but for what is among the failures.
     Done,
-    /// The disk was clean enough before all of it was done.
+    /// The disk was clean enough before all of it was done, as measured.
     Target,
+    /// Everything in it was done, and less came back than was expected: files are held open, or share their blocks with copies
+    /// or snapshots, or others wrote meanwhile.
+    Short,
     /// It loses what cannot be had again, and nobody agreed to that.
     NoConsent,
     /// This is not what the plan says, or may not go any more. Nothing more was done.
@@ -130,6 +133,13 @@ pub enum ApplyError {
     /// The plan is too old.
     #[error("the plan is older than 24 hours")]
     TooOld,
+}
+
+/// What has to go beyond what had gone when the disk was looked at last.
+struct Aim {
+    needed: Needed,
+    expected: u64,
+    removed: u64,
 }
 
 /// The hands.
@@ -204,6 +214,36 @@ fn needed(plan: &Plan, found: &Found, space: &Space) -> Needed {
     plan::needed(&found.disk, space, plan.policy.target_percent)
 }
 
+// === impl Done ===
+
+impl Done {
+    /// Says how it ended, unless that is said already.
+    fn say(&mut self, end: End) {
+        if self.end == End::Done && self.failures.1 == 0 {
+            self.end = end;
+        }
+    }
+}
+
+// === impl Aim ===
+
+impl Aim {
+    const fn at(needed: Needed, done: &Done) -> Self {
+        Self {
+            needed,
+            expected: done.expected,
+            removed: done.removed,
+        }
+    }
+
+    /// By what was expected of the files that went.
+    const fn is_met_by(&self, done: &Done) -> bool {
+        let bytes = done.expected.saturating_sub(self.expected);
+        self.needed
+            .is_met_by(bytes, done.removed.saturating_sub(self.removed))
+    }
+}
+
 // === impl Hands ===
 
 impl Hands<'_> {
@@ -262,26 +302,49 @@ impl Hands<'_> {
             done.end = End::Away;
             return Ok(done);
         };
-        done.end = self.remove(step, found, &before, &mut done)?;
+        let (end, aim) = self.remove(step, found, &before, &mut done)?;
+        done.end = end;
         drop(locks);
-        match self.settled(&found.base, &before, done.expected) {
-            Ok(measured) => done.measured = measured,
-            Err(error) => done.end = End::Broken(error),
+        let enough = done
+            .expected
+            .saturating_sub(OTHERS_MAX.max(done.expected / 100));
+        let measured = |now: &Space| difference(now.bytes_free, before.bytes_free);
+        let is_there =
+            |now: &Space| u64::try_from(measured(now).max(0)).is_ok_and(|bytes| bytes >= enough);
+        let (now, synced) = self.settled(&found.base, is_there);
+        let now = match now {
+            Ok(now) => now,
+            Err(error) => {
+                done.say(End::Broken(error));
+                return Ok(done);
+            }
+        };
+        done.measured = measured(&now);
+        if let Err(error) = synced {
+            done.say(End::Broken(error));
+        }
+        let is_above = needed(self.plan, found, &now) != Needed::default();
+        if !is_there(&now) || (aim.is_met_by(&done) && is_above) {
+            done.say(End::Short);
         }
         Ok(done)
     }
 
-    /// What a disk has more than before. Some filesystems give space back only when they write, and XFS in the background:
-    /// then it is waited for, but not for long, because others may take it at the same moment.
-    fn settled(&self, base: &OwnedFd, before: &Space, expected: u64) -> Result<i64, Errno> {
+    /// What a disk has once it has settled. Some filesystems give space back only when they write, and XFS in the background:
+    /// that is waited for, but not for long, because others may take it at the same moment. It is written back once; a disk
+    /// that cannot be is measured all the same.
+    fn settled(
+        &self,
+        base: &OwnedFd,
+        is_enough: impl Fn(&Space) -> bool,
+    ) -> (Result<Space, Errno>, Result<(), Errno>) {
         let begun = self.clock.monotonic();
+        let synced = rustix::fs::syncfs(base);
         loop {
-            rustix::fs::syncfs(base)?;
-            let measured = difference(space(base)?.bytes_free, before.bytes_free);
-            let enough = expected.saturating_sub(OTHERS_MAX.max(expected / 100));
-            let is_there = u64::try_from(measured.max(0)).is_ok_and(|bytes| bytes >= enough);
-            if is_there || self.clock.monotonic().saturating_sub(begun) > SETTLES_WITHIN {
-                return Ok(measured);
+            let now = space(base);
+            let is_over = self.clock.monotonic().saturating_sub(begun) > SETTLES_WITHIN;
+            if is_over || now.as_ref().map_or(true, &is_enough) {
+                return (now, synced);
             }
             pause();
         }
@@ -293,23 +356,47 @@ impl Hands<'_> {
         found: &Found,
         before: &Space,
         done: &mut Done,
-    ) -> Result<End, AuditError> {
+    ) -> Result<(End, Aim), AuditError> {
         let begun = self.clock.monotonic();
-        let needed = needed(self.plan, found, before);
+        let plan = self.plan;
+        let is_clean = |now: &Space| needed(plan, found, now) == Needed::default();
+        let mut aim = Aim::at(needed(plan, found, before), done);
+        // On a full ext4 the reserve is not to be seen, and was computed.
+        let mut knows_reserve = before.bytes_available > 0;
         for item in &step.items {
-            if needed.is_met_by(done.expected, done.removed) {
-                return Ok(End::Target);
+            if !knows_reserve
+                && let Ok(now) = space(&found.base)
+                && now.bytes_available > 0
+            {
+                knows_reserve = true;
+                aim = Aim::at(needed(plan, found, &now), done);
+            }
+            if aim.is_met_by(done) {
+                // What was expected is there, or it goes on: files may be held open, or share their blocks.
+                let now = match done.removed {
+                    0 => *before,
+                    _ => match self.settled(&found.base, is_clean) {
+                        (Ok(now), Ok(())) => now,
+                        (Err(error), _) | (_, Err(error)) => {
+                            return Ok((End::Broken(error), aim));
+                        }
+                    },
+                };
+                if is_clean(&now) {
+                    return Ok((End::Target, aim));
+                }
+                aim = Aim::at(needed(plan, found, &now), done);
             }
             if self.clock.monotonic().saturating_sub(begun) > self.plan.policy.deadline {
-                return Ok(End::TimedOut);
+                return Ok((End::TimedOut, aim));
             }
             let path = step.whole(item);
             let line = self.audit.record(self.clock, &audit::intent(step, item))?;
             (self.tell)(&Event::Intent(&line));
             match self.let_go(step, item, &found.base) {
                 Ok(()) => {}
-                Err(Stopped::Changed) => return Ok(End::Changed(path)),
-                Err(Stopped::Broken(error)) => return Ok(End::Broken(error)),
+                Err(Stopped::Changed) => return Ok((End::Changed(path), aim)),
+                Err(Stopped::Broken(error)) => return Ok((End::Broken(error), aim)),
                 Err(Stopped::Failed(why)) => {
                     done.failures.1 += 1;
                     if done.failures.0.len() < FAILURES_MAX {
@@ -322,7 +409,7 @@ impl Hands<'_> {
             done.expected = done.expected.saturating_add(item.gives_back());
             (self.tell)(&Event::Removed(step, item));
         }
-        Ok(End::Done)
+        Ok((End::Done, aim))
     }
 
     /// Removes one name, or asks its owner to.

@@ -313,6 +313,12 @@ fn judge(plan: &Plan, report: &Report, session: &Session) -> Result<(), Failure>
     if let Some((exit, text)) = worst {
         return Err(Failure::new(exit, text).hint("what else was planned was done; plan again"));
     }
+    let is_short = report.done.iter().any(|done| done.end == End::Short);
+    if is_short {
+        session.output.hint(
+            "less came back than expected: files are held open ('nagi disk' names them), or share their blocks with copies or snapshots, or others wrote meanwhile",
+        );
+    }
     let above = plan.policy.target_percent > 0 && report.after.iter().any(|one| !one.is_clean);
     if !above {
         return Ok(());
@@ -336,7 +342,8 @@ fn judge(plan: &Plan, report: &Report, session: &Session) -> Result<(), Failure>
 fn exit_of(done: &Done) -> Option<Exit> {
     match &done.end {
         End::Done if done.failures.1 > 0 => Some(Exit::Failed),
-        End::Done | End::Target | End::NoConsent => None,
+        // What came of it is told by how full the disk is.
+        End::Done | End::Target | End::Short | End::NoConsent => None,
         End::Changed(_) | End::OwnerBusy => Some(Exit::Conflict),
         End::Away | End::Broken(_) | End::TimedOut => Some(Exit::Failed),
     }

@@ -1,6 +1,7 @@
 //! B5: filesystems without a byte or an inode left.
 
 use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
 
 use nagi_guard::{End, Event};
 
@@ -115,8 +116,18 @@ fn at_0_inodes_a_plan_is_carried_out() {
 // target, and not far beyond it.
 #[test]
 fn on_ext4_a_plan_counts_the_reserve_and_ends_at_the_target() {
+    ends_at_the_target(&[]);
+}
+
+// P1-4 of the review: one that has no reserve for root is not emptied as if it had one.
+#[test]
+fn on_ext4_without_a_reserve_nothing_goes_for_one() {
+    ends_at_the_target(&["-m", "0"]);
+}
+
+fn ends_at_the_target(options: &[&str]) {
     inside("", || {
-        let disk = Type::Ext4.mounted(400, &[]);
+        let disk = Type::Ext4.mounted(400, options);
         let node = Node::at(&disk.point.join("node"));
         cover(&node.root.join("run"));
         for number in 0..150 {
@@ -143,6 +154,58 @@ fn on_ext4_a_plan_counts_the_reserve_and_ends_at_the_target() {
             (785..=800).contains(&percent),
             "{percent} per mille of {space:?} after {removed}"
         );
+    });
+}
+
+// P0-4 of the review: what is expected is not what is there. A file that is held gives nothing back: the step goes on until
+// the disk itself says that it is enough.
+#[test]
+fn a_step_ends_by_what_the_disk_says_and_not_by_what_was_expected() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(100, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        cover(&node.root.join("run"));
+        let packages = ["a", "b", "c"].map(|name| {
+            let path = format!("var/cache/apt/archives/{name}_1_all.deb");
+            let path = node.file(path, 8 << 20);
+            let age = Duration::from_hours(if name == "a" { 9 } else { 8 });
+            super::node::touch(&path, SystemTime::now() - age);
+            path
+        });
+        let filler = node.file("filler", 14 << 20);
+        settle(&disk.point);
+        let space = node.plan().disks[0].space;
+        let whole = space.used() + space.bytes_available;
+        let mut policy = node.policy();
+        policy.target_percent = u8::try_from((space.used() - 19 * MIB) * 100 / whole).unwrap();
+        let made_before = plan(&policy);
+        assert_eq!(paths(&made_before).len(), 3);
+        // Now the first would be enough, if nobody held it.
+        fs::remove_file(filler).unwrap();
+        settle(&disk.point);
+        let mut held = Vec::new();
+        let report = try_apply(&made_before, &mut |event| {
+            if let Event::Intent(_) = event
+                && held.is_empty()
+            {
+                held.push(File::open(&packages[0]).unwrap());
+            }
+        });
+        let report = report.unwrap();
+        let done = &report.done[0];
+        assert_eq!((&done.end, done.removed), (&End::Target, 2), "{done:?}");
+        assert!(report.after[0].is_clean && packages[2].exists());
+        assert!(done.measured < 9 << 20 && done.expected >= 16 << 20);
+        // And where nothing more is planned, it is said that it was too little.
+        let rest = node.plan();
+        let report = try_apply(&rest, &mut |event| {
+            if let Event::Intent(_) = event {
+                held.push(File::open(&packages[2]).unwrap());
+            }
+        });
+        let done = report.unwrap().done.remove(0);
+        assert_eq!((done.end, done.removed), (End::Short, 1));
+        drop(held);
     });
 }
 

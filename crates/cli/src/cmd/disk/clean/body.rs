@@ -11,7 +11,8 @@ use super::text;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
-    /// `planned`; or `success`, or `partial` when a step was not done to its end.
+    /// `planned`; or `success`, or `partial` when a step was not done to its end, or less came back than
+    /// was expected.
     status: &'static str,
     message: String,
     /// What the plan gives back, without steps that lack consent.
@@ -204,6 +205,7 @@ impl StepSummary {
                     End::Broken(error) => Some(error.to_string()),
                     End::Done
                     | End::Target
+                    | End::Short
                     | End::NoConsent
                     | End::Away
                     | End::OwnerBusy

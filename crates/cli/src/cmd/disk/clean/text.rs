@@ -52,7 +52,7 @@ pub(super) fn message(plan: &Plan, report: Option<&Report>) -> String {
         return match files {
             0 => "nothing is to be removed".to_owned(),
             files => format!(
-                "{} to remove, which gives back {}",
+                "{} to remove, expected to give back {}",
                 words::count(files, "file"),
                 words::bytes(plan.expected())
             ),
@@ -62,10 +62,10 @@ pub(super) fn message(plan: &Plan, report: Option<&Report>) -> String {
     let expected = report.done.iter().map(|done| done.expected).sum();
     let measured: i64 = report.done.iter().map(|done| done.measured).sum();
     format!(
-        "{} removed, which gives back {}; measured {}",
+        "measured {} given back; {} removed, expected {}",
+        signed(measured),
         words::count(removed, "file"),
-        words::bytes(expected),
-        signed(measured)
+        words::bytes(expected)
     )
 }
 
@@ -74,6 +74,7 @@ pub(super) fn end(end: &End) -> String {
     match end {
         End::Done => "done".to_owned(),
         End::Target => "done: the target is reached".to_owned(),
+        End::Short => "done, and less came back than expected".to_owned(),
         End::NoConsent => "not done: it needs --lossy".to_owned(),
         End::Changed(path) => format!(
             "refused: {} is not what the plan says any more, or may not go",
@@ -93,6 +94,7 @@ pub(super) const fn end_word(end: &End) -> &'static str {
     match end {
         End::Done => "done",
         End::Target => "target-reached",
+        End::Short => "short",
         End::NoConsent => "no-consent",
         End::Changed(_) => "changed",
         End::Away => "away",
@@ -186,6 +188,7 @@ fn state(step: &Step, done: Option<&Done>) -> Cell {
             End::Done if done.failures.1 == 0 => Tone::Good,
             End::Target => Tone::Good,
             End::NoConsent => Tone::Plain,
+            End::Short => Tone::Busy,
             End::Done
             | End::Changed(_)
             | End::Away
