@@ -21,6 +21,7 @@ mod owned;
 mod place;
 mod plan;
 mod policy;
+mod reach;
 mod rules;
 mod snaps;
 

@@ -5,8 +5,10 @@
 //! the file is reached from its base and compared once more, and its name is removed. A crash between any two of these
 //! leaves at most a record of a file that is still there; the next plan simply names it again.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nagi_ports::Clock;
@@ -22,6 +24,7 @@ use super::held::{self, Held};
 use super::place::{self, Instant};
 use super::plan::{self, Item, Needed, Plan, Step};
 use super::policy::Reclaimer;
+use super::reach::Reach;
 use super::snaps::{self, Revision};
 use crate::filesystem::Space;
 use crate::mounts::Device;
@@ -168,8 +171,9 @@ pub fn apply(
         return Err(ApplyError::TooOld);
     }
     let root = plan::open_root(&plan.policy)?;
-    let audit = Audit::open(&root)?;
-    let discovery = discover::discover(&plan.policy, &root, plan.at, clock)?;
+    let reach = Reach::of(&root)?;
+    let audit = Audit::open(&root, &reach)?;
+    let discovery = discover::discover(&plan.policy, &root, &reach, plan.at, clock);
     let mut hands = Hands {
         plan,
         clock,
@@ -182,7 +186,7 @@ pub fn apply(
             .found
             .iter()
             .find(|found| found.reclaimer == step.reclaimer && found.directory == step.directory);
-        let one = hands.step(step, found, &root)?;
+        let one = hands.step(step, found, &root, &reach)?;
         (hands.tell)(&Event::Ended(&one));
         done.push(one);
     }
@@ -252,6 +256,7 @@ impl Hands<'_> {
         step: &Step,
         found: Option<&Found>,
         root: &OwnedFd,
+        reach: &Reach,
     ) -> Result<Done, AuditError> {
         let mut done = Done {
             reclaimer: step.reclaimer,
@@ -286,7 +291,7 @@ impl Hands<'_> {
                 return Ok(done);
             }
         }
-        let locks = match locks(step.reclaimer, root) {
+        let locks = match locks(step.reclaimer, root, reach) {
             Ok(locks) => locks,
             // Both mean that another process has it.
             Err(Errno::AGAIN | Errno::ACCESS) => {
@@ -493,13 +498,16 @@ fn reach<'a>(base: &OwnedFd, item: &'a Item) -> Result<(OwnedFd, &'a [u8]), Stop
 ///
 /// # Errors
 /// `EAGAIN` when the owner has one of them.
-fn locks(reclaimer: Reclaimer, root: &OwnedFd) -> Result<Vec<OwnedFd>, Errno> {
+fn locks(reclaimer: Reclaimer, root: &OwnedFd, reach: &Reach) -> Result<Vec<OwnedFd>, Errno> {
     let paths: &[&[u8]] = match reclaimer {
         Reclaimer::Apt => &APT_LOCKS,
         Reclaimer::Snaps | Reclaimer::PodLogs | Reclaimer::Journal | Reclaimer::Coredumps => &[],
     };
     let mut held = Vec::new();
     for path in paths {
+        if reach.refuses(Path::new(OsStr::from_bytes(path))).is_some() {
+            return Err(Errno::OPNOTSUPP);
+        }
         let how = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat2(root, *path, how, Mode::empty(), place::TO_BASE) {
             Ok(file) => {

@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use super::place;
 use super::plan::{Item, Step};
+use super::reach::Reach;
 use crate::blocks::Blocks;
 
 /// Where the lock and the short record lie.
@@ -95,8 +96,11 @@ impl Audit {
     ///
     /// # Errors
     /// Somebody else has the lock, or there is nowhere for it.
-    pub(super) fn open(root: &OwnedFd) -> Result<Self, AuditError> {
+    pub(super) fn open(root: &OwnedFd, reach: &Reach) -> Result<Self, AuditError> {
         let failed = |file| move |source| AuditError::Run { file, source };
+        if reach.refuses(Path::new(RUN)).is_some() {
+            return Err(failed("")(Errno::OPNOTSUPP));
+        }
         let run = place::open_base(root, Path::new(RUN)).map_err(failed(""))?;
         let run = own(&run.ok_or(AuditError::NoRun)?).map_err(failed(""))?;
         let lock = make(&run, LOCK, OFlags::RDWR).map_err(failed(LOCK))?;
@@ -107,7 +111,7 @@ impl Audit {
         }
         let log = open_log(&run).map_err(failed(LOG))?;
         // What it cannot do is said when both fail.
-        let (ring, sequence) = match open_ring(root) {
+        let (ring, sequence) = match open_ring(root, reach) {
             Ok(Some((ring, last))) => (Some(ring), last),
             Ok(None) | Err(_) => (None, 0),
         };
@@ -213,7 +217,10 @@ fn open_log(run: &OwnedFd) -> Result<OwnedFd, Errno> {
 }
 
 /// The ring and the number of its last record; none where there is none and no room for one.
-fn open_ring(root: &OwnedFd) -> Result<Option<(Ring, u64)>, Errno> {
+fn open_ring(root: &OwnedFd, reach: &Reach) -> Result<Option<(Ring, u64)>, Errno> {
+    if reach.refuses(Path::new(STATE)).is_some() {
+        return Ok(None);
+    }
     let Some(state) = place::open_base(root, Path::new(STATE))? else {
         return Ok(None);
     };
@@ -345,21 +352,25 @@ mod tests {
         (directory, root)
     }
 
+    fn open(root: &OwnedFd) -> Result<Audit, AuditError> {
+        Audit::open(root, &Reach::of(root).unwrap())
+    }
+
     // D-13
     #[test]
     fn there_is_one_cleaner_at_a_time() {
         let (_directory, root) = node();
-        let first = Audit::open(&root).unwrap();
-        assert!(matches!(Audit::open(&root), Err(AuditError::Busy)));
+        let first = open(&root).unwrap();
+        assert!(matches!(open(&root), Err(AuditError::Busy)));
         drop(first);
-        Audit::open(&root).unwrap();
+        open(&root).unwrap();
     }
 
     #[test]
     fn without_run_nothing_is_begun() {
         let directory = tempfile::tempdir().unwrap();
         let root = place::open_root(directory.path()).unwrap();
-        assert!(matches!(Audit::open(&root), Err(AuditError::NoRun)));
+        assert!(matches!(open(&root), Err(AuditError::NoRun)));
     }
 
     #[test]
@@ -370,7 +381,7 @@ mod tests {
         std::fs::write(&target, "x").unwrap();
         std::os::unix::fs::symlink(&target, directory.path().join("run/nagi").join(LOG)).unwrap();
         assert!(matches!(
-            Audit::open(&root),
+            open(&root),
             Err(AuditError::Run {
                 source: Errno::LOOP,
                 ..
@@ -387,7 +398,7 @@ mod tests {
         let path = directory.path().join("var/lib/nagi").join(RING);
         let mut written = 0;
         for round in 0..5 {
-            let mut audit = Audit::open(&root).unwrap();
+            let mut audit = open(&root).unwrap();
             if !audit.has_ring() {
                 // The disk of this machine has less than 64 MiB left.
                 return nagi_testkit::skipped("no room for a ring");
@@ -410,7 +421,7 @@ mod tests {
         let log = std::fs::read_to_string(directory.path().join("run/nagi").join(LOG)).unwrap();
         assert_eq!(log.lines().count(), written);
         assert_eq!(
-            Audit::open(&root).unwrap().sequence,
+            open(&root).unwrap().sequence,
             u64::try_from(written).unwrap()
         );
     }
@@ -420,7 +431,7 @@ mod tests {
         assert_eq!(u64::try_from(SLOTS * SLOT).unwrap(), RING_BYTES);
         assert!(slots(&"x".repeat(4 * 4096 + 200)) <= SLOTS_LOST);
         let (directory, root) = node();
-        let mut audit = Audit::open(&root).unwrap();
+        let mut audit = open(&root).unwrap();
         audit.sequence = u64::MAX - 1;
         let line = audit.record(&SystemClock::new(), "").unwrap();
         assert!(line.len() < AROUND, "{line}");
@@ -437,7 +448,7 @@ mod tests {
             .unwrap()
             .set_len(RING_BYTES)
             .unwrap();
-        let mut audit = Audit::open(&root).unwrap();
+        let mut audit = open(&root).unwrap();
         assert!(!audit.has_ring());
         audit.record(&SystemClock::new(), "remove x").unwrap();
         assert!(

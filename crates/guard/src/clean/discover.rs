@@ -11,15 +11,16 @@ use nagi_ports::Clock;
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 
+use super::JournalMode as Mode;
 use super::ask::{self, AskError};
 use super::held::{self, Held};
 use super::journal::{self, File, Head, Limits};
 use super::place::{self, Entry, Instant};
 use super::plan::Item;
 use super::policy::{Policy, Reclaimer};
+use super::reach::Reach;
 use super::rules;
 use super::snaps;
-use super::{CleanError, JournalMode as Mode};
 use crate::blocks::Tally;
 use crate::filesystem::{Kind, Space};
 use crate::gap;
@@ -121,7 +122,7 @@ pub(super) struct Discovery {
 struct Node<'a> {
     policy: &'a Policy,
     root: &'a OwnedFd,
-    mounts: &'a Mounts,
+    reach: &'a Reach,
     clock: &'a dyn Clock,
 }
 
@@ -141,11 +142,10 @@ struct Search<'a> {
 pub(super) fn discover(
     policy: &Policy,
     root: &OwnedFd,
+    reach: &Reach,
     at: Instant,
     clock: &dyn Clock,
-) -> Result<Discovery, CleanError> {
-    let text = std::fs::read("/proc/self/mountinfo").map_err(CleanError::ReadMounts)?;
-    let mounts = Mounts::parse(&text).map_err(CleanError::ParseMounts)?;
+) -> Discovery {
     let mut discovery = Discovery::default();
     let kinds = Reclaimer::ALL
         .into_iter()
@@ -157,7 +157,7 @@ pub(super) fn discover(
         let node = Node {
             policy,
             root,
-            mounts: &mounts,
+            reach,
             clock,
         };
         match node.look(reclaimer, directory, at) {
@@ -171,7 +171,7 @@ pub(super) fn discover(
         }
     }
     keep_what_is_held(&mut discovery.found);
-    Ok(discovery)
+    discovery
 }
 
 /// What a process has open stays.
@@ -200,10 +200,13 @@ impl Node<'_> {
         directory: &Path,
         at: Instant,
     ) -> Result<Option<Found>, Why> {
+        if let Some(fstype) = self.reach.refuses(directory) {
+            return Err(Why::Type(fstype.to_owned()));
+        }
         let Some(base) = place::open_base(self.root, directory)? else {
             return Ok(None);
         };
-        let disk = on_disk(&base, self.mounts)?;
+        let disk = on_disk(&base, &self.reach.mounts)?;
         let mut search = Search {
             policy: self.policy,
             settled: at.before(self.policy.grace),
@@ -217,7 +220,7 @@ impl Node<'_> {
             Reclaimer::Apt => search.apt()?,
             Reclaimer::Snaps => search.snaps(self)?,
             Reclaimer::PodLogs => search.pod_logs()?,
-            Reclaimer::Journal => search.journal(self.root, at)?,
+            Reclaimer::Journal => search.journal(self, at)?,
             Reclaimer::Coredumps => search.coredumps()?,
         }
         let (items, beyond, kept) = (search.items, search.beyond, search.kept);
@@ -361,8 +364,8 @@ impl Search<'_> {
     }
 
     /// The journals of this machine; those of others that were collected here are somebody's archive.
-    fn journal(&mut self, root: &OwnedFd, at: Instant) -> Result<(), Why> {
-        let machine = machine_id(root).ok_or(Why::NoMachineId)?;
+    fn journal(&mut self, node: &Node<'_>, at: Instant) -> Result<(), Why> {
+        let machine = machine_id(node).ok_or(Why::NoMachineId)?;
         let Some(directory) = self.below(&machine)? else {
             return Ok(());
         };
@@ -515,8 +518,11 @@ fn made(file: &OwnedFd) -> Option<u64> {
 }
 
 /// 32 hexadecimal digits.
-fn machine_id(root: &OwnedFd) -> Option<Vec<u8>> {
-    let file = place::open_on_way(root, b"etc/machine-id").ok()?;
+fn machine_id(node: &Node<'_>) -> Option<Vec<u8>> {
+    if node.reach.refuses(Path::new("/etc/machine-id")).is_some() {
+        return None;
+    }
+    let file = place::open_on_way(node.root, b"etc/machine-id").ok()?;
     let mut text = [0; 33];
     let read = rustix::io::read(&file, &mut text).ok()?;
     let id = text.get(..read.min(32))?;

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::place;
+use super::reach::Reach;
 use crate::blocks::Tally;
 use crate::owner::Owner;
 
@@ -64,10 +65,11 @@ const PLACES: [Place; 4] = [
     },
 ];
 
-/// Looks at every place. One that cannot be read is left out: nothing depends on it.
-pub(super) fn look(root: &OwnedFd) -> Vec<Left> {
+/// Looks at every place. One that cannot be read, or may not answer, is left out: nothing depends on it.
+pub(super) fn look(root: &OwnedFd, reach: &Reach) -> Vec<Left> {
     PLACES
         .iter()
+        .filter(|place| reach.refuses(Path::new(place.directory)).is_none())
         .filter_map(|place| {
             let base = place::open_base(root, Path::new(place.directory)).ok()??;
             let tally = count(&base, place.depth, place.counts);

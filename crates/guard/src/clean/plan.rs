@@ -18,6 +18,7 @@ use super::discover::{self, Discovery, Kept, OnDisk, Skipped};
 use super::owned::{self, Left};
 use super::place::{self, Entry, Instant};
 use super::policy::{Policy, Reclaimer};
+use super::reach::Reach;
 use crate::blocks::{Blocks, Tally};
 use crate::filesystem::Space;
 use crate::mounts::Device;
@@ -264,8 +265,9 @@ impl Plan {
 pub fn plan(policy: &Policy, clock: &dyn Clock) -> Result<Plan, CleanError> {
     let at = Instant::now(clock);
     let root = open_root(policy)?;
-    let discovery = discover::discover(policy, &root, at, clock)?;
-    Ok(choose(policy, at, &discovery, owned::look(&root)))
+    let reach = Reach::of(&root)?;
+    let discovery = discover::discover(policy, &root, &reach, at, clock);
+    Ok(choose(policy, at, &discovery, owned::look(&root, &reach)))
 }
 
 pub(super) fn open_root(policy: &Policy) -> Result<rustix::fd::OwnedFd, CleanError> {

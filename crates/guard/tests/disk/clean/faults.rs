@@ -218,6 +218,72 @@ fn what_lies_in_memory_or_on_an_overlay_is_left_alone() {
     });
 }
 
+/// Mounts a filesystem of a program that never answers, and says so.
+const DEAD: &str = "
+import ctypes, os, sys
+for point in sys.argv[1:]:
+    device = os.open('/dev/fuse', os.O_RDWR)
+    options = f'fd={device},rootmode=40000,user_id=0,group_id=0'.encode()
+    if ctypes.CDLL(None, use_errno=True).mount(b'dead', point.encode(), b'fuse', 0, options):
+        sys.exit(os.strerror(ctypes.get_errno()))
+print('dead!', flush=True)
+sys.stdin.read()
+";
+
+// P1-2 of the review: a server or a program that is away holds nothing up, wherever its filesystem lies.
+#[test]
+fn a_filesystem_that_never_answers_is_not_asked() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        let log = node.file(
+            "var/log/pods/default_app_0123/main/0.log.20260102-030405",
+            5000,
+        );
+        node.file("var/log/pods/default_app_0123/main/0.log", 0);
+        // Places that are cleaned, one that is only counted, and the one of the ring.
+        let points = ["var/cache", "var/crash", "var/lib"].map(|path| node.root.join(path));
+        for point in &points {
+            fs::create_dir_all(point).unwrap();
+        }
+        let mut program = command("python3")
+            .args(["-c", DEAD])
+            .args(&points)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 5];
+        if std::io::Read::read_exact(program.stdout.as_mut().unwrap(), &mut said).is_err() {
+            program.wait().unwrap();
+            return nagi_testkit::skipped("FUSE does not work here");
+        }
+        let policy = node.policy();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let plan = plan(&policy);
+            let report = apply(&plan);
+            tell.send((plan, report)).unwrap();
+        });
+        let told = told.recv_timeout(Duration::from_secs(20));
+        // Then whoever still waits is told that there is nobody.
+        drop(program.stdin.take());
+        program.wait().unwrap();
+        let (plan, report) = told.expect("it hung");
+        let skipped = plan.skipped.iter();
+        let skipped: Vec<_> = skipped.map(|place| (place.reclaimer, &place.why)).collect();
+        let why = Why::Type("fuse".to_owned());
+        let all = [
+            Reclaimer::Apt,
+            Reclaimer::Snaps,
+            Reclaimer::Coredumps,
+            Reclaimer::Coredumps,
+        ];
+        assert_eq!(skipped, all.map(|kind| (kind, &why)));
+        assert!(!report.has_ring && !log.exists());
+    });
+}
+
 // The audit comes first: without it nothing goes.
 #[test]
 fn where_nothing_can_be_written_down_nothing_is_removed() {
