@@ -19,10 +19,10 @@ use thiserror::Error;
 use super::CleanError;
 use super::ask;
 use super::audit::{self, Audit, AuditError};
-use super::discover::{self, Found};
+use super::discover::{self, Found, Skipped};
 use super::held::{self, Held};
 use super::place::{self, Instant};
-use super::plan::{self, Item, Needed, Plan, Step};
+use super::plan::{self, Disk, Item, Needed, Plan, Step};
 use super::policy::Reclaimer;
 use super::reach::Reach;
 use super::snaps::{self, Revision};
@@ -59,8 +59,12 @@ pub enum Event<'a> {
 pub struct Report {
     /// What came of each step.
     pub done: Vec<Done>,
-    /// How full the disks are now.
+    /// The disks as they were before.
+    pub disks: Vec<Disk>,
+    /// How full they are now.
     pub after: Vec<After>,
+    /// Places that were left alone, of the kinds that may go.
+    pub skipped: Vec<Skipped>,
     /// The ring on the disk took the records. Otherwise they are under `/run` only.
     pub has_ring: bool,
 }
@@ -117,6 +121,8 @@ pub enum End {
     Broken(Errno),
     /// It took too long.
     TimedOut,
+    /// What is removed cannot be written down any more, neither in the ring nor under `/run`. Nothing more was done.
+    NoRecord(Errno),
 }
 
 /// Why nothing, or nothing more, was done.
@@ -125,7 +131,7 @@ pub enum ApplyError {
     /// The node cannot be looked at.
     #[error(transparent)]
     Look(#[from] CleanError),
-    /// What is removed cannot be written down, or another cleaner is at work.
+    /// There is nowhere to write down what is removed, or another cleaner is at work.
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// The plan was made for a moment that lies ahead.
@@ -156,8 +162,8 @@ struct Hands<'a> {
 /// Carries a plan out. `tell` hears of every removal before it is made.
 ///
 /// # Errors
-/// Nothing was done: the plan is too old, somebody else cleans, or there is nowhere to write down what is removed. When the
-/// last happens on the way, nothing more is done. A step that is refused is no error: the report says so.
+/// Nothing was done: the plan is too old, somebody else cleans, or there is nowhere to write down what is removed. A step
+/// that is refused, or broken off on the way, is no error: the report says so.
 pub fn apply(
     plan: &Plan,
     clock: &dyn Clock,
@@ -186,12 +192,13 @@ pub fn apply(
             .found
             .iter()
             .find(|found| found.reclaimer == step.reclaimer && found.directory == step.directory);
-        let one = hands.step(step, found, &root, &reach)?;
+        let one = hands.step(step, found, &root, &reach);
         (hands.tell)(&Event::Ended(&one));
         done.push(one);
     }
-    let mut after: Vec<After> = Vec::new();
+    let (mut disks, mut after) = (Vec::new(), Vec::<After>::new());
     for found in &discovery.found {
+        plan.add_disk(&mut disks, &found.disk);
         let device = found.disk.device;
         if after.iter().all(|one| one.device != device)
             && let Ok(space) = space(&found.base)
@@ -203,9 +210,13 @@ pub fn apply(
             });
         }
     }
+    let mut skipped = discovery.skipped;
+    skipped.retain(|place| plan.policy.consents_to(place.reclaimer));
     Ok(Report {
         done,
+        disks,
         after,
+        skipped,
         has_ring: hands.audit.has_ring(),
     })
 }
@@ -251,13 +262,7 @@ impl Aim {
 // === impl Hands ===
 
 impl Hands<'_> {
-    fn step(
-        &mut self,
-        step: &Step,
-        found: Option<&Found>,
-        root: &OwnedFd,
-        reach: &Reach,
-    ) -> Result<Done, AuditError> {
+    fn step(&mut self, step: &Step, found: Option<&Found>, root: &OwnedFd, reach: &Reach) -> Done {
         let mut done = Done {
             reclaimer: step.reclaimer,
             directory: step.directory.clone(),
@@ -270,25 +275,25 @@ impl Hands<'_> {
         // Consent is asked of the policy and not of the step, whatever a file says.
         if !self.plan.policy.consents_to(step.reclaimer) {
             done.end = End::NoConsent;
-            return Ok(done);
+            return done;
         }
         if step.items.is_empty() {
-            return Ok(done);
+            return done;
         }
         let Some(found) = found else {
             done.end = End::Away;
-            return Ok(done);
+            return done;
         };
         if let Some(item) = first_changed(step, found) {
             done.end = End::Changed(step.whole(item));
-            return Ok(done);
+            return done;
         }
         // Other steps and snapd may have taken minutes since everything was looked at.
         if held::matters(step.reclaimer) {
             let held = Held::of(step.items.iter());
             if let Some(item) = step.items.iter().find(|item| held.has(item)) {
                 done.end = End::Changed(step.whole(item));
-                return Ok(done);
+                return done;
             }
         }
         let locks = match locks(step.reclaimer, root, reach) {
@@ -296,18 +301,18 @@ impl Hands<'_> {
             // Both mean that another process has it.
             Err(Errno::AGAIN | Errno::ACCESS) => {
                 done.end = End::OwnerBusy;
-                return Ok(done);
+                return done;
             }
             Err(error) => {
                 done.end = End::Broken(error);
-                return Ok(done);
+                return done;
             }
         };
         let Ok(before) = space(&found.base) else {
             done.end = End::Away;
-            return Ok(done);
+            return done;
         };
-        let (end, aim) = self.remove(step, found, &before, &mut done)?;
+        let (end, aim) = self.remove(step, found, &before, &mut done);
         done.end = end;
         drop(locks);
         let enough = done
@@ -321,7 +326,7 @@ impl Hands<'_> {
             Ok(now) => now,
             Err(error) => {
                 done.say(End::Broken(error));
-                return Ok(done);
+                return done;
             }
         };
         done.measured = measured(&now);
@@ -332,7 +337,7 @@ impl Hands<'_> {
         if !is_there(&now) || (aim.is_met_by(&done) && is_above) {
             done.say(End::Short);
         }
-        Ok(done)
+        done
     }
 
     /// What a disk has once it has settled. Some filesystems give space back only when they write, and XFS in the background:
@@ -361,7 +366,7 @@ impl Hands<'_> {
         found: &Found,
         before: &Space,
         done: &mut Done,
-    ) -> Result<(End, Aim), AuditError> {
+    ) -> (End, Aim) {
         let begun = self.clock.monotonic();
         let plan = self.plan;
         let is_clean = |now: &Space| needed(plan, found, now) == Needed::default();
@@ -383,25 +388,28 @@ impl Hands<'_> {
                     _ => match self.settled(&found.base, is_clean) {
                         (Ok(now), Ok(())) => now,
                         (Err(error), _) | (_, Err(error)) => {
-                            return Ok((End::Broken(error), aim));
+                            return (End::Broken(error), aim);
                         }
                     },
                 };
                 if is_clean(&now) {
-                    return Ok((End::Target, aim));
+                    return (End::Target, aim);
                 }
                 aim = Aim::at(needed(plan, found, &now), done);
             }
             if self.clock.monotonic().saturating_sub(begun) > self.plan.policy.deadline {
-                return Ok((End::TimedOut, aim));
+                return (End::TimedOut, aim);
             }
             let path = step.whole(item);
-            let line = self.audit.record(self.clock, &audit::intent(step, item))?;
+            let line = match self.audit.record(self.clock, &audit::intent(step, item)) {
+                Ok(line) => line,
+                Err(error) => return (End::NoRecord(error), aim),
+            };
             (self.tell)(&Event::Intent(&line));
             match self.let_go(step, item, &found.base) {
                 Ok(()) => {}
-                Err(Stopped::Changed) => return Ok((End::Changed(path), aim)),
-                Err(Stopped::Broken(error)) => return Ok((End::Broken(error), aim)),
+                Err(Stopped::Changed) => return (End::Changed(path), aim),
+                Err(Stopped::Broken(error)) => return (End::Broken(error), aim),
                 Err(Stopped::Failed(why)) => {
                     done.failures.1 += 1;
                     if done.failures.0.len() < FAILURES_MAX {
@@ -414,7 +422,7 @@ impl Hands<'_> {
             done.expected = done.expected.saturating_add(item.gives_back());
             (self.tell)(&Event::Removed(step, item));
         }
-        Ok((End::Done, aim))
+        (End::Done, aim)
     }
 
     /// Removes one name, or asks its owner to.

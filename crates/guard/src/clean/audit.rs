@@ -68,9 +68,6 @@ pub enum AuditError {
     /// The node has no `/run`.
     #[error("there is no /run on this node")]
     NoRun,
-    /// Neither of the two records can be written.
-    #[error("what is removed cannot be written down, neither in the ring nor under /run")]
-    Nowhere(#[source] Errno),
 }
 
 /// Both records, and the lock.
@@ -79,6 +76,8 @@ pub(super) struct Audit {
     ring: Option<Ring>,
     log: Option<OwnedFd>,
     sequence: u64,
+    /// Why the last of them was given up.
+    failure: Errno,
     lock: OwnedFd,
 }
 
@@ -119,6 +118,7 @@ impl Audit {
             ring,
             log: Some(log),
             sequence,
+            failure: Errno::NOENT,
             lock,
         })
     }
@@ -132,24 +132,23 @@ impl Audit {
     ///
     /// # Errors
     /// Neither of the two took it.
-    pub(super) fn record(&mut self, clock: &dyn Clock, what: &str) -> Result<String, AuditError> {
+    pub(super) fn record(&mut self, clock: &dyn Clock, what: &str) -> Result<String, Errno> {
         self.sequence += 1;
         let line = format!("nagi {:016x} {:.3} {what}", self.sequence, clock.now());
-        let mut failure = Errno::NOENT;
         if let Some(ring) = &mut self.ring
             && let Err(error) = ring.append(line.as_bytes())
         {
-            failure = error;
+            self.failure = error;
             self.ring = None;
         }
         if let Some(log) = &self.log
             && let Err(error) = write_all(log, format!("{line}\n").as_bytes())
         {
-            failure = error;
+            self.failure = error;
             self.log = None;
         }
         if self.ring.is_none() && self.log.is_none() {
-            return Err(AuditError::Nowhere(failure));
+            return Err(self.failure);
         }
         Ok(line)
     }

@@ -272,6 +272,22 @@ fn reserve(fstype: &str, device_bytes: u64, block: u64) -> u64 {
     }
 }
 
+// === impl Why ===
+
+impl Why {
+    /// It should have been looked at, and could not be; otherwise there is nothing of ours.
+    pub const fn is_failure(&self) -> bool {
+        match self {
+            Self::ReadOnly | Self::Unreadable(_) | Self::Owner(_) => true,
+            Self::Link
+            | Self::Type(_)
+            | Self::OwnerElsewhere
+            | Self::NotUnderstood
+            | Self::NoMachineId => false,
+        }
+    }
+}
+
 // === impl From<Errno> for Why ===
 
 impl From<Errno> for Why {

@@ -253,7 +253,20 @@ impl Plan {
 
     /// What it gives back, without steps that lack consent.
     pub fn expected(&self) -> u64 {
-        self.disks.iter().map(|disk| disk.expected).sum()
+        self.with_consent().map(Step::expected).sum()
+    }
+
+    fn with_consent(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(|step| step.has_consent)
+    }
+
+    /// Puts a disk among others, with what the plan does for it. A plan of a file has none of its own.
+    pub(super) fn add_disk(&self, disks: &mut Vec<Disk>, on: &OnDisk) {
+        let disk = disk_of(disks, on, self.policy.target_percent);
+        let steps = || self.with_consent().filter(|step| step.disk == on.device);
+        disk.expected = steps().map(Step::expected).sum();
+        let items = steps().flat_map(|step| &step.items);
+        disk.expected_inodes = items.map(|item| u64::from(item.links == 1)).sum();
     }
 }
 

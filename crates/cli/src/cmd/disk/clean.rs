@@ -311,7 +311,23 @@ fn judge(plan: &Plan, report: &Report, session: &Session) -> Result<(), Failure>
         }
     }
     if let Some((exit, text)) = worst {
-        return Err(Failure::new(exit, text).hint("what else was planned was done; plan again"));
+        let is_unrecorded = |done: &Done| matches!(done.end, End::NoRecord(_));
+        let hint = if report.done.iter().any(is_unrecorded) {
+            "nothing is removed that is not written down: make room in /run"
+        } else {
+            "what else was planned was done; plan again"
+        };
+        return Err(Failure::new(exit, text).hint(hint));
+    }
+    if let Some(place) = report.skipped.iter().find(|place| place.why.is_failure()) {
+        let kind = place.reclaimer.name();
+        let message = format!(
+            "{kind}: {} was not looked at: {}",
+            super::body::shown(&place.directory),
+            text::why(&place.why)
+        );
+        return Err(Failure::new(Exit::Failed, message)
+            .hint("what else was planned was done; --only leaves this kind out"));
     }
     let is_short = report.done.iter().any(|done| done.end == End::Short);
     if is_short {
@@ -345,7 +361,7 @@ fn exit_of(done: &Done) -> Option<Exit> {
         // What came of it is told by how full the disk is.
         End::Done | End::Target | End::Short | End::NoConsent => None,
         End::Changed(_) | End::OwnerBusy => Some(Exit::Conflict),
-        End::Away | End::Broken(_) | End::TimedOut => Some(Exit::Failed),
+        End::Away | End::Broken(_) | End::TimedOut | End::NoRecord(_) => Some(Exit::Failed),
     }
 }
 
@@ -395,8 +411,6 @@ fn of_apply(error: &ApplyError) -> Failure {
                 .hint("mount a tmpfs on /run: what is removed is written down there first"),
             AuditError::Run { .. } => Failure::of(Exit::Failed, error.to_string(), source(error))
                 .hint("root may make it: try with sudo"),
-            AuditError::Nowhere(_) => Failure::of(Exit::Failed, error.to_string(), source(error))
-                .hint("nothing is removed that is not written down: make room in /run"),
         },
     }
 }

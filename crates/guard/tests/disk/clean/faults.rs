@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use nagi_guard::{ApplyError, AuditError, End, Reclaimer, Why};
+use nagi_guard::{ApplyError, AuditError, End, Event, Reclaimer, Why};
 
 use super::node::{Node, apply, paths, plan, try_apply};
 use crate::full::fill_up;
-use crate::machine::{Type, command, cover, inside, run};
+use crate::machine::{Type, command, cover, inside, run, settle};
 
 // While apt downloads or installs it has its lock: then its packages stay.
 #[test]
@@ -120,7 +120,7 @@ fn what_a_process_has_open_stays() {
         node.file("var/cache/apt/archives/a_1_all.deb", 5000);
         let mut open = None;
         let report = try_apply(&node.plan(), &mut |event| {
-            if let nagi_guard::Event::Ended(_) = event
+            if let Event::Ended(_) = event
                 && open.is_none()
             {
                 open = Some(fs::File::open(&log).unwrap());
@@ -296,17 +296,17 @@ fn where_nothing_can_be_written_down_nothing_is_removed() {
         assert!(!try_apply(&empty, &mut |_| {}).unwrap().has_ring);
         fill_up(&disk.point);
         let plan = node.plan();
-        let refused = try_apply(&plan, &mut |event| {
-            panic!("nothing is announced: {event:?}")
+        let report = try_apply(&plan, &mut |event| match event {
+            Event::Ended(_) => {}
+            event @ (Event::Intent(_) | Event::Removed(..)) => {
+                panic!("nothing is announced: {event:?}")
+            }
         });
-        assert!(
-            matches!(
-                refused,
-                Err(ApplyError::Audit(AuditError::Nowhere(
-                    rustix::io::Errno::NOSPC
-                )))
-            ),
-            "{refused:?}"
+        let report = report.unwrap();
+        let no_record = End::NoRecord(rustix::io::Errno::NOSPC);
+        assert_eq!(
+            (&report.done[0].end, report.done[0].removed),
+            (&no_record, 0)
         );
         assert!(package.exists());
         fs::remove_dir_all(node.root.join("run")).unwrap();
@@ -319,6 +319,40 @@ fn where_nothing_can_be_written_down_nothing_is_removed() {
         fs::create_dir(node.root.join("run")).unwrap();
         cover(&node.root.join("run"));
         assert_eq!(apply(&plan).done[0].removed, 1);
+    });
+}
+
+// P1-7 of the review: what was removed until then is in the report.
+#[test]
+fn a_record_that_fails_on_the_way_ends_the_step_and_keeps_the_report() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        // One page for the records, and no ring: some thirty of them fit.
+        let run_directory = node.root.join("run");
+        let options = ["-t", "tmpfs", "-o", "size=4096", "small"].map(OsStr::new);
+        let arguments = options.into_iter().chain([run_directory.as_os_str()]);
+        run("mount", arguments);
+        for number in 0..200 {
+            node.file(format!("var/cache/apt/archives/a{number}_1_all.deb"), 5000);
+        }
+        node.file("var/crash/_usr_bin_app.0.crash", 5000);
+        settle(&disk.point);
+        let plan = node.plan();
+        let report = apply(&plan);
+        let ends: Vec<_> = report.done.iter().map(|done| &done.end).collect();
+        let no_record = &End::NoRecord(rustix::io::Errno::NOSPC);
+        assert_eq!(ends, [no_record, no_record]);
+        let removed = report.done[0].removed;
+        assert!((1..200).contains(&removed) && report.done[1].removed == 0);
+        assert_eq!(
+            fs::read_dir(node.root.join("var/cache/apt/archives"))
+                .unwrap()
+                .count(),
+            200 - usize::try_from(removed).unwrap()
+        );
+        assert!(report.after[0].space.bytes_free > report.disks[0].space.bytes_free);
+        assert_eq!(report.disks, plan.disks);
     });
 }
 

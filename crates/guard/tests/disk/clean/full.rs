@@ -232,7 +232,10 @@ fn a_filesystem_that_cannot_be_written_is_left_alone() {
             .filter(|place| place.why == nagi_guard::Why::ReadOnly)
             .count();
         assert_eq!(read_only, 5);
-        for done in apply(&made_before).done {
+        let report = apply(&made_before);
+        assert_eq!(report.skipped.len(), 5, "{:?}", report.skipped);
+        assert!(report.skipped.iter().all(|place| place.why.is_failure()));
+        for done in report.done {
             assert_eq!((done.end, done.removed), (End::Away, 0));
         }
         assert_eq!(node.traces(), traces);

@@ -11,8 +11,8 @@ use super::text;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
-    /// `planned`; or `success`, or `partial` when a step was not done to its end, or less came back than
-    /// was expected.
+    /// `planned`; or `success`, or `partial` when a step was not done to its end, less came back than was
+    /// expected, or a place could not be looked at.
     status: &'static str,
     message: String,
     /// What the plan gives back, without steps that lack consent.
@@ -122,7 +122,12 @@ impl Answer {
         };
         let status = match report {
             None => "planned",
-            Some(report) if report.done.iter().all(is_done) => "success",
+            Some(report)
+                if report.done.iter().all(is_done)
+                    && !report.skipped.iter().any(|place| place.why.is_failure()) =>
+            {
+                "success"
+            }
             Some(_) => "partial",
         };
         let steps = plan.steps.iter().enumerate();
@@ -134,8 +139,7 @@ impl Answer {
                 .map(|(at, step)| StepSummary::of(step, outcome(at)))
                 .collect(),
             disks: disks(plan, report),
-            skipped: plan
-                .skipped
+            skipped: text::skipped_of(plan, report)
                 .iter()
                 .map(|skipped| SkippedBody {
                     kind: skipped.reclaimer.name(),
@@ -179,7 +183,7 @@ fn disks(plan: &Plan, report: Option<&Report>) -> Vec<DiskBody> {
             target_reached: after.map(|after| after.is_clean),
         }
     };
-    plan.disks.iter().map(of).collect()
+    text::disks_of(plan, report).iter().map(of).collect()
 }
 
 impl StepSummary {
@@ -202,7 +206,7 @@ impl StepSummary {
                 end: text::end_word(&done.end),
                 detail: match &done.end {
                     End::Changed(path) => Some(shown(path)),
-                    End::Broken(error) => Some(error.to_string()),
+                    End::Broken(error) | End::NoRecord(error) => Some(error.to_string()),
                     End::Done
                     | End::Target
                     | End::Short
@@ -239,6 +243,47 @@ impl TallyBody {
         Self {
             files: tally.inodes,
             bytes: tally.bytes(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use nagi_guard::{Instant, Policy, Reclaimer, Skipped, Why};
+
+    use super::*;
+
+    // P1-5 of the review: nothing could be looked at is no success; that there is nothing to look at is one.
+    #[test]
+    fn a_place_that_could_not_be_looked_at_makes_an_answer_partial() {
+        let plan = Plan {
+            at: Instant::default(),
+            policy: Policy::at(Path::new("/")),
+            steps: Vec::new(),
+            disks: Vec::new(),
+            skipped: Vec::new(),
+            left: Vec::new(),
+        };
+        for (why, status) in [
+            (Why::ReadOnly, "partial"),
+            (Why::Type("nfs".to_owned()), "success"),
+        ] {
+            let report = Report {
+                done: Vec::new(),
+                disks: Vec::new(),
+                after: Vec::new(),
+                skipped: vec![Skipped {
+                    reclaimer: Reclaimer::Apt,
+                    directory: PathBuf::from("/var/cache/apt"),
+                    why,
+                }],
+                has_ring: true,
+            };
+            let answer = Answer::of(&plan, Some(&report));
+            assert_eq!(answer.status, status);
+            assert_eq!(answer.skipped.len(), 1, "as with a plan of a file");
         }
     }
 }

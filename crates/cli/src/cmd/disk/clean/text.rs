@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use nagi_guard::{Done, End, Harm, Kept, Plan, Report, Step, Why};
+use nagi_guard::{Disk, Done, End, Harm, Kept, Plan, Report, Skipped, Step, Why};
 
 use super::super::body::shown;
 use crate::output::style::Tone;
@@ -23,14 +23,14 @@ pub(super) fn whole(
         // Writing to a string cannot fail, here and below.
         write!(text, "\n{title}\n{}", output.table(table)).unwrap_or(());
     };
-    if !plan.disks.is_empty() {
+    if !disks_of(plan, report).is_empty() {
         section("Disks", &disks(plan, report));
     }
     if plan.steps.iter().any(|step| !step.kept.is_empty()) {
         section("Stays", &stays(plan));
     }
-    if !plan.skipped.is_empty() {
-        section("Left alone", &skipped(plan));
+    if !skipped_of(plan, report).is_empty() {
+        section("Left alone", &skipped(plan, report));
     }
     if !plan.left.is_empty() {
         section("Only their owners may give these back", &left(plan));
@@ -86,6 +86,9 @@ pub(super) fn end(end: &End) -> String {
         End::OwnerBusy => "not done: its owner is at work there".to_owned(),
         End::Broken(error) => format!("broken off: {error}"),
         End::TimedOut => "broken off: it took too long".to_owned(),
+        End::NoRecord(error) => format!(
+            "broken off: what is removed cannot be written down, neither in the ring nor under /run: {error}"
+        ),
     }
 }
 
@@ -101,6 +104,7 @@ pub(super) const fn end_word(end: &End) -> &'static str {
         End::OwnerBusy => "owner-busy",
         End::Broken(_) => "broken",
         End::TimedOut => "timed-out",
+        End::NoRecord(_) => "no-record",
     }
 }
 
@@ -194,7 +198,8 @@ fn state(step: &Step, done: Option<&Done>) -> Cell {
             | End::Away
             | End::OwnerBusy
             | End::Broken(_)
-            | End::TimedOut => Tone::Bad,
+            | End::TimedOut
+            | End::NoRecord(_) => Tone::Bad,
         };
         return Cell::toned(tone, words::clean(&end(&done.end)));
     }
@@ -225,7 +230,7 @@ fn disks(plan: &Plan, report: Option<&Report>) -> Table {
     let percent = |space: &nagi_guard::Space| {
         Cell::or_dash(space.used_percent().map(|percent| format!("{percent}%")))
     };
-    for disk in &plan.disks {
+    for disk in disks_of(plan, report) {
         let mut row = vec![
             path(&disk.point),
             Cell::from(words::clean(&disk.fstype)),
@@ -279,9 +284,25 @@ fn stays(plan: &Plan) -> Table {
     table
 }
 
-fn skipped(plan: &Plan) -> Table {
+/// The disks; a plan of a file has none, and then what was looked at to carry it out counts.
+pub(super) fn disks_of<'a>(plan: &'a Plan, report: Option<&'a Report>) -> &'a [Disk] {
+    match report {
+        Some(report) if plan.disks.is_empty() => &report.disks,
+        Some(_) | None => &plan.disks,
+    }
+}
+
+/// The same for places that are left alone.
+pub(super) fn skipped_of<'a>(plan: &'a Plan, report: Option<&'a Report>) -> &'a [Skipped] {
+    match report {
+        Some(report) if plan.skipped.is_empty() => &report.skipped,
+        Some(_) | None => &plan.skipped,
+    }
+}
+
+fn skipped(plan: &Plan, report: Option<&Report>) -> Table {
     let mut table = Table::new(["KIND", "WHERE", "WHY"]);
-    for skipped in &plan.skipped {
+    for skipped in skipped_of(plan, report) {
         table.row([
             Cell::from(skipped.reclaimer.name()),
             path(&skipped.directory),
