@@ -58,6 +58,14 @@ pub enum CleanError {
         /// Why.
         source: Errno,
     },
+    /// Something that is to be kept is not there, or cannot be named so: then it would keep nothing.
+    #[error("cannot keep {}", .path.display())]
+    Keep {
+        /// The path on the node.
+        path: PathBuf,
+        /// Why.
+        source: Errno,
+    },
     /// Nothing can be kept within a directory.
     #[error(
         "this kernel cannot keep within a directory (openat2), or that is forbidden here: nothing can be removed safely"

@@ -97,7 +97,7 @@ fn without_apply_nothing_changes_and_with_it_only_what_was_agreed_to() {
     assert!(ran.stderr.contains(line), "{}", ran.stderr);
     let log = fs::read_to_string(node.path().join("run/nagi/disk-audit.log")).unwrap();
     assert!(log.contains(line), "{log}");
-    clean(node.path(), &["--apply", "--lossy"]).exits(0);
+    clean(node.path(), &["--apply", "--lossy", "--yes"]).exits(0);
     assert_eq!(there(node.path()), [false, false, true]);
 }
 
@@ -105,9 +105,12 @@ fn without_apply_nothing_changes_and_with_it_only_what_was_agreed_to() {
 #[test]
 fn programs_get_what_was_expected_and_what_was_measured() {
     let Some(node) = node() else { return };
-    let answer = clean(node.path(), &["--apply", "--lossy", "--output", "json"])
-        .exits(0)
-        .json();
+    let answer = clean(
+        node.path(),
+        &["--apply", "--lossy", "--yes", "--output", "json"],
+    )
+    .exits(0)
+    .json();
     assert_eq!(answer["status"], "success");
     let steps = answer["steps"].as_array().unwrap();
     let names: Vec<&str> = steps
@@ -263,6 +266,48 @@ fn a_wrong_command_line_is_refused_with_the_next_step() {
         .run()
         .exits(1)
         .says("hint: --root names");
+}
+
+// P1-9 of the review: what cannot be had again does not go by a plan that nobody has seen, unless that is said.
+#[test]
+fn what_is_lossy_goes_by_a_plan_that_was_seen_or_by_a_word() {
+    let Some(node) = node() else { return };
+    clean(node.path(), &["--apply", "--lossy"])
+        .exits(2)
+        .prints_nothing()
+        .says("nobody can be asked")
+        .says("hint: say so with --yes");
+    assert_eq!(there(node.path()), [true; 3]);
+    let shown = clean(node.path(), &["--lossy"]).exits(0).stdout;
+    let digest = shown.lines().find_map(|line| line.strip_prefix("digest "));
+    clean(
+        node.path(),
+        &["--apply", "--lossy", "--digest", digest.unwrap()],
+    )
+    .exits(0);
+    assert_eq!(there(node.path()), [false, false, true]);
+}
+
+// P1-8 of the review: a path that keeps nothing is a mistake, and a fatal one.
+#[test]
+fn a_path_to_keep_that_is_not_there_is_refused() {
+    let Some(node) = node() else { return };
+    std::os::unix::fs::symlink("cache", node.path().join("var/link")).unwrap();
+    for path in [
+        "/var/cache/apt/archive",
+        "/var/link/apt",
+        "/var/link",
+        "/var/log/../cache/apt",
+    ] {
+        clean(node.path(), &["--apply", "--keep", path])
+            .exits(2)
+            .prints_nothing()
+            .says("cannot keep")
+            .says("hint: --keep names");
+    }
+    assert_eq!(there(node.path()), [true; 3]);
+    clean(node.path(), &["--apply", "--keep", "/var/cache/apt"]).exits(0);
+    assert_eq!(there(node.path()), [true; 3]);
 }
 
 // P1-5 of the review: where a place that was asked for cannot be looked at, that is no success.

@@ -173,19 +173,32 @@ pub(crate) fn open_root(root: &Path) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// A place of a node is there, whatever it is.
+///
+/// # Errors
+/// It is not, or `ELOOP`: it is a link, or there is one on the way.
+pub(crate) fn is_there(root: impl AsFd, path: &Path) -> Result<(), Errno> {
+    let how = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::openat2(root, below(path), how, Mode::empty(), TO_BASE).map(drop)
+}
+
+/// From the root on, as the kernel takes it below a directory.
+fn below(path: &Path) -> &Path {
+    let below = path.strip_prefix("/").unwrap_or(path);
+    if below.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        below
+    }
+}
+
 /// Opens a base below the root of a node. None when it is not there.
 ///
 /// # Errors
 /// `ELOOP` when there is a link on the way.
 pub(crate) fn open_base(root: impl AsFd, path: &Path) -> Result<Option<OwnedFd>, Errno> {
-    let below = path.strip_prefix("/").unwrap_or(path);
-    let below = if below.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        below
-    };
     match quietly(
-        |how| rustix::fs::openat2(&root, below, how, Mode::empty(), TO_BASE),
+        |how| rustix::fs::openat2(&root, below(path), how, Mode::empty(), TO_BASE),
         DIRECTORY,
     ) {
         Ok(base) => Ok(Some(base)),

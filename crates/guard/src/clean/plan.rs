@@ -273,14 +273,34 @@ impl Plan {
 /// Plans for now. Owners that have something are asked what of it may go, each for at most ten seconds.
 ///
 /// # Errors
-/// The mounts or the root cannot be read, or this kernel cannot keep to a directory. A single place that cannot be read is
+/// The mounts or the root cannot be read, something that is to be kept is not there, or this kernel cannot keep to a directory. A single place that cannot be read is
 /// no error: the plan says so.
 pub fn plan(policy: &Policy, clock: &dyn Clock) -> Result<Plan, CleanError> {
     let at = Instant::now(clock);
     let root = open_root(policy)?;
     let reach = Reach::of(&root)?;
+    for path in &policy.keep {
+        kept(path, &root, &reach).map_err(|source| CleanError::Keep {
+            path: path.clone(),
+            source,
+        })?;
+    }
     let discovery = discover::discover(policy, &root, &reach, at, clock);
     Ok(choose(policy, at, &discovery, owned::look(&root, &reach)))
+}
+
+/// A path that is to be kept is there, and is what is compared: without links and without a way up.
+fn kept(path: &Path, root: &rustix::fd::OwnedFd, reach: &Reach) -> Result<(), Errno> {
+    let goes_up = path
+        .components()
+        .any(|part| matches!(part, std::path::Component::ParentDir));
+    if goes_up {
+        return Err(Errno::INVAL);
+    }
+    if reach.refuses(path).is_some() {
+        return Err(Errno::OPNOTSUPP);
+    }
+    place::is_there(root, path)
 }
 
 pub(super) fn open_root(policy: &Policy) -> Result<rustix::fd::OwnedFd, CleanError> {

@@ -7,7 +7,7 @@ mod body;
 mod file;
 mod text;
 
-use std::io::Read as _;
+use std::io::{BufRead as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use nagi_ports::SystemClock;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Output, Place, words};
+use crate::output::{Detail, Output, Place, words};
 use crate::session::Session;
 use crate::when::parse_span;
 
@@ -32,8 +32,8 @@ Examples:
   nagi disk clean --apply --digest DIGEST            do it, if it still is the plan that was shown
   nagi disk clean --output json > plan.json          keep the plan
   nagi disk clean --apply --plan plan.json           do that plan, and nothing else
-  nagi disk clean --only journal --lossy --apply --target 0
-                                                     all of one kind, however full the disk is
+  nagi disk clean --only journal --lossy --apply --yes --target 0
+                                                     all of one kind, unasked, however full the disk is
   nagi disk clean --only journal --lossy --journal-mode compat --journal-keep 2d --target 0
                                                      what 'journalctl --vacuum-time=2d' would remove
 
@@ -53,6 +53,10 @@ pub(crate) struct CleanArgs {
     /// Carry the plan out; without it nothing changes
     #[arg(long)]
     apply: bool,
+
+    /// Do not ask, though '--lossy' without a plan or digest removes what nobody has looked at
+    #[arg(long, requires = "apply")]
+    yes: bool,
 
     /// Carry out the plan of this file, as '--output json' wrote it; '-' is stdin
     #[arg(long, value_name = "FILE", requires = "apply", conflicts_with_all = RULES)]
@@ -144,12 +148,21 @@ enum ModeArg {
 
 /// Runs the command.
 pub(super) async fn run(args: &CleanArgs, session: &Session) -> Result<(), Failure> {
+    if is_unseen(args) && !session.output.terminal().asks {
+        return Err(Failure::usage(
+            "--apply --lossy would remove what cannot be had again, and nobody can be asked",
+        )
+        .hint("say so with --yes, or name a plan that was seen: --plan or --digest"));
+    }
     let plan = match &args.plan {
         Some(file) => read_plan(file)?,
         None => planned(&args.rules).await?,
     };
     if let Some(digest) = &args.digest {
         check_digest(digest, &plan)?;
+    }
+    if is_unseen(args) {
+        confirm(&plan, session)?;
     }
     let report = if args.apply {
         Some(applied(plan.clone(), &session.output).await?)
@@ -166,6 +179,26 @@ pub(super) async fn run(args: &CleanArgs, session: &Session) -> Result<(), Failu
     }
     hint_plan(&plan, args, session);
     Ok(())
+}
+
+/// What cannot be had again would go by a plan that nobody has seen.
+const fn is_unseen(args: &CleanArgs) -> bool {
+    args.apply && args.rules.lossy && !args.yes && args.plan.is_none() && args.digest.is_none()
+}
+
+/// Shows the plan and asks.
+fn confirm(plan: &Plan, session: &Session) -> Result<(), Failure> {
+    if plan.steps.iter().all(|step| step.items.is_empty()) {
+        return Ok(());
+    }
+    let shown = text::whole(plan, None, Detail::Normal, &session.output);
+    crate::output::draw(&format!("{shown}\ncarry this out? [y/N] "));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, "nothing was removed"))
 }
 
 /// The rules that the command line says.
@@ -393,6 +426,8 @@ fn of_clean(error: &CleanError) -> Failure {
         CleanError::Kernel => failure.hint(
             "Linux 5.8 or later is needed; in a container, a filter of calls that lets openat2 through",
         ),
+        CleanError::Keep { .. } => Failure::of(Exit::Usage, error.to_string(), source(error))
+            .hint("--keep names a path of the node that is there, from its root on, without '..' and links: it would keep nothing otherwise"),
         CleanError::ReadMounts(_) | CleanError::ParseMounts(_) => failure,
     }
 }
