@@ -338,7 +338,7 @@ impl Search<'_> {
             let Some(directory) = self.below(&pod)? else {
                 continue;
             };
-            for container in place::names(&directory)? {
+            for container in place::names_below(&directory)? {
                 self.container(&[&pod[..], b"/", &container].concat())?;
             }
         }
@@ -352,7 +352,7 @@ impl Search<'_> {
         let Some(directory) = self.below(path)? else {
             return Ok(());
         };
-        for name in place::names(&directory)? {
+        for name in place::names_below(&directory)? {
             let Ok(entry) = place::look(&directory, &name) else {
                 continue; // Gone meanwhile.
             };
@@ -386,7 +386,7 @@ impl Search<'_> {
             return Ok(());
         };
         let mut files = Vec::new();
-        for name in place::names(&directory)? {
+        for name in place::names_below(&directory)? {
             let Ok(entry) = place::look(&directory, &name) else {
                 continue; // Gone meanwhile.
             };
@@ -425,7 +425,7 @@ impl Search<'_> {
         let Some(directory) = self.below(path)? else {
             return Ok(());
         };
-        for name in place::names(&directory)? {
+        for name in place::names_below(&directory)? {
             let Ok(entry) = place::look(&directory, &name) else {
                 continue; // Gone meanwhile.
             };

@@ -283,6 +283,17 @@ pub(crate) fn names(directory: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
     Ok(names)
 }
 
+/// The same for a directory below a base, which its owner may remove at any moment: then it has none.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn names_below(directory: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
+    match names(directory) {
+        Err(Errno::NOENT) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
 /// The path of an open directory in this mount namespace.
 ///
 /// # Errors
@@ -318,6 +329,18 @@ mod tests {
             .micros(),
             0
         );
+    }
+
+    // P1-10 of the review: a pod that goes while its directory is read takes no other with it.
+    #[test]
+    fn a_directory_that_was_removed_has_no_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = open_root(directory.path()).unwrap();
+        std::fs::create_dir(directory.path().join("pod")).unwrap();
+        let pod = open_below(&root, b"pod").unwrap();
+        rustix::fs::unlinkat(&root, "pod", AtFlags::REMOVEDIR).unwrap();
+        assert_eq!(names(&pod), Err(Errno::NOENT));
+        assert_eq!(names_below(&pod), Ok(Vec::new()));
     }
 
     // A link on the way is refused, on the way to a base and below it.
