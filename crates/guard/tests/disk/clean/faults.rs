@@ -68,6 +68,12 @@ fn after_cleaning_apt_finds_nothing_more_to_clean() {
             .arg(format!("Dir::State={}", state.display()))
             .arg("-o")
             .arg(format!("Dir::Cache={}", cache.display()))
+            // Absolute, whatever this machine has set: its own packages are not to be cleaned.
+            .arg("-o")
+            .arg(format!(
+                "Dir::Cache::archives={}",
+                cache.join("archives").display()
+            ))
             // Images of containers switch this one off.
             .args(["-o", "Dir::Cache::pkgcache=pkgcache.bin"])
             .arg("clean")
