@@ -162,7 +162,7 @@ pub(super) fn install(names: &[&str]) -> anyhow::Result<()> {
     if !is_root()? {
         bail!(
             "missing: {list}\n\
-             hint: run 'sudo apt-get update && sudo apt-get install --yes --no-install-recommends {list}'"
+             hint: run 'sudo apt-get update && sudo apt-get install --yes --no-remove --no-install-recommends {list}'"
         );
     }
     eprintln!("setup: installing {list}");
@@ -171,7 +171,14 @@ pub(super) fn install(names: &[&str]) -> anyhow::Result<()> {
         .aside()
         .finish()?;
     Run::new("apt-get")
-        .arguments(["install", "--yes", "--quiet=2", "--no-install-recommends"])
+        .arguments([
+            "install",
+            "--yes",
+            "--quiet=2",
+            "--no-install-recommends",
+            // Nothing of the machine gives way to what the tests need.
+            "--no-remove",
+        ])
         .arguments(names)
         .environment("DEBIAN_FRONTEND", "noninteractive")
         .aside()

@@ -298,8 +298,7 @@ impl Hands<'_> {
         }
         let locks = match locks(step.reclaimer, root, reach) {
             Ok(locks) => locks,
-            // Both mean that another process has it.
-            Err(Errno::AGAIN | Errno::ACCESS) => {
+            Err(Errno::AGAIN) => {
                 done.end = End::OwnerBusy;
                 return done;
             }
@@ -519,7 +518,13 @@ fn locks(reclaimer: Reclaimer, root: &OwnedFd, reach: &Reach) -> Result<Vec<Owne
         let how = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat2(root, *path, how, Mode::empty(), place::TO_BASE) {
             Ok(file) => {
-                rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
+                let locked =
+                    rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive);
+                // Both mean that another process has it; of opening `EACCES` does not.
+                locked.map_err(|error| match error {
+                    Errno::ACCESS => Errno::AGAIN,
+                    error => error,
+                })?;
                 held.push(file);
             }
             // apt makes it before it does anything.

@@ -25,8 +25,11 @@ use crate::blocks::Blocks;
 const RUN: &str = "/run";
 /// Where the ring lies.
 const STATE: &str = "/var/lib";
-/// Our directory in both.
-const OWN: &str = "nagi";
+/// Our directory under `/run`.
+const RUN_OWN: &str = "nagi";
+/// Our directory beside the ring. Not the `/var/lib/nagi` that a server with `--state-dir` may have for a user of its own, whom
+/// a directory of root would lock out.
+const STATE_OWN: &str = "nagi-guard";
 const LOCK: &str = "disk-clean.lock";
 const LOG: &str = "disk-audit.log";
 const LOG_BEFORE: &str = "disk-audit.log.1";
@@ -101,7 +104,7 @@ impl Audit {
             return Err(failed("")(Errno::OPNOTSUPP));
         }
         let run = place::open_base(root, Path::new(RUN)).map_err(failed(""))?;
-        let run = own(&run.ok_or(AuditError::NoRun)?).map_err(failed(""))?;
+        let run = own(&run.ok_or(AuditError::NoRun)?, RUN_OWN).map_err(failed(""))?;
         let lock = make(&run, LOCK, OFlags::RDWR).map_err(failed(LOCK))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -194,9 +197,9 @@ impl Ring {
 }
 
 /// Our own directory below another, made when it is missing.
-fn own(parent: &OwnedFd) -> Result<OwnedFd, Errno> {
-    match rustix::fs::mkdirat(parent, OWN, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => place::open_below(parent, OWN.as_bytes()),
+fn own(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => place::open_below(parent, name.as_bytes()),
         Err(error) => Err(error),
     }
 }
@@ -225,8 +228,8 @@ fn open_ring(root: &OwnedFd, reach: &Reach) -> Result<Option<(Ring, u64)>, Errno
     };
     let space = crate::filesystem::Space::of(&rustix::fs::fstatvfs(&state)?);
     let has_room = space.bytes_available >= ROOM_MIN;
-    let directory = match place::open_below(&state, OWN.as_bytes()) {
-        Err(Errno::NOENT) if has_room => own(&state)?,
+    let directory = match place::open_below(&state, STATE_OWN.as_bytes()) {
+        Err(Errno::NOENT) if has_room => own(&state, STATE_OWN)?,
         Err(Errno::NOENT) => return Ok(None),
         other => other?,
     };
@@ -394,7 +397,7 @@ mod tests {
     fn the_ring_goes_round_and_goes_on_where_it_was() {
         let (directory, root) = node();
         let clock = SystemClock::new();
-        let path = directory.path().join("var/lib/nagi").join(RING);
+        let path = directory.path().join("var/lib/nagi-guard").join(RING);
         let mut written = 0;
         for round in 0..5 {
             let mut audit = open(&root).unwrap();
@@ -410,6 +413,8 @@ mod tests {
                 written += 1;
             }
         }
+        // Root's directory is not the state directory of a server that runs as somebody else.
+        assert!(!directory.path().join("var/lib/nagi").exists());
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(u64::try_from(bytes.len()).unwrap(), RING_BYTES);
         let text = String::from_utf8_lossy(&bytes);
@@ -441,7 +446,7 @@ mod tests {
     #[test]
     fn a_ring_that_is_none_is_left_alone() {
         let (directory, root) = node();
-        let own = directory.path().join("var/lib/nagi");
+        let own = directory.path().join("var/lib/nagi-guard");
         std::fs::create_dir(&own).unwrap();
         std::fs::File::create(own.join(RING))
             .unwrap()

@@ -25,7 +25,7 @@ fn recorded(node: &Node) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
         lines.collect()
     };
     (
-        of("var/lib/nagi/disk-audit.ring"),
+        of("var/lib/nagi-guard/disk-audit.ring"),
         of("run/nagi/disk-audit.log"),
     )
 }

@@ -41,6 +41,21 @@ fn while_apt_is_at_work_its_packages_stay() {
     });
 }
 
+// A lock that may not be opened is no owner at work: waiting for it would help nobody.
+#[test]
+fn a_lock_that_cannot_be_opened_is_no_owner_at_work() {
+    inside("-dac_override,-dac_read_search", || {
+        let disk = Type::Ext4.mounted(64, &[]);
+        let node = Node::at(&disk.point.join("node"));
+        let package = node.file("var/cache/apt/archives/a_1_all.deb", 5000);
+        let lock = node.file("var/cache/apt/archives/lock", 0);
+        run("chmod", ["0".as_ref(), lock.as_os_str()]);
+        let broken = End::Broken(rustix::io::Errno::ACCESS);
+        assert_eq!(apply(&node.plan()).done[0].end, broken);
+        assert!(package.exists());
+    });
+}
+
 // M5: afterwards there is what apt-get itself would have left.
 #[test]
 fn after_cleaning_apt_finds_nothing_more_to_clean() {

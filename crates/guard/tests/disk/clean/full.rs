@@ -36,7 +36,13 @@ fn at_0_bytes_a_plan_is_carried_out_and_gives_back_what_it_announced() {
             let start = free(&disk.point).0;
             let mut least = start;
             let report = try_apply(&plan, &mut |_| least = least.min(free(&disk.point).0)).unwrap();
-            assert_eq!(least, start, "{kind}: something was taken meanwhile");
+            // btrfs may give out blocks of its trees for a removal.
+            let own = if kind == Type::Btrfs { MIB } else { 0 };
+            assert!(
+                start - least <= own,
+                "{kind}: {} were taken meanwhile",
+                start - least
+            );
             assert!(report.has_ring, "{kind}: the ring takes records at 0 bytes");
             for done in &report.done {
                 assert_eq!((&done.end, done.failures.1), (&End::Done, 0), "{kind}");

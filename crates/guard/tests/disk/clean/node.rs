@@ -164,7 +164,7 @@ impl Node {
         while let Some(directory) = waiting.pop() {
             for entry in fs::read_dir(&directory).unwrap() {
                 let path = entry.unwrap().path();
-                if path.ends_with("run") || path.ends_with("var/lib/nagi") {
+                if path.ends_with("run") || path.ends_with("var/lib/nagi-guard") {
                     continue;
                 }
                 let stat = fs::symlink_metadata(&path).unwrap();
