@@ -29,7 +29,7 @@ impl Reach {
     }
 
     /// The type of a filesystem on the way to a place of the node that may not answer, or that nobody knows. Links are not
-    /// followed on the way, so that its text tells what is crossed.
+    /// followed on the way, so that its text tells what is crossed. The filesystem of the root itself has answered already.
     pub(super) fn refuses(&self, place: &Path) -> Option<&str> {
         let below = place.strip_prefix("/").unwrap_or(place);
         let whole = self.root.join(below);
@@ -37,7 +37,9 @@ impl Reach {
             .ancestors()
             .take_while(|above| above.starts_with(&self.root));
         let mounts = on_the_way.filter_map(|above| self.mounts.at(above));
+        let own = self.mounts.at(&self.root).map(|mount| mount.id);
         mounts
+            .filter(|mount| Some(mount.id) != own)
             .filter(|mount| match Kind::of(&mount.kind) {
                 Kind::Disk | Kind::Memory | Kind::Layered | Kind::Image => false,
                 Kind::Remote | Kind::Pseudo | Kind::Unknown => true,
@@ -75,5 +77,15 @@ mod tests {
         for (place, refused) in rows {
             assert_eq!(reach.refuses(Path::new(place)), refused, "{place}");
         }
+        // A node that lives in memory, with its data on a disk.
+        let text = "\
+1 0 0:1 / / rw - rootfs rootfs rw
+2 1 8:2 / /var rw - xfs /dev/b rw
+";
+        let reach = Reach {
+            mounts: Mounts::parse(text.as_bytes()).unwrap(),
+            root: PathBuf::from("/"),
+        };
+        assert_eq!(reach.refuses(Path::new("/var/log/pods")), None);
     }
 }
