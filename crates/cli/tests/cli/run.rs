@@ -63,6 +63,23 @@ impl Call {
         self
     }
 
+    /// Started by another program, which becomes it.
+    pub(crate) fn through(self, program: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .arg(self.command.get_program())
+            .args(self.command.get_args())
+            .env_clear()
+            .stdin(Stdio::null());
+        for (name, value) in self.command.get_envs() {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
+        }
+        Self { command }
+    }
+
     pub(crate) fn command(self) -> Command {
         self.command
     }
