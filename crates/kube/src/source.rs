@@ -1,8 +1,9 @@
 //! Where the configuration of the client comes from, and the client made of it.
 //!
-//! The rules are those of the founding documents: `KUBECONFIG` when it is set, else the service account of the pod (which
-//! has no contexts: not when one is named), else `~/.kube/config`. Contexts, exec plugins, client certificates, token files and which proxy is meant are `kube`'s; the stack
-//! of its layers is put together here, because its own one retries and logs by itself.
+//! The rules are those of the founding documents: `KUBECONFIG` when it is set, else the service account of the pod, else
+//! `~/.kube/config`. A service account has no contexts, so it is passed over when one is named. Contexts, exec plugins, client
+//! certificates, token files and which proxy is meant are `kube`'s; the stack of its layers is put together here, because its
+//! own one retries and logs by itself.
 
 use std::error::Error;
 use std::ffi::OsString;

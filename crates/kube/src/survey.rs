@@ -16,6 +16,7 @@ use crate::accounts::{AccessReview, broken};
 use crate::api::{Agent, Api, Call, Content};
 use crate::engine::kinds::{DEFINITIONS, Definition, kind_of_definition};
 use crate::names::{LEASE, NAMESPACE};
+use crate::reflect::encoded;
 use crate::source::Source;
 
 /// One call: a laptop may be far from the API server.
@@ -268,7 +269,7 @@ impl Survey {
                 kinds.sort();
                 return Ok(kinds);
             }
-            from = format!("&continue={}", page.metadata.r#continue);
+            from = format!("&continue={}", encoded(&page.metadata.r#continue));
         }
     }
 

@@ -1,6 +1,5 @@
 //! Faults of the API server: what is said meanwhile, and that everything comes back without a restart.
 
-use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use nagi_kube::{Rights, Source};
 use nagi_kube_double::{Double, Effect, Fault, objects};
 use nagi_ports::{Glance, PortError, Read, Selection, Workloads};
 use nagi_testkit::listed;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::lab::{Lab, PATH, event, eventually, id, is_unreachable, named, sleep, wake};
@@ -182,6 +181,23 @@ async fn a_server_that_asks_to_wait_is_waited_for() {
     lab.engine.write(&asleep, wake(&asleep, 2)).await.unwrap();
 }
 
+/// A kubeconfig in this directory, for one cluster and this user of it.
+fn source_of(directory: &std::path::Path, url: &str, user: &Value) -> Source {
+    let file = directory.join("config");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "k", "cluster": { "server": url } }],
+        "users": [{ "name": "u", "user": user }],
+        "contexts": [{ "name": "c", "context": { "cluster": "k", "user": "u" } }],
+    });
+    std::fs::write(&file, config.to_string()).unwrap();
+    Source::Rules {
+        kubeconfig: Some(file.into_os_string()),
+        home: None,
+        context: None,
+    }
+}
+
 /// Another token lies in the file, and only that one is taken.
 async fn works_with_a_second_token(lab: &Lab, token: &std::path::Path) {
     std::fs::write(token, "second").unwrap();
@@ -205,22 +221,8 @@ async fn a_token_that_was_rotated_is_read_again() {
     let double = Double::start().await;
     double.put(objects::deployment("project-a", "sample-app-a", 2));
     double.require_token("first");
-    let file = directory.path().join("config");
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{ "name": "k", "cluster": { "server": double.url() } }],
-        "users": [{ "name": "u", "user": { "tokenFile": "token" } }],
-        "contexts": [{ "name": "c", "context": { "cluster": "k", "user": "u" } }],
-    });
-    std::fs::File::create(&file)
-        .unwrap()
-        .write_all(config.to_string().as_bytes())
-        .unwrap();
-    let source = Source::Rules {
-        kubeconfig: Some(file.into_os_string()),
-        home: None,
-        context: None,
-    };
+    let user = json!({ "tokenFile": "token" });
+    let source = source_of(directory.path(), &double.url(), &user);
     let lab = Lab::from_source(double, source, Rights::Full);
     lab.synced().await;
     works_with_a_second_token(&lab, &token).await;
@@ -228,22 +230,11 @@ async fn a_token_that_was_rotated_is_read_again() {
 
 /// A configuration whose user is what a program says, as the clouds' kubeconfigs have it.
 fn source_with_plugin(directory: &std::path::Path, url: &str, script: &str) -> Source {
-    let file = directory.join("config");
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{ "name": "k", "cluster": { "server": url } }],
-        "users": [{ "name": "u", "user": { "exec": {
-            "apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script],
-            "env": [{ "name": "TOKENS", "value": directory }], "interactiveMode": "Never",
-        } } }],
-        "contexts": [{ "name": "c", "context": { "cluster": "k", "user": "u" } }],
-    });
-    std::fs::write(&file, config.to_string()).unwrap();
-    Source::Rules {
-        kubeconfig: Some(file.into_os_string()),
-        home: None,
-        context: None,
-    }
+    let user = json!({ "exec": {
+        "apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script],
+        "env": [{ "name": "TOKENS", "value": directory }], "interactiveMode": "Never",
+    } });
+    source_of(directory, url, &user)
 }
 
 // Issue 4 item 2: exec plugins
