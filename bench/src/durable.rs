@@ -79,12 +79,13 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
     })?;
     nagi.stop()?;
 
-    let call = percentile(&calls, 99);
-    let bare = percentile(&synced, 99);
+    let percent = options.percent();
+    let call = percentile(&calls, percent);
+    let bare = percentile(&synced, percent);
     report.row(Row {
         id: "durable",
         what: format!(
-            "scale call over bare write and fsync, p99 of {}",
+            "scale call over bare write and fsync, p{percent} of {}",
             calls.len()
         ),
         unit: "ms",
@@ -93,7 +94,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
         seen: call - bare,
         peer: format!(
             "call {call:.2}, fsync {bare:.2}, with rename {:.2}; p50 {:.2}, {:.2}, {:.2}",
-            percentile(&replaced, 99),
+            percentile(&replaced, percent),
             median(&calls),
             median(&synced),
             median(&replaced)

@@ -45,7 +45,13 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
     let seen = runtime.block_on(seen_elsewhere(one, two, options.pick(300, 60)))?;
     report.rounds("replicas_seen_elsewhere_ms", &seen);
     let what = "a write at one replica to a read at another";
-    report.row(Row::p99("replicas", what, &seen, SEEN_GOAL));
+    report.row(Row::of_millis(
+        "replicas",
+        what,
+        &seen,
+        options.percent(),
+        SEEN_GOAL,
+    ));
 
     let mut handed_over = Vec::new();
     for round in 0..options.pick(20, 3) {
@@ -61,7 +67,13 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
     follower.stop()?;
     report.rounds("replicas_hand_over_ms", &handed_over);
     let what = "SIGTERM at the holder of the Lease to another that holds it";
-    report.row(Row::p99("replicas", what, &handed_over, HANDED_OVER_GOAL));
+    report.row(Row::of_millis(
+        "replicas",
+        what,
+        &handed_over,
+        options.percent(),
+        HANDED_OVER_GOAL,
+    ));
     Ok(())
 }
 

@@ -52,20 +52,28 @@ pub(crate) struct Report {
     rounds: Map<String, Value>,
     /// What was not measured, and why.
     skipped: Vec<(&'static str, &'static str)>,
+    /// What should have been measured, and what went wrong.
+    failed: Vec<(&'static str, String)>,
 }
 
 // === impl Row ===
 
 impl Row {
-    /// The p99 of what took this many milliseconds each, against a gated goal.
-    pub(crate) fn p99(id: &'static str, what: &str, millis: &[f64], goal: f64) -> Self {
+    /// What took this many milliseconds each, at one percentile, against a gated goal.
+    pub(crate) fn of_millis(
+        id: &'static str,
+        what: &str,
+        millis: &[f64],
+        percent: u32,
+        goal: f64,
+    ) -> Self {
         Self {
             id,
-            what: format!("{what}, p99 of {}", millis.len()),
+            what: format!("{what}, p{percent} of {}", millis.len()),
             unit: "ms",
             sense: Sense::AtMost,
             goal,
-            seen: percentile(millis, 99),
+            seen: percentile(millis, percent),
             peer: format!("p50 {:.2}, slowest {:.2}", median(millis), largest(millis)),
             weight: Weight::Gated {
                 slack_when_quick: 10.0,
@@ -116,6 +124,7 @@ impl Report {
             rows: Vec::new(),
             rounds: Map::new(),
             skipped: Vec::new(),
+            failed: Vec::new(),
         }
     }
 
@@ -129,20 +138,40 @@ impl Report {
         self.skipped.push((what, why));
     }
 
+    /// Says that something should have been measured, and what went wrong. The report does not hold then.
+    pub(crate) fn fail(&mut self, what: &'static str, error: String) {
+        self.failed.push((what, error));
+    }
+
     /// Keeps the raw values of one series.
     pub(crate) fn rounds(&mut self, name: &str, values: &[f64]) {
         self.rounds.insert(name.to_owned(), json!(values));
     }
 
-    /// Every gated goal is met.
+    /// Every gated goal is met, and everything could be measured.
     pub(crate) fn holds(&self) -> bool {
-        let gated = self
-            .rows
-            .iter()
-            .filter(|row| matches!(row.weight, Weight::Gated { .. }));
-        gated
-            .into_iter()
-            .all(|row| row.meets(row.limit(self.extent)))
+        self.missed().is_empty()
+    }
+
+    /// Why the report does not hold, a line each.
+    pub(crate) fn missed(&self) -> Vec<String> {
+        let missed = self.rows.iter().filter(|row| {
+            matches!(row.weight, Weight::Gated { .. }) && !row.meets(row.limit(self.extent))
+        });
+        let missed = missed.map(|row| {
+            format!(
+                "{} {}: {} {}, allowed {} ({})",
+                row.id,
+                row.what,
+                short(row.seen),
+                row.unit,
+                short(row.limit(self.extent)),
+                row.peer
+            )
+        });
+        let failed = self.failed.iter();
+        let failed = failed.map(|(what, error)| format!("{what} not measured: {error}"));
+        missed.chain(failed).collect()
     }
 
     /// The table.
@@ -194,6 +223,7 @@ impl Report {
             "holds": self.holds(),
             "goals": self.rows.iter().map(row).collect::<Vec<_>>(),
             "rounds": self.rounds,
+            "missed": self.missed(),
             "skipped": self.skipped.iter().map(|(what, why)| json!({ "what": what, "why": why })).collect::<Vec<_>>(),
         })
     }
@@ -246,6 +276,15 @@ mod tests {
         let mut report = Report::begin(extent);
         report.row(row);
         report.holds()
+    }
+
+    #[test]
+    fn what_could_not_be_measured_does_not_hold() {
+        let mut report = Report::begin(Extent::Full);
+        assert!(report.holds());
+        report.fail("disk", "no space left".into());
+        assert!(!report.holds());
+        assert_eq!(report.missed(), ["disk not measured: no space left"]);
     }
 
     #[test]

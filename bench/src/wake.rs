@@ -67,16 +67,17 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
     })?;
     nagi.stop()?;
 
+    let percent = options.percent();
     report.row(Row {
         id: "wake",
         what: format!(
-            "local wake, port open to first byte at the client, p99 of {}",
+            "local wake, port open to first byte at the client, p{percent} of {}",
             after_open.len()
         ),
         unit: "ms",
         sense: Sense::AtMost,
         goal: 5.0,
-        seen: percentile(&after_open, 99),
+        seen: percentile(&after_open, percent),
         peer: format!(
             "p50 {:.2}, slowest {:.2}; request to answer p50 {:.0}",
             median(&after_open),

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use nagi_e2e::{tools, wait};
 
 use crate::checkout::Checkout;
@@ -24,6 +25,9 @@ const TOOLS: [tools::Tool; 6] = [
     tools::KWOK,
     tools::STAND_INS,
 ];
+
+/// What a line of the measurements begins with that says why they do not hold.
+const NOT_HELD: &str = "not held: ";
 
 /// Measures; `--quick` makes it short, `--json FILE` keeps the raw rounds.
 pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<()> {
@@ -45,7 +49,8 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
     let binary = checkout.root().join(RELEASE_BINARY);
     // Ctrl-C reaches the measurements too: they take down what they started, and this waits for them.
     wait::heed_signals()?;
-    Run::limited(
+    let mut missed = Vec::new();
+    let measured = Run::limited(
         checkout.root().join("target/release/nagi-bench"),
         LIMIT,
         Network::Own,
@@ -53,5 +58,15 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
     .argument("--nagi")
     .argument(binary)
     .arguments(arguments)
-    .finish()
+    .finish_reading(|line| {
+        if line.starts_with(NOT_HELD) {
+            missed.push(line.to_owned());
+        }
+    });
+    // The table of steps shows the error last, far below the measurements.
+    if missed.is_empty() {
+        measured
+    } else {
+        measured.context(missed.join("\n"))
+    }
 }

@@ -32,7 +32,7 @@ const RESENDS_MAX: u32 = 2;
 
 /// The id that a client or a proxy gave the request, or that it gets when it is held; a wake that it causes is recorded
 /// with it, and the replica sees it.
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A request on its way to a replica.
 #[derive(Debug)]

@@ -6,14 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
+use nagi_core::id::RequestId;
 use nagi_runtime::Deadline;
 
 use crate::answer::{self, Answer, Manner};
 use crate::backend::{Admission, Backend, Cause, Release, Turned, Visit, Waiting};
 use crate::body::ResponseBody;
 use crate::client::Client;
-use crate::forward::{Attempt, Outgoing, send};
+use crate::forward::{Attempt, Outgoing, X_REQUEST_ID, send};
 use crate::gateway::Gateway;
 use crate::names::status;
 use crate::page;
@@ -31,6 +32,8 @@ pub(crate) struct Journey<'a> {
     cause: Cause,
     /// Until when it may be held; set when it is held first.
     deadline: Option<Deadline>,
+    /// Its id, once it was held.
+    request_id: Option<RequestId>,
     /// Its end was counted. A client that goes away ends it without.
     counted: bool,
 }
@@ -45,6 +48,7 @@ impl<'a> Journey<'a> {
             client,
             cause: Cause::Arrived,
             deadline: None,
+            request_id: None,
             counted: false,
         }
     }
@@ -57,7 +61,12 @@ impl<'a> Journey<'a> {
     ) -> Response<ResponseBody> {
         let mut visit = Some(visit);
         for _ in 0..ATTEMPTS_MAX {
-            let place = match self.backend.admit(self.cause, || outgoing.arrival()) {
+            let arrive = || {
+                let arrival = outgoing.arrival();
+                self.request_id.clone_from(&arrival.request_id);
+                arrival
+            };
+            let place = match self.backend.admit(self.cause, arrive) {
                 Admission::Go(place) => place,
                 Admission::Turned(why) => return self.turned(&why, outgoing.manner()),
                 Admission::Hold(waiting) => match self.hold(waiting, &outgoing).await {
@@ -170,13 +179,13 @@ impl<'a> Journey<'a> {
     fn waiting_answer(&mut self, answer: &Answer, manner: Manner) -> Response<ResponseBody> {
         self.count(answer.status());
         let view = self.shared().wakes.flight(&self.backend.id);
-        answer::waiting(
+        self.named(answer::waiting(
             answer,
             manner,
             &self.backend,
             view.as_ref(),
             self.shared().clock.now(),
-        )
+        ))
     }
 
     fn proxied(&mut self, response: Response<ResponseBody>) -> Response<ResponseBody> {
@@ -218,7 +227,17 @@ impl<'a> Journey<'a> {
 
     fn refuse(&mut self, answer: &Answer) -> Response<ResponseBody> {
         self.count(answer.status());
-        answer.render(self.shared().clock.now())
+        self.named(answer.render(self.shared().clock.now()))
+    }
+
+    /// An answer of our own to a request that was held says under which id log and history know it (R21).
+    fn named(&self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+        let id = self.request_id.as_ref();
+        // What was accepted as an id always is a value.
+        if let Some(id) = id.and_then(|id| HeaderValue::from_str(id.as_str()).ok()) {
+            response.headers_mut().insert(X_REQUEST_ID, id);
+        }
+        response
     }
 
     fn count(&mut self, result: &'static str) {

@@ -33,6 +33,8 @@ use crate::wire::List;
 
 /// A read that goes to the API server (DESIGN §5).
 pub(crate) const LIVE: Duration = Duration::from_millis(1500);
+/// A read or write that an order needs, the wait for its turn included: who orders can wait longer than who looks.
+pub(crate) const ORDER: Duration = Duration::from_secs(5);
 /// Without any answer from the API server for this long, the cache is not believed (DESIGN §5).
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How long a read waits for the watch to reach a version before it goes to the API server.
@@ -301,14 +303,15 @@ impl Shared {
         self.clock.now() - self.api.silent_for().unwrap_or_default()
     }
 
-    /// Reads a workload from the API server.
+    /// Reads a workload from the API server, within this time.
     pub(crate) async fn live(
         &self,
         watched: &Watched,
         id: &WorkloadId,
+        time: Duration,
     ) -> Result<Arc<Workload>, PortError> {
         let call = Call::get(watched.kind.object_path(id));
-        let body = self.api.call(&call, LIVE).await?;
+        let body = self.api.call(&call, time).await?;
         self.take(watched, id, &body)
     }
 

@@ -8,38 +8,55 @@ use nagi_core::pool::{Node, NodePhase, Pool};
 use nagi_ports::{Nodes, PortError};
 use serde::Deserialize;
 
-use crate::engine::KubeEngine;
+use crate::engine::{KubeEngine, Shared};
 use crate::names::POOL_LABELS;
 use crate::wire::{Condition, Labels};
 
 /// A node without any of these labels stands in this pool.
 const NO_POOL: &str = "default";
 
+/// A node, as far as it matters to pools and pods.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct NodeObject {
-    metadata: NodeMeta,
+pub(crate) struct NodeObject {
+    pub(crate) metadata: NodeMeta,
     status: NodeStatus,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct NodeMeta {
-    name: String,
-    labels: Labels,
+pub(crate) struct NodeMeta {
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct NodeStatus {
     conditions: Vec<Condition>,
+    allocatable: BTreeMap<Box<str>, Box<str>>,
+}
+
+// === impl NodeObject ===
+
+impl NodeObject {
+    pub(crate) fn is_ready(&self) -> bool {
+        let mut conditions = self.status.conditions.iter();
+        conditions.any(|known| &*known.kind == "Ready" && &*known.status == "True")
+    }
+
+    /// Whether it can give a pod this resource, used ones included.
+    pub(crate) fn has(&self, resource: &str) -> bool {
+        let count = self.status.allocatable.get(resource);
+        count.is_some_and(|count| &**count != "0")
+    }
 }
 
 #[async_trait]
 impl Nodes for KubeEngine {
     async fn pools(&self) -> Result<Vec<Pool>, PortError> {
         let shared = &self.shared;
-        let nodes: Vec<NodeObject> = shared.list_live("/api/v1/nodes", "").await?;
+        let nodes = shared.nodes().await?;
         let mut replicas: HashMap<Box<str>, u32> = HashMap::new();
         shared.store.each_pod(|_, pod| {
             if let Some(node) = &pod.node
@@ -69,13 +86,18 @@ impl Nodes for KubeEngine {
     }
 }
 
+impl Shared {
+    /// All nodes, read from the API server.
+    pub(crate) async fn nodes(&self) -> Result<Vec<NodeObject>, PortError> {
+        self.list_live("/api/v1/nodes", "").await
+    }
+}
+
 fn placed(node: &NodeObject, replicas: &HashMap<Box<str>, u32>) -> Option<(PoolName, Node)> {
     let labels = &node.metadata.labels;
     let pool = POOL_LABELS.iter().find_map(|label| labels.get(label));
     let pool = PoolName::new(pool.unwrap_or(NO_POOL)).ok()?;
-    let mut conditions = node.status.conditions.iter();
-    let ready = conditions.any(|known| &*known.kind == "Ready" && &*known.status == "True");
-    let phase = if ready {
+    let phase = if node.is_ready() {
         NodePhase::Ready { released_in: None }
     } else {
         NodePhase::Booting { ready_in: None }

@@ -7,7 +7,7 @@ use nagi_core::wake::Stage;
 use nagi_core::workload::{Pending, Readiness, Replica};
 
 use crate::names::{POD_TEMPLATE_HASH, PORT};
-use crate::wire::{Container, ContainerStatus, Pod, PortRef, Probe};
+use crate::wire::{Container, ContainerStatus, Labels, Pod, PortRef, Probe};
 
 /// Longest message of the engine that is kept, in characters: those of the scheduler list every node.
 const MESSAGE_MAX: usize = 400;
@@ -23,14 +23,26 @@ pub(crate) struct PodRow {
     pub(crate) finished: bool,
     pub(crate) pending: Option<Pending>,
     /// No node was found for it.
-    pub(crate) unschedulable: bool,
+    pub(crate) unschedulable: Option<Box<Unschedulable>>,
 }
 
-/// What an autoscaler of nodes said about a pod that no node takes.
+/// A pod that no node takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unschedulable {
+    /// What the scheduler says.
+    words: Box<str>,
+    /// The nodes that it may be on.
+    pub(crate) selector: Labels,
+    /// The device that it asks for, by the name of its resource, as `nvidia.com/gpu`.
+    pub(crate) device: Option<Box<str>>,
+}
+
+/// What others than the scheduler say about a pod that no node takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Advice {
-    /// A node for it was ordered.
-    pub(crate) coming: bool,
+    /// How far it has come by that; none when nothing is under way.
+    pub(crate) stage: Option<Stage>,
+    /// A part of a sentence.
     pub(crate) words: Box<str>,
 }
 
@@ -80,7 +92,6 @@ impl PodRow {
         let ip: Option<IpAddr> = pod.status.pod_ip.as_deref().and_then(|ip| ip.parse().ok());
         let address = ip.zip(served.map(|(_, port)| port));
         let statuses = pod.status.container_statuses.iter();
-        let scheduled = condition(pod, "PodScheduled");
         Some(Self {
             version: pod.metadata.version(),
             uid: pod.metadata.uid.clone(),
@@ -98,32 +109,49 @@ impl PodRow {
                     .unwrap_or(0),
             },
             finished: matches!(phase, "Succeeded" | "Failed"),
+            unschedulable: unschedulable(pod, pending.as_ref()).map(Box::new),
             pending,
-            unschedulable: scheduled.is_some_and(|scheduled| &*scheduled.status == "False"),
         })
     }
 }
 
 impl PodRow {
-    /// Adds what an autoscaler said about it.
+    /// Adds what others said about it.
     pub(crate) fn advise(&mut self, advice: &Advice) {
-        if !self.unschedulable {
+        let Some(unschedulable) = &self.unschedulable else {
             return;
+        };
+        if let Some(stage) = advice.stage {
+            self.replica.stage = stage;
         }
-        if advice.coming {
-            self.replica.stage = Stage::NodeJoining;
-        }
-        if let Some(Pending::Engine(words)) = &self.pending {
-            let own = words
-                .split("; the autoscaler says: ")
-                .next()
-                .unwrap_or_default();
-            self.pending = Some(Pending::Engine(format!(
-                "{own}; the autoscaler says: {}",
-                advice.words
-            )));
-        }
+        let words = format!("{}; {}", unschedulable.words, advice.words);
+        self.pending = Some(Pending::Engine(words));
     }
+}
+
+impl Unschedulable {
+    /// Whether the pod may be on a node with these labels, as far as its node selector says. A pod without one may be on any
+    /// node, which says nothing about the one that it waits for.
+    pub(crate) fn selects(&self, labels: &Labels) -> bool {
+        let mut wanted = self.selector.iter().peekable();
+        wanted.peek().is_some() && wanted.all(|(name, value)| labels.get(name) == Some(value))
+    }
+}
+
+fn unschedulable(pod: &Pod, pending: Option<&Pending>) -> Option<Unschedulable> {
+    condition(pod, "PodScheduled").filter(|scheduled| &*scheduled.status == "False")?;
+    let Some(Pending::Engine(words)) = pending else {
+        return None;
+    };
+    let containers = pod.spec.containers.iter();
+    let mut asked = containers.flat_map(|container| container.resources.limits.iter());
+    // Names without a domain are kubelet's own: cpu, memory.
+    let device = asked.find(|(name, _)| name.contains('/'));
+    Some(Unschedulable {
+        words: words.as_str().into(),
+        selector: pod.spec.node_selector.clone(),
+        device: device.map(|(name, _)| name.into()),
+    })
 }
 
 fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a crate::wire::Condition> {
@@ -423,7 +451,7 @@ mod tests {
             }] });
         });
         assert_eq!(waiting.replica.stage, Stage::WaitingForNode);
-        assert!(waiting.unschedulable);
+        assert!(waiting.unschedulable.is_some());
         let words = waiting.pending.unwrap().to_string();
         assert!(words.contains("3 Insufficient nvidia.com/gpu"), "{words}");
         let stuck = |reason: &str| {

@@ -284,7 +284,7 @@ impl Store {
         }
     }
 
-    /// An autoscaler said something about a pod that waits for a node.
+    /// Something was said about a pod that waits for a node.
     pub(crate) fn advise(
         &self,
         id: &WorkloadId,

@@ -106,6 +106,7 @@ pub(crate) struct Pod {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct PodSpec {
     pub(crate) node_name: Option<Box<str>>,
+    pub(crate) node_selector: Labels,
     pub(crate) containers: Vec<Container>,
     pub(crate) readiness_gates: Vec<IgnoredAny>,
 }
@@ -115,7 +116,15 @@ pub(crate) struct PodSpec {
 pub(crate) struct Container {
     pub(crate) name: Box<str>,
     pub(crate) ports: Vec<ContainerPort>,
+    pub(crate) resources: Resources,
     pub(crate) readiness_probe: Option<Probe>,
+}
+
+/// What a container asks of its node. Devices are always in the limits.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Resources {
+    pub(crate) limits: Labels,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

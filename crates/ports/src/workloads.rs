@@ -36,7 +36,8 @@ pub enum Read {
     /// At least this version: waits for the watch for up to 1 s, or reads live. [`PortError::Timeout`] when it was not seen
     /// by then, [`PortError::NoSuchVersion`] where the engine knows that there is none.
     AtLeast(Version),
-    /// As it is now, whatever a cache says: for an answer that no write will check.
+    /// As it is now, whatever a cache says: for an order that comes to no write, which would check the facts. It may take
+    /// as long as a write.
     Live,
 }
 

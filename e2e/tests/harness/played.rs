@@ -155,29 +155,33 @@ type Holds = fn(&str, &str) -> bool;
 fn stages(control_plane: &ControlPlane, nagi: &Nagi) -> anyhow::Result<()> {
     let node = r#"{.items[*].status.conditions[?(@.type=="Ready")].status} {.items[*].status.allocatable.nvidia\.com/gpu}"#;
     let pod = r#"{.items[*].status.conditions[?(@.type=="PodScheduled")].message}|{.items[*].status.containerStatuses[*].state}|{.items[*].status.containerStatuses[*].ready}"#;
-    let expected: [(&str, Holds, &str); 4] = [
+    let expected: [(&str, Holds, &str, &str); 4] = [
         (
             "a node that is not ready",
             |node, _| !node.is_empty() && !node.starts_with("True") && node.ends_with('0'),
             "the autoscaler says",
+            "node-joining",
         ),
         (
             "a ready node without its device",
             |node, pod| node == "True 0" && pod.contains("Insufficient nvidia.com/gpu"),
-            "Insufficient nvidia.com/gpu",
+            "is ready but has no nvidia.com/gpu yet",
+            "driver",
         ),
         (
             "a pod that waits for its image",
             |node, pod| node == "True 1" && pod.contains("ContainerCreating"),
             "starting",
+            "pulling",
         ),
         (
             "a pod that runs and is not ready",
             |_, pod| pod.contains("running") && pod.ends_with("|false"),
             "starting",
+            "starting",
         ),
     ];
-    for (what, holds, says) in expected {
+    for (what, holds, says, stage) in expected {
         wait::until(what, LIMIT, || {
             let node = shown(control_plane, "nodes", node)?;
             let pod = shown(control_plane, "pods", pod)?;
@@ -190,11 +194,13 @@ fn stages(control_plane: &ControlPlane, nagi: &Nagi) -> anyhow::Result<()> {
                 "{what}: {told}"
             );
             let reason = told["reason"].as_str().unwrap_or_default();
-            Ok(if reason.contains(says) {
-                Look::There(())
-            } else {
-                Look::NotYet(told.to_string())
-            })
+            Ok(
+                if reason.contains(says) && told["replicas"][0]["stage"] == stage {
+                    Look::There(())
+                } else {
+                    Look::NotYet(told.to_string())
+                },
+            )
         })?;
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nagi_core::id::RequestId;
 use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::wake::{Learned, Stage};
 use nagi_core::workload::Readiness;
@@ -333,6 +334,31 @@ async fn a_held_request_without_an_id_gets_one_that_history_and_replica_see() {
             .collect();
         assert_eq!(seen, [recorded.as_str()], "{ids:?}");
     }
+}
+
+// R21
+#[tokio::test]
+async fn who_is_told_to_wait_is_told_the_id_of_his_request() {
+    let world = World::with(
+        settings(Duration::from_millis(100)),
+        vec![asleep_workload()],
+        Shutdown::never(),
+    )
+    .await;
+    let text = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    let reply = request(world.address, &text).await;
+    assert_eq!(reply.code, 503);
+    let workload = world.workloads.peek(&world.id);
+    let recorded = workload.intent.changes.last().unwrap().request_id.clone();
+    assert_eq!(
+        reply.header("x-request-id"),
+        recorded.as_ref().map(RequestId::as_str)
+    );
+    let text = format!(
+        "GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Request-ID: trace-8\r\nConnection: close\r\n\r\n"
+    );
+    let second = request(world.address, &text).await;
+    assert_eq!(second.header("x-request-id"), Some("trace-8"));
 }
 
 #[tokio::test]

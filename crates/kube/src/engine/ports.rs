@@ -11,7 +11,7 @@ use nagi_ports::{Engine, PortError, Read, See, Selection, WorkloadEvent, Workloa
 use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout_at};
 
-use super::{CATCH_UP, KubeEngine, LIVE, Shared, Watched};
+use super::{CATCH_UP, KubeEngine, LIVE, ORDER, Shared, Watched};
 use crate::api::Call;
 use crate::reflect::State;
 use crate::writers;
@@ -42,12 +42,12 @@ impl Workloads for KubeEngine {
         let known = match read {
             Read::Cached => shared.cached(&watched, id),
             Read::AtLeast(version) => shared.caught_up(&watched, id, version).await,
-            Read::Live => None,
+            Read::Live => return shared.live(&watched, id, ORDER).await,
         };
         match known {
             Some(workload) => Ok(workload),
             // Not there, or not to be believed: a miss is checked live before any 404.
-            None => shared.live(&watched, id).await,
+            None => shared.live(&watched, id, LIVE).await,
         }
     }
 

@@ -13,7 +13,7 @@ use nagi_ports::{PortError, each};
 use nagi_runtime::Deadline;
 use serde_json::json;
 
-use super::KubeEngine;
+use super::{KubeEngine, ORDER};
 use crate::annotate;
 use crate::api::{ApiError, Call, Content};
 use crate::lanes::Lane;
@@ -86,7 +86,7 @@ impl KubeEngine {
             },
             Err(ApiError::Status { code: 409, .. }) => {
                 // Whoever decides again shall see what was in the way.
-                let _now: Arc<Workload> = shared.live(&watched, &before.id).await?;
+                let _now: Arc<Workload> = shared.live(&watched, &before.id, ORDER).await?;
                 Err(PortError::Conflict)
             }
             Err(error) => Err(error.into()),

@@ -1,7 +1,6 @@
 //! Writes: one patch each, on the condition that the object is still the one that was judged.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
 use nagi_core::intent::IntentUpdate;
@@ -11,15 +10,12 @@ use nagi_ports::PortError;
 use nagi_runtime::Deadline;
 use serde_json::json;
 
-use super::{Rights, Shared, Watched};
+use super::{ORDER, Rights, Shared, Watched};
 use crate::annotate;
 use crate::api::{Api, ApiError, Call, Content};
 use crate::lanes::Lane;
 use crate::names::{FIELD_MANAGER, FIELD_MANAGER_GATEWAY};
 use crate::wire::Bare;
-
-/// A write, the wait for its turn included.
-const WRITE: Duration = Duration::from_secs(5);
 
 impl Shared {
     /// Writes count and intent. `epoch` is the term of a leader that writes.
@@ -83,7 +79,7 @@ impl Shared {
             }
             Err(ApiError::Status { code: 409, .. }) => {
                 // Whoever decides again shall see what was in the way.
-                self.live(watched, id).await?;
+                self.live(watched, id, ORDER).await?;
                 Err(PortError::Conflict)
             }
             Err(error) => Err(error.into()),
@@ -123,13 +119,13 @@ impl Shared {
                     .filter(|known| known.version.0 >= version);
                 match known {
                     Some(known) => Ok(Arc::new(known)),
-                    None => self.live(watched, id).await,
+                    None => self.live(watched, id, ORDER).await,
                 }
             }
             Err(ApiError::Status {
                 code: 422, message, ..
             }) => {
-                let now = self.live(watched, id).await?;
+                let now = self.live(watched, id, ORDER).await?;
                 if now.desired.is_zero() {
                     return Err(PortError::Refused(message));
                 }
@@ -150,10 +146,10 @@ impl Shared {
     }
 
     pub(super) async fn in_turn(&self, lane: Lane, call: &Call) -> Result<bytes::Bytes, ApiError> {
-        let deadline = Deadline::in_(WRITE);
+        let deadline = Deadline::in_(ORDER);
         let entered = deadline.timeout(self.lanes.enter(lane)).await;
         let _room = entered.map_err(|_passed| {
-            ApiError::Unreachable(format!("other writes were in the way for {WRITE:?}"))
+            ApiError::Unreachable(format!("other writes were in the way for {ORDER:?}"))
         })?;
         Api::call(&self.api, call, deadline.remaining()).await
     }

@@ -3,6 +3,7 @@
 use nagi_core::id::{Name, Namespace, Resource, WorkloadId};
 use nagi_core::pool::NodePhase;
 use nagi_core::wake::Stage;
+use nagi_core::workload::Workload;
 use nagi_kube_double::{Fault, objects};
 use nagi_ports::{HistoryQuery, Journal, LogQuery, Logs, Nodes, PortError, Read, Workloads};
 use nagi_testkit::listed;
@@ -282,6 +283,15 @@ async fn a_custom_kind_with_a_scale_subresource_is_a_workload_like_any_other() {
     .await;
 }
 
+/// What an autoscaler says of a pod.
+fn said(pod: &Value, reason: &str, message: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": { "namespace": "project-a", "name": "e1" },
+        "involvedObject": { "kind": "Pod", "uid": pod["metadata"]["uid"] },
+        "reason": reason, "message": message, "lastTimestamp": "2030-01-01T00:00:00Z",
+    })
+}
+
 // F24: Pending and its reason, never "running"
 #[tokio::test]
 async fn what_the_autoscaler_of_nodes_says_is_part_of_the_reason() {
@@ -293,12 +303,8 @@ async fn what_the_autoscaler_of_nodes_says_is_part_of_the_reason() {
     let pod = lab.double.put(pod);
     lab.double
         .edit(crate::lab::PATH, |object| object["status"] = json!({}));
-    lab.double.put(json!({
-        "apiVersion": "v1", "kind": "Event", "metadata": { "namespace": "project-a", "name": "e1" },
-        "involvedObject": { "kind": "Pod", "uid": pod["metadata"]["uid"] },
-        "reason": "TriggeredScaleUp", "message": "pod triggered scale-up: [{projecta 0->1 (max: 3)}]",
-        "lastTimestamp": "2030-01-01T00:00:00Z",
-    }));
+    let words = "pod triggered scale-up: [{projecta 0->1 (max: 3)}]";
+    lab.double.put(said(&pod, "TriggeredScaleUp", words));
     let told = lab
         .sees("the autoscaler's words", |w| {
             w.pending
@@ -314,6 +320,55 @@ async fn what_the_autoscaler_of_nodes_says_is_part_of_the_reason() {
             .to_string()
             .contains("0/3 nodes are available")
     );
+}
+
+// F24: a node that is there and has no device yet is told from one that is still to come, and from one that is full
+#[tokio::test]
+async fn a_node_whose_device_is_still_to_come_is_told() {
+    let lab = Lab::new().await;
+    let node = |name: &str, project: &str, allocatable: serde_json::Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": { "name": name, "labels": { "project": project } },
+            "status": {
+                "conditions": [{ "type": "Ready", "status": "True" }], "allocatable": allocatable,
+            },
+        })
+    };
+    let gpu = |count: &str| json!({ "cpu": "4", "nvidia.com/gpu": count });
+    lab.double.put(node("full", "b", gpu("1")));
+    lab.double.put(node("other", "a", json!({ "cpu": "4" })));
+    let mut pod = objects::pod("project-a", "sample-app-a", "x1");
+    pod["spec"]["nodeSelector"] = json!({ "project": "b" });
+    pod["spec"]["containers"][0]["resources"] =
+        json!({ "limits": { "cpu": "1", "nvidia.com/gpu": "1" } });
+    pod["status"]["conditions"] = json!([{
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+        "message": "0/2 nodes are available: 1 Insufficient nvidia.com/gpu.",
+    }]);
+    let pod = lab.double.put(pod);
+    lab.double
+        .edit(crate::lab::PATH, |object| object["status"] = json!({}));
+    let words = "Pod should schedule on: nodeclaim/gpu-x";
+    lab.double.put(said(&pod, "Nominated", words));
+    let says = |w: &Workload, words: &str| {
+        let pending = w.pending.as_ref();
+        pending.is_some_and(|pending| pending.to_string().contains(words))
+    };
+    let coming = lab
+        .sees("the node on its way", |w| says(w, "nodeclaim/gpu-x"))
+        .await;
+    assert_eq!(coming.replicas[0].stage, Stage::NodeJoining);
+    lab.double.put(node("new", "b", gpu("0")));
+    let there = lab
+        .sees("the node without its device", |w| {
+            says(w, "node new is ready but has no nvidia.com/gpu yet")
+        })
+        .await;
+    assert_eq!(there.replicas[0].stage, Stage::Driver);
+    let words = there.pending.as_ref().unwrap().to_string();
+    assert!(words.contains("1 Insufficient nvidia.com/gpu"), "{words}");
+    assert!(!words.contains("autoscaler"), "{words}");
 }
 
 // who set the count is told by managed fields

@@ -57,6 +57,21 @@ async fn a_protected_namespace_has_no_default_host() {
 
 //
 #[tokio::test]
+async fn who_orders_waits_longer_for_a_slow_api_server_than_who_looks() {
+    let lab = Lab::new().await;
+    let slow = nagi_kube_double::Effect::Latency(std::time::Duration::from_secs(2));
+    lab.double.inject(Fault::always(slow).at("/deployments/"));
+    let (unknown, known) = (named("nobody"), id());
+    let (looked, ordered) = tokio::join!(
+        lab.engine.get(&unknown, Read::Cached),
+        lab.engine.get(&known, Read::Live),
+    );
+    assert!(matches!(looked, Err(PortError::Timeout(_))), "{looked:?}");
+    assert_eq!(ordered.unwrap().desired.0, 2);
+}
+
+//
+#[tokio::test]
 async fn a_miss_is_checked_live_before_it_is_not_found() {
     let lab = Lab::new().await;
     // The watch cannot bring it, and yet it is found.
