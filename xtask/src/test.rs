@@ -97,6 +97,10 @@ pub(crate) fn everything(checkout: &Checkout, _arguments: &[String]) -> anyhow::
 pub(crate) fn on_cluster(checkout: &Checkout, _arguments: &[String]) -> anyhow::Result<()> {
     let mut steps = Steps::default();
     on_kubernetes(&mut steps, checkout, &[DELIVERY, HARNESS, PRODUCT]);
+    steps.run("image by a container engine, the same", || {
+        image::run(checkout, &["--prove".to_owned()])?;
+        Ok(Outcome::Held)
+    });
     steps.run("faults on a real control plane", || soak::short(checkout));
     steps.finish()
 }

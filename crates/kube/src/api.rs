@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
+use jiff::fmt::rfc2822;
 use kube::Client;
 use kube::client::Body;
 use nagi_ports::PortError;
@@ -414,18 +415,28 @@ async fn collect(body: Body) -> Result<Bytes, ApiError> {
 
 fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ApiError {
     let said: Status = serde_json::from_slice(body).unwrap_or_default();
-    let seconds = headers
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok());
-    let seconds = seconds.and_then(|text| text.parse().ok());
     ApiError::Status {
         code: status.as_u16(),
         message: said
             .message
             .or(said.reason)
             .unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason").to_owned()),
-        retry_after: seconds.map(Duration::from_secs),
+        retry_after: asked_to_wait(headers),
     }
+}
+
+/// How long the answer asks to wait: seconds, or a date (RFC 9110 §10.2.3), which is compared with the date that the answer
+/// itself carries, since clocks differ.
+fn asked_to_wait(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let asked = text(RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text| Some(rfc2822::parse(text).ok()?.timestamp());
+    let wait = date(asked)?.duration_since(date(text(DATE)?)?);
+    // A date that has passed asks for no wait.
+    Some(Duration::try_from(wait).unwrap_or_default())
 }
 
 impl From<ApiError> for PortError {
@@ -459,5 +470,29 @@ impl std::fmt::Debug for Inner {
         f.debug_struct("Inner")
             .field("source", &self.source)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_asked_for_in_seconds_or_by_a_date() {
+        let wait = |asked: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, asked.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(DATE, date.parse().unwrap());
+            }
+            asked_to_wait(&headers).map(|wait| wait.as_secs())
+        };
+        let now = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(wait("3", None), Some(3));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:50:07 GMT", now), Some(30));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:07 GMT", now), Some(0));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:50:07 GMT", None), None);
+        assert_eq!(wait("soon", now), None);
+        assert_eq!(asked_to_wait(&HeaderMap::new()), None);
     }
 }
