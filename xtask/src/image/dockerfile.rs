@@ -11,6 +11,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use flate2::read::GzDecoder;
 use nagi_e2e::oci::Image;
 use serde_json::Value;
 
@@ -106,7 +107,7 @@ fn build(checkout: &Checkout, compiled: &Path, made: &Path) -> anyhow::Result<Pa
         .finish()?;
     let built = made.join("built.tar");
     buildah(&storage)
-        .arguments(["push", "--disable-compression", NAME])
+        .arguments(["push", NAME])
         .argument(format!("oci-archive:{}", built.display()))
         .finish()?;
     Ok(built)
@@ -152,7 +153,7 @@ fn registry(checkout: &Checkout) -> anyhow::Result<PathBuf> {
         .context("find where Cargo keeps what it fetched")
 }
 
-/// Reads an OCI archive with one image of one uncompressed layer.
+/// Reads an OCI archive with one image of one layer. buildah compresses it whatever it is told.
 fn read(archive: &Path) -> anyhow::Result<Contents> {
     let bytes = std::fs::read(archive).with_context(|| format!("read {}", archive.display()))?;
     let mut blobs = entries(&bytes)?;
@@ -173,9 +174,21 @@ fn read(archive: &Path) -> anyhow::Result<Contents> {
     let [layer] = layers.as_slice() else {
         bail!("{} has {} layers", archive.display(), layers.len());
     };
+    let is_compressed = layer["mediaType"]
+        .as_str()
+        .is_some_and(|kind| kind.ends_with("gzip"));
     let layer = blobs
         .remove(Path::new(&path(layer)?))
         .context("the layer is there")?;
+    let layer = if is_compressed {
+        let mut plain = Vec::new();
+        GzDecoder::new(&*layer.content)
+            .read_to_end(&mut plain)
+            .context("decompress the layer")?;
+        plain
+    } else {
+        layer.content
+    };
     let mut settings = serde_json::Map::new();
     for name in [
         "User",
@@ -196,7 +209,7 @@ fn read(archive: &Path) -> anyhow::Result<Contents> {
         }
     }
     Ok(Contents {
-        files: entries(&layer.content)?,
+        files: entries(&layer)?,
         settings: Value::Object(settings),
     })
 }
