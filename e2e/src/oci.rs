@@ -335,19 +335,24 @@ impl Content {
     }
 }
 
-/// Writes a file so that it is there in full or not at all.
+/// Writes a file so that it is there in full or not at all, also when several write it at once: the nodes of a cluster start
+/// together, and the first start on a machine makes the images of all.
 fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let Some(directory) = path.parent() else {
         bail!("{} is no file", path.display());
     };
     std::fs::create_dir_all(directory)
         .with_context(|| format!("create {}", directory.display()))?;
-    let failed = || format!("write {}", path.display());
-    let partial = path.with_extension("partial");
-    std::fs::File::create(&partial)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(failed)
+    let write = || {
+        let mut partial = tempfile::Builder::new()
+            .permissions(Permissions::from_mode(0o644))
+            .tempfile_in(directory)?;
+        partial.write_all(bytes)?;
+        partial.persist(path).map_err(std::io::Error::from)
+    };
+    write()
+        .map(drop)
+        .with_context(|| format!("write {}", path.display()))
 }
 
 /// Bytes under their digest.
@@ -412,6 +417,21 @@ mod tests {
         let path = directory.path().join("image.tar");
         let written = image.write(&path, name).expect("the image is written");
         (written, std::fs::read(path).expect("it is there"))
+    }
+
+    #[test]
+    fn several_write_one_archive_at_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("images/image.tar");
+        std::thread::scope(|scope| {
+            let write = || image().write(&path, "nagi.test/a:1").map(drop);
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(write)).collect();
+            for thread in threads {
+                thread.join().expect("no panic").expect("it is written");
+            }
+        });
+        let left = std::fs::read_dir(directory.path().join("images")).expect("it is there");
+        assert_eq!(left.count(), 1, "nothing but the archive is left");
     }
 
     fn entries(archive: &[u8]) -> BTreeMap<String, (Header, Vec<u8>)> {
