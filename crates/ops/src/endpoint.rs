@@ -65,11 +65,10 @@ pub(crate) async fn probe(
         listener: None,
         clock_ahead_seconds: None,
     };
-    let unusable = |why: String| Reach::Unusable(format!("{}: {why}", shown.join(":")));
     let config = match kubeconfig::read(root, paths, context) {
         Ok(config) => config,
         Err(why) => {
-            endpoint.reach = unusable(why);
+            endpoint.reach = Reach::Unusable(why);
             return endpoint;
         }
     };
@@ -79,7 +78,7 @@ pub(crate) async fn probe(
     let target = match Target::of(&config.server) {
         Ok(target) => target,
         Err(why) => {
-            endpoint.reach = unusable(why);
+            endpoint.reach = Reach::Unusable(format!("{}: {why}", endpoint.kubeconfig));
             return endpoint;
         }
     };

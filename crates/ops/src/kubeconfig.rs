@@ -110,12 +110,17 @@ struct Exec {
 /// `root`; paths inside of each are relative to its directory.
 ///
 /// # Errors
-/// Why they cannot be used, in words.
+/// Why they cannot be used, in words, with the file.
 pub(crate) fn read(
     root: &Root,
     paths: &[PathBuf],
     context: Option<&str>,
 ) -> Result<Kubeconfig, String> {
+    let names: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let names = names.join(":");
     let mut texts = Vec::new();
     for path in paths {
         let bytes = root
@@ -136,21 +141,21 @@ pub(crate) fn read(
         named.find(|name| !name.is_empty())
     };
     let Some(name) = context.map(str::to_owned).or_else(current) else {
-        return Err("it has no current context".to_owned());
+        return Err(format!("{names} has no current context"));
     };
     let chosen = texts.iter().find_map(|(_, text)| {
         let contexts = text.contexts.iter().flatten();
         contexts.into_iter().find(|known| known.name == name)
     });
     let Some(NamedContext { context, .. }) = chosen else {
-        return Err(format!("it has no context '{name}'"));
+        return Err(format!("{names} has no context '{name}'"));
     };
     let cluster = texts.iter().find_map(|(near, text)| {
         let mut clusters = text.clusters.iter().flatten();
         Some((near, clusters.find(|known| known.name == context.cluster)?))
     });
     let Some((near, NamedCluster { cluster, .. })) = cluster else {
-        return Err(format!("it has no cluster '{}'", context.cluster));
+        return Err(format!("{names} has no cluster '{}'", context.cluster));
     };
     let user = texts.iter().find_map(|(near, text)| {
         let mut users = text.users.iter().flatten();

@@ -148,9 +148,9 @@ fn people_see_the_cause_with_evidence_next_step_and_disproof() {
     let ran = node.diagnose(&[]).exits(13);
     for part in [
         "Cause: tls-name at https://127.0.0.1:",
-        "  because  the certificate of https://127.0.0.1:",
+        "  because    the certificate of https://127.0.0.1:",
         " is for ip-172-31-37-254, kubernetes, not 127.0.0.1",
-        "  next     kubectl config set-cluster lab --server=https://127.0.0.1:",
+        "  next       kubectl config set-cluster lab --server=https://127.0.0.1:",
         " --tls-server-name=ip-172-31-37-254\n",
         "  not so if  ",
         "\nWorth knowing\n",

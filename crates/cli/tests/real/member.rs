@@ -63,10 +63,9 @@ impl Member {
         member
     }
 
-    pub(crate) fn version(&self) -> String {
-        let status = self.call("/v3/maintenance/status", "{}");
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        status["version"].as_str().unwrap().to_owned()
+    /// What it says of itself.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.call("/v3/maintenance/status", "{}")).unwrap()
     }
 
     /// Writes until it takes no more; returns why.
@@ -78,7 +77,7 @@ impl Member {
                 "/v3/kv/put",
                 &json!({ "key": key, "value": value }).to_string(),
             );
-            if answer.contains("error") {
+            if answer.contains("\"code\"") {
                 return answer;
             }
         }

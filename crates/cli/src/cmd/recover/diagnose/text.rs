@@ -33,15 +33,15 @@ pub(super) fn whole(diagnosis: &Diagnosis, output: &Output) -> String {
     }
     if !diagnosis.unseen.is_empty() {
         text.push_str("\nNot looked at\n");
-        let mut table = Table::new(["AREA", "COUNTS", "WHY"]);
+        let mut table = Table::new(["AREA", "STATE", "WHY"]);
         for (area, why) in &diagnosis.unseen {
-            let (tone, counts) = match why {
-                Unseen::NotHere(_) => (Tone::Dim, "no"),
+            let (tone, state) = match why {
+                Unseen::NotHere(_) => (Tone::Dim, "not here"),
                 Unseen::Failed(_) => (Tone::Busy, "unknown"),
             };
             table.row([
                 Cell::from(area.name()),
-                Cell::toned(tone, counts),
+                Cell::toned(tone, state),
                 Cell::from(words::clean(why.why())),
             ]);
         }
@@ -52,9 +52,9 @@ pub(super) fn whole(diagnosis: &Diagnosis, output: &Output) -> String {
 
 fn in_full(cause: &Finding, text: &mut String) {
     for evidence in &cause.evidence {
-        writeln!(text, "  because  {}", words::clean(evidence)).unwrap_or(());
+        writeln!(text, "  because    {}", words::clean(evidence)).unwrap_or(());
     }
-    writeln!(text, "  next     {}", words::clean(&cause.next)).unwrap_or(());
+    writeln!(text, "  next       {}", words::clean(&cause.next)).unwrap_or(());
     writeln!(text, "  not so if  {}", words::clean(&cause.disproof)).unwrap_or(());
 }
 
