@@ -456,7 +456,7 @@ fn conformance(world: &mut World) -> anyhow::Result<()> {
     let control_plane = world.control_plane.as_mut().context("it was started")?;
     control_plane.restart("kube-apiserver")?;
     control_plane.wait_until_ready()?;
-    Call::new(env!("CARGO"))
+    nagi_e2e::cargo()
         .arguments(ON_A_REAL_ONE)
         .environment("NAGI_TEST_KUBECONFIG", control_plane.kubeconfig())
         .within(&root())
@@ -477,14 +477,18 @@ const ON_REAL_PROGRAMS: [&str; 8] = [
 ];
 
 // B11, B12: classes, sizes and alarms as those who are asked on a bad day have them.
-fn diagnosis(_world: &mut World) -> anyhow::Result<()> {
+fn diagnosis(world: &mut World) -> anyhow::Result<()> {
+    world.start()?;
+    let control_plane = world.control_plane.as_mut().context("it was started")?;
+    control_plane.wait_until_ready()?;
     let (etcd, kubernetes) = (tools::ETCD.build()?, tools::KUBERNETES.build()?);
     let programs = [etcd.program("etcd"), kubernetes.program("kubectl")];
     let directories = programs.iter().filter_map(|program| program.parent());
     let directories = std::env::join_paths(directories).context("name directories")?;
-    Call::new(env!("CARGO"))
+    nagi_e2e::cargo()
         .arguments(ON_REAL_PROGRAMS)
         .environment("NAGI_TEST_PROGRAMS", directories)
+        .environment("NAGI_TEST_KUBECONFIG", control_plane.kubeconfig())
         .within(&root())
         .limit(CONFORMANCE_LIMIT)
         .succeed()

@@ -57,12 +57,12 @@ fn answer_of(fault: &Fault) -> (Value, Duration) {
 #[test]
 fn of_all_injected_faults_the_first_cause_is_the_right_one() {
     loops::inside(|loops| {
-        let mut faults: Vec<&Fault> = [ENDPOINTS, FILES, PROGRAMS, LOGS]
-            .into_iter()
-            .flatten()
-            .collect();
-        if loops == Loops::Allowed {
-            faults.extend(DISKS);
+        let mut faults: Vec<&Fault> = [ENDPOINTS, FILES, PROGRAMS].into_iter().flatten().collect();
+        if nagi_testkit::journal::may_write() {
+            faults.extend(LOGS);
+            if loops == Loops::Allowed {
+                faults.extend(DISKS);
+            }
         }
         let (mut wrong, mut harmful, mut slowest) = (Vec::new(), Vec::new(), Duration::ZERO);
         for fault in &faults {
@@ -191,6 +191,9 @@ fn a_unit_that_is_not_found_is_a_note_and_no_fault() {
 #[test]
 fn a_diagnosis_leaves_every_file_as_it_was() {
     let node = Node::refused();
+    if !nagi_testkit::journal::may_write() {
+        return;
+    }
     node.log(&[(
         "kubelet",
         60,

@@ -1,6 +1,6 @@
 //! What `nagi recover diagnose` says of a real etcd, and that it classifies as a real kubectl does.
 //!
-//! `NAGI_TEST_PROGRAMS` names a directory for each, parted by colons. The tests of what is delivered (`e2e/tests/delivery`) have
+//! `NAGI_TEST_PROGRAMS` names a directory for each, parted by colons, `NAGI_TEST_KUBECONFIG` an API server. The tests of what is delivered (`e2e/tests/delivery`) have
 //! them and run this.
 
 #![expect(
@@ -161,6 +161,53 @@ fn what_is_advised_for_a_wrong_name_makes_kubectl_work() {
     node.diagnose(&[]).exits(0);
 }
 
+// D-01: what a real API server says of itself, and of credentials that it does not know.
+#[test]
+fn a_real_api_server_is_ready_or_says_401() {
+    let path =
+        std::env::var("NAGI_TEST_KUBECONFIG").expect("NAGI_TEST_KUBECONFIG names an API server");
+    let ask = |path: &str| {
+        let words = [
+            "recover",
+            "diagnose",
+            "--output",
+            "json",
+            "--kubeconfig",
+            path,
+        ];
+        run::call(&words).run().json()
+    };
+    let answer = ask(&path);
+    assert_eq!(
+        answer["facts"]["api_server"]["reach"], "ready",
+        "{answer:#}"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("config");
+    let edited = Command::new(program("kubectl"))
+        .env_clear()
+        .args([
+            "--kubeconfig",
+            &path,
+            "config",
+            "view",
+            "--raw",
+            "--flatten",
+            "--output",
+            "json",
+        ])
+        .output()
+        .unwrap();
+    let mut config: Value = serde_json::from_slice(&edited.stdout).unwrap();
+    for user in config["users"].as_array_mut().unwrap() {
+        user["user"] = serde_json::json!({ "token": "nobody" });
+    }
+    std::fs::write(&copy, config.to_string()).unwrap();
+    let copy = copy.display().to_string();
+    let answer = ask(&copy);
+    assert_eq!(cause(&answer), "unauthorized", "{answer:#}");
+}
+
 /// The node's etcd is this one.
 fn node_with(member: &Member) -> Node {
     let node = Node::refused();
@@ -193,6 +240,25 @@ fn a_real_etcd_tells_its_version_sizes_quota_and_leader() {
     drop(member);
     let answer = node.diagnose(&["--output", "json"]).exits(13).json();
     assert_eq!(cause(&answer), "etcd-down", "{answer:#}");
+}
+
+// D-09: as kubeadm has it, for clients with a certificate only.
+#[test]
+fn a_real_etcd_is_asked_over_tls_with_a_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::refused();
+    node.write_etcd_pair(&["127.0.0.1", "localhost"], GOOD);
+    let member = Member::start_with_tls(directory.path(), &node);
+    node.has_etcd_over_tls(member.port);
+    let ask = || node.diagnose(&["--output", "json"]).json();
+    let answer = ask();
+    assert_eq!(answer["facts"]["etcd"]["has_leader"], true, "{answer:#}");
+    // The key of somebody else opens nothing, and what failed is said.
+    let other = Authority::new("other").pair("etcd", &["127.0.0.1"], GOOD);
+    node.write("etc/kubernetes/pki/etcd/server.crt", other.certificate);
+    node.write("etc/kubernetes/pki/etcd/server.key", other.key);
+    let answer = ask();
+    assert_eq!(answer["facts"]["etcd"]["answers"], false, "{answer:#}");
 }
 
 // D-09, M6

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
+use crate::node::Node;
 use crate::{program, servers};
 
 /// On two busy cores it has been seen to take 3 s.
@@ -27,17 +28,44 @@ pub(crate) struct Member {
 impl Member {
     /// Starts one with its data there, and waits until it serves.
     pub(crate) fn start(directory: &Path, quota: u64) -> Self {
+        let member = Self::launch(directory, quota, "http", &[]);
+        member.wait(|| {
+            member
+                .call("/v3/maintenance/status", "{}")
+                .contains("dbSize")
+        });
+        member
+    }
+
+    /// The same over TLS, for clients with a certificate of the node's authority only: as kubeadm has it. Its files are those
+    /// of the node.
+    pub(crate) fn start_with_tls(directory: &Path, node: &Node) -> Self {
+        let file = |name: &str| node.root.join("etc/kubernetes/pki").join(name);
+        let words = [
+            ("--cert-file", file("etcd/server.crt")),
+            ("--key-file", file("etcd/server.key")),
+            ("--trusted-ca-file", file("ca.crt")),
+        ];
+        let mut arguments = vec!["--client-cert-auth".to_owned()];
+        arguments.extend(words.map(|(flag, path)| format!("{flag}={}", path.display())));
+        let member = Self::launch(directory, 64 << 20, "https", &arguments);
+        member.wait(|| TcpStream::connect(("127.0.0.1", member.port)).is_ok());
+        member
+    }
+
+    fn launch(directory: &Path, quota: u64, scheme: &str, arguments: &[String]) -> Self {
         let (port, peer) = (servers::closed(), servers::closed());
         let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let clients = format!("{scheme}://127.0.0.1:{port}");
         let child = Command::new(program("etcd"))
             .arg("--data-dir")
             .arg(directory)
             .args(["--name", "a", "--log-level", "error"])
             .args([
                 "--listen-client-urls",
-                &url(port),
+                &clients,
                 "--advertise-client-urls",
-                &url(port),
+                &clients,
             ])
             .args([
                 "--listen-peer-urls",
@@ -47,20 +75,24 @@ impl Member {
             ])
             .arg(format!("--initial-cluster=a={}", url(peer)))
             .arg(format!("--quota-backend-bytes={quota}"))
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let member = Self { port, child };
+        Self { port, child }
+    }
+
+    fn wait(&self, is_up: impl Fn() -> bool) {
         let began = Instant::now();
-        while !member
-            .call("/v3/maintenance/status", "{}")
-            .contains("dbSize")
-        {
-            assert!(began.elapsed() < UP_MAX, "etcd does not come up");
+        while !is_up() {
+            assert!(
+                began.elapsed() < UP_MAX,
+                "etcd {} does not come up",
+                self.port
+            );
             std::thread::sleep(LOOK);
         }
-        member
     }
 
     /// What it says of itself.

@@ -114,41 +114,31 @@ fn read_only(one: &Filesystem, facts: Facts<'_>, found: &mut Found) {
 }
 
 fn full(one: &Filesystem, space: &Space, facts: Facts<'_>, found: &mut Found) {
-    let point = shown(&one.point);
-    let mut evidence = vec![format!(
-        "{point} ({}): {} of {} available, {} more for root only",
-        one.fstype,
+    let shows = format!(
+        "{} of {} available, {} more for root only",
         bytes(space.bytes_available),
         bytes(space.bytes),
         bytes(space.reserved()),
-    )];
-    evidence.push(holds(one));
-    evidence.extend(line_of(one, facts));
-    found.add(
-        Cause::DiskFull,
-        point.clone(),
-        evidence,
-        &[("point", &[&point])],
     );
+    used_up(Cause::DiskFull, &shows, one, facts, found);
 }
 
 fn no_inodes(one: &Filesystem, space: &Space, facts: Facts<'_>, found: &mut Found) {
-    let point = shown(&one.point);
-    let mut evidence = vec![format!(
-        "{point} ({}): {} of {} inodes free; {} are available and of no use",
-        one.fstype,
+    let shows = format!(
+        "{} of {} inodes free; {} are available and of no use",
         space.inodes_free,
         space.inodes,
         bytes(space.bytes_available),
-    )];
+    );
+    used_up(Cause::InodesExhausted, &shows, one, facts, found);
+}
+
+fn used_up(cause: Cause, shows: &str, one: &Filesystem, facts: Facts<'_>, found: &mut Found) {
+    let point = shown(&one.point);
+    let mut evidence = vec![format!("{point} ({}): {shows}", one.fstype)];
     evidence.push(holds(one));
     evidence.extend(line_of(one, facts));
-    found.add(
-        Cause::InodesExhausted,
-        point.clone(),
-        evidence,
-        &[("point", &[&point])],
-    );
+    found.add(cause, point.clone(), evidence, &[("point", &[&point])]);
 }
 
 fn holds(one: &Filesystem) -> String {

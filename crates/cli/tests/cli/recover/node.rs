@@ -3,9 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +13,6 @@ use super::runtime::{self, State};
 use super::servers::{self, Authority, GOOD, Pair, http};
 use crate::run::{Ran, call};
 
-const REMOTE: &str = "/lib/systemd/systemd-journal-remote";
 pub(crate) const MACHINE: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const SOCKET: &str = "run/containerd/containerd.sock";
 pub(crate) const API_SERVER: &str = "etc/kubernetes/manifests/kube-apiserver.yaml";
@@ -100,21 +97,6 @@ impl Node {
     }
 
     pub(crate) fn write_manifests(&self, port: u16, etcd: u16) {
-        let pod = |name: &str, flags: &[String]| {
-            let command = [&[name.to_owned()], flags].concat();
-            serde_json::json!({
-                "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "kube-system" },
-                "spec": {
-                    "containers": [{
-                        "name": name,
-                        "command": command,
-                        "volumeMounts": [{ "name": "pki", "mountPath": "/etc/kubernetes/pki" }],
-                    }],
-                    "volumes": [{ "name": "pki", "hostPath": { "path": "/etc/kubernetes/pki", "type": "DirectoryOrCreate" } }],
-                },
-            })
-            .to_string()
-        };
         let flags = [
             format!("--secure-port={port}"),
             "--etcd-servers=http://127.0.0.1:2379".to_owned(),
@@ -127,6 +109,25 @@ impl Node {
             "--data-dir=/var/lib/etcd".to_owned(),
         ];
         self.write(ETCD, pod("etcd", &flags));
+    }
+
+    /// The store is reached over TLS, as kubeadm has it.
+    pub(crate) fn has_etcd_over_tls(&self, port: u16) {
+        let flags = [
+            format!("--listen-client-urls=https://127.0.0.1:{port}"),
+            "--data-dir=/var/lib/etcd".to_owned(),
+            "--cert-file=/etc/kubernetes/pki/etcd/server.crt".to_owned(),
+            "--key-file=/etc/kubernetes/pki/etcd/server.key".to_owned(),
+            "--trusted-ca-file=/etc/kubernetes/pki/ca.crt".to_owned(),
+        ];
+        self.write(ETCD, pod("etcd", &flags));
+    }
+
+    /// The certificate with which etcd answers, and with which it is asked.
+    pub(crate) fn write_etcd_pair(&self, names: &[&str], years: servers::Years) {
+        let pair = self.authority.pair("etcd", names, years);
+        self.write("etc/kubernetes/pki/etcd/server.crt", pair.certificate);
+        self.write("etc/kubernetes/pki/etcd/server.key", pair.key);
     }
 
     /// A store that plays a member: alarms that no test can bring about in seconds, and one without a leader.
@@ -195,21 +196,7 @@ impl Node {
             .join(MACHINE)
             .join("system.journal");
         fs::create_dir_all(file.parent().unwrap()).unwrap();
-        let mut child = Command::new(REMOTE)
-            .args(["--split-mode=none", "-o"])
-            .arg(&file)
-            .arg("-")
-            .stdin(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
-        assert!(child.wait().unwrap().success());
+        nagi_testkit::journal::write(&file, &text);
     }
 
     /// The log of a container of a static pod, as kubelet lays it down.
@@ -226,6 +213,23 @@ impl Node {
     pub(crate) fn diagnose(&self, arguments: &[&str]) -> Ran {
         diagnose(&self.root, arguments)
     }
+}
+
+/// The manifest of a static pod.
+fn pod(name: &str, flags: &[String]) -> String {
+    let command = [&[name.to_owned()], flags].concat();
+    serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "kube-system" },
+        "spec": {
+            "containers": [{
+                "name": name,
+                "command": command,
+                "volumeMounts": [{ "name": "pki", "mountPath": "/etc/kubernetes/pki" }],
+            }],
+            "volumes": [{ "name": "pki", "hostPath": { "path": "/etc/kubernetes/pki", "type": "DirectoryOrCreate" } }],
+        },
+    })
+    .to_string()
 }
 
 pub(crate) fn diagnose(root: &Path, arguments: &[&str]) -> Ran {
