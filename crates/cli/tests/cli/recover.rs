@@ -42,7 +42,8 @@ fn ids(answer: &Value) -> Vec<String> {
         .collect()
 }
 
-fn answer_of(fault: &Fault) -> (Value, Duration) {
+/// What is said, and how long it took where nobody had to be waited for.
+fn answer_of(fault: &Fault) -> (Value, Option<Duration>) {
     let injected = (fault.inject)();
     let mut arguments = vec!["--output", "json"];
     arguments.extend(injected.arguments.iter().map(String::as_str));
@@ -50,7 +51,8 @@ fn answer_of(fault: &Fault) -> (Value, Duration) {
     let ran = injected.node.diagnose(&arguments);
     let took = began.elapsed();
     assert!([0, 13, 14].contains(&ran.code), "{}: {ran:#?}", fault.name);
-    (ran.json(), took)
+    let waits = injected.arguments.iter().any(|one| one == "--timeout");
+    (ran.json(), (!waits).then_some(took))
 }
 
 // B11, B-001, B-003, B-007, B-027, D-02, D-03, D-04, D-08
@@ -67,7 +69,7 @@ fn of_all_injected_faults_the_first_cause_is_the_right_one() {
         let (mut wrong, mut harmful, mut slowest) = (Vec::new(), Vec::new(), Duration::ZERO);
         for fault in &faults {
             let (answer, took) = answer_of(fault);
-            slowest = slowest.max(took);
+            slowest = slowest.max(took.unwrap_or_default());
             let found = ids(&answer);
             if found.first().map(String::as_str) != Some(fault.cause) {
                 wrong.push(format!(
@@ -82,7 +84,7 @@ fn of_all_injected_faults_the_first_cause_is_the_right_one() {
         }
         let right = faults.len() - wrong.len();
         println!(
-            "B11: {right} of {} faults have the right first cause, {} harmful next steps, slowest answer {} ms",
+            "B11: {right} of {} faults have the right first cause, {} harmful next steps, slowest answer {} ms where nobody is silent",
             faults.len(),
             harmful.len(),
             slowest.as_millis()
@@ -172,9 +174,16 @@ fn a_unit_that_is_not_found_is_a_note_and_no_fault() {
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&program, executable).unwrap();
     let path = std::env::var("PATH").unwrap();
-    let ran = run::call(&["recover", "diagnose", "--output", "json"])
-        .env("PATH", &format!("{}:{path}", directory.path().display()))
-        .run();
+    let ran = run::call(&[
+        "recover",
+        "diagnose",
+        "--timeout",
+        "20s",
+        "--output",
+        "json",
+    ])
+    .env("PATH", &format!("{}:{path}", directory.path().display()))
+    .run();
     let answer = ran.json();
     assert!(
         !ids(&answer).iter().any(|id| id == "kubelet-down"),
@@ -228,5 +237,14 @@ fn a_root_that_is_no_directory_is_refused() {
 #[test]
 fn a_machine_without_a_cluster_is_told_what_to_do() {
     let root = tempfile::tempdir().unwrap();
-    node::diagnose(root.path(), &[]).exits(14).says("hint: ");
+    std::os::unix::fs::symlink("/proc", root.path().join("proc")).unwrap();
+    let ran = node::diagnose(root.path(), &["--output", "json"]);
+    // Everything was looked at, and there is nothing.
+    let unseen = ran.json()["unseen"].clone();
+    let unseen = unseen.as_array().unwrap();
+    assert!(
+        unseen.iter().all(|one| one["unknown"] == false),
+        "{unseen:?}"
+    );
+    ran.exits(14).says("hint: ");
 }

@@ -57,7 +57,9 @@ pub(crate) const ENDPOINTS: &[Fault] = &[
             ..node.into()
         }
     }),
-    fault("no answer", "timed-out", || reached(servers::silent())),
+    fault("no answer", "timed-out", || {
+        impatient(reached(servers::silent()))
+    }),
     fault("another name", "tls-name", || {
         presenting(&["ip-172-31-37-254", "kubernetes"], GOOD)
     }),
@@ -149,6 +151,14 @@ pub(crate) const ENDPOINTS: &[Fault] = &[
     }),
 ];
 
+/// Somebody never answers: that is waited for, and not for long.
+fn impatient(injected: Injected) -> Injected {
+    Injected {
+        arguments: ["--timeout", "3s"].map(str::to_owned).to_vec(),
+        ..injected
+    }
+}
+
 fn reached(port: u16) -> Injected {
     let node = Node::new();
     node.reached_at(port);
@@ -216,6 +226,15 @@ pub(crate) const FILES: &[Fault] = &[
                 .authority
                 .pair("kube-apiserver", &["kubernetes"], ENDED);
             node.write("etc/kubernetes/pki/apiserver.crt", pair.certificate);
+            node.into()
+        },
+    ),
+    fault(
+        "the certificate of etcd ended",
+        "certificate-expired",
+        || {
+            let node = Node::refused();
+            node.write_etcd_pair(&["127.0.0.1"], ENDED);
             node.into()
         },
     ),
@@ -313,7 +332,7 @@ pub(crate) const PROGRAMS: &[Fault] = &[
                 kept.push(taken);
             }
         });
-        node.into()
+        impatient(node.into())
     }),
     fault(
         "the API server ends again and again",
@@ -342,10 +361,17 @@ pub(crate) const PROGRAMS: &[Fault] = &[
         node.write_manifests(1, servers::closed());
         node.into()
     }),
+    fault("etcd answers under another name", "etcd-down", || {
+        let node = Node::refused();
+        node.write_etcd_pair(&["127.0.0.1"], GOOD);
+        let pair = node.authority.pair("etcd", &["10.0.0.1"], GOOD);
+        node.has_etcd_over_tls(servers::tls(&pair, http("200 OK", "{}")));
+        node.into()
+    }),
     fault("etcd hangs", "etcd-down", || {
         let node = Node::refused();
         node.write_manifests(1, servers::silent());
-        node.into()
+        impatient(node.into())
     }),
     fault("etcd has no leader", "etcd-no-leader", || {
         let node = Node::refused();

@@ -232,9 +232,17 @@ fn pod(name: &str, flags: &[String]) -> String {
     .to_string()
 }
 
+/// What takes longer hangs. A machine that has much to do takes longer than a person would wait.
+const PATIENCE: [&str; 2] = ["--timeout", "20s"];
+
 pub(crate) fn diagnose(root: &Path, arguments: &[&str]) -> Ran {
     let words = ["recover", "diagnose", "--root", root.to_str().unwrap()];
-    call(&[&words[..], arguments].concat()).run()
+    let patience: &[&str] = if arguments.contains(&PATIENCE[0]) {
+        &[]
+    } else {
+        &PATIENCE
+    };
+    call(&[&words[..], patience, arguments].concat()).run()
 }
 
 /// Text of a kubeconfig with one context; `user` is a line of its user.
