@@ -116,11 +116,11 @@ pub(crate) fn read(
     paths: &[PathBuf],
     context: Option<&str>,
 ) -> Result<Kubeconfig, String> {
-    let names: Vec<String> = paths
+    let files: Vec<String> = paths
         .iter()
         .map(|path| path.display().to_string())
         .collect();
-    let names = names.join(":");
+    let files = files.join(":");
     let mut texts = Vec::new();
     for path in paths {
         let bytes = root
@@ -141,21 +141,21 @@ pub(crate) fn read(
         named.find(|name| !name.is_empty())
     };
     let Some(name) = context.map(str::to_owned).or_else(current) else {
-        return Err(format!("{names} has no current context"));
+        return Err(format!("{files} has no current context"));
     };
     let chosen = texts.iter().find_map(|(_, text)| {
         let contexts = text.contexts.iter().flatten();
         contexts.into_iter().find(|known| known.name == name)
     });
     let Some(NamedContext { context, .. }) = chosen else {
-        return Err(format!("{names} has no context '{name}'"));
+        return Err(format!("{files} has no context '{name}'"));
     };
     let cluster = texts.iter().find_map(|(near, text)| {
         let mut clusters = text.clusters.iter().flatten();
         Some((near, clusters.find(|known| known.name == context.cluster)?))
     });
     let Some((near, NamedCluster { cluster, .. })) = cluster else {
-        return Err(format!("{names} has no cluster '{}'", context.cluster));
+        return Err(format!("{files} has no cluster '{}'", context.cluster));
     };
     let user = texts.iter().find_map(|(near, text)| {
         let mut users = text.users.iter().flatten();

@@ -7,15 +7,7 @@ use crate::observed::{Endpoint, LineClass, Reach, Stage};
 pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
     let tunnel = facts.last_line(|class| *class == LineClass::TunnelRefused);
     let Ok(endpoint) = &facts.observed.endpoint else {
-        // What ssh said is enough where there is no kubeconfig.
-        if let Some(line) = tunnel {
-            found.add(
-                Cause::TunnelRefused,
-                "tunnel",
-                vec![line],
-                &[("host", &["NODE"])],
-            );
-        }
+        by_log(tunnel, found);
         return;
     };
     let Some((cause, evidence)) = of_reach(endpoint) else {
@@ -30,6 +22,8 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
     let mut evidence = vec![evidence];
     if cause == Cause::TunnelRefused {
         evidence.extend(tunnel);
+    } else if is_silent(&endpoint.reach) {
+        by_log(tunnel, found);
     }
     evidence.push(from(endpoint));
     let address = endpoint.address();
@@ -55,6 +49,37 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
             ("server", &[&endpoint.server]),
         ],
     );
+}
+
+/// What ssh said is enough where nobody else says anything.
+fn by_log(tunnel: Option<String>, found: &mut Found) {
+    if let Some(line) = tunnel {
+        let values: &[(&str, &[&str])] = &[("host", &["NODE"])];
+        found.add(Cause::TunnelRefused, "tunnel", vec![line], values);
+    }
+}
+
+/// Nothing came of the call that an API server, or somebody in its place, would have said.
+fn is_silent(reach: &Reach) -> bool {
+    match reach {
+        Reach::Refused
+        | Reach::TimedOut { .. }
+        | Reach::Unresolved(_)
+        | Reach::Unreachable(_)
+        | Reach::Unusable(_) => true,
+        Reach::Ready
+        | Reach::RefusedThroughTunnel
+        | Reach::Closed
+        | Reach::TlsName
+        | Reach::TlsExpired
+        | Reach::TlsNotYetValid
+        | Reach::TlsUnknownAuthority
+        | Reach::TlsFailed(_)
+        | Reach::Unauthorized
+        | Reach::Forbidden
+        | Reach::NotReady { .. }
+        | Reach::Odd(_) => false,
+    }
 }
 
 /// None when it is ready, and for what is judged with the certificates in files.

@@ -561,3 +561,24 @@ fn a_store_that_others_run_is_missed_by_nobody() {
     )];
     assert_eq!(judged(&observed).findings, []);
 }
+
+// B-004: what ssh says of a tunnel counts where the API server says nothing, and not where it answers.
+#[test]
+fn what_a_tunnel_said_counts_where_nobody_answers() {
+    let causes = |answer: Reach| {
+        let mut observed = reach(answer);
+        log(
+            &mut observed,
+            line("tunnel.log", LineClass::TunnelRefused, None),
+        );
+        let findings = judged(&observed).findings;
+        findings.iter().map(|one| one.cause).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        causes(Reach::Refused),
+        [Cause::TunnelRefused, Cause::Refused]
+    );
+    assert_eq!(causes(Reach::Closed), [Cause::TunnelRefused]);
+    assert_eq!(causes(Reach::Unauthorized), [Cause::Unauthorized]);
+    assert_eq!(causes(Reach::Ready), []);
+}
