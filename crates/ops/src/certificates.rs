@@ -38,11 +38,18 @@ const KUBECONFIGS: [&str; 5] = [
 /// What kubelet reads.
 const KUBELET: [&str; 2] = ["kubelet-client-current.pem", "kubelet.crt"];
 
+/// What was found, and the first that could not be read.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) files: Vec<CertificateFile>,
+    pub(crate) denied: Option<String>,
+}
+
 /// Reads all.
 ///
 /// # Errors
 /// There are none here, or their directory cannot be read.
-pub(crate) fn look(root: &Root, manifests: &[Manifest]) -> Looked<Vec<CertificateFile>> {
+pub(crate) fn look(root: &Root, manifests: &[Manifest]) -> Looked<Found> {
     let mut found = Vec::new();
     let mut denied = None;
     for (name, authority) in KNOWN {
@@ -57,7 +64,8 @@ pub(crate) fn look(root: &Root, manifests: &[Manifest]) -> Looked<Vec<Certificat
         ));
     }
     for name in KUBECONFIGS {
-        found.extend(of_kubeconfig(root, &Path::new(KUBERNETES).join(name)));
+        let path = Path::new(KUBERNETES).join(name);
+        found.extend(of_kubeconfig(root, &path, &mut denied));
     }
     for name in KUBELET {
         let path = Path::new(KUBELET_PKI).join(name);
@@ -79,7 +87,10 @@ pub(crate) fn look(root: &Root, manifests: &[Manifest]) -> Looked<Vec<Certificat
             None => Unseen::NotHere(format!("there are none in {PKI}")),
         });
     }
-    Ok(found)
+    Ok(Found {
+        files: found,
+        denied,
+    })
 }
 
 /// Files that the flags of static pods name.
@@ -158,7 +169,12 @@ fn signed(root: &Root, certificate: &Certificate, authority: &Path) -> Option<Si
 }
 
 /// The client's certificate and the authority of a kubeconfig; nothing when it is not there or has none.
-fn of_kubeconfig(root: &Root, path: &Path) -> Vec<CertificateFile> {
+fn of_kubeconfig(root: &Root, path: &Path, denied: &mut Option<String>) -> Vec<CertificateFile> {
+    if let Err(error) = root.file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        *denied = Some(format!("{}: {error}", path.display()));
+    }
     let Ok(kubeconfig) = kubeconfig::read(root, &[path.to_owned()], None) else {
         return Vec::new(); // Whether it can be used is said where it is used.
     };

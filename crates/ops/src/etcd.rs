@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
 use crate::endpoint::{Call, CallError, Handshake, Trust, call, handshake};
-use crate::observed::{Etcd, EtcdAnswer, EtcdStatus, StaticPod};
+use crate::observed::{Etcd, EtcdAnswer, EtcdStatus, Looked, StaticPod, Unseen};
 use crate::root::Root;
 
 const DATA_DIR: &str = "/var/lib/etcd";
@@ -110,44 +110,28 @@ impl Member {
 }
 
 /// Asks a member.
-pub(crate) async fn look(root: &Root, member: Member, deadline: Deadline) -> Etcd {
+///
+/// # Errors
+/// What it takes to ask it cannot be read, which says nothing about the member.
+pub(crate) async fn look(root: &Root, member: Member, deadline: Deadline) -> Looked<Etcd> {
     let broken = broken(root, &member.data_dir);
-    let answer = match Box::pin(ask_all(root, &member, deadline)).await {
+    let keys = Keys::read(root, &member).map_err(Unseen::Failed)?;
+    let ask = Ask {
+        member: &member,
+        keys: &keys,
+        deadline,
+    };
+    let answer = match Box::pin(ask.everything()).await {
         Ok(status) => EtcdAnswer::Status(status),
         Err(Silence::Refused) => EtcdAnswer::Refused,
         Err(Silence::Failed(why)) => EtcdAnswer::Failed(why),
     };
-    Etcd {
+    Ok(Etcd {
         endpoint: member.url,
         data_dir: member.data_dir,
         point: None,
         answer,
         broken,
-    }
-}
-
-async fn ask_all(root: &Root, member: &Member, deadline: Deadline) -> Result<EtcdStatus, Silence> {
-    let keys = Keys::read(root, member).map_err(Silence::Failed)?;
-    let ask = Ask {
-        member,
-        keys: &keys,
-        deadline,
-    };
-    let (status, alarms, metrics) = tokio::join!(
-        ask.json::<Status>("/v3/maintenance/status", "{}"),
-        ask.json::<Alarms>("/v3/maintenance/alarm", r#"{"action":"GET"}"#),
-        ask.text(Method::GET, "/metrics", None),
-    );
-    let (status, alarms) = (status?, alarms?);
-    let leader = status.leader.value();
-    Ok(EtcdStatus {
-        version: status.version,
-        db_size: status.db_size.value(),
-        db_size_in_use: status.db_size_in_use.value(),
-        quota: metrics.ok().as_deref().and_then(quota),
-        has_leader: leader != 0,
-        is_leader: leader != 0 && leader == status.header.member_id.value(),
-        alarms: alarms.alarms.into_iter().map(|one| one.alarm).collect(),
     })
 }
 
@@ -180,11 +164,15 @@ struct Keys {
 impl Keys {
     fn read(root: &Root, member: &Member) -> Result<Self, String> {
         let read = |path: &Option<PathBuf>| {
-            let read = path.as_ref().map(|path| {
-                root.read(path)
-                    .map_err(|error| format!("{}: {error}", path.display()))
-            });
-            read.transpose()
+            let Some(path) = path else {
+                return Ok(None);
+            };
+            match root.read(path) {
+                Ok(bytes) => Ok(Some(bytes)),
+                // That it is not there is said of the manifest that names it.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(format!("{}: {error}", path.display())),
+            }
         };
         Ok(Self {
             authority: read(&member.authority)?,
@@ -202,6 +190,25 @@ struct Ask<'a> {
 }
 
 impl Ask<'_> {
+    async fn everything(&self) -> Result<EtcdStatus, Silence> {
+        let (status, alarms, metrics) = tokio::join!(
+            self.json::<Status>("/v3/maintenance/status", "{}"),
+            self.json::<Alarms>("/v3/maintenance/alarm", r#"{"action":"GET"}"#),
+            self.text(Method::GET, "/metrics", None),
+        );
+        let (status, alarms) = (status?, alarms?);
+        let leader = status.leader.value();
+        Ok(EtcdStatus {
+            version: status.version,
+            db_size: status.db_size.value(),
+            db_size_in_use: status.db_size_in_use.value(),
+            quota: metrics.ok().as_deref().and_then(quota),
+            has_leader: leader != 0,
+            is_leader: leader != 0 && leader == status.header.member_id.value(),
+            alarms: alarms.alarms.into_iter().map(|one| one.alarm).collect(),
+        })
+    }
+
     async fn json<T: DeserializeOwned>(&self, path: &str, body: &str) -> Result<T, Silence> {
         let text = self.text(Method::POST, path, Some(body.to_owned())).await?;
         serde_json::from_str(&text)

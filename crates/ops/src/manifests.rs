@@ -113,18 +113,23 @@ pub(crate) fn look(root: &Root, kubelet: &KubeletConfiguration) -> Looked<Vec<Ma
                 one == "yaml" || one == "yml" || one == "json" || one == "manifest"
             })
     };
-    let manifests = entries
+    let files = entries
         .iter()
-        .filter(|entry| !entry.is_directory && is_manifest(&entry.name))
-        .map(|entry| {
-            let path = directory.join(&entry.name);
-            let pod = match root.read(&path) {
-                Ok(bytes) => parse(&bytes).map(|pod| understood(root, pod)),
-                Err(error) => Err(error.to_string()),
-            };
-            Manifest { path, pod }
-        });
-    Ok(manifests.collect())
+        .filter(|entry| !entry.is_directory && is_manifest(&entry.name));
+    let mut manifests = Vec::new();
+    for file in files {
+        let path = directory.join(&file.name);
+        let pod = match root.read(&path) {
+            Ok(bytes) => parse(&bytes).map(|pod| understood(root, pod)),
+            // Who may not read it knows nothing of it; kubelet may.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(Unseen::Failed(format!("{}: {error}", path.display())));
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        manifests.push(Manifest { path, pod });
+    }
+    Ok(manifests)
 }
 
 fn parse(bytes: &[u8]) -> Result<Pod, String> {
@@ -185,7 +190,7 @@ fn flags(container: &Container) -> Vec<(String, String)> {
 fn missing(root: &Root, pod: &Pod, flags: &[(String, String)]) -> Vec<PathBuf> {
     let mut missing = Vec::new();
     let mut look = |path: PathBuf| {
-        if !root.has(&path) && !missing.contains(&path) {
+        if root.lacks(&path) && !missing.contains(&path) {
             missing.push(path);
         }
     };

@@ -18,7 +18,8 @@ use crate::listeners;
 use crate::logs;
 use crate::manifests::{self, KubeletConfiguration};
 use crate::observed::{
-    Endpoint, Etcd, Filesystem, Line, LineClass, Looked, Manifest, Observed, Runtime, Unit, Unseen,
+    Area, Endpoint, Etcd, Filesystem, Line, LineClass, Looked, Manifest, Observed, Runtime, Unit,
+    Unseen,
 };
 use crate::root::Root;
 use crate::units;
@@ -98,6 +99,7 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
         Err(why) => (KubeletConfiguration::default(), Err(why), None),
     };
     let known = manifests.clone().unwrap_or_default();
+    let mut partly_unseen = Vec::new();
     let since = logs::since(request.now, request.window);
     let own = Arc::clone(&root);
     let of_certificates = known.clone();
@@ -112,7 +114,7 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
     let listening = files.run(move || proc.map(|proc| listeners::look(&proc)));
     let of_disks = Arc::clone(&disks);
     let filesystems = files.run(move || of_disks.look());
-    let asked = ask(request, &root, &kubelet, &known, since, deadline);
+    let asked = ask(request, &root, &kubelet, &manifests, since, deadline);
     let (certificates, pods, listening, filesystems, asked) = tokio::join!(
         within(certificates, deadline),
         within(pods, deadline),
@@ -130,10 +132,14 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
         Err(_) => endpoint,
     });
     let named = named(&request.logs);
-    let lines = located(
-        gathered([asked.journal, pods.and_then(|pods| pods), named]),
-        disks.as_ref(),
-    );
+    let (lines, failed) = gathered([asked.journal, pods.and_then(|pods| pods), named]);
+    partly_unseen.extend(failed.map(|why| (Area::Logs, Unseen::Failed(why))));
+    let certificates = certificates.and_then(|seen| seen).map(|found| {
+        let denied = found.denied.map(Unseen::Failed);
+        partly_unseen.extend(denied.map(|why| (Area::Certificates, why)));
+        found.files
+    });
+    let lines = located(lines, disks.as_ref());
     let etcd = asked.etcd.map(|etcd| Etcd {
         point: disks.point_of(&etcd.data_dir),
         ..etcd
@@ -146,9 +152,10 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
         containers: asked.containers,
         manifests,
         etcd,
-        certificates: certificates.and_then(|seen| seen),
+        certificates,
         lines,
         newest_write,
+        partly_unseen,
     })
 }
 
@@ -156,7 +163,7 @@ async fn ask(
     request: &Request,
     root: &Root,
     kubelet: &KubeletConfiguration,
-    manifests: &[Manifest],
+    manifests: &Looked<Vec<Manifest>>,
     since: Timestamp,
     deadline: Deadline,
 ) -> Asked {
@@ -234,11 +241,11 @@ async fn units_of(root: &Root, deadline: Deadline) -> Looked<Vec<Unit>> {
 async fn containers_of(
     root: &Root,
     kubelet: &KubeletConfiguration,
-    manifests: &[Manifest],
+    manifests: &Looked<Vec<Manifest>>,
     deadline: Deadline,
 ) -> Looked<Runtime> {
     let socket = cri::socket(kubelet.container_runtime_endpoint.as_deref());
-    if manifests.is_empty() && !root.has(&socket) {
+    if has_none(manifests) && !root.has(&socket) {
         return Err(Unseen::NotHere(format!(
             "no static pods, and no container runtime at {}",
             socket.display()
@@ -248,14 +255,33 @@ async fn containers_of(
     cri::look(socket, &outside, deadline).await
 }
 
-async fn etcd_of(root: &Root, manifests: &[Manifest], deadline: Deadline) -> Looked<Etcd> {
+/// There are no static pods. Where the manifests could not be read there may be.
+fn has_none(manifests: &Looked<Vec<Manifest>>) -> bool {
+    match manifests {
+        Ok(manifests) => manifests.is_empty(),
+        Err(Unseen::NotHere(_)) => true,
+        Err(Unseen::Failed(_)) => false,
+    }
+}
+
+async fn etcd_of(
+    root: &Root,
+    manifests: &Looked<Vec<Manifest>>,
+    deadline: Deadline,
+) -> Looked<Etcd> {
+    if let Err(Unseen::Failed(_)) = manifests {
+        return Err(Unseen::Failed(
+            "where it is reached stands in its manifest, which could not be read".to_owned(),
+        ));
+    }
+    let manifests = manifests.as_deref().unwrap_or_default();
     let pods = manifests.iter().filter_map(|one| one.pod.as_ref().ok());
     let Some(pod) = pods.into_iter().find(|pod| pod.name == "etcd") else {
         return Err(Unseen::NotHere(
             "there is no manifest of etcd on this machine".to_owned(),
         ));
     };
-    Ok(etcd::look(root, Member::of(pod), deadline).await)
+    etcd::look(root, Member::of(pod), deadline).await
 }
 
 /// A blocking look, no longer than the deadline: a disk that hangs holds its thread and nothing else.
@@ -283,8 +309,8 @@ fn named(files: &[PathBuf]) -> Looked<Vec<Line>> {
 }
 
 /// All lines by their time. One source that is there and cannot be read makes the area unseen only where the others have
-/// nothing: what was said counts, whoever else is silent.
-fn gathered(sources: [Looked<Vec<Line>>; 3]) -> Looked<Vec<Line>> {
+/// nothing: what was said counts, whoever else is silent. Then its reason is beside them.
+fn gathered(sources: [Looked<Vec<Line>>; 3]) -> (Looked<Vec<Line>>, Option<String>) {
     let mut lines = Vec::new();
     let mut failed = None;
     let mut absent = Vec::new();
@@ -299,14 +325,15 @@ fn gathered(sources: [Looked<Vec<Line>>; 3]) -> Looked<Vec<Line>> {
             Err(Unseen::NotHere(why)) => absent.push(why),
         }
     }
-    match failed {
-        Some(why) if lines.is_empty() => Err(Unseen::Failed(why)),
-        None if !is_seen => Err(Unseen::NotHere(absent.join("; "))),
-        Some(_) | None => {
-            lines.sort_by_key(|line| line.at);
-            Ok(lines)
-        }
+    if !lines.is_empty() || (is_seen && failed.is_none()) {
+        lines.sort_by_key(|line| line.at);
+        return (Ok(lines), failed);
     }
+    let why = match failed {
+        Some(why) => Unseen::Failed(why),
+        None => Unseen::NotHere(absent.join("; ")),
+    };
+    (Err(why), None)
 }
 
 /// Says on which filesystem the path of each line lies.

@@ -69,6 +69,8 @@ pub struct Observed {
     /// The newest time that something on this node was written with, by its journals and its store; a clock that stands
     /// before it is slow.
     pub newest_write: Option<(PathBuf, Timestamp)>,
+    /// Parts of areas that were seen otherwise, and could not be looked at.
+    pub partly_unseen: Vec<(Area, Unseen)>,
 }
 
 /// The API server, as one kubeconfig reaches it.
@@ -470,10 +472,14 @@ impl Observed {
             (Area::Certificates, self.certificates.as_ref().err()),
             (Area::Logs, self.lines.as_ref().err()),
         ];
-        areas
+        let parts = self.partly_unseen.iter().map(|(area, why)| (*area, why));
+        let mut unseen: Vec<(Area, &Unseen)> = areas
             .into_iter()
             .filter_map(|(area, why)| Some((area, why?)))
-            .collect()
+            .chain(parts)
+            .collect();
+        unseen.sort_by_key(|(area, _)| *area);
+        unseen
     }
 }
 

@@ -88,6 +88,12 @@ impl Root {
         self.opened(path, OFlags::PATH | OFlags::CLOEXEC).is_ok()
     }
 
+    /// Nothing is there. What may not be looked at may be there.
+    pub(crate) fn lacks(&self, path: &Path) -> bool {
+        let found = self.opened(path, OFlags::PATH | OFlags::CLOEXEC);
+        found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    }
+
     /// What a directory holds, by name.
     ///
     /// # Errors

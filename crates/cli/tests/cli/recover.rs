@@ -225,6 +225,68 @@ fn traces(root: &std::path::Path) -> Vec<String> {
     lines
 }
 
+// "No data" is not zero: what may not be read says nothing of what is in it, and is told as unknown.
+#[test]
+fn what_may_not_be_read_is_unknown_and_no_fault() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+    let node = Node::refused();
+    node.write_etcd_pair(&["127.0.0.1"], servers::GOOD);
+    node.has_etcd_over_tls(servers::closed());
+    let ask = |path: &str| {
+        let path = node.root.join(path);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0)).unwrap();
+        let root = node.root.to_str().unwrap();
+        let words = [
+            "recover",
+            "diagnose",
+            "--timeout",
+            "20s",
+            "--output",
+            "json",
+            "--root",
+            root,
+        ];
+        let call = run::call(&words);
+        // Root reads everything, unless it is taken from it.
+        let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+        let call = if is_root {
+            let without = [
+                "--bounding-set",
+                "-dac_override,-dac_read_search",
+                "--inh-caps=-all",
+            ];
+            call.through("setpriv", &without)
+        } else {
+            call
+        };
+        let answer = call.run().json();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        answer
+    };
+    let unknown = |answer: &Value| -> Vec<String> {
+        let unseen = answer["unseen"].as_array().unwrap().iter();
+        let unknown = unseen.filter(|one| one["unknown"] == true);
+        unknown
+            .map(|one| one["area"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    for (path, areas) in [
+        ("etc/kubernetes/pki/etcd/server.key", &["etcd"][..]),
+        ("etc/kubernetes/pki/apiserver.crt", &["certificates"]),
+        (node::API_SERVER, &["manifests", "etcd"]),
+        ("etc/kubernetes/admin.conf", &["API server", "certificates"]),
+    ] {
+        let answer = ask(path);
+        assert_eq!(unknown(&answer), areas, "{path}: {answer:#}");
+        let found = ids(&answer);
+        let expected = ["refused", "etcd-down"];
+        assert!(
+            found.iter().all(|id| expected.contains(&id.as_str())),
+            "{path}: {answer:#}"
+        );
+    }
+}
+
 #[test]
 fn a_root_that_is_no_directory_is_refused() {
     node::diagnose(std::path::Path::new("/nowhere"), &[])
