@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use nagi_runtime::Deadline;
 use tokio::net::TcpStream;
 
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, read_pem};
 use crate::kubeconfig::{self, Kubeconfig};
 use crate::observed::{Endpoint, Listener, Reach, Stage};
 use crate::root::Root;
@@ -62,6 +62,7 @@ pub(crate) async fn probe(
         expected_name: String::new(),
         reach: Reach::Ready,
         presented: None,
+        client: None,
         listener: None,
         clock_ahead_seconds: None,
     };
@@ -75,6 +76,9 @@ pub(crate) async fn probe(
     endpoint.context.clone_from(&config.context);
     endpoint.cluster.clone_from(&config.cluster);
     endpoint.server.clone_from(&config.server);
+    let client = config.credentials.certificate.as_ref();
+    let client = client.and_then(|(certificate, _)| read_pem(certificate).ok());
+    endpoint.client = client.and_then(|all| all.into_iter().next());
     let target = match Target::of(&config.server) {
         Ok(target) => target,
         Err(why) => {

@@ -90,6 +90,8 @@ pub struct Endpoint {
     pub reach: Reach,
     /// The certificate that was presented, also where it was not accepted.
     pub presented: Option<Certificate>,
+    /// The certificate with which the caller shows who it is.
+    pub client: Option<Certificate>,
     /// The program that listens there, when the address is one of this machine and it can be told.
     pub listener: Option<String>,
     /// How far the clock of the API server is ahead of ours, in seconds, by its `Date`; which has whole seconds.

@@ -133,7 +133,20 @@ fn handshake(facts: Facts<'_>, found: &mut Found) {
             .map_or_else(String::new, |one| format!(" {:.0}", time(one)))
     };
     let server = endpoint.server.as_str();
+    let ended = endpoint
+        .client
+        .as_ref()
+        .filter(|client| client.not_after < facts.now);
     let (cause, evidence) = match &endpoint.reach {
+        // The copy of a kubeconfig is renewed by nobody.
+        Reach::Unauthorized if ended.is_some() => (
+            Cause::CertificateExpired,
+            format!(
+                "{server} answers 401, and the client certificate in {} ended{}",
+                endpoint.kubeconfig,
+                ended.map_or_else(String::new, |one| format!(" at {:.0}", one.not_after))
+            ),
+        ),
         Reach::TlsExpired => (
             Cause::CertificateExpired,
             format!(

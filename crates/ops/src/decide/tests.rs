@@ -582,3 +582,20 @@ fn what_a_tunnel_said_counts_where_nobody_answers() {
     assert_eq!(causes(Reach::Unauthorized), [Cause::Unauthorized]);
     assert_eq!(causes(Reach::Ready), []);
 }
+
+// D-08: a kubeconfig that was copied keeps the certificate that it was copied with.
+#[test]
+fn credentials_that_ended_are_why_an_api_server_says_401() {
+    let mut observed = reach(Reach::Unauthorized);
+    let causes = |observed: &Observed| {
+        let findings = judged(observed).findings;
+        findings.iter().map(|one| one.cause).collect::<Vec<_>>()
+    };
+    assert_eq!(causes(&observed), [Cause::Unauthorized]);
+    let ended = certificate("2024-01-01T00:00:00Z", "2026-01-01T00:00:00Z");
+    observed.endpoint.as_mut().unwrap().client = Some(ended);
+    assert_eq!(
+        causes(&observed),
+        [Cause::CertificateExpired, Cause::Unauthorized]
+    );
+}

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 use super::loops;
-use super::node::{API_SERVER, ETCD, Node, SOCKET};
+use super::node::{API_SERVER, ETCD, Node, SOCKET, kubeconfig};
 use super::runtime::State;
 use super::servers::{self, Authority, ENDED, GOOD, TO_COME, http, status};
 use super::tunnel;
@@ -266,6 +266,29 @@ pub(crate) const FILES: &[Fault] = &[
                 user,
             );
             node.into()
+        },
+    ),
+    fault(
+        "a kubeconfig that was copied, and its certificate ended since",
+        "certificate-expired",
+        || {
+            let node = Node::new();
+            let pair = node.authority.pair("kubernetes-admin", &[], ENDED);
+            node.write("home/admin.crt", &pair.certificate);
+            node.write("home/admin.key", &pair.key);
+            let refusal = status(401, "Unauthorized", "Unauthorized");
+            let port = servers::tls(&node.pair(&["127.0.0.1"]), refusal);
+            let user = "client-certificate: admin.crt, client-key: admin.key";
+            let server = format!("https://127.0.0.1:{port}");
+            node.write(
+                "home/config",
+                kubeconfig(&server, &node.authority.pem, user),
+            );
+            let file = node.root.join("home/config").display().to_string();
+            Injected {
+                arguments: vec!["--kubeconfig".to_owned(), file],
+                ..node.into()
+            }
         },
     ),
     fault(

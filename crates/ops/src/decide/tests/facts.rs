@@ -118,6 +118,7 @@ pub(super) fn sound() -> Observed {
             expected_name: "127.0.0.1".to_owned(),
             reach: Reach::Ready,
             presented: Some(good_certificate()),
+            client: Some(good_certificate()),
             listener: Some("kube-apiserver (process 7)".to_owned()),
             clock_ahead_seconds: Some(0),
         }),
