@@ -166,19 +166,7 @@ fn what_is_advised_for_a_wrong_name_makes_kubectl_work() {
 fn a_real_api_server_is_ready_or_says_401() {
     let path =
         std::env::var("NAGI_TEST_KUBECONFIG").expect("NAGI_TEST_KUBECONFIG names an API server");
-    let ask = |path: &str| {
-        let words = [
-            "recover",
-            "diagnose",
-            "--timeout",
-            "20s",
-            "--output",
-            "json",
-            "--kubeconfig",
-            path,
-        ];
-        run::call(&words).run().json()
-    };
+    let ask = |path: &str| node::asked(&["--kubeconfig", path]).run().json();
     let answer = ask(&path);
     assert_eq!(
         answer["facts"]["api_server"]["reach"], "ready",

@@ -11,7 +11,7 @@ use nagi_ports::{Clock as _, SystemClock};
 
 use super::runtime::{self, State};
 use super::servers::{self, Authority, GOOD, Pair, http};
-use crate::run::{Ran, call};
+use crate::run::{Call, Ran, call};
 
 pub(crate) const MACHINE: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const SOCKET: &str = "run/containerd/containerd.sock";
@@ -243,6 +243,12 @@ pub(crate) fn diagnose(root: &Path, arguments: &[&str]) -> Ran {
         &PATIENCE
     };
     call(&[&words[..], patience, arguments].concat()).run()
+}
+
+/// A call that answers with JSON.
+pub(crate) fn asked(arguments: &[&str]) -> Call {
+    let words = ["recover", "diagnose", "--output", "json"];
+    call(&[&words[..], &PATIENCE, arguments].concat())
 }
 
 /// Text of a kubeconfig with one context; `user` is a line of its user.
