@@ -46,7 +46,7 @@ pub use control_plane::{ControlPlane, Options, Where};
 pub use fake::{Delays, FAKE_NODE, MachineKind, MachinePool, gpu_pool};
 pub use node::{NodeKind, Taint};
 pub use process::Process;
-pub use program::{Program, build_nagi, free_ports};
+pub use program::{Program, build_nagi, cargo, free_ports};
 pub use rustix::process::Signal;
 
 /// Tells the person who waits.

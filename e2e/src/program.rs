@@ -90,28 +90,37 @@ impl Drop for Program {
 ///
 /// # Errors
 /// It cannot be built.
+pub fn build_nagi() -> anyhow::Result<PathBuf> {
+    let root = working_copy()?;
+    cargo()
+        .arguments(["build", "--package", "nagi-cli", "--locked", "--quiet"])
+        .within(&root)
+        .limit(Duration::from_mins(20))
+        .succeed()?;
+    Ok(root.join("target/debug/nagi"))
+}
+
+fn working_copy() -> anyhow::Result<PathBuf> {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .context("find the working copy")
+}
+
+/// A call of the cargo that runs this, without what it told this test of its own package: that makes build scripts of others
+/// run again, and all that needs them.
 #[expect(
     clippy::disallowed_methods,
     reason = "cargo tells what it runs, and in its environment only, which cargo it is"
 )]
-pub fn build_nagi() -> anyhow::Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("..")
-        .canonicalize()
-        .context("find the working copy")?;
+pub fn cargo() -> Call {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    // What cargo tells this test of its own package makes build scripts of others run again, and all that needs them.
     let own = std::env::vars()
         .map(|(name, _)| name)
         .filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
     Call::new("env")
         .arguments(own.map(|name| format!("--unset={name}")))
         .argument(cargo)
-        .arguments(["build", "--package", "nagi-cli", "--locked", "--quiet"])
-        .within(&root)
-        .limit(Duration::from_mins(20))
-        .succeed()?;
-    Ok(root.join("target/debug/nagi"))
 }
 
 /// Two ports of the loopback that were free a moment ago.

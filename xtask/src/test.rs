@@ -219,8 +219,8 @@ struct OnKubernetes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Made {
     Nothing,
-    /// The tests of the adapter against a real API server.
-    TestsOfTheAdapter,
+    /// The tests of the adapter against a real API server, and those of a diagnosis against a real etcd.
+    TestsOnRealPrograms,
     /// The product and the samples, as images for nodes.
     Images,
 }
@@ -237,7 +237,7 @@ const DELIVERY: OnKubernetes = OnKubernetes {
     step: "manifests, chart and adapter before a real API server",
     test: "delivery",
     tools: &[tools::KUBERNETES, tools::ETCD, tools::HELM],
-    made: Made::TestsOfTheAdapter,
+    made: Made::TestsOnRealPrograms,
 };
 
 const PRODUCT: OnKubernetes = OnKubernetes {
@@ -271,11 +271,16 @@ fn make(checkout: &Checkout, program: &OnKubernetes) -> anyhow::Result<()> {
         tool.build()?;
     }
     match program.made {
-        Made::TestsOfTheAdapter => Run::cargo()
-            .arguments(["test", "--package", "nagi-kube", "--test", "real"])
-            .arguments(["--locked", "--quiet", "--no-run"])
-            .within(checkout.root())
-            .finish(),
+        Made::TestsOnRealPrograms => {
+            for package in ["nagi-kube", "nagi-cli"] {
+                Run::cargo()
+                    .arguments(["test", "--package", package, "--test", "real"])
+                    .arguments(["--locked", "--quiet", "--no-run"])
+                    .within(checkout.root())
+                    .finish()?;
+            }
+            Ok(())
+        }
         Made::Images if Where::best() == Where::Namespace => {
             let directory = checkout.root().join(image::OUTPUT);
             image::archives(checkout, &image::Kind::ALL, &directory).map(drop)

@@ -17,6 +17,7 @@ mod logs;
 mod man;
 mod pools;
 mod preflight;
+mod recover;
 mod release;
 mod scale;
 pub(crate) mod server;
@@ -65,6 +66,9 @@ pub(crate) enum Verb {
     ///
     /// It reads only, and works where nothing is left, neither a byte nor an inode.
     Disk(disk::DiskArgs),
+    /// Find out why a cluster does not answer
+    #[command(subcommand)]
+    Recover(recover::RecoverCommand),
     /// Check whether a cluster has what Nagi needs, and say what to do where not
     Preflight(preflight::PreflightArgs),
     /// Wake what Nagi put to sleep on a cluster, then take its marks away
@@ -101,6 +105,7 @@ pub(crate) async fn run(verb: Verb, global: &GlobalArgs) -> ExitCode {
         Verb::Logs(args) => logs::run(&args, &session).await,
         Verb::Pools(args) => pools::run(&args, &session).await,
         Verb::Disk(args) => disk::run(&args, &session).await,
+        Verb::Recover(command) => recover::run(&command, &session).await,
         Verb::Preflight(args) => preflight::run(&args, &session).await,
         Verb::Release(args) => release::run(&args, &session).await,
         Verb::Key(command) => key::run(&command, &session),

@@ -32,11 +32,15 @@ pub(crate) enum Exit {
     Missing,
     /// `nagi disk clean` did its plan, and a disk is fuller than its target all the same.
     AboveTarget,
+    /// `nagi recover diagnose` found what is wrong.
+    CauseFound,
+    /// `nagi recover diagnose` saw nothing wrong, and could not look at everything.
+    Unclear,
 }
 
 impl Exit {
     /// Every ending, in the order of its number.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -50,6 +54,8 @@ impl Exit {
         Self::WakeFailed,
         Self::Missing,
         Self::AboveTarget,
+        Self::CauseFound,
+        Self::Unclear,
     ];
 
     /// The exit code.
@@ -68,6 +74,8 @@ impl Exit {
             Self::WakeFailed => 10,
             Self::Missing => 11,
             Self::AboveTarget => 12,
+            Self::CauseFound => 13,
+            Self::Unclear => 14,
         }
     }
 
@@ -89,6 +97,10 @@ impl Exit {
             Self::WakeFailed => "the wake was given up",
             Self::Missing => "preflight: something that Nagi needs is missing, or cannot be told",
             Self::AboveTarget => "disk clean: all was done, and a disk is still above its target",
+            Self::CauseFound => "recover diagnose: something is wrong; the answer names it",
+            Self::Unclear => {
+                "recover diagnose: nothing wrong was seen, and not everything could be looked at"
+            }
         }
     }
 
@@ -129,7 +141,7 @@ mod tests {
     #[test]
     fn every_ending_has_a_number_of_its_own_in_order() {
         let codes: Vec<u8> = Exit::ALL.into_iter().map(Exit::code).collect();
-        assert_eq!(codes, (0..=12).collect::<Vec<u8>>());
+        assert_eq!(codes, (0..=14).collect::<Vec<u8>>());
         let table = Exit::table();
         for exit in Exit::ALL {
             assert!(table.contains(&format!("{:>2}  {}\n", exit.code(), exit.meaning())));

@@ -34,7 +34,9 @@ pub use kubelet::{Quantity, ThresholdSource, Thresholds};
 pub use mounts::{Device, Mount, Mounts};
 pub use open_files::{Deleted, Holder, OpenFiles};
 pub use owner::{Class, Owner};
-pub use survey::{Effort, Hidden, Place, Request, Survey, SurveyError, Under, survey};
+pub use survey::{
+    Effort, Glance, Hidden, Place, Request, Survey, SurveyError, Under, glance, survey,
+};
 pub use walk::faults::Fault;
 pub use walk::tree::{NodeId, Tree};
 pub use walk::{LargeFile, Watch};

@@ -3,6 +3,7 @@
 //! Without paths it walks every disk that holds something a node lives from, each from where most of it is seen. With
 //! paths it walks those. Space is asked after the walk, so that the two describe nearly the same moment.
 
+mod glance;
 mod node;
 
 use std::ffi::OsString;
@@ -26,6 +27,8 @@ use crate::walk::Watch;
 use crate::walk::faults::Fault;
 use crate::walk::tree::{NodeId, Tree};
 use node::Node;
+
+pub use glance::{Glance, glance};
 
 const PROC: &str = "/proc";
 const SYSFS: &str = "/sys";

@@ -5,6 +5,7 @@
 //! only: `cargo xtask tidy` refuses it anywhere else.
 
 pub mod contract;
+pub mod journal;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;

@@ -14,6 +14,7 @@ use anyhow::{Context, ensure};
 use nagi_e2e::call::{Call, Ended};
 use nagi_e2e::rights;
 use nagi_e2e::suite::{self, Needs, Test};
+use nagi_e2e::tools;
 use nagi_e2e::wait::{self, Look};
 use nagi_e2e::{ControlPlane, Options, Where};
 
@@ -57,6 +58,11 @@ const TESTS: &[Test<World>] = &[
         name: "what_the_double_is_trusted_with_a_real_api_server_does",
         needs: Needs::Nothing,
         run: conformance,
+    },
+    Test {
+        name: "a_dead_cluster_is_diagnosed_as_a_real_etcd_and_a_real_kubectl_say",
+        needs: Needs::Nothing,
+        run: diagnosis,
     },
 ];
 
@@ -450,8 +456,38 @@ fn conformance(world: &mut World) -> anyhow::Result<()> {
     let control_plane = world.control_plane.as_mut().context("it was started")?;
     control_plane.restart("kube-apiserver")?;
     control_plane.wait_until_ready()?;
-    Call::new(env!("CARGO"))
+    nagi_e2e::cargo()
         .arguments(ON_A_REAL_ONE)
+        .environment("NAGI_TEST_KUBECONFIG", control_plane.kubeconfig())
+        .within(&root())
+        .limit(CONFORMANCE_LIMIT)
+        .succeed()
+}
+
+/// Tests of `nagi recover diagnose` that need real programs.
+const ON_REAL_PROGRAMS: [&str; 8] = [
+    "test",
+    "--package",
+    "nagi-cli",
+    "--test",
+    "real",
+    "--locked",
+    "--",
+    "--nocapture",
+];
+
+// B11, B12: classes, sizes and alarms as those who are asked on a bad day have them.
+fn diagnosis(world: &mut World) -> anyhow::Result<()> {
+    world.start()?;
+    let control_plane = world.control_plane.as_mut().context("it was started")?;
+    control_plane.wait_until_ready()?;
+    let (etcd, kubernetes) = (tools::ETCD.build()?, tools::KUBERNETES.build()?);
+    let programs = [etcd.program("etcd"), kubernetes.program("kubectl")];
+    let directories = programs.iter().filter_map(|program| program.parent());
+    let directories = std::env::join_paths(directories).context("name directories")?;
+    nagi_e2e::cargo()
+        .arguments(ON_REAL_PROGRAMS)
+        .environment("NAGI_TEST_PROGRAMS", directories)
         .environment("NAGI_TEST_KUBECONFIG", control_plane.kubeconfig())
         .within(&root())
         .limit(CONFORMANCE_LIMIT)

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use nagi_guard::{Effort, Request, Survey, SurveyError, Watch};
+use nagi_guard::{Advice, Effort, Request, Survey, SurveyError, Watch};
 use nagi_ports::Clock as _;
 
 use crate::exit::Exit;
@@ -100,6 +100,16 @@ pub(crate) async fn run(args: &DiskArgs, session: &Session) -> Result<(), Failur
             .hint("no disk here holds anything of a node; name a directory: nagi disk PATH");
     }
     Ok(())
+}
+
+/// One piece of advice in a sentence.
+pub(super) fn advice(advice: &Advice) -> String {
+    text::advice(advice)
+}
+
+/// A path as text: what is no UTF-8 as `\xHH`.
+pub(super) fn shown(path: &Path) -> String {
+    body::shown(path)
 }
 
 const fn effort(args: &DiskArgs) -> Effort {

@@ -18,6 +18,7 @@ mod fake;
 mod faults;
 mod files;
 mod keys;
+mod recover;
 mod run;
 mod server;
 mod streams;

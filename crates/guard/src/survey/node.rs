@@ -44,9 +44,9 @@ const IMAGE_OWNERS: [Owner; 6] = [
 pub(super) struct Node<'a> {
     request: &'a Request,
     pub(super) mounts: Mounts,
-    root: OwnedFd,
+    pub(super) root: OwnedFd,
     /// Guarded paths that are there: as the rules call them, and where they lead.
-    guarded: Vec<(&'static str, PathBuf)>,
+    pub(super) guarded: Vec<(&'static str, PathBuf)>,
 }
 
 /// One walk: directories with the mount that each is seen through.
@@ -265,7 +265,7 @@ impl<'a> Node<'a> {
 }
 
 /// Where a path of the node leads, links followed as on the node. None when it is not there.
-fn resolve(root: &OwnedFd, path: impl AsRef<Path>) -> Option<PathBuf> {
+pub(super) fn resolve(root: &OwnedFd, path: impl AsRef<Path>) -> Option<PathBuf> {
     let how = OFlags::PATH | OFlags::CLOEXEC;
     let path = path.as_ref();
     let opened = rustix::fs::openat2(root, path, how, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;

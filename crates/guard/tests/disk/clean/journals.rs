@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use nagi_guard::{JournalMode, Policy, Reclaimer};
@@ -13,8 +11,6 @@ use nagi_ports::{Clock as _, SystemClock};
 
 use super::node::{MACHINE, Node, apply, paths, plan, touch, write_head};
 use crate::machine::{Type, command, inside};
-
-const REMOTE: &str = "/lib/systemd/systemd-journal-remote";
 
 /// The program is here.
 fn has(program: &str) -> bool {
@@ -176,22 +172,7 @@ fn written(node: &Node, number: u64, ages: &[u64]) -> PathBuf {
     let directory = node.root.join("var/log/journal").join(MACHINE);
     fs::create_dir_all(&directory).unwrap();
     let file = directory.join("made.journal");
-    let mut child = command(REMOTE)
-        .args(["--split-mode=none", "-o"])
-        .arg(&file)
-        .arg("-")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
-    assert!(child.wait().unwrap().success());
+    nagi_testkit::journal::write(&file, &text);
     let first = now - i64::try_from(ages[0]).unwrap() * 3_600_000_000;
     let name = format!("system@{:032x}-{number:016x}-{first:016x}.journal", 5);
     let path = directory.join(name);
@@ -203,7 +184,7 @@ fn written(node: &Node, number: u64, ages: &[u64]) -> PathBuf {
 #[test]
 fn strict_mode_keeps_every_entry_of_the_window_in_journals_that_systemd_wrote() {
     inside("", || {
-        if !has("journalctl") || !has(REMOTE) {
+        if !has("journalctl") || !nagi_testkit::journal::may_write() {
             return;
         }
         let disk = Type::Ext4.mounted(200, &[]);

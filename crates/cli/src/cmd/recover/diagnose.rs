@@ -1,0 +1,164 @@
+//! `nagi recover diagnose`: facts, judged; the cause first.
+//!
+//! It asks and prints. What is looked at and what it means is in `nagi-ops`; what is known of disks comes from `nagi-guard`,
+//! through [`disks`].
+
+mod body;
+mod disks;
+mod text;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use nagi_ops::{Diagnosis, Policy, Request, Verdict};
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::Place;
+use crate::serve::settings::{CONTEXT, Home, KUBECONFIG};
+use crate::session::Session;
+use crate::when::parse_span;
+use disks::NodeDisks;
+
+const EXAMPLES: &str = "\
+Examples:
+  nagi recover diagnose                              here: on a node, or where kubectl fails
+  ssh NODE sudo nagi recover diagnose                on a node that kubectl does not reach
+  ssh -N -L 6443:localhost:6443 NODE 2> tunnel.log & nagi recover diagnose --log tunnel.log
+                                                     with what a tunnel says
+  nagi recover diagnose --root /mnt --files-only     the disk of a node that does not start, in a rescue system
+  nagi recover diagnose --output json | jq -r '.cause.id, .cause.next'
+                                                     the cause, and the next command";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DiagnoseArgs {
+    /// Files that say how the API server is reached, as kubectl reads them
+    /// [default: `~/.kube/config`, else the administrator's on the node]
+    #[arg(long, env = KUBECONFIG.env, value_name = "FILES")]
+    kubeconfig: Option<OsString>,
+
+    /// Context of the kubeconfig [default: the current one]
+    #[arg(long, env = CONTEXT.env, value_name = "NAME")]
+    context: Option<String>,
+
+    /// Where the root directory of the node is seen
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+
+    /// Look at files only: the node below --root does not run
+    #[arg(long)]
+    files_only: bool,
+
+    /// Read this log too: the output of a tunnel, or a saved journal; may be given several times
+    #[arg(long, value_name = "FILE")]
+    log: Vec<PathBuf>,
+
+    /// How far back lines of logs count: 30m, 2h
+    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_span)]
+    since: Duration,
+
+    /// How long each probe may take; they run at the same time
+    #[arg(long, value_name = "SPAN", default_value = "1500ms", value_parser = parse_span)]
+    timeout: Duration,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: &DiagnoseArgs, session: &Session) -> Result<(), Failure> {
+    let request = Request {
+        root: args.root.clone(),
+        files_only: args.files_only,
+        kubeconfigs: kubeconfigs(args),
+        context: args.context.clone(),
+        logs: args.log.clone(),
+        window: args.since,
+        timeout: args.timeout,
+        now: session.now(),
+    };
+    let disks = Arc::new(NodeDisks::look(&args.root));
+    let observed = Box::pin(nagi_ops::observe(&request, disks)).await;
+    let observed = observed.map_err(|error| {
+        let root = args.root.display();
+        Failure::of(Exit::Usage, format!("cannot open {root}"), &error)
+    })?;
+    let diagnosis = nagi_ops::decide(&Policy::default(), &observed, request.now);
+    let raw = serde_json::to_value(body::Answer::of(&diagnosis, &observed))
+        .map_err(|error| Failure::of(Exit::Failed, "cannot write the answer", &error))?;
+    session.output.body(&raw, Place::Alone, |_detail| {
+        text::whole(&diagnosis, &session.output)
+    })?;
+    ended(&diagnosis, session)
+}
+
+fn ended(diagnosis: &Diagnosis, session: &Session) -> Result<(), Failure> {
+    match (diagnosis.verdict, diagnosis.cause()) {
+        (Verdict::Cause, Some(cause)) => Err(Failure::new(
+            Exit::CauseFound,
+            format!("{} at {}", cause.cause.id(), cause.subject),
+        )),
+        (Verdict::Sound, _) => {
+            session
+                .output
+                .note("nothing is wrong that can be seen from here");
+            Ok(())
+        }
+        (Verdict::Unclear, _) | (Verdict::Cause, None) => Err(Failure::new(
+            Exit::Unclear,
+            "nothing wrong was seen, and not everything could be looked at",
+        )
+        .hint("run it on a node of the control plane, as root; or name a kubeconfig")),
+    }
+}
+
+/// Those that are named, else the usual one. Of several, those that are not there are left out, as kubectl does.
+fn kubeconfigs(args: &DiagnoseArgs) -> Vec<PathBuf> {
+    let named = args.kubeconfig.as_ref();
+    let named: Vec<PathBuf> = named
+        .map(|files| std::env::split_paths(files).collect())
+        .unwrap_or_default();
+    let named: Vec<PathBuf> = named
+        .into_iter()
+        .filter(|path| !path.as_os_str().is_empty())
+        .collect();
+    if named.len() > 1 {
+        return named.into_iter().filter(|path| path.exists()).collect();
+    }
+    if !named.is_empty() {
+        return named;
+    }
+    let home = Home::from_environment().directory;
+    let usual = home.map(|home| home.join(".kube").join("config"));
+    usual.into_iter().filter(|path| path.exists()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use nagi_ops::ROWS;
+
+    // D-26: the page has what the code decides by, in its order.
+    #[test]
+    fn the_page_has_every_cause_as_the_code_has_it() {
+        let cell = |text: &str| text.replace('|', "\\|");
+        let rows: Vec<String> = ROWS
+            .iter()
+            .map(|row| {
+                let (when, next) = (cell(row.when), cell(row.next));
+                format!(
+                    "| `{}` | {when} | `{next}` | {} |",
+                    row.id,
+                    cell(row.disproof)
+                )
+            })
+            .collect();
+        let rows = rows.join("\n");
+        let page = include_str!("../../../../../docs/recovery.md");
+        assert!(page.contains(&rows), "docs/recovery.md must have:\n{rows}");
+        let twin = include_str!("../../../../../docs/ja/recovery.md");
+        for row in ROWS {
+            assert!(twin.contains(&format!("| `{}` |", row.id)), "{}", row.id);
+        }
+    }
+}

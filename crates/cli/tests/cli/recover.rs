@@ -1,0 +1,286 @@
+//! `nagi recover diagnose` on control planes that are broken in one way each: B11.
+//!
+//! Sockets, handshakes, certificates, journals and filesystems are real; what plays etcd and the container runtime here says
+//! what no test can bring a real one to say in seconds. A real etcd and a real kubectl are in the test target `real`.
+
+mod faults;
+mod loops;
+mod node;
+mod runtime;
+mod servers;
+mod tunnel;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use faults::{DISKS, ENDPOINTS, FILES, Fault, LOGS, PROGRAMS};
+use loops::Loops;
+use node::Node;
+use serde_json::Value;
+
+/// A next command is one of the table, of which a test of `nagi-ops` holds that none takes anything away, up to its values.
+fn is_of_the_table(next: &str) -> bool {
+    let fixed = |row: &nagi_ops::Row| row.next.split('{').next().unwrap_or_default();
+    nagi_ops::ROWS
+        .iter()
+        .any(|row| next.starts_with(fixed(row)))
+}
+
+fn ids(answer: &Value) -> Vec<String> {
+    let others = answer["also"].as_array().into_iter().flatten();
+    let all = std::iter::once(&answer["cause"]).chain(others);
+    all.filter_map(|one| one["id"].as_str().map(str::to_owned))
+        .collect()
+}
+
+/// What is said, and how long it took where nobody had to be waited for.
+fn answer_of(fault: &Fault) -> (Value, Option<Duration>) {
+    let injected = (fault.inject)();
+    let mut arguments = vec!["--output", "json"];
+    arguments.extend(injected.arguments.iter().map(String::as_str));
+    let began = Instant::now();
+    let ran = injected.node.diagnose(&arguments);
+    let took = began.elapsed();
+    assert!([0, 13, 14].contains(&ran.code), "{}: {ran:#?}", fault.name);
+    let waits = injected.arguments.iter().any(|one| one == "--timeout");
+    (ran.json(), (!waits).then_some(took))
+}
+
+// B11, B-001, B-003, B-007, B-027, D-02, D-03, D-04, D-08
+#[test]
+fn of_all_injected_faults_the_first_cause_is_the_right_one() {
+    loops::inside(|loops| {
+        let mut faults: Vec<&Fault> = [ENDPOINTS, FILES, PROGRAMS].into_iter().flatten().collect();
+        if nagi_testkit::journal::may_write() {
+            faults.extend(LOGS);
+            if loops == Loops::Allowed {
+                faults.extend(DISKS);
+            }
+        }
+        let (mut wrong, mut harmful, mut slowest) = (Vec::new(), Vec::new(), Duration::ZERO);
+        for fault in &faults {
+            let (answer, took) = answer_of(fault);
+            slowest = slowest.max(took.unwrap_or_default());
+            let found = ids(&answer);
+            if found.first().map(String::as_str) != Some(fault.cause) {
+                wrong.push(format!(
+                    "{}: {} expected, {found:?}: {answer:#}",
+                    fault.name, fault.cause
+                ));
+            }
+            let next = answer["cause"]["next"].as_str().unwrap_or_default();
+            if !is_of_the_table(next) {
+                harmful.push(format!("{}: {next}", fault.name));
+            }
+        }
+        let right = faults.len() - wrong.len();
+        println!(
+            "B11: {right} of {} faults have the right first cause, {} harmful next steps, slowest answer {} ms where nobody is silent",
+            faults.len(),
+            harmful.len(),
+            slowest.as_millis()
+        );
+        assert!(faults.len() >= 30, "B11 wants 30");
+        assert_eq!(harmful, Vec::<String>::new());
+        assert_eq!(wrong, Vec::<String>::new());
+    });
+}
+
+// D-01, B-002, B-004
+#[test]
+fn eight_endpoints_have_one_class_each_and_never_two() {
+    let mut seen = BTreeMap::new();
+    for fault in &ENDPOINTS[..8] {
+        let (answer, _) = answer_of(fault);
+        // Of what the API server says; the node is well, so there is nothing else.
+        assert_eq!(ids(&answer), [fault.cause], "{}: {answer:#}", fault.name);
+        assert_eq!(seen.insert(fault.cause, fault.name), None, "{}", fault.name);
+    }
+    assert_eq!(seen.len(), 8);
+}
+
+#[test]
+fn a_control_plane_that_is_well_has_no_cause() {
+    let node = Node::new();
+    let ran = node.diagnose(&["--output", "json"]);
+    let answer = ran.json();
+    assert_eq!(ids(&answer), Vec::<String>::new(), "{answer:#}");
+    assert_eq!(answer["status"], "sound", "{answer:#}");
+    ran.exits(0);
+}
+
+// B-005, K-39: information, and no fault; what is not looked at is said, each with its reason.
+#[test]
+fn what_was_not_looked_at_is_said_with_its_reason() {
+    let node = Node::new();
+    let answer = node.diagnose(&["--output", "json", "--files-only"]).json();
+    let unseen = answer["unseen"].as_array().unwrap();
+    let areas: Vec<&str> = unseen
+        .iter()
+        .filter_map(|one| one["area"].as_str())
+        .collect();
+    assert_eq!(
+        areas,
+        ["API server", "units", "ports", "containers", "etcd", "logs"]
+    );
+    for one in unseen {
+        assert!(!one["why"].as_str().unwrap().is_empty());
+    }
+    assert!(
+        answer["facts"].get("etcd").is_none(),
+        "no zeros stand for what was not seen"
+    );
+}
+
+// B-005
+#[test]
+fn people_see_the_cause_with_evidence_next_step_and_disproof() {
+    let node = Node::new();
+    let pair = node.pair(&["ip-172-31-37-254", "kubernetes"]);
+    node.reached_at(servers::tls(&pair, servers::ready()));
+    let ran = node.diagnose(&[]).exits(13);
+    for part in [
+        "Cause: tls-name at https://127.0.0.1:",
+        "  because    the certificate of https://127.0.0.1:",
+        " is for ip-172-31-37-254, kubernetes, not 127.0.0.1",
+        "  next       kubectl config set-cluster lab --server=https://127.0.0.1:",
+        " --tls-server-name=ip-172-31-37-254\n",
+        "  not so if  ",
+        "\nWorth knowing\n",
+        "etcd 3.5.21 is leader; 40.0 MiB of file, 20.0 MiB in use, quota 2.0 GiB",
+    ] {
+        assert!(ran.stdout.contains(part), "no {part:?} in {ran:#?}");
+    }
+    assert!(ran.stderr.contains("error: tls-name at"), "{ran:#?}");
+}
+
+// B-005, K-39: systemd does not know the API server, which is as it should be.
+#[test]
+fn a_unit_that_is_not_found_is_a_note_and_no_fault() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("systemctl");
+    let units = "Id=kubelet.service\nLoadState=loaded\nActiveState=active\nSubState=running\nNRestarts=0\n\n\
+                 Id=kube-apiserver.service\nLoadState=not-found\nActiveState=inactive\nSubState=dead\n";
+    std::fs::write(&program, format!("#!/bin/sh\ncat <<'END'\n{units}END\n")).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, executable).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let ran = node::asked(&[])
+        .env("PATH", &format!("{}:{path}", directory.path().display()))
+        .run();
+    let answer = ran.json();
+    assert!(
+        !ids(&answer).iter().any(|id| id == "kubelet-down"),
+        "{answer:#}"
+    );
+    let notes = answer["notes"].to_string();
+    assert!(
+        notes.contains("kube-apiserver is no unit of systemd"),
+        "{notes}"
+    );
+}
+
+// It changes nothing: neither below the root nor anything that a file there could be.
+#[test]
+fn a_diagnosis_leaves_every_file_as_it_was() {
+    let node = Node::refused();
+    if !nagi_testkit::journal::may_write() {
+        return;
+    }
+    node.log(&[(
+        "kubelet",
+        60,
+        "write /var/lib/kubelet/a: no space left on device",
+    )]);
+    let before = traces(&node.root);
+    node.diagnose(&[]).exits(13);
+    assert_eq!(traces(&node.root), before);
+}
+
+fn traces(root: &std::path::Path) -> Vec<String> {
+    let output = std::process::Command::new("find")
+        .arg(root)
+        .args(["-printf", "%p %s %T@ %C@ %i %m\n"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+// "No data" is not zero: what may not be read says nothing of what is in it, and is told as unknown.
+#[test]
+fn what_may_not_be_read_is_unknown_and_no_fault() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+    let node = Node::refused();
+    node.write_etcd_pair(&["127.0.0.1"], servers::GOOD);
+    node.has_etcd_over_tls(servers::closed());
+    let ask = |path: &str| {
+        let path = node.root.join(path);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o0)).unwrap();
+        let root = node.root.to_str().unwrap();
+        let call = node::asked(&["--root", root]);
+        // Root reads everything, unless it is taken from it.
+        let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+        let call = if is_root {
+            let without = [
+                "--bounding-set",
+                "-dac_override,-dac_read_search",
+                "--inh-caps=-all",
+            ];
+            call.through("setpriv", &without)
+        } else {
+            call
+        };
+        let answer = call.run().json();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        answer
+    };
+    let unknown = |answer: &Value| -> Vec<String> {
+        let unseen = answer["unseen"].as_array().unwrap().iter();
+        let unknown = unseen.filter(|one| one["unknown"] == true);
+        unknown
+            .map(|one| one["area"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    for (path, areas) in [
+        ("etc/kubernetes/pki/etcd/server.key", &["etcd"][..]),
+        ("etc/kubernetes/pki/apiserver.crt", &["certificates"]),
+        (node::API_SERVER, &["manifests", "etcd"]),
+        ("etc/kubernetes/admin.conf", &["API server", "certificates"]),
+    ] {
+        let answer = ask(path);
+        assert_eq!(unknown(&answer), areas, "{path}: {answer:#}");
+        let found = ids(&answer);
+        let expected = ["refused", "etcd-down"];
+        assert!(
+            found.iter().all(|id| expected.contains(&id.as_str())),
+            "{path}: {answer:#}"
+        );
+    }
+}
+
+#[test]
+fn a_root_that_is_no_directory_is_refused() {
+    node::diagnose(std::path::Path::new("/nowhere"), &[])
+        .exits(2)
+        .says("cannot open /nowhere")
+        .prints_nothing();
+}
+
+// A machine that is no node, and has no kubeconfig, knows nothing of any cluster.
+#[test]
+fn a_machine_without_a_cluster_is_told_what_to_do() {
+    let root = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/proc", root.path().join("proc")).unwrap();
+    let ran = node::diagnose(root.path(), &["--output", "json"]);
+    // Everything was looked at, and there is nothing.
+    let unseen = ran.json()["unseen"].clone();
+    let unseen = unseen.as_array().unwrap();
+    assert!(
+        unseen.iter().all(|one| one["unknown"] == false),
+        "{unseen:?}"
+    );
+    ran.exits(14).says("hint: ");
+}

@@ -1,0 +1,160 @@
+//! Filesystems: full, without inodes, read-only, or so full that kubelet kills pods.
+
+use std::path::Path;
+
+use super::{Facts, Found, bytes};
+use crate::cause::Cause;
+use crate::observed::{Filesystem, LineClass, Space, Writable};
+
+/// Parts of a node that write all the time. The root alone is read-only on purpose on many systems.
+const WRITERS: [&str; 8] = [
+    "/var/lib/kubelet",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/docker",
+    "/var/lib/rancher",
+    "/var/lib/k0s",
+    "/var/lib/etcd",
+    "/var/log",
+];
+
+/// These make inodes as long as there are blocks.
+const INODES_ON_DEMAND: [&str; 2] = ["xfs", "btrfs"];
+
+pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
+    let Ok(filesystems) = &facts.observed.filesystems else {
+        return;
+    };
+    let is_node = is_node(facts);
+    for one in filesystems.iter().filter(|one| !one.holds.is_empty()) {
+        if !is_node {
+            elsewhere(one, facts, found);
+            continue;
+        }
+        read_only(one, facts, found);
+        let Some(space) = &one.space else {
+            continue;
+        };
+        if is_full(one, facts) {
+            full(one, space, facts, found);
+        } else if has_no_inodes(one, space, facts) {
+            no_inodes(one, space, facts, found);
+        } else if !one.evicting.is_empty() {
+            let point = shown(&one.point);
+            found.add(Cause::DiskPressure, point, one.evicting.clone(), &[]);
+        }
+    }
+}
+
+/// Something of a cluster lives here. A full disk of another machine takes no cluster down.
+fn is_node(facts: Facts<'_>) -> bool {
+    let filesystems = facts.observed.filesystems.as_deref().unwrap_or_default();
+    let is_part = |held: &std::path::PathBuf| {
+        WRITERS
+            .iter()
+            .any(|writer| *held == Path::new(writer) && *writer != "/var/log")
+    };
+    facts.observed.manifests.is_ok() || filesystems.iter().any(|one| one.holds.iter().any(is_part))
+}
+
+fn elsewhere(one: &Filesystem, facts: Facts<'_>, found: &mut Found) {
+    let has_no_inodes = one
+        .space
+        .is_some_and(|space| has_no_inodes(one, &space, facts));
+    if is_full(one, facts) || has_no_inodes {
+        found.note(format!(
+            "{} is full; nothing of a cluster is known to live on this machine",
+            shown(&one.point)
+        ));
+    }
+}
+
+/// A filesystem that the node lives from has no room, by the policy.
+pub(super) fn is_full(one: &Filesystem, facts: Facts<'_>) -> bool {
+    // A small one is full at a hundredth of its size: /run of a small machine has less than the other limit at all.
+    let is_below = |space: Space| {
+        let floor = facts.policy.full_below.min(space.bytes / 100);
+        space.bytes > 0 && space.bytes_available <= floor
+    };
+    one.space.is_some_and(is_below) && one.writable != Writable::No
+}
+
+pub(super) fn has_no_inodes(one: &Filesystem, space: &Space, facts: Facts<'_>) -> bool {
+    let is_fixed = !INODES_ON_DEMAND.contains(&one.fstype.as_str());
+    let floor = u128::from(space.inodes) * u128::from(facts.policy.inodes_free_permille) / 1000;
+    is_fixed && space.inodes > 0 && u128::from(space.inodes_free) <= floor
+}
+
+fn read_only(one: &Filesystem, facts: Facts<'_>, found: &mut Found) {
+    let how = match one.writable {
+        Writable::Yes => return,
+        Writable::NotThisMount => "its mount is read-only",
+        Writable::No => "the filesystem itself is read-only, as after an error of the disk",
+    };
+    let writers = one
+        .holds
+        .iter()
+        .filter(|held| WRITERS.iter().any(|writer| *held == Path::new(writer)));
+    let writers: Vec<String> = writers.map(|held| shown(held)).collect();
+    let Some(first) = writers.first() else {
+        return;
+    };
+    let mut evidence = vec![
+        format!("{} ({}): {how}", shown(&one.point), one.fstype),
+        format!("it holds {}", writers.join(", ")),
+    ];
+    evidence.extend(facts.last_line(|class| *class == LineClass::ReadOnly));
+    let point = shown(&one.point);
+    found.add(
+        Cause::FilesystemReadOnly,
+        point,
+        evidence,
+        &[("path", &[first])],
+    );
+}
+
+fn full(one: &Filesystem, space: &Space, facts: Facts<'_>, found: &mut Found) {
+    let shows = format!(
+        "{} of {} available, {} more for root only",
+        bytes(space.bytes_available),
+        bytes(space.bytes),
+        bytes(space.reserved()),
+    );
+    used_up(Cause::DiskFull, &shows, one, facts, found);
+}
+
+fn no_inodes(one: &Filesystem, space: &Space, facts: Facts<'_>, found: &mut Found) {
+    let shows = format!(
+        "{} of {} inodes free; {} are available and of no use",
+        space.inodes_free,
+        space.inodes,
+        bytes(space.bytes_available),
+    );
+    used_up(Cause::InodesExhausted, &shows, one, facts, found);
+}
+
+fn used_up(cause: Cause, shows: &str, one: &Filesystem, facts: Facts<'_>, found: &mut Found) {
+    let point = shown(&one.point);
+    let mut evidence = vec![format!("{point} ({}): {shows}", one.fstype)];
+    evidence.push(holds(one));
+    evidence.extend(line_of(one, facts));
+    found.add(cause, point.clone(), evidence, &[("point", &[&point])]);
+}
+
+fn holds(one: &Filesystem) -> String {
+    let held: Vec<String> = one.holds.iter().map(|held| shown(held)).collect();
+    format!("it holds {}", held.join(", "))
+}
+
+/// The last line that says ENOSPC of a path on this filesystem.
+fn line_of(one: &Filesystem, facts: Facts<'_>) -> Option<String> {
+    let lines = facts.lines(|class| matches!(class, LineClass::NoSpace(_)));
+    let here: Vec<_> = lines
+        .filter(|line| line.point.as_ref() == Some(&one.point))
+        .collect();
+    Some(super::said(here.last()?, here.len()))
+}
+
+pub(super) fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

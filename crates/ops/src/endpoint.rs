@@ -1,0 +1,372 @@
+//! The API server, as a kubeconfig reaches it: one call of `/readyz`, and one class for each way that it can fail.
+//!
+//! The order is that of the layers: name, connection, TLS, HTTP. The first that fails gives the class, so it is one and never
+//! two. Credentials are sent only over a connection whose certificate was accepted.
+
+mod http;
+mod tls;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::http::Uri;
+use jiff::Timestamp;
+use nagi_runtime::Deadline;
+use tokio::net::TcpStream;
+
+use crate::certificate::{Certificate, read_pem};
+use crate::kubeconfig::{self, Kubeconfig};
+use crate::observed::{Endpoint, Listener, Reach, Stage};
+use crate::root::Root;
+
+pub(crate) use http::{Answer, Call, CallError, call};
+pub(crate) use tls::{Handshake, HandshakeError, Trust, handshake};
+
+/// Programs that listen on this machine for something behind them: the kernel cuts their names after 15 bytes.
+const TUNNELS: [&str; 4] = ["ssh", "sshd", "autossh", "kubectl"];
+
+/// How far a probe came, and what it learned on the way.
+#[derive(Debug)]
+struct Probed {
+    reach: Reach,
+    presented: Option<Certificate>,
+    clock_ahead_seconds: Option<i64>,
+}
+
+/// Where an API server is, out of its URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    host: String,
+    port: u16,
+    has_tls: bool,
+}
+
+/// Calls the API server of kubeconfigs, which are read as one.
+pub(crate) async fn probe(
+    root: &Root,
+    paths: &[PathBuf],
+    context: Option<&str>,
+    now: Timestamp,
+    deadline: Deadline,
+) -> Endpoint {
+    let shown: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let mut endpoint = Endpoint {
+        kubeconfig: shown.join(":"),
+        context: context.unwrap_or_default().to_owned(),
+        cluster: String::new(),
+        server: shown.join(":"),
+        expected_name: String::new(),
+        reach: Reach::Ready,
+        presented: None,
+        client: None,
+        listener: None,
+        clock_ahead_seconds: None,
+    };
+    let config = match kubeconfig::read(root, paths, context) {
+        Ok(config) => config,
+        Err(why) => {
+            endpoint.reach = Reach::Unusable(why);
+            return endpoint;
+        }
+    };
+    endpoint.context.clone_from(&config.context);
+    endpoint.cluster.clone_from(&config.cluster);
+    endpoint.server.clone_from(&config.server);
+    let client = config.credentials.certificate.as_ref();
+    let client = client.and_then(|(certificate, _)| read_pem(certificate).ok());
+    endpoint.client = client.and_then(|all| all.into_iter().next());
+    let target = match Target::of(&config.server) {
+        Ok(target) => target,
+        Err(why) => {
+            endpoint.reach = Reach::Unusable(format!("{}: {why}", endpoint.kubeconfig));
+            return endpoint;
+        }
+    };
+    let named = config.tls_server_name.clone();
+    endpoint.expected_name = named.unwrap_or_else(|| target.host.clone());
+    let probed = go(&config, &target, &endpoint.expected_name, now, deadline).await;
+    endpoint.reach = probed.reach;
+    endpoint.presented = probed.presented;
+    endpoint.clock_ahead_seconds = probed.clock_ahead_seconds;
+    endpoint
+}
+
+async fn go(
+    config: &Kubeconfig,
+    target: &Target,
+    expected_name: &str,
+    now: Timestamp,
+    deadline: Deadline,
+) -> Probed {
+    let whole = deadline.remaining();
+    if let Some(proxy) = &config.proxy {
+        // What a proxy says of the other side is not told apart as it is without one.
+        return Probed::only(Reach::Unusable(format!(
+            "the way goes over the proxy {proxy}, which is not followed"
+        )));
+    }
+    let stream = match connect(target, whole, deadline).await {
+        Ok(stream) => stream,
+        Err(reach) => return Probed::only(reach),
+    };
+    if !target.has_tls {
+        let answer = call(stream, &readyz(target, None), deadline).await;
+        return Probed::of(answer, whole, now);
+    }
+    let trust = Trust {
+        authority: config.authority.as_deref(),
+        name: expected_name,
+        client: config.credentials.certificate.as_ref(),
+    };
+    let Handshake { stream, presented } = handshake(stream, &trust, deadline).await;
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => {
+            return Probed {
+                reach: of_handshake(error, config, whole),
+                presented,
+                clock_ahead_seconds: None,
+            };
+        }
+    };
+    let token = config.credentials.token.as_deref();
+    let answer = call(stream, &readyz(target, token), deadline).await;
+    Probed {
+        presented,
+        ..Probed::of(answer, whole, now)
+    }
+}
+
+fn readyz(target: &Target, token: Option<&str>) -> Call {
+    Call {
+        method: ::http::Method::GET,
+        host: target.authority(),
+        path: "/readyz?verbose".to_owned(),
+        token: token.map(str::to_owned),
+        body: None,
+    }
+}
+
+/// One address after the other, as long as there is time.
+async fn connect(target: &Target, whole: Duration, deadline: Deadline) -> Result<TcpStream, Reach> {
+    let timed_out = |stage| Reach::TimedOut {
+        stage,
+        after: whole,
+    };
+    let addresses = addresses(target, deadline).await;
+    let addresses = addresses.map_err(|error| error.unwrap_or_else(|| timed_out(Stage::Name)))?;
+    let mut failed = Reach::Unresolved(format!("{} has no address", target.host));
+    for address in addresses {
+        match deadline.timeout(TcpStream::connect(address)).await {
+            Err(_) => return Err(timed_out(Stage::Connection)),
+            Ok(Ok(stream)) => {
+                // A handshake of small pieces waits for nobody.
+                drop(stream.set_nodelay(true));
+                return Ok(stream);
+            }
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                failed = Reach::Refused;
+            }
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+                failed = timed_out(Stage::Connection);
+            }
+            Ok(Err(error)) => failed = Reach::Unreachable(error.to_string()),
+        }
+    }
+    Err(failed)
+}
+
+/// None as the error is that of the deadline.
+async fn addresses(target: &Target, deadline: Deadline) -> Result<Vec<SocketAddr>, Option<Reach>> {
+    let plain = target.host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = plain.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, target.port)]);
+    }
+    let found = tokio::net::lookup_host((plain, target.port));
+    match deadline.timeout(found).await {
+        Err(_) => Err(None),
+        Ok(Ok(found)) => Ok(found.collect()),
+        Ok(Err(error)) => Err(Some(Reach::Unresolved(format!("{plain}: {error}")))),
+    }
+}
+
+fn of_handshake(error: HandshakeError, config: &Kubeconfig, whole: Duration) -> Reach {
+    match error {
+        HandshakeError::TimedOut => Reach::TimedOut {
+            stage: Stage::Handshake,
+            after: whole,
+        },
+        HandshakeError::Closed => Reach::Closed,
+        HandshakeError::Name => Reach::TlsName,
+        HandshakeError::Expired => Reach::TlsExpired,
+        HandshakeError::NotYetValid => Reach::TlsNotYetValid,
+        HandshakeError::UnknownAuthority if config.is_insecure => Reach::Unusable(format!(
+            "the cluster {} has insecure-skip-tls-verify and no authority: nothing can be verified, and nothing is sent",
+            config.cluster
+        )),
+        HandshakeError::UnknownAuthority => Reach::TlsUnknownAuthority,
+        HandshakeError::Unusable(why) => Reach::Unusable(why),
+        HandshakeError::Failed(why) => Reach::TlsFailed(why),
+    }
+}
+
+/// Says who listens, where the address is one of this machine; a tunnel that closes at once has nothing behind it.
+pub(crate) fn with_listener(mut endpoint: Endpoint, listeners: &[Listener]) -> Endpoint {
+    let Ok(target) = Target::of(&endpoint.server) else {
+        return endpoint;
+    };
+    if !target.is_loopback() {
+        return endpoint;
+    }
+    let listener = listeners.iter().find(|one| one.port == target.port);
+    let Some((pid, name)) = listener.and_then(|one| one.process.as_ref()) else {
+        return endpoint;
+    };
+    if endpoint.reach == Reach::Closed && TUNNELS.contains(&name.as_str()) {
+        endpoint.reach = Reach::RefusedThroughTunnel;
+    }
+    endpoint.listener = Some(format!("{name} (process {pid})"));
+    endpoint
+}
+
+// === impl Target ===
+
+impl Target {
+    fn of(server: &str) -> Result<Self, String> {
+        let uri: Uri = server
+            .parse()
+            .map_err(|error| format!("{server:?} is no URL: {error}"))?;
+        let has_tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => {
+                return Err(format!(
+                    "{server:?} begins with neither https:// nor http://"
+                ));
+            }
+        };
+        let host = uri.host().unwrap_or_default().to_owned();
+        if host.is_empty() {
+            return Err(format!("{server:?} names no host"));
+        }
+        Ok(Self {
+            port: uri.port_u16().unwrap_or(if has_tls { 443 } else { 80 }),
+            host,
+            has_tls,
+        })
+    }
+
+    fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    fn is_loopback(&self) -> bool {
+        let plain = self.host.trim_start_matches('[').trim_end_matches(']');
+        plain == "localhost"
+            || plain
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    }
+}
+
+// === impl Probed ===
+
+impl Probed {
+    const fn only(reach: Reach) -> Self {
+        Self {
+            reach,
+            presented: None,
+            clock_ahead_seconds: None,
+        }
+    }
+
+    fn of(answer: Result<Answer, CallError>, whole: Duration, now: Timestamp) -> Self {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(CallError::TimedOut) => {
+                return Self::only(Reach::TimedOut {
+                    stage: Stage::Answer,
+                    after: whole,
+                });
+            }
+            Err(CallError::Closed) => return Self::only(Reach::Closed),
+            Err(CallError::Failed(why)) => return Self::only(Reach::Odd(why)),
+        };
+        let ahead = answer.date.map(|date| date.duration_since(now).as_secs());
+        Self {
+            reach: of_answer(&answer),
+            presented: None,
+            clock_ahead_seconds: ahead,
+        }
+    }
+}
+
+fn of_answer(answer: &Answer) -> Reach {
+    match answer.status {
+        200 if answer.text.contains("check passed") || answer.text.trim() == "ok" => Reach::Ready,
+        401 => Reach::Unauthorized,
+        403 => Reach::Forbidden,
+        500 | 503 => Reach::NotReady {
+            failed: answer.text.lines().filter_map(failed_check).collect(),
+        },
+        status => {
+            let head: String = answer.text.chars().take(80).collect();
+            Reach::Odd(format!("{status} {}", head.replace(['\n', '\r'], " ")))
+        }
+    }
+}
+
+/// `[-]etcd failed: reason withheld`
+fn failed_check(line: &str) -> Option<String> {
+    let rest = line.strip_prefix("[-]")?;
+    Some(rest.split(' ').next().unwrap_or(rest).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_one_class() {
+        let class = |status, text: &str| {
+            of_answer(&Answer {
+                status,
+                text: text.to_owned(),
+                date: None,
+            })
+        };
+        assert_eq!(
+            class(200, "[+]ping ok\nreadyz check passed\n"),
+            Reach::Ready
+        );
+        assert_eq!(class(200, "ok"), Reach::Ready);
+        assert!(matches!(class(200, "<html>hello"), Reach::Odd(_)));
+        assert!(matches!(class(404, "not found"), Reach::Odd(_)));
+        assert_eq!(class(401, "{}"), Reach::Unauthorized);
+        assert_eq!(class(403, "{}"), Reach::Forbidden);
+        let failed = class(
+            500,
+            "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n",
+        );
+        assert_eq!(
+            failed,
+            Reach::NotReady {
+                failed: vec!["etcd".to_owned()]
+            }
+        );
+    }
+
+    #[test]
+    fn a_server_is_a_url_with_a_host() {
+        let target = Target::of("https://[::1]:6443/a").unwrap();
+        assert_eq!((target.port, target.is_loopback()), (6443, true));
+        assert_eq!(Target::of("https://a.example").unwrap().port, 443);
+        for bad in ["", "a.example:6443", "ftp://a", "https://"] {
+            assert!(Target::of(bad).is_err(), "{bad}");
+        }
+    }
+}

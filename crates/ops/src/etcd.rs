@@ -1,0 +1,328 @@
+//! The store, asked through its own gateway for JSON, which every etcd since 3.4 has on the port of its clients.
+//!
+//! Where it listens, with which certificates, and where its data are, its manifest says. Nothing here writes.
+
+use std::path::{Path, PathBuf};
+
+use ::http::Method;
+use nagi_runtime::Deadline;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
+
+use crate::endpoint::{Call, CallError, Handshake, Trust, call, handshake};
+use crate::observed::{Etcd, EtcdAnswer, EtcdStatus, Looked, StaticPod, Unseen};
+use crate::root::Root;
+
+const DATA_DIR: &str = "/var/lib/etcd";
+/// Where etcd listens unless its flags say otherwise.
+const CLIENT_URL: &str = "http://127.0.0.1:2379";
+/// The metric with the quota.
+const QUOTA: &str = "etcd_server_quota_backend_bytes ";
+
+/// Where and how a member is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) url: String,
+    pub(crate) data_dir: PathBuf,
+    authority: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Status {
+    header: Header,
+    #[serde(default)]
+    version: String,
+    #[serde(default, rename = "dbSize")]
+    db_size: Number,
+    #[serde(default, rename = "dbSizeInUse")]
+    db_size_in_use: Number,
+    #[serde(default)]
+    leader: Number,
+}
+
+#[derive(Debug, Deserialize)]
+struct Header {
+    #[serde(default)]
+    member_id: Number,
+}
+
+#[derive(Debug, Deserialize)]
+struct Alarms {
+    #[serde(default)]
+    alarms: Vec<Alarm>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Alarm {
+    #[serde(default)]
+    alarm: String,
+}
+
+/// A number of 64 bits, which JSON of gRPC writes as text; absent when it is zero.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Text(String),
+    Plain(u64),
+}
+
+impl Default for Number {
+    fn default() -> Self {
+        Self::Plain(0)
+    }
+}
+
+/// What keeps a member from answering.
+enum Silence {
+    Refused,
+    Failed(String),
+}
+
+// === impl Member ===
+
+impl Member {
+    /// Out of the manifest.
+    pub(crate) fn of(pod: &StaticPod) -> Self {
+        let path = |flag: &str| {
+            let value = pod.flag(flag).filter(|value| !value.is_empty());
+            value.map(PathBuf::from)
+        };
+        let urls = pod.flag("listen-client-urls").unwrap_or(CLIENT_URL);
+        let is_own = |url: &&str| url.contains("//127.0.0.1:") || url.contains("//localhost:");
+        let url = urls
+            .split(',')
+            .find(is_own)
+            .or_else(|| urls.split(',').next())
+            .unwrap_or(CLIENT_URL);
+        // What listens on every address listens on this one.
+        let url = url.replace("//0.0.0.0:", "//127.0.0.1:");
+        Self {
+            url: url.trim_end_matches('/').to_owned(),
+            data_dir: path("data-dir").unwrap_or_else(|| DATA_DIR.into()),
+            authority: path("trusted-ca-file"),
+            certificate: path("cert-file"),
+            key: path("key-file"),
+        }
+    }
+}
+
+/// Asks a member.
+///
+/// # Errors
+/// What it takes to ask it cannot be read, which says nothing about the member.
+pub(crate) async fn look(root: &Root, member: Member, deadline: Deadline) -> Looked<Etcd> {
+    let broken = broken(root, &member.data_dir);
+    let keys = Keys::read(root, &member).map_err(Unseen::Failed)?;
+    let ask = Ask {
+        member: &member,
+        keys: &keys,
+        deadline,
+    };
+    let answer = match Box::pin(ask.everything()).await {
+        Ok(status) => EtcdAnswer::Status(status),
+        Err(Silence::Refused) => EtcdAnswer::Refused,
+        Err(Silence::Failed(why)) => EtcdAnswer::Failed(why),
+    };
+    Ok(Etcd {
+        endpoint: member.url,
+        data_dir: member.data_dir,
+        point: None,
+        answer,
+        broken,
+    })
+}
+
+/// The quota is a gauge that Prometheus writes as a number with an exponent: `2.147483648e+09`.
+fn quota(metrics: &str) -> Option<u64> {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(QUOTA))?;
+    let value: f64 = line.trim().parse().ok()?;
+    (value > 0.0)
+        .then(|| format!("{value:.0}").parse().ok())
+        .flatten()
+}
+
+/// Files of a store that an etcd which met a full disk could not finish.
+fn broken(root: &Root, data_dir: &Path) -> Vec<PathBuf> {
+    let directory = data_dir.join("member/snap");
+    let entries = root.list(&directory).unwrap_or_default();
+    entries
+        .into_iter()
+        .filter(|entry| entry.name.ends_with(".snap.broken"))
+        .map(|entry| directory.join(entry.name))
+        .collect()
+}
+
+/// The certificates of a member.
+struct Keys {
+    authority: Option<Vec<u8>>,
+    client: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Keys {
+    fn read(root: &Root, member: &Member) -> Result<Self, String> {
+        let read = |path: &Option<PathBuf>| {
+            let Some(path) = path else {
+                return Ok(None);
+            };
+            match root.read(path) {
+                Ok(bytes) => Ok(Some(bytes)),
+                // That it is not there is said of the manifest that names it.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(format!("{}: {error}", path.display())),
+            }
+        };
+        Ok(Self {
+            authority: read(&member.authority)?,
+            client: read(&member.certificate)?.zip(read(&member.key)?),
+        })
+    }
+}
+
+/// One member, with what it takes to ask it.
+#[derive(Clone, Copy)]
+struct Ask<'a> {
+    member: &'a Member,
+    keys: &'a Keys,
+    deadline: Deadline,
+}
+
+impl Ask<'_> {
+    async fn everything(&self) -> Result<EtcdStatus, Silence> {
+        let (status, alarms, metrics) = tokio::join!(
+            self.json::<Status>("/v3/maintenance/status", "{}"),
+            self.json::<Alarms>("/v3/maintenance/alarm", r#"{"action":"GET"}"#),
+            self.text(Method::GET, "/metrics", None),
+        );
+        let (status, alarms) = (status?, alarms?);
+        let leader = status.leader.value();
+        Ok(EtcdStatus {
+            version: status.version,
+            db_size: status.db_size.value(),
+            db_size_in_use: status.db_size_in_use.value(),
+            quota: metrics.ok().as_deref().and_then(quota),
+            has_leader: leader != 0,
+            is_leader: leader != 0 && leader == status.header.member_id.value(),
+            alarms: alarms.alarms.into_iter().map(|one| one.alarm).collect(),
+        })
+    }
+
+    async fn json<T: DeserializeOwned>(&self, path: &str, body: &str) -> Result<T, Silence> {
+        let text = self.text(Method::POST, path, Some(body.to_owned())).await?;
+        serde_json::from_str(&text)
+            .map_err(|error| Silence::Failed(format!("{path} answers as no etcd does: {error}")))
+    }
+
+    async fn text(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<String, Silence> {
+        let failed = |why: String| Silence::Failed(why);
+        let (scheme, address) = self
+            .member
+            .url
+            .split_once("://")
+            .ok_or_else(|| failed(format!("{} is no URL", self.member.url)))?;
+        let connecting = self.deadline.timeout(TcpStream::connect(address)).await;
+        let stream = match connecting {
+            Err(_) => return Err(failed("no connection in time".to_owned())),
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                return Err(Silence::Refused);
+            }
+            Ok(Err(error)) => return Err(failed(error.to_string())),
+        };
+        let request = Call {
+            method,
+            host: address.to_owned(),
+            path: path.to_owned(),
+            token: None,
+            body,
+        };
+        let answer = if scheme == "https" {
+            let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+            let trust = Trust {
+                authority: self.keys.authority.as_deref(),
+                name: host,
+                client: self.keys.client.as_ref(),
+            };
+            let Handshake { stream, .. } = handshake(stream, &trust, self.deadline).await;
+            let stream = stream.map_err(|error| failed(format!("TLS: {error:?}")))?;
+            call(stream, &request, self.deadline).await
+        } else {
+            call(stream, &request, self.deadline).await
+        };
+        let answer = answer.map_err(|error| {
+            failed(match error {
+                CallError::TimedOut => format!("no answer to {path} in time"),
+                CallError::Closed => format!("the connection was closed at {path}"),
+                CallError::Failed(why) => why,
+            })
+        })?;
+        if answer.status != 200 {
+            let head: String = answer.text.chars().take(200).collect();
+            return Err(failed(format!("{path} answers {}: {head}", answer.status)));
+        }
+        Ok(answer.text)
+    }
+}
+
+// === impl Number ===
+
+impl Number {
+    fn value(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.parse().unwrap_or(0),
+            Self::Plain(number) => *number,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // D-09
+    #[test]
+    fn a_member_is_found_by_its_flags() {
+        let pod = |flags: &[(&str, &str)]| StaticPod {
+            name: "etcd".to_owned(),
+            flags: flags
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            missing: Vec::new(),
+        };
+        let member = Member::of(&pod(&[
+            (
+                "listen-client-urls",
+                "https://10.0.0.5:2379,https://127.0.0.1:2379",
+            ),
+            ("data-dir", "/data/etcd"),
+        ]));
+        assert_eq!(member.url, "https://127.0.0.1:2379");
+        assert_eq!(member.data_dir, Path::new("/data/etcd"));
+        let member = Member::of(&pod(&[("listen-client-urls", "http://0.0.0.0:2379/")]));
+        assert_eq!(member.url, "http://127.0.0.1:2379");
+        assert_eq!(Member::of(&pod(&[])).data_dir, Path::new(DATA_DIR));
+    }
+
+    #[test]
+    fn numbers_of_etcd_are_text_and_its_zeros_are_absent() {
+        let text =
+            r#"{"header":{"member_id":"12"},"version":"3.5.17","dbSize":"4096","leader":"12"}"#;
+        let status: Status = serde_json::from_str(text).unwrap();
+        assert_eq!(status.db_size.value(), 4096);
+        assert_eq!(status.db_size_in_use.value(), 0);
+        assert_eq!(status.leader, status.header.member_id);
+        assert_eq!(
+            quota("# HELP\netcd_server_quota_backend_bytes 6.7108864e+07\n"),
+            Some(64 << 20)
+        );
+        assert_eq!(quota(""), None);
+    }
+}

@@ -1,0 +1,37 @@
+//! Operations on a cluster that may be down.
+//!
+//! The shape is that of the whole project, with people at its end: facts are collected into a plain value
+//! ([`observe()`] makes an [`Observed`]), a pure function judges them ([`decide()`]), and what it says names evidence, the next
+//! command, and what would show that it is wrong. It needs no API server, no network and no kubeconfig, and changes nothing.
+//!
+//! Disks are seen by whoever knows them, through [`Disks`]: the node guard is a neighbour, which only the binary knows.
+
+mod ask;
+mod cause;
+mod certificate;
+mod certificates;
+mod classes;
+mod cri;
+mod decide;
+mod endpoint;
+mod etcd;
+mod kubeconfig;
+mod listeners;
+mod logs;
+mod manifests;
+mod observe;
+mod observed;
+mod policy;
+mod root;
+mod units;
+
+pub use cause::{Cause, ROWS, Row};
+pub use certificate::Certificate;
+pub use decide::{Defrag, Diagnosis, Finding, Verdict, decide, defrag};
+pub use observe::{Disks, Request, observe};
+pub use observed::{
+    Area, CertificateFile, Container, ContainerState, Endpoint, Etcd, EtcdAnswer, EtcdStatus,
+    Filesystem, Line, LineClass, Listener, Looked, Manifest, Observed, Reach, Runtime,
+    RuntimeAnswer, Signed, Space, Stage, StaticPod, Unit, Unseen, Writable,
+};
+pub use policy::Policy;

@@ -1,0 +1,388 @@
+//! Looking at everything at once, each area for itself and none longer than the deadline.
+//!
+//! Nothing here judges, writes or repairs. An area that fails leaves its reason and holds no other up; what one area
+//! needs of another (where etcd listens, which socket kubelet uses) is read from files first, which takes milliseconds.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nagi_runtime::{Blocking, Deadline};
+
+use crate::certificates;
+use crate::cri;
+use crate::endpoint;
+use crate::etcd::{self, Member};
+use crate::listeners;
+use crate::logs;
+use crate::manifests::{self, KubeletConfiguration};
+use crate::observed::{
+    Area, Endpoint, Etcd, Filesystem, Line, LineClass, Looked, Manifest, Observed, Runtime, Unit,
+    Unseen,
+};
+use crate::root::Root;
+use crate::units;
+
+/// Beside the journals, what is written often enough to tell that a clock is slow.
+const WRITTEN: &str = "/var/lib/etcd/member/wal";
+/// Threads that read files at one time: the areas that do.
+const READERS: usize = 6;
+
+/// What is to be looked at.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where the root of the node is seen: `/`, or `/host` in a pod.
+    pub root: PathBuf,
+    /// The node does not run: only its files are looked at.
+    pub files_only: bool,
+    /// The kubeconfigs to call the API server by, of this machine; none means that of the node's administrator.
+    pub kubeconfigs: Vec<PathBuf>,
+    /// Its context; none means the current one.
+    pub context: Option<String>,
+    /// Saved logs to read as well.
+    pub logs: Vec<PathBuf>,
+    /// How far back lines of logs count.
+    pub window: Duration,
+    /// How long a probe may take; they run at the same time.
+    pub timeout: Duration,
+    /// Wall time.
+    pub now: Timestamp,
+}
+
+/// What is known of disks, from where that is known.
+pub trait Disks: Send + Sync + 'static {
+    /// Every filesystem with what lives on it.
+    ///
+    /// # Errors
+    /// They cannot be seen.
+    fn look(&self) -> Looked<Vec<Filesystem>>;
+
+    /// The mount point of the filesystem that a path of the node lies on, or would lie on: the nearest directory of it that
+    /// is there decides.
+    fn point_of(&self, path: &Path) -> Option<PathBuf>;
+}
+
+/// The kubeconfigs of a node that an administrator has, in the order in which they are looked for.
+const ADMIN: [&str; 3] = [
+    "/etc/kubernetes/admin.conf",
+    "/etc/kubernetes/super-admin.conf",
+    "/etc/rancher/k3s/k3s.yaml",
+];
+
+/// What a node that runs is asked.
+#[derive(Debug)]
+struct Asked {
+    endpoint: Looked<Endpoint>,
+    units: Looked<Vec<Unit>>,
+    containers: Looked<Runtime>,
+    etcd: Looked<Etcd>,
+    journal: Looked<Vec<Line>>,
+}
+
+/// Looks at everything.
+///
+/// # Errors
+/// The root of the node cannot be opened.
+pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Result<Observed> {
+    let deadline = Deadline::in_(request.timeout);
+    let root = Arc::new(Root::open(&request.root)?);
+    let files = Blocking::new("files of the node", READERS);
+    let own = Arc::clone(&root);
+    let first = files.run(move || {
+        let kubelet = manifests::kubelet(&own);
+        let manifests = manifests::look(&own, &kubelet);
+        (kubelet, manifests, newest_write(&own))
+    });
+    let (kubelet, manifests, newest_write) = match within(first, deadline).await {
+        Ok(read) => read,
+        Err(why) => (KubeletConfiguration::default(), Err(why), None),
+    };
+    let known = manifests.clone().unwrap_or_default();
+    let mut partly_unseen = Vec::new();
+    let since = logs::since(request.now, request.window);
+    let own = Arc::clone(&root);
+    let of_certificates = known.clone();
+    let certificates = files.run(move || certificates::look(&own, &of_certificates));
+    let own = Arc::clone(&root);
+    let pods = files.run(move || logs::pods(&own, since));
+    let proc = if request.files_only {
+        None
+    } else {
+        Some(request.root.join("proc"))
+    };
+    let listening = files.run(move || proc.map(|proc| listeners::look(&proc)));
+    let of_disks = Arc::clone(&disks);
+    let filesystems = files.run(move || of_disks.look());
+    let asked = ask(request, &root, &kubelet, &manifests, since, deadline);
+    let (certificates, pods, listening, filesystems, asked) = tokio::join!(
+        within(certificates, deadline),
+        within(pods, deadline),
+        within(listening, deadline),
+        within(filesystems, deadline),
+        asked,
+    );
+    let listeners = match listening {
+        Ok(Some(listeners)) => listeners,
+        Ok(None) => Err(only_files()),
+        Err(why) => Err(why),
+    };
+    let endpoint = asked.endpoint.map(|endpoint| match &listeners {
+        Ok(listeners) => endpoint::with_listener(endpoint, listeners),
+        Err(_) => endpoint,
+    });
+    let named = named(&request.logs);
+    let (lines, failed) = gathered([asked.journal, pods.and_then(|pods| pods), named]);
+    partly_unseen.extend(failed.map(|why| (Area::Logs, Unseen::Failed(why))));
+    let certificates = certificates.and_then(|seen| seen).map(|found| {
+        let denied = found.denied.map(Unseen::Failed);
+        partly_unseen.extend(denied.map(|why| (Area::Certificates, why)));
+        found.files
+    });
+    let lines = located(lines, disks.as_ref());
+    let etcd = asked.etcd.map(|etcd| Etcd {
+        point: disks.point_of(&etcd.data_dir),
+        ..etcd
+    });
+    Ok(Observed {
+        filesystems: holding(filesystems.and_then(|seen| seen), etcd.as_ref().ok()),
+        endpoint,
+        units: asked.units,
+        listeners,
+        containers: asked.containers,
+        manifests,
+        etcd,
+        certificates,
+        lines,
+        newest_write,
+        partly_unseen,
+    })
+}
+
+async fn ask(
+    request: &Request,
+    root: &Root,
+    kubelet: &KubeletConfiguration,
+    manifests: &Looked<Vec<Manifest>>,
+    since: Timestamp,
+    deadline: Deadline,
+) -> Asked {
+    let journal = logs::journal(root, &request.root, since, deadline);
+    if request.files_only {
+        return Asked {
+            endpoint: Err(only_files()),
+            units: Err(only_files()),
+            containers: Err(only_files()),
+            etcd: Err(only_files()),
+            journal: journal.await,
+        };
+    }
+    let (endpoint, units, containers, etcd, journal) = tokio::join!(
+        endpoint_of(request, root, deadline),
+        units_of(root, deadline),
+        containers_of(root, kubelet, manifests, deadline),
+        etcd_of(root, manifests, deadline),
+        journal,
+    );
+    Asked {
+        endpoint,
+        units,
+        containers,
+        etcd,
+        journal,
+    }
+}
+
+fn only_files() -> Unseen {
+    Unseen::NotHere("only files are looked at, as --files-only says".to_owned())
+}
+
+async fn endpoint_of(request: &Request, root: &Root, deadline: Deadline) -> Looked<Endpoint> {
+    let context = request.context.as_deref();
+    if let Some(first) = request.kubeconfigs.first() {
+        let failed =
+            |error: std::io::Error| Unseen::Failed(format!("{}: {error}", first.display()));
+        let paths: std::io::Result<Vec<PathBuf>> = request
+            .kubeconfigs
+            .iter()
+            .map(std::path::absolute)
+            .collect();
+        let own = Root::open(Path::new("/")).map_err(failed)?;
+        let paths = paths.map_err(failed)?;
+        return Ok(endpoint::probe(&own, &paths, context, request.now, deadline).await);
+    }
+    for path in ADMIN.map(Path::new) {
+        match root.file(path) {
+            Ok(_) => {
+                let paths = [path.to_owned()];
+                return Ok(endpoint::probe(root, &paths, context, request.now, deadline).await);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(Unseen::Failed(format!("{}: {error}", path.display())));
+            }
+        }
+    }
+    Err(Unseen::NotHere(
+        "no kubeconfig: neither --kubeconfig nor KUBECONFIG names one, and ~/.kube/config and /etc/kubernetes/admin.conf are not there".to_owned(),
+    ))
+}
+
+async fn units_of(root: &Root, deadline: Deadline) -> Looked<Vec<Unit>> {
+    if !root.is_own() {
+        return Err(Unseen::NotHere(
+            "systemd of this machine does not know the units of another root".to_owned(),
+        ));
+    }
+    units::look(deadline).await
+}
+
+/// A machine without manifests, settings of kubelet and a socket has no reason to run a container runtime.
+async fn containers_of(
+    root: &Root,
+    kubelet: &KubeletConfiguration,
+    manifests: &Looked<Vec<Manifest>>,
+    deadline: Deadline,
+) -> Looked<Runtime> {
+    let socket = cri::socket(kubelet.container_runtime_endpoint.as_deref());
+    if has_none(manifests) && !root.has(&socket) {
+        return Err(Unseen::NotHere(format!(
+            "no static pods, and no container runtime at {}",
+            socket.display()
+        )));
+    }
+    let outside = root.outside(&socket);
+    cri::look(socket, &outside, deadline).await
+}
+
+/// There are no static pods. Where the manifests could not be read there may be.
+fn has_none(manifests: &Looked<Vec<Manifest>>) -> bool {
+    match manifests {
+        Ok(manifests) => manifests.is_empty(),
+        Err(Unseen::NotHere(_)) => true,
+        Err(Unseen::Failed(_)) => false,
+    }
+}
+
+async fn etcd_of(
+    root: &Root,
+    manifests: &Looked<Vec<Manifest>>,
+    deadline: Deadline,
+) -> Looked<Etcd> {
+    if let Err(Unseen::Failed(_)) = manifests {
+        return Err(Unseen::Failed(
+            "where it is reached stands in its manifest, which could not be read".to_owned(),
+        ));
+    }
+    let manifests = manifests.as_deref().unwrap_or_default();
+    let pods = manifests.iter().filter_map(|one| one.pod.as_ref().ok());
+    let Some(pod) = pods.into_iter().find(|pod| pod.name == "etcd") else {
+        return Err(Unseen::NotHere(
+            "there is no manifest of etcd on this machine".to_owned(),
+        ));
+    };
+    etcd::look(root, Member::of(pod), deadline).await
+}
+
+/// A blocking look, no longer than the deadline: a disk that hangs holds its thread and nothing else.
+async fn within<T>(
+    work: impl Future<Output = Result<T, nagi_runtime::BlockingError>>,
+    deadline: Deadline,
+) -> Looked<T> {
+    match deadline.timeout(work).await {
+        Err(_) => Err(Unseen::Failed("no answer in time".to_owned())),
+        Ok(Err(error)) => Err(Unseen::Failed(error.to_string())),
+        Ok(Ok(seen)) => Ok(seen),
+    }
+}
+
+fn named(files: &[PathBuf]) -> Looked<Vec<Line>> {
+    let mut lines = Vec::new();
+    for file in files {
+        let read = logs::named(file);
+        lines.extend(read.map_err(|why| Unseen::Failed(format!("{}: {why}", file.display())))?);
+    }
+    if files.is_empty() {
+        return Err(Unseen::NotHere("no log is named".to_owned()));
+    }
+    Ok(lines)
+}
+
+/// All lines by their time. One source that is there and cannot be read makes the area unseen only where the others have
+/// nothing: what was said counts, whoever else is silent. Then its reason is beside them.
+fn gathered(sources: [Looked<Vec<Line>>; 3]) -> (Looked<Vec<Line>>, Option<String>) {
+    let mut lines = Vec::new();
+    let mut failed = None;
+    let mut absent = Vec::new();
+    let mut is_seen = false;
+    for source in sources {
+        match source {
+            Ok(found) => {
+                is_seen = true;
+                lines.extend(found);
+            }
+            Err(Unseen::Failed(why)) => failed = failed.or(Some(why)),
+            Err(Unseen::NotHere(why)) => absent.push(why),
+        }
+    }
+    if !lines.is_empty() || (is_seen && failed.is_none()) {
+        lines.sort_by_key(|line| line.at);
+        return (Ok(lines), failed);
+    }
+    let why = match failed {
+        Some(why) => Unseen::Failed(why),
+        None => Unseen::NotHere(absent.join("; ")),
+    };
+    (Err(why), None)
+}
+
+/// Says on which filesystem the path of each line lies.
+fn located(lines: Looked<Vec<Line>>, disks: &dyn Disks) -> Looked<Vec<Line>> {
+    let mut lines = lines?;
+    for line in &mut lines {
+        if let LineClass::NoSpace(Some(path)) = &line.class {
+            line.point = disks.point_of(path);
+        }
+    }
+    Ok(lines)
+}
+
+/// The data of etcd may lie where nobody looks unless told.
+fn holding(filesystems: Looked<Vec<Filesystem>>, etcd: Option<&Etcd>) -> Looked<Vec<Filesystem>> {
+    let mut filesystems = filesystems?;
+    if let Some(etcd) = etcd {
+        let here = filesystems
+            .iter_mut()
+            .find(|one| Some(&one.point) == etcd.point.as_ref());
+        if let Some(one) = here
+            && !one.holds.contains(&etcd.data_dir)
+        {
+            one.holds.push(etcd.data_dir.clone());
+        }
+    }
+    Ok(filesystems)
+}
+
+fn newest_write(root: &Root) -> Option<(PathBuf, Timestamp)> {
+    let mut newest: Option<(PathBuf, Timestamp)> = None;
+    let mut look = |directory: &Path| {
+        for entry in root.list(directory).unwrap_or_default() {
+            let Some(at) = entry.modified.and_then(|at| Timestamp::try_from(at).ok()) else {
+                continue;
+            };
+            if !entry.is_directory && newest.as_ref().is_none_or(|(_, known)| at > *known) {
+                newest = Some((directory.join(entry.name), at));
+            }
+        }
+    };
+    for directory in logs::JOURNALS.into_iter().chain([WRITTEN]).map(Path::new) {
+        look(directory);
+        // Journals lie in a directory for each machine.
+        for entry in root.list(directory).unwrap_or_default() {
+            if entry.is_directory {
+                look(&directory.join(entry.name));
+            }
+        }
+    }
+    newest
+}

@@ -1,0 +1,137 @@
+//! Files of a node below a root, with links followed as on the node: `/etc/kubernetes` of a disk that is mounted below
+//! `/mnt` may be a link to `/data/kubernetes`, which is then `/mnt/data/kubernetes`.
+//!
+//! It only reads, and never more than a stated number of bytes.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+/// A manifest, a kubeconfig or a certificate is some kilobytes; etcd's largest object is 1.5 MiB.
+pub(crate) const FILE_MAX: u64 = 2 << 20;
+
+/// The root directory of a node.
+#[derive(Debug)]
+pub(crate) struct Root {
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+/// An entry of a directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) is_directory: bool,
+    pub(crate) modified: Option<SystemTime>,
+}
+
+// === impl Root ===
+
+impl Root {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// It is no directory, or may not be opened.
+    pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
+        let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self {
+            directory: rustix::fs::open(path, how, Mode::empty())?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// It is that of this machine.
+    pub(crate) fn is_own(&self) -> bool {
+        self.path == Path::new("/")
+    }
+
+    /// Where a path of the node lies for programs of this machine, which follow links by this machine's root.
+    pub(crate) fn outside(&self, path: &Path) -> PathBuf {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        self.path.join(below)
+    }
+
+    /// The text of a file.
+    ///
+    /// # Errors
+    /// It is not there, may not be read, is no file, or has more than [`FILE_MAX`] bytes.
+    pub(crate) fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        let file = self.file(path)?;
+        let mut bytes = Vec::new();
+        let length = file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+        if u64::try_from(length).unwrap_or(u64::MAX) > FILE_MAX {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(bytes)
+    }
+
+    /// An open file.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn file(&self, path: &Path) -> std::io::Result<File> {
+        // A pipe that somebody laid there would never open.
+        let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = File::from(self.opened(path, how)?);
+        if !file.metadata()?.is_file() {
+            return Err(std::io::Error::other("it is no file"));
+        }
+        Ok(file)
+    }
+
+    /// Something is there, whatever it is.
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        self.opened(path, OFlags::PATH | OFlags::CLOEXEC).is_ok()
+    }
+
+    /// Nothing is there. What may not be looked at may be there.
+    pub(crate) fn lacks(&self, path: &Path) -> bool {
+        let found = self.opened(path, OFlags::PATH | OFlags::CLOEXEC);
+        found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    }
+
+    /// What a directory holds, by name.
+    ///
+    /// # Errors
+    /// It is not there, or may not be read.
+    pub(crate) fn list(&self, path: &Path) -> std::io::Result<Vec<Entry>> {
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = self.opened(path, how)?;
+        let mut entries = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&directory)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else {
+                continue; // No name that any of these programs writes.
+            };
+            if name == "." || name == ".." {
+                continue;
+            }
+            let below = path.join(name);
+            let metadata = self
+                .opened(&below, OFlags::PATH | OFlags::CLOEXEC)
+                .and_then(|found| File::from(found).metadata());
+            entries.push(Entry {
+                name: name.to_owned(),
+                is_directory: metadata.as_ref().is_ok_and(std::fs::Metadata::is_dir),
+                modified: metadata.and_then(|found| found.modified()).ok(),
+            });
+        }
+        entries.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(entries)
+    }
+
+    fn opened(&self, path: &Path, how: OFlags) -> std::io::Result<OwnedFd> {
+        let found = rustix::fs::openat2(
+            &self.directory,
+            path,
+            how,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        );
+        Ok(found?)
+    }
+}

@@ -1,0 +1,96 @@
+//! What systemd says of the services of a node.
+
+use nagi_runtime::Deadline;
+
+use crate::ask::ask;
+use crate::observed::{Looked, Unit, Unseen};
+
+/// What runs a node. The API server is among them only to say that it is none (B-005).
+const UNITS: [&str; 5] = [
+    "kubelet.service",
+    "containerd.service",
+    "etcd.service",
+    "kube-apiserver.service",
+    "k3s.service",
+];
+
+const PROPERTIES: &str = "--property=Id,LoadState,ActiveState,SubState,NRestarts,Result";
+
+/// Asks systemd.
+///
+/// # Errors
+/// It does not run here, or does not answer.
+pub(crate) async fn look(deadline: Deadline) -> Looked<Vec<Unit>> {
+    let mut arguments = vec![
+        "show".to_owned(),
+        "--no-pager".to_owned(),
+        PROPERTIES.to_owned(),
+    ];
+    arguments.extend(UNITS.map(str::to_owned));
+    let printed = ask("systemctl", &arguments, deadline).await;
+    let printed = printed.map_err(Unseen::NotHere)?;
+    if printed.is_cut {
+        return Err(Unseen::Failed(
+            "systemctl did not answer in time".to_owned(),
+        ));
+    }
+    match printed.failed {
+        None => {}
+        // In a pod, in a rescue system, under another init: there are no units.
+        Some(said) if said.contains("not been booted with systemd") => {
+            return Err(Unseen::NotHere("systemd does not run here".to_owned()));
+        }
+        Some(said) => return Err(Unseen::Failed(format!("systemctl: {said}"))),
+    }
+    Ok(parse(&printed.text))
+}
+
+/// Blocks of `Name=value`, parted by empty lines.
+fn parse(text: &str) -> Vec<Unit> {
+    let of = |block: &str| {
+        let value = |name: &str| {
+            let mut lines = block.lines().filter_map(|line| line.split_once('='));
+            let found = lines.find(|(known, _)| *known == name);
+            found.map(|(_, value)| value.to_owned())
+        };
+        Some(Unit {
+            name: value("Id")?,
+            is_known: value("LoadState").is_some_and(|state| state != "not-found"),
+            state: value("ActiveState").unwrap_or_default(),
+            substate: value("SubState").unwrap_or_default(),
+            restarts: value("NRestarts")
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(0),
+            result: value("Result").unwrap_or_default(),
+        })
+    };
+    text.split("\n\n").filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // B-005
+    #[test]
+    fn a_unit_that_systemd_does_not_know_is_told_from_one_that_failed() {
+        let text = "\
+NRestarts=7
+Result=exit-code
+Id=kubelet.service
+LoadState=loaded
+ActiveState=activating
+SubState=auto-restart
+
+Id=kube-apiserver.service
+LoadState=not-found
+ActiveState=inactive
+SubState=dead
+";
+        let units = parse(text);
+        assert_eq!(units.len(), 2);
+        assert_eq!((units[0].restarts, units[0].is_known), (7, true));
+        assert_eq!(units[0].result, "exit-code");
+        assert!(!units[1].is_known);
+    }
+}
