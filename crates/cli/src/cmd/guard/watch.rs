@@ -33,6 +33,8 @@ use crate::small_door::Door;
 const GRACE: Duration = Duration::from_secs(10);
 /// A scraper, a probe, and a person.
 const CONNECTIONS_MAX: usize = 16;
+/// The first walk over owners begins so long after the start: nobody needs it at once, and a node that boots is busy.
+const OWNERS_FIRST: Duration = Duration::from_mins(5);
 /// The name of a disk that only a person named, in metrics.
 const NAMED: &str = "named";
 
@@ -317,9 +319,10 @@ impl Loop {
         let Some(every) = self.settings.owners_every else {
             return;
         };
-        let is_time = self
-            .owners_at
-            .is_none_or(|at| now.saturating_sub(at) >= every);
+        let is_time = match self.owners_at {
+            Some(at) => now.saturating_sub(at) >= every,
+            None => now >= OWNERS_FIRST,
+        };
         if self.owners.is_some() || !is_time {
             return;
         }
