@@ -264,6 +264,7 @@ fn a_guard_cleans_only_when_told_to_and_only_what_can_be_had_again() {
     let log_of_pod = guarded.path("var/log/pods/ns_pod_uid/main/0.log.20200102-030405");
     fs::create_dir_all(log_of_pod.parent().expect("a directory")).expect("room");
     fs::write(&log_of_pod, "old").expect("room");
+    fs::write(log_of_pod.with_file_name("0.log"), "new").expect("room");
     guarded.fill();
     let planned = wait(UP_MAX, || {
         guarded
@@ -290,6 +291,7 @@ fn a_guard_cleans_only_when_told_to_and_only_what_can_be_had_again() {
     let log_of_pod = guarded.path("var/log/pods/ns_pod_uid/main/0.log.20200102-030405");
     fs::create_dir_all(log_of_pod.parent().expect("a directory")).expect("room");
     fs::write(&log_of_pod, "old").expect("room");
+    fs::write(log_of_pod.with_file_name("0.log"), "new").expect("room");
     guarded.fill_at_once();
     let freed = wait(UP_MAX, || {
         guarded.metric("nagi_disk_freed_bytes_total{kind=\"apt\"}")
