@@ -23,6 +23,7 @@ mod disk;
 mod double;
 mod durable;
 mod footprint;
+mod guard;
 mod http;
 mod large;
 mod load;
@@ -82,6 +83,11 @@ const SECTIONS: &[Section] = &[
         name: "footprint",
         only_full: false,
         measure: footprint::measure,
+    },
+    Section {
+        name: "guard",
+        only_full: false,
+        measure: guard::measure,
     },
     Section {
         name: "durable",

@@ -396,7 +396,8 @@ fn loopback(option: &str, port: u16) -> [OsString; 2] {
     [option.into(), format!("127.0.0.1:{port}").into()]
 }
 
-fn memory(id: u32) -> anyhow::Result<Memory> {
+/// What a process has in memory.
+pub(crate) fn memory(id: u32) -> anyhow::Result<Memory> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).context("read /proc")?;
     let bytes = |name: &str| -> anyhow::Result<f64> {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -415,7 +416,7 @@ fn memory(id: u32) -> anyhow::Result<Memory> {
 }
 
 /// Processor time of a process, from its `stat`.
-fn processor_time(id: u32) -> anyhow::Result<Duration> {
+pub(crate) fn processor_time(id: u32) -> anyhow::Result<Duration> {
     // USER_HZ is 100 on every Linux that Nagi runs on.
     const TICK: Duration = Duration::from_millis(10);
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).context("read /proc")?;
@@ -434,7 +435,7 @@ fn processor_time(id: u32) -> anyhow::Result<Duration> {
     clippy::disallowed_methods,
     reason = "the benchmark starts what it measures"
 )]
-fn program(path: &Path) -> Command {
+pub(crate) fn program(path: &Path) -> Command {
     Command::new(path)
 }
 

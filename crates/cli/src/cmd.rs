@@ -10,6 +10,7 @@ mod disk;
 mod events;
 pub(crate) mod gateway;
 mod generate;
+pub(crate) mod guard;
 mod history;
 mod key;
 mod list;

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::cmd::Verb;
 use crate::cmd::gateway::GatewayArgs;
+use crate::cmd::guard::GuardArgs;
 use crate::cmd::server::ServerArgs;
 use crate::exit::Exit;
 use crate::output::Format;
@@ -194,6 +195,10 @@ pub(crate) enum Command {
     Server(Box<ServerArgs>),
     /// Hold, wake and proxy requests on a Kubernetes cluster
     Gateway(Box<GatewayArgs>),
+    /// Watch the disks of this node: tell before they are full, keep ballast, clean within limits
+    ///
+    /// It needs no server and no network, and works where nothing is left, neither a byte nor an inode.
+    Guard(Box<GuardArgs>),
     /// A sample app of the demo
     #[command(hide = true)]
     Sample(sample::Sample),

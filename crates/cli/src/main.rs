@@ -13,6 +13,7 @@ mod progress;
 mod sample;
 mod serve;
 mod session;
+mod small_door;
 mod target;
 mod wait;
 mod watch;
@@ -45,9 +46,13 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return unread(&error),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let mut builder = if matches!(command, Some(Command::Guard(_))) {
+        // It waits nearly all the time, on every node: one thread is enough, and each more costs memory.
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = builder.enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return serve::fail(&error, None),
@@ -58,6 +63,7 @@ fn main() -> ExitCode {
             None => cmd::server::run_from_environment().await,
             Some(Command::Server(arguments)) => cmd::server::run(&arguments).await,
             Some(Command::Gateway(arguments)) => cmd::gateway::run(&arguments).await,
+            Some(Command::Guard(arguments)) => cmd::guard::run(*arguments, &global).await,
             Some(Command::All(arguments)) => all::run(*arguments).await,
             Some(Command::Demo(arguments)) => demo::run(*arguments, global.key.as_deref()).await,
             Some(Command::Sample(arguments)) => {

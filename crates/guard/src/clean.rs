@@ -18,15 +18,17 @@ mod discover;
 mod held;
 mod journal;
 mod owned;
-mod place;
+pub(crate) mod place;
 mod plan;
 mod policy;
-mod reach;
+pub(crate) mod reach;
 mod rules;
 mod snaps;
 
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
 use rustix::io::Errno;
-use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::mounts::MountsError;
@@ -71,4 +73,18 @@ pub enum CleanError {
         "this kernel cannot keep within a directory (openat2), or that is forbidden here: nothing can be removed safely"
     )]
     Kernel,
+}
+
+/// Opens the root of a node.
+///
+/// # Errors
+/// It cannot be, or this kernel cannot keep to a directory.
+pub(crate) fn open_root(path: &Path) -> Result<OwnedFd, CleanError> {
+    place::open_root(path).map_err(|source| match source {
+        Errno::NOSYS => CleanError::Kernel,
+        source => CleanError::Root {
+            path: path.to_owned(),
+            source,
+        },
+    })
 }

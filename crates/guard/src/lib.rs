@@ -8,15 +8,19 @@
 mod advice;
 mod blocks;
 mod btrfs;
+pub mod caps;
 mod clean;
+mod daemon;
 mod filesystem;
 mod gap;
 mod kubelet;
 mod marks;
 mod mounts;
 mod open_files;
+mod own;
 mod owner;
 mod owner_table;
+mod ring;
 mod survey;
 mod view;
 mod walk;
@@ -27,6 +31,12 @@ pub use clean::{
     After, ApplyError, AskError, AuditError, CleanError, Consent, Digest, Disk, Done, End, Event,
     Harm, ITEMS_MAX, Instant, Item, JournalMode, Kept, Left, Needed, Plan, Policy, Reclaimer,
     Report, Skipped, Step, Why, apply, plan,
+};
+pub use daemon::{
+    Action, Alert, Allocate, Ballast, BallastError, BallastSeen, Basis, Cause, DiskNow, DiskState,
+    Fill, Forecast, Guard, GuardError, GuardSettings, Key, Level, Outcome, Point, REMIND, Reading,
+    Reserve, Resource, Round, Rules, Scramble, Seen, Series, State, Trend, Trouble, What, decide,
+    forecast, judge, wanted,
 };
 pub use filesystem::{Filesystem, Kind, ReadOnly, Space};
 pub use gap::{Estimate, Gap};

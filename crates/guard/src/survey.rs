@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::advice::Advice;
 use crate::blocks::Tally;
 use crate::btrfs;
-use crate::filesystem::Filesystem;
+use crate::filesystem::{Filesystem, Kind};
 use crate::gap::{self, Gap};
 use crate::kubelet::Thresholds;
 use crate::mounts::{Device, Mounts, MountsError};
@@ -212,6 +212,48 @@ pub fn survey(request: &Request, watch: &Watch) -> Result<Survey, SurveyError> {
         advice,
         open,
     })
+}
+
+/// A disk, and the first of the fixed directories of a node that it holds.
+pub(crate) type Held = (Option<&'static str>, Filesystem);
+
+/// The disks that hold something a node lives from, or those that the named paths lie on: how full they are, and nothing
+/// walked.
+///
+/// # Errors
+/// The root or a named path cannot be opened.
+pub(crate) fn disks(
+    root: &Path,
+    mounts: Mounts,
+    named: &[PathBuf],
+) -> Result<Vec<Held>, SurveyError> {
+    let request = Request {
+        root: root.to_owned(),
+        paths: named.to_vec(),
+        effort: Effort::Total,
+        top: 0,
+        threads: NonZeroUsize::MIN,
+    };
+    let node = Node::look(&request, mounts)?;
+    let mut disks = if named.is_empty() {
+        let mut disks = node.filesystems();
+        disks.retain(|disk| !disk.holds.is_empty());
+        disks
+    } else {
+        let tasks = node.named()?;
+        tasks.iter().flat_map(node::Task::disks).collect()
+    };
+    disks.retain(|disk| disk.kind == Kind::Disk);
+    let mut seen = Vec::new();
+    disks.retain(|disk| {
+        let is_new = !seen.contains(&disk.device);
+        seen.push(disk.device);
+        is_new
+    });
+    let disks = disks.into_iter();
+    Ok(disks
+        .map(|disk| (node.name_of(disk.device), disk))
+        .collect())
 }
 
 // === impl Place ===

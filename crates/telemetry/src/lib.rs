@@ -21,5 +21,6 @@ pub use log::{
     EmitLayer, Failure, FieldValue, LINE_BYTES_MAX, LinesDropped, Log, LogError, RequestLine, Sink,
 };
 pub use metrics::{
-    Authentication, CONTENT_TYPE, ConfigFile, CountGuard, DepthGauge, Metrics, MetricsError,
+    Authentication, CONTENT_TYPE, ConfigFile, CountGuard, DepthGauge, DiskFacts, Metrics,
+    MetricsError,
 };

@@ -5,6 +5,7 @@
 //! answer, so the number of series does not grow with what clients send.
 //! It deliberately has no global registry: two servers in one test do not count into each other.
 
+mod disk;
 mod process;
 mod text;
 
@@ -21,6 +22,9 @@ use prometheus_client::registry::Registry;
 
 use crate::log::LinesDropped;
 use crate::names::metric;
+use disk::DiskFamilies;
+
+pub use disk::DiskFacts;
 
 /// The `Content-Type` of [`Metrics::encode`]: the text format that every Prometheus reads.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -81,6 +85,7 @@ struct Families {
     gateway_requests: Family<ResultLabels, Counter>,
     gateway_held: Gauge,
     gateway_in_flight: Gauge,
+    disks: DiskFamilies,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -178,6 +183,7 @@ impl Metrics {
             gateway_requests: Family::default(),
             gateway_held: Gauge::default(),
             gateway_in_flight: Gauge::default(),
+            disks: DiskFamilies::default(),
         };
         families.register(version, lines_dropped);
         Self {
@@ -379,6 +385,7 @@ impl Families {
             "Requests forwarded and not finished",
             self.gateway_in_flight.clone(),
         );
+        self.disks.register(registry);
         registry.register_collector(Box::new(process::ProcessCollector));
     }
 }

@@ -109,6 +109,24 @@ pub mod metric {
     pub const GATEWAY_HELD_REQUESTS: &str = "nagi_gateway_held_requests";
     /// Gauge: requests that the gateway forwarded and that are not finished.
     pub const GATEWAY_IN_FLIGHT_REQUESTS: &str = "nagi_gateway_in_flight_requests";
+    /// Gauge `{disk, state}`: bytes of a disk of this node.
+    pub const DISK_BYTES: &str = "nagi_disk_bytes";
+    /// Gauge `{disk, state}`: its inodes.
+    pub const DISK_INODES: &str = "nagi_disk_inodes";
+    /// Gauge `{disk, resource}`: its level, 0 to 4.
+    pub const DISK_LEVEL: &str = "nagi_disk_level";
+    /// Gauge `{disk, bound}`: time until it is full; missing when not in sight.
+    pub const DISK_FULL_SECONDS: &str = "nagi_disk_full_seconds";
+    /// Gauge `{disk}`: what the guard holds back.
+    pub const DISK_BALLAST_BYTES: &str = "nagi_disk_ballast_bytes";
+    /// Gauge `{disk}`: when it was looked at last.
+    pub const DISK_LOOKED_AT_SECONDS: &str = "nagi_disk_looked_at_seconds";
+    /// Gauge `{disk, owner}`: how fast what belongs to an owner grows.
+    pub const DISK_OWNER_GROWTH_BYTES_PER_HOUR: &str = "nagi_disk_owner_growth_bytes_per_hour";
+    /// Counter `{sink, result}`: alerts of the guard.
+    pub const DISK_ALERTS_TOTAL: &str = "nagi_disk_alerts_total";
+    /// Counter `{kind}`: bytes that cleaning gave back.
+    pub const DISK_FREED_BYTES_TOTAL: &str = "nagi_disk_freed_bytes_total";
     /// Counter: CPU time of this process, user and system.
     pub const PROCESS_CPU_SECONDS_TOTAL: &str = "process_cpu_seconds_total";
     /// Gauge: resident memory of this process.

@@ -11,6 +11,7 @@
 
 mod api;
 mod gateway;
+mod guard;
 mod objects;
 mod recipes;
 mod samples;

@@ -23,6 +23,8 @@ use crate::output::{Place, words, write};
 use crate::progress::Progress;
 use crate::session::Session;
 
+pub(crate) use clean::{parse_age, parse_bytes};
+
 const EXAMPLES: &str = "\
 Examples:
   nagi disk                                          every disk that this node lives from

@@ -10,24 +10,17 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use nagi_runtime::{
-    Deadline, Shutdown, SignalError, Supervisor, SupervisorError, TaskSet, Termination,
-};
+use nagi_runtime::{SignalError, Supervisor, SupervisorError, Termination};
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
+
+use crate::small_door::Door;
 
 /// More connections wait in the kernel's backlog. A demo has a handful; a load test against the gateway pools below this.
 const CONNECTIONS_MAX: usize = 1024;
-/// A head that takes longer than this comes from a client that is broken or hostile.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is running when SIGTERM comes may take this long; below the engine's wait before SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
-/// After a failed accept (no file descriptors left), before the next.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a sample app ended with an error.
 #[derive(Debug, Error)]
@@ -62,62 +55,19 @@ pub(super) async fn run(
     let router = router.layer(middleware::from_fn(print_request));
     let mut supervisor = Supervisor::new();
     let shutdown = supervisor.shutdown();
-    supervisor.spawn("sample app", accept(listener, router, shutdown));
+    let door = Door {
+        name: "sample connections",
+        connections_max: CONNECTIONS_MAX,
+        grace: GRACE,
+        not_accepted: |error| print_line(&format!("Cannot accept: {error}")),
+    };
+    supervisor.spawn("sample app", door.serve(listener, router, shutdown));
     supervisor
         .run_until_terminated(termination, GRACE)
         .await
         .map_err(ServeError::Ended)?;
     print_line(&format!("Sample app {name} ends"));
     Ok(())
-}
-
-async fn accept(listener: TcpListener, router: Router, shutdown: Shutdown) {
-    let connections = TaskSet::new("sample connections", CONNECTIONS_MAX);
-    loop {
-        let next = async {
-            let room = connections.room().await.ok()?;
-            Some((room, listener.accept().await))
-        };
-        let accepted = tokio::select! {
-            // Cancel-safe: `room` gives its permit back, `accept` loses no connection.
-            accepted = next => accepted,
-            // Cancel-safe: a state, not an event.
-            () = shutdown.draining() => break,
-        };
-        match accepted {
-            Some((room, Ok((stream, _)))) => {
-                room.spawn(connection(stream, router.clone(), shutdown.clone()));
-            }
-            Some((_, Err(error))) => {
-                print_line(&format!("Cannot accept: {error}"));
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-            None => break,
-        }
-    }
-    drop(listener);
-    connections.drain(Deadline::in_(GRACE)).await;
-}
-
-async fn connection(stream: TcpStream, router: Router, shutdown: Shutdown) {
-    // A sample app without TCP_NODELAY would be measured as Nagi's delay. Failure costs speed only.
-    drop(stream.set_nodelay(true));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(served);
-    let ended = tokio::select! {
-        // Cancel-safe: pinned and polled again below.
-        ended = served.as_mut() => ended,
-        // Cancel-safe: a state, not an event.
-        () = shutdown.draining() => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
-    };
-    // The client went away or spoke no HTTP: its problem, and nobody reads about it here.
-    drop(ended);
 }
 
 async fn print_request(request: Request, next: Next) -> Response {

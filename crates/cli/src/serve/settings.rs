@@ -279,6 +279,17 @@ impl Setting {
         }
     }
 
+    /// The least severe lines of a log.
+    ///
+    /// # Errors
+    /// A word that is no level.
+    pub(crate) fn level(self, text: Option<&str>) -> Result<LevelFilter, ConfigError> {
+        text.map_or(Ok(LevelFilter::default()), |text| {
+            let refuse = |_| self.refuse("must be debug, info, warn, error or fatal", text);
+            text.parse().map_err(refuse)
+        })
+    }
+
     fn address(self, text: Option<&str>, default: SocketAddr) -> Result<SocketAddr, ConfigError> {
         let Some(text) = text else {
             return Ok(default);
@@ -380,14 +391,7 @@ impl ServeConfig {
                 STATE_DIR.refuse("must be given, because no home directory is known", "")
             })
         });
-        let level = args
-            .log_level
-            .as_deref()
-            .map_or(Ok(LevelFilter::default()), |text| {
-                let refuse =
-                    |_| LOG_LEVEL.refuse("must be debug, info, warn, error or fatal", text);
-                text.parse().map_err(refuse)
-            });
+        let level = LOG_LEVEL.level(args.log_level.as_deref());
         let hold = HOLD_SECONDS.number(
             args.hold_seconds.as_deref(),
             HOLD_DEFAULT.as_secs(),

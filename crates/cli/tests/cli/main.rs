@@ -11,6 +11,7 @@
     reason = "these tests start programs, wait for them, and fail by panicking"
 )]
 
+mod caps;
 mod clean;
 mod curl;
 mod disk;

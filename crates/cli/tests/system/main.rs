@@ -13,6 +13,7 @@
 mod demo;
 mod diagnosis;
 mod faults;
+mod guard;
 mod http;
 mod kill;
 mod machine;

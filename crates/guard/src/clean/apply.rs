@@ -176,7 +176,7 @@ pub fn apply(
     if plan.at < now.before(AGE_MAX) {
         return Err(ApplyError::TooOld);
     }
-    let root = plan::open_root(&plan.policy)?;
+    let root = super::open_root(&plan.policy.root)?;
     let reach = Reach::of(&root)?;
     let audit = Audit::open(&root, &reach)?;
     let discovery = discover::discover(&plan.policy, &root, &reach, plan.at, clock);

@@ -1,43 +1,30 @@
 //! What was removed, written down before it is: in a ring on the disk, and under `/run`. The caller puts it on stderr too.
 //!
-//! The ring is one file of fixed size, allocated while there was room. Writing into allocated blocks works on ext4, XFS and
-//! btrfs with nothing free; only on btrfs the second round needs space for its copies, and then `/run` must do. A record
-//! begins at a multiple of [`SLOT`] bytes and ends with a newline, so that `grep -a` reads the ring.
+//! The ring is one file of fixed size ([`crate::ring`]); where it takes no record any more, `/run` must do.
 //!
 //! A record counts as written when one of the two took it; when neither does, nothing is removed any more. The lock lies
 //! under `/run` as well, so that there is one cleaner on a node however full its disks are.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
 use nagi_ports::Clock;
-use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use thiserror::Error;
 
 use super::place;
 use super::plan::{Item, Step};
 use super::reach::Reach;
-use crate::blocks::Blocks;
+use crate::own::{self, Lock, OwnError, make, write_all};
+use crate::ring::{self, Ring, SLOT};
 
-/// Where the lock and the short record lie.
-const RUN: &str = "/run";
-/// Where the ring lies.
-const STATE: &str = "/var/lib";
-/// Our directory under `/run`.
-const RUN_OWN: &str = "nagi";
-/// Our directory beside the ring. Not the `/var/lib/nagi` that a server with `--state-dir` may have for a user of its own, whom
-/// a directory of root would lock out.
-const STATE_OWN: &str = "nagi-guard";
 const LOCK: &str = "disk-clean.lock";
 const LOG: &str = "disk-audit.log";
 const LOG_BEFORE: &str = "disk-audit.log.1";
 const RING: &str = "disk-audit.ring";
 /// At a new start a longer record under `/run` is put aside: it lies in memory.
 const LOG_MAX: u64 = 4 << 20;
-/// What most records fit in.
-const SLOT: usize = 512;
 /// Of the ring. A plan holds no more records than that.
 pub(super) const SLOTS: usize = 2048;
 /// 2,048 slots: 1 MiB.
@@ -47,13 +34,6 @@ const RING_BYTES: u64 = 1 << 20;
 pub(super) const SLOTS_LOST: usize = 48;
 /// The magic, number and moment before what is to be done, and the end of the line.
 const AROUND: usize = 64;
-/// No ring is made when less than this is available: at that moment every byte is somebody else's.
-const ROOM_MIN: u64 = 64 << 20;
-/// Begins a record; paths have no blank, so that nothing inside one looks like it.
-const MAGIC: &[u8] = b"nagi ";
-/// The magic, 16 digits and a blank.
-const MARK: usize = 5 + 16 + 1;
-
 /// Why nothing may be removed.
 #[derive(Debug, Error)]
 pub enum AuditError {
@@ -81,14 +61,7 @@ pub(super) struct Audit {
     sequence: u64,
     /// Why the last of them was given up.
     failure: Errno,
-    lock: OwnedFd,
-}
-
-#[derive(Debug)]
-struct Ring {
-    file: OwnedFd,
-    /// Where the next record goes.
-    at: u64,
+    _lock: Lock,
 }
 
 // === impl Audit ===
@@ -99,21 +72,18 @@ impl Audit {
     /// # Errors
     /// Somebody else has the lock, or there is nowhere for it.
     pub(super) fn open(root: &OwnedFd, reach: &Reach) -> Result<Self, AuditError> {
-        let failed = |file| move |source| AuditError::Run { file, source };
-        if reach.refuses(Path::new(RUN)).is_some() {
-            return Err(failed("")(Errno::OPNOTSUPP));
-        }
-        let run = place::open_base(root, Path::new(RUN)).map_err(failed(""))?;
-        let run = own(&run.ok_or(AuditError::NoRun)?, RUN_OWN).map_err(failed(""))?;
-        let lock = make(&run, LOCK, OFlags::RDWR).map_err(failed(LOCK))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(AuditError::Busy),
-            Err(source) => return Err(AuditError::Run { file: LOCK, source }),
-        }
-        let log = open_log(&run).map_err(failed(LOG))?;
+        let of = |file| {
+            move |error| match error {
+                OwnError::Busy => AuditError::Busy,
+                OwnError::Make(source) => AuditError::Run { file, source },
+                OwnError::NoRun => AuditError::NoRun,
+            }
+        };
+        let run = own::run(root, reach).map_err(of(""))?;
+        let lock = Lock::take(&run, LOCK).map_err(of(LOCK))?;
+        let log = open_log(&run).map_err(|source| AuditError::Run { file: LOG, source })?;
         // What it cannot do is said when both fail.
-        let (ring, sequence) = match open_ring(root, reach) {
+        let (ring, sequence) = match Ring::open(root, reach, RING, RING_BYTES) {
             Ok(Some((ring, last))) => (Some(ring), last),
             Ok(None) | Err(_) => (None, 0),
         };
@@ -122,7 +92,7 @@ impl Audit {
             log: Some(log),
             sequence,
             failure: Errno::NOENT,
-            lock,
+            _lock: lock,
         })
     }
 
@@ -137,7 +107,7 @@ impl Audit {
     /// Neither of the two took it.
     pub(super) fn record(&mut self, clock: &dyn Clock, what: &str) -> Result<String, Errno> {
         self.sequence += 1;
-        let line = format!("nagi {:016x} {:.3} {what}", self.sequence, clock.now());
+        let line = ring::line(self.sequence, clock.now(), what);
         if let Some(ring) = &mut self.ring
             && let Err(error) = ring.append(line.as_bytes())
         {
@@ -157,159 +127,11 @@ impl Audit {
     }
 }
 
-impl Drop for Audit {
-    fn drop(&mut self) {
-        // Closing alone would leave the lock to a child that is just being started and has a copy until it runs its program.
-        // It cannot fail for a lock that is held; if it did, the end of this process would let it go.
-        let unlocked = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
-        debug_assert!(unlocked.is_ok(), "the lock is held while its handle lives");
-    }
-}
-
-// === impl Ring ===
-
-impl Ring {
-    fn append(&mut self, line: &[u8]) -> Result<(), Errno> {
-        let slots = (line.len() + 1).div_ceil(SLOT);
-        let mut record = line.to_vec();
-        record.resize(slots * SLOT, b' ');
-        if let Some(last) = record.last_mut() {
-            *last = b'\n';
-        }
-        let length = u64::try_from(record.len()).unwrap_or(u64::MAX);
-        if length > RING_BYTES {
-            return Err(Errno::FBIG);
-        }
-        if self.at.saturating_add(length) > RING_BYTES {
-            self.at = 0;
-        }
-        let mut rest = &record[..];
-        let mut at = self.at;
-        while !rest.is_empty() {
-            let written = rustix::io::pwrite(&self.file, rest, at)?;
-            rest = rest.get(written..).unwrap_or_default();
-            at += u64::try_from(written).unwrap_or(0);
-        }
-        rustix::fs::fdatasync(&self.file)?;
-        self.at = at;
-        Ok(())
-    }
-}
-
-/// Our own directory below another, made when it is missing.
-fn own(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => place::open_below(parent, name.as_bytes()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Opens a file of ours, made when it is missing; a link is refused.
-fn make(directory: &OwnedFd, name: &str, how: OFlags) -> Result<OwnedFd, Errno> {
-    let how = how | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    rustix::fs::openat2(directory, name, how, Mode::RUSR | Mode::WUSR, within)
-}
-
 fn open_log(run: &OwnedFd) -> Result<OwnedFd, Errno> {
     if place::look(run, LOG.as_bytes()).is_ok_and(|entry| entry.size > LOG_MAX) {
         rustix::fs::renameat(run, LOG, run, LOG_BEFORE)?;
     }
     make(run, LOG, OFlags::WRONLY | OFlags::APPEND)
-}
-
-/// The ring and the number of its last record; none where there is none and no room for one.
-fn open_ring(root: &OwnedFd, reach: &Reach) -> Result<Option<(Ring, u64)>, Errno> {
-    if reach.refuses(Path::new(STATE)).is_some() {
-        return Ok(None);
-    }
-    let Some(state) = place::open_base(root, Path::new(STATE))? else {
-        return Ok(None);
-    };
-    let space = crate::filesystem::Space::of(&rustix::fs::fstatvfs(&state)?);
-    let has_room = space.bytes_available >= ROOM_MIN;
-    let directory = match place::open_below(&state, STATE_OWN.as_bytes()) {
-        Err(Errno::NOENT) if has_room => own(&state, STATE_OWN)?,
-        Err(Errno::NOENT) => return Ok(None),
-        other => other?,
-    };
-    match place::look(&directory, RING.as_bytes()) {
-        Ok(_) => {}
-        Err(Errno::NOENT) if has_room => allocate(&directory)?,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(error),
-    }
-    let file = make(&directory, RING, OFlags::RDWR)?;
-    // What was opened, whatever the name leads to by now.
-    let stat = rustix::fs::fstat(&file)?;
-    let is_ring = FileType::from_raw_mode(stat.st_mode).is_file()
-        && stat.st_nlink == 1
-        && u64::try_from(stat.st_size).is_ok_and(|size| size == RING_BYTES)
-        && u64::try_from(stat.st_blocks).is_ok_and(|blocks| Blocks(blocks).bytes() >= RING_BYTES);
-    if !is_ring {
-        // Somebody else's file, or one with holes, which a full disk does not fill.
-        return Err(Errno::INVAL);
-    }
-    let (at, last) = head(&file)?;
-    Ok(Some((Ring { file, at }, last)))
-}
-
-fn allocate(directory: &OwnedFd) -> Result<(), Errno> {
-    let file = make(directory, RING, OFlags::RDWR | OFlags::EXCL)?;
-    let allocated = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RING_BYTES)
-        .and_then(|()| rustix::fs::fsync(&file))
-        .and_then(|()| rustix::fs::fsync(directory));
-    if allocated.is_err() {
-        // Ours, and of no use; what remains is told by the next look.
-        rustix::fs::unlinkat(directory, RING, AtFlags::empty())?;
-    }
-    allocated
-}
-
-/// Behind the newest record, and its number.
-fn head(file: &OwnedFd) -> Result<(u64, u64), Errno> {
-    let size = usize::try_from(RING_BYTES).unwrap_or(usize::MAX);
-    let mut bytes = vec![0; size];
-    let mut read = 0;
-    while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
-        match rustix::io::pread(file, rest, u64::try_from(read).unwrap_or(u64::MAX))? {
-            0 => return Err(Errno::INVAL),
-            more => read += more,
-        }
-    }
-    let slots: Vec<&[u8]> = bytes.chunks(SLOT).collect();
-    let newest = slots
-        .iter()
-        .enumerate()
-        .filter_map(|(at, slot)| Some((number(slot)?, at)));
-    let Some((last, at)) = newest.max() else {
-        return Ok((0, 0));
-    };
-    // A record that a crash cut short has no end: the next one is written over it.
-    let behind = slots.iter().skip(at);
-    let length = behind
-        .take_while(|slot| slot.last() != Some(&b'\n'))
-        .count()
-        + 1;
-    let is_whole = slots
-        .get(at + length - 1)
-        .is_some_and(|slot| slot.last() == Some(&b'\n'));
-    let next = if is_whole { at + length } else { at };
-    Ok((u64::try_from(next * SLOT).unwrap_or(0), last))
-}
-
-/// The number of a record that begins with this slot.
-fn number(slot: &[u8]) -> Option<u64> {
-    let digits = slot.get(..MARK)?.strip_prefix(MAGIC)?.strip_suffix(b" ")?;
-    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-}
-
-fn write_all(file: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        let written = rustix::io::write(&file, bytes)?;
-        bytes = bytes.get(written..).unwrap_or_default();
-    }
-    Ok(())
 }
 
 /// What is written down before a file goes.
@@ -322,7 +144,7 @@ pub(super) fn intent(step: &Step, item: &Item) -> String {
     format!(
         "{verb} {} {} device={} inode={} size={} bytes={}",
         step.reclaimer.name(),
-        escaped(step.whole(item).as_os_str().as_bytes()),
+        ring::escaped(step.whole(item).as_os_str().as_bytes()),
         item.device,
         item.inode,
         item.size,
@@ -333,11 +155,6 @@ pub(super) fn intent(step: &Step, item: &Item) -> String {
 /// How many slots the record of this takes.
 pub(super) fn slots(what: &str) -> usize {
     (what.len() + AROUND).div_ceil(SLOT)
-}
-
-/// A path as records hold it: no blank, no line end, and every byte of it.
-fn escaped(path: &[u8]) -> String {
-    path.escape_ascii().to_string().replace(' ', "\\x20")
 }
 
 #[cfg(test)]
@@ -461,10 +278,5 @@ mod tests {
                 .iter()
                 .all(|byte| *byte == 0)
         );
-    }
-
-    #[test]
-    fn nothing_in_a_path_looks_like_a_record() {
-        assert_eq!(escaped(b"a b\n\xff"), "a\\x20b\\n\\xff");
     }
 }

@@ -277,7 +277,7 @@ impl Plan {
 /// no error: the plan says so.
 pub fn plan(policy: &Policy, clock: &dyn Clock) -> Result<Plan, CleanError> {
     let at = Instant::now(clock);
-    let root = open_root(policy)?;
+    let root = super::open_root(&policy.root)?;
     let reach = Reach::of(&root)?;
     for path in &policy.keep {
         kept(path, &root, &reach).map_err(|source| CleanError::Keep {
@@ -301,16 +301,6 @@ fn kept(path: &Path, root: &rustix::fd::OwnedFd, reach: &Reach) -> Result<(), Er
         return Err(Errno::OPNOTSUPP);
     }
     place::is_there(root, path)
-}
-
-pub(super) fn open_root(policy: &Policy) -> Result<rustix::fd::OwnedFd, CleanError> {
-    place::open_root(&policy.root).map_err(|source| match source {
-        Errno::NOSYS => CleanError::Kernel,
-        source => CleanError::Root {
-            path: policy.root.clone(),
-            source,
-        },
-    })
 }
 
 fn choose(policy: &Policy, at: Instant, discovery: &Discovery, left: Vec<Left>) -> Plan {

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::{CleanError, place};
 use crate::filesystem::Kind;
-use crate::mounts::Mounts;
+use crate::mounts::{Device, Mounts};
 
 /// What is mounted on a node.
 #[derive(Debug)]
-pub(super) struct Reach {
+pub(crate) struct Reach {
     pub(super) mounts: Mounts,
     /// The root of the node, as this process sees it.
     root: PathBuf,
@@ -20,7 +20,7 @@ pub(super) struct Reach {
 
 impl Reach {
     /// Of the node with this root.
-    pub(super) fn of(root: &OwnedFd) -> Result<Self, CleanError> {
+    pub(crate) fn of(root: &OwnedFd) -> Result<Self, CleanError> {
         let text = std::fs::read("/proc/self/mountinfo").map_err(CleanError::ReadMounts)?;
         Ok(Self {
             mounts: Mounts::parse(&text).map_err(CleanError::ParseMounts)?,
@@ -28,9 +28,15 @@ impl Reach {
         })
     }
 
+    /// The filesystem that a place of the node lies on, as mounts tell them apart.
+    pub(crate) fn device_of(&self, place: &Path) -> Option<Device> {
+        let below = place.strip_prefix("/").unwrap_or(place);
+        Some(self.mounts.at(&self.root.join(below))?.device)
+    }
+
     /// The type of a filesystem on the way to a place of the node that may not answer, or that nobody knows. Links are not
     /// followed on the way, so that its text tells what is crossed. The filesystem of the root itself has answered already.
-    pub(super) fn refuses(&self, place: &Path) -> Option<&str> {
+    pub(crate) fn refuses(&self, place: &Path) -> Option<&str> {
         let below = place.strip_prefix("/").unwrap_or(place);
         let whole = self.root.join(below);
         let on_the_way = whole

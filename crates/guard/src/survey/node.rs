@@ -13,7 +13,7 @@ use crate::blocks::Tally;
 use crate::filesystem::{self, Filesystem, Kind};
 use crate::kubelet::{self, Thresholds};
 use crate::marks::{self, Marks, beneath};
-use crate::mounts::{Mount, Mounts};
+use crate::mounts::{Device, Mount, Mounts};
 use crate::owner::Owner;
 use crate::owner_table::GUARDED;
 use crate::view;
@@ -54,6 +54,16 @@ pub(super) struct Node<'a> {
 pub(super) struct Task<'a> {
     starts: Vec<(PathBuf, &'a Mount)>,
     is_whole: bool,
+}
+
+// === impl Task ===
+
+impl Task<'_> {
+    /// The filesystems that it walks.
+    pub(super) fn disks(&self) -> impl Iterator<Item = Filesystem> {
+        let mounts = self.starts.iter().map(|(_, mount)| mount);
+        mounts.map(|mount| Filesystem::look(mount, Vec::new()))
+    }
 }
 
 // === impl Node ===
@@ -135,6 +145,16 @@ impl<'a> Node<'a> {
     pub(super) fn filesystems(&self) -> Vec<Filesystem> {
         let guarded: Vec<PathBuf> = self.guarded.iter().map(|(_, path)| path.clone()).collect();
         filesystem::all(&self.mounts, &guarded)
+    }
+
+    /// The first guarded path on a disk, as the rules call it.
+    pub(super) fn name_of(&self, device: Device) -> Option<&'static str> {
+        let mut guarded = self.guarded.iter();
+        let found = guarded.find(|(_, path)| {
+            let mount = self.mounts.at(path);
+            mount.is_some_and(|mount| mount.device == device)
+        });
+        found.map(|(name, _)| *name)
     }
 
     /// When kubelet kills pods for space.

@@ -13,6 +13,7 @@
 mod clean;
 mod full;
 mod gap;
+mod guard;
 mod machine;
 mod owners;
 mod space;

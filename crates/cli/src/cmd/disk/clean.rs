@@ -472,7 +472,7 @@ fn parse_absolute(text: &str) -> Result<PathBuf, String> {
 }
 
 /// A span, or none.
-fn parse_age(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_age(text: &str) -> Result<Duration, String> {
     match text {
         "0" | "0s" => Ok(Duration::ZERO),
         text => parse_span(text),
@@ -480,7 +480,7 @@ fn parse_age(text: &str) -> Result<Duration, String> {
 }
 
 /// A number of bytes: as it is, or with K, M, G or T behind it, each 1,024 times the one before.
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let rule = || "a number of bytes of at least 1: 4096, 500M, 2G".to_owned();
     let text = text.strip_suffix("iB").unwrap_or(text);
     let (digits, shift) = match text.chars().last() {

@@ -47,6 +47,8 @@ pub(super) fn page() -> String {
     settings(&mut page, role("demo"), &shared);
     page.push_str("\n### Of `nagi gateway`\n\nIt has these, and no others.\n\n");
     settings(&mut page, role("gateway"), &[]);
+    page.push_str("\n### Of `nagi guard`\n\nIt has these, and no others.\n\n");
+    settings(&mut page, role("guard"), &[]);
     page.push_str("\n## Clients\n\nOf every command that calls a server; the others are in [the commands](cli.md).\n\n");
     heads(&mut page);
     for arg in whole.get_arguments().filter(|arg| arg.is_global_set()) {
@@ -226,6 +228,7 @@ mod tests {
             "| `--api-key KEY` | `API_KEY` |",
             "| `--workloads FILE` | `NAGI_WORKLOADS` |",
             "| `--once` |",
+            "| `--syslog ADDRESS:PORT` | `NAGI_GUARD_SYSLOG` |",
             "| `--state-dir DIRECTORY` | `NAGI_STATE_DIR` | `$XDG_STATE_HOME/nagi-demo` or",
             "| `--log-file FILE` | `NAGI_LOG_FILE` | STATE_DIR/nagi.log |",
             "| `idle_after` |",

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nagi_telemetry::{ConfigFile, LevelFilter, Log, Metrics, Sink};
+use nagi_telemetry::{ConfigFile, DiskFacts, LevelFilter, Log, Metrics, Sink};
 
 use super::reference::{cell, line};
 use crate::exit::Exit;
@@ -51,6 +51,18 @@ fn scrape() -> Result<String, Failure> {
     metrics.set_file_in_force(ConfigFile::Workloads, true);
     metrics.gateway_request("forwarded");
     metrics.queue("events").set(0);
+    let facts = DiskFacts {
+        bytes: [0; 3],
+        inodes: [0; 2],
+        levels: [0; 2],
+        full_in: [Some(Duration::ZERO); 3],
+        ballast: 0,
+        looked_at: 0,
+    };
+    metrics.set_disk("/", &facts);
+    metrics.set_owner_growth("/", "journal", 0);
+    metrics.disk_alert("syslog", "taken");
+    metrics.disk_freed("apt", 0);
     metrics.encode().map_err(|error| failed(&error))
 }
 
@@ -116,6 +128,15 @@ mod tests {
             metric::GATEWAY_REQUESTS_TOTAL,
             metric::GATEWAY_HELD_REQUESTS,
             metric::GATEWAY_IN_FLIGHT_REQUESTS,
+            metric::DISK_BYTES,
+            metric::DISK_INODES,
+            metric::DISK_LEVEL,
+            metric::DISK_FULL_SECONDS,
+            metric::DISK_BALLAST_BYTES,
+            metric::DISK_LOOKED_AT_SECONDS,
+            metric::DISK_OWNER_GROWTH_BYTES_PER_HOUR,
+            metric::DISK_ALERTS_TOTAL,
+            metric::DISK_FREED_BYTES_TOTAL,
             metric::PROCESS_CPU_SECONDS_TOTAL,
             metric::PROCESS_RESIDENT_MEMORY_BYTES,
             metric::PROCESS_OPEN_FDS,

@@ -1,0 +1,381 @@
+//! The loop of the guard: a look every two seconds, alerts before anything else, then cleaning and owners beside it.
+//!
+//! Looks, cleaning and the walk over owners block, so each has a thread of its own; a disk that does not answer holds up the
+//! looks and nothing else, and then `/health` says so. Alerts are handed over before anything is cleaned.
+
+use std::future::{Future, pending};
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nagi_guard::{
+    DiskNow, Effort, Guard, GuardError, GuardSettings, Request, Round, Survey, SurveyError,
+    Trouble, Watch, What,
+};
+use nagi_ports::{Clock, SystemClock};
+use nagi_runtime::{
+    Blocking, BlockingError, Shutdown, SignalError, Supervisor, SupervisorError, Termination,
+};
+use nagi_telemetry::{DiskFacts, Metrics};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::watch::Sender;
+use tokio::time::MissedTickBehavior;
+
+use super::clean::{self, CleanFailure, Cleaned, Mode, Order};
+use super::door::{self, Health};
+use super::sinks::{Sinks, Ways};
+use super::words;
+use crate::small_door::Door;
+
+/// What is under way gets this at the end: one look, one record of the ring.
+const GRACE: Duration = Duration::from_secs(10);
+/// A scraper, a probe, and a person.
+const CONNECTIONS_MAX: usize = 16;
+/// The first walk over owners begins so long after the start: nobody needs it at once, and a node that boots is busy.
+const OWNERS_FIRST: Duration = Duration::from_mins(5);
+/// The name of a disk that only a person named, in metrics.
+const NAMED: &str = "named";
+
+/// How the loop is set.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) guard: GuardSettings,
+    pub(super) every: Duration,
+    pub(super) owners_every: Option<Duration>,
+    pub(super) cleaning: Option<Mode>,
+    pub(super) clean_max: u64,
+    pub(super) clean_min_age: Duration,
+    pub(super) ways: Ways,
+    pub(super) address: std::net::SocketAddr,
+}
+
+/// Why the guard could not begin, or ended by itself.
+#[derive(Debug, Error)]
+pub(super) enum WatchError {
+    #[error("this node cannot be guarded")]
+    Guard(#[source] GuardError),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: std::net::SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("signals cannot be received")]
+    Signals(#[from] SignalError),
+    #[error("a part of the process ended")]
+    Ended(#[from] SupervisorError),
+    #[error("the looks ended")]
+    Look(#[from] BlockingError),
+}
+
+type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The loop and what it holds.
+struct Loop {
+    /// None while a look is under way.
+    guard: Option<Guard>,
+    settings: Settings,
+    clock: Arc<SystemClock>,
+    metrics: Metrics,
+    sinks: Sinks,
+    looked: Sender<Duration>,
+    looks: Blocking,
+    cleaning: Option<Work<Result<Result<Cleaned, CleanFailure>, BlockingError>>>,
+    owners: Option<Work<Result<Result<Survey, SurveyError>, BlockingError>>>,
+    owners_at: Option<Duration>,
+    /// The last look failed: that is said once.
+    is_blind: bool,
+}
+
+// === impl WatchError ===
+
+impl WatchError {
+    /// The next step, where one is known.
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Guard(GuardError::Lock(_)) => Some("root may make it: try with sudo"),
+            Self::Guard(GuardError::NoRun) => Some("mount a tmpfs on /run"),
+            Self::Guard(GuardError::Node(_) | GuardError::Look(_)) => Some(
+                "--root names the root directory of the node, --path a directory that is there",
+            ),
+            Self::Listen { .. } => Some("choose another address with --metrics-listen"),
+            Self::Guard(GuardError::Busy) | Self::Signals(_) | Self::Ended(_) | Self::Look(_) => {
+                None
+            }
+        }
+    }
+}
+
+/// Guards until a signal.
+///
+/// # Errors
+/// It could not begin, or a part of it ended.
+pub(super) async fn run(
+    settings: Settings,
+    clock: Arc<SystemClock>,
+    metrics: Metrics,
+) -> Result<(), WatchError> {
+    let termination = Termination::listen()?;
+    let address = settings.address;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| WatchError::Listen { address, source })?;
+    let (sinks, postman) = Sinks::open(&settings.ways, &settings.guard.root, metrics.clone());
+    let guard = Guard::begin(settings.guard.clone(), &*clock).map_err(WatchError::Guard)?;
+    let (looked, looked_at) = tokio::sync::watch::channel(clock.monotonic());
+    let mut supervisor = Supervisor::new();
+    let health = Health {
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        looked_at,
+        every: settings.every,
+    };
+    let door = Door {
+        name: "guard connections",
+        connections_max: CONNECTIONS_MAX,
+        grace: Duration::from_secs(1),
+        not_accepted: |error| tracing::warn!(error = %error, "Connection could not be accepted"),
+    };
+    tracing::info!(
+        metrics = %address,
+        every_seconds = settings.every.as_secs(),
+        remembers = guard.has_memory(),
+        "Guard starting"
+    );
+    let shutdown = supervisor.shutdown();
+    supervisor.spawn(
+        "door",
+        door.serve(listener, door::routes(health), shutdown.clone()),
+    );
+    if let Some(postman) = postman {
+        supervisor.spawn("webhook", postman.run(shutdown.clone()));
+    }
+    let guarding = Loop {
+        guard: Some(guard),
+        settings,
+        clock,
+        metrics,
+        sinks,
+        looked,
+        looks: Blocking::new("disk look", 1),
+        cleaning: None,
+        owners: None,
+        owners_at: None,
+        is_blind: false,
+    };
+    supervisor.spawn("guard", guarding.run(shutdown));
+    supervisor.run_until_terminated(termination, GRACE).await?;
+    Ok(())
+}
+
+/// Whatever is under way, or never when nothing is.
+async fn done<T>(work: &mut Option<Work<T>>) -> T {
+    match work {
+        Some(under_way) => {
+            let ended = under_way.await;
+            *work = None;
+            ended
+        }
+        None => pending().await,
+    }
+}
+
+// === impl Loop ===
+
+impl Loop {
+    async fn run(mut self, shutdown: Shutdown) -> Result<(), WatchError> {
+        let mut turns = tokio::time::interval(self.settings.every);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // Cancel-safe: a tick that was not taken comes again.
+                _ = turns.tick() => self.turn().await?,
+                // Cancel-safe: it stays until it has ended.
+                cleaned = done(&mut self.cleaning) => self.cleaned(cleaned?),
+                // Cancel-safe: as above.
+                survey = done(&mut self.owners) => self.surveyed(survey?),
+                // Cancel-safe: a state, not an event.
+                () = shutdown.draining() => break,
+            }
+        }
+        // What is being cleaned goes on to its record and ends with the process.
+        if let Some(guard) = self.guard.take() {
+            let clock = Arc::clone(&self.clock);
+            let kept = self.looks.run(move || guard.end(&*clock)).await?;
+            if let Err(error) = kept {
+                tracing::warn!(error = %error, "History could not be written down");
+            }
+        }
+        Ok(())
+    }
+
+    /// One look, and what follows.
+    async fn turn(&mut self) -> Result<(), WatchError> {
+        let Some(mut guard) = self.guard.take() else {
+            return Ok(());
+        };
+        let clock = Arc::clone(&self.clock);
+        let look = move || {
+            let round = guard.round(&*clock);
+            (guard, round)
+        };
+        let (guard, round) = self.looks.run(look).await?;
+        self.guard = Some(guard);
+        match round {
+            Ok(round) => {
+                self.is_blind = false;
+                self.looked.send_replace(self.clock.monotonic());
+                self.follow(&round);
+            }
+            Err(error) if !self.is_blind => {
+                self.is_blind = true;
+                tracing::error!(error = %words(&error), "Disks cannot be looked at");
+            }
+            Err(_) => {}
+        }
+        self.look_for_owners();
+        Ok(())
+    }
+
+    fn follow(&mut self, round: &Round) {
+        for alert in &round.alerts {
+            self.sinks.tell(alert);
+        }
+        for trouble in &round.troubles {
+            match trouble {
+                Trouble::Memory(_) | Trouble::Ballast(..) => {
+                    tracing::warn!(error = %words(trouble), "Guard goes on without");
+                }
+            }
+        }
+        for (point, held) in &round.ballast {
+            tracing::info!(disk = %point.display(), bytes = held, "Ballast changed");
+        }
+        if !round.clean.is_empty() {
+            self.clean();
+        }
+        for disk in &round.disks {
+            self.show(disk);
+        }
+    }
+
+    fn clean(&mut self) {
+        let (Some(mode), None) = (self.settings.cleaning, &self.cleaning) else {
+            return;
+        };
+        let order = Order {
+            root: self.settings.guard.root.clone(),
+            mode,
+            bytes_max: self.settings.clean_max,
+            grace: self.settings.clean_min_age,
+        };
+        let clock = Arc::clone(&self.clock);
+        // Not a look: it may take minutes, and looks go on meanwhile.
+        let cleans = Blocking::new("disk clean", 1);
+        self.cleaning = Some(Box::pin(async move {
+            cleans.run(move || clean::clean(&order, &*clock)).await
+        }));
+    }
+
+    fn cleaned(&mut self, cleaned: Result<Cleaned, CleanFailure>) {
+        let Cleaned { plan, report } = match cleaned {
+            Ok(cleaned) => cleaned,
+            Err(error) => {
+                tracing::error!(error = %words(&error), "Cleaning failed");
+                return;
+            }
+        };
+        let Some(report) = report else {
+            tracing::warn!(
+                expected_bytes = plan.expected(),
+                hint = "'nagi disk clean' shows the plan; --clean apply carries it out next time",
+                "Cleaning planned, nothing removed"
+            );
+            return;
+        };
+        if let Some(guard) = &mut self.guard {
+            guard.cleaned(&plan, &report);
+        }
+        for done in &report.done {
+            let kind = done.reclaimer.name();
+            let freed = u64::try_from(done.measured).unwrap_or(0);
+            self.metrics.disk_freed(kind, freed);
+            tracing::info!(
+                kind,
+                removed = done.removed,
+                measured_bytes = done.measured,
+                end = ?done.end,
+                "Cleaning step ended"
+            );
+        }
+        let is_clean = report.after.iter().all(|after| after.is_clean);
+        tracing::info!(is_clean, "Cleaning ended");
+    }
+
+    /// A walk over the disks, when it is time for one.
+    fn look_for_owners(&mut self) {
+        let now = self.clock.monotonic();
+        let Some(every) = self.settings.owners_every else {
+            return;
+        };
+        let is_time = match self.owners_at {
+            Some(at) => now.saturating_sub(at) >= every,
+            None => now >= OWNERS_FIRST,
+        };
+        if self.owners.is_some() || !is_time {
+            return;
+        }
+        self.owners_at = Some(now);
+        let request = Request {
+            root: self.settings.guard.root.clone(),
+            paths: self.settings.guard.paths.clone(),
+            effort: Effort::Whole,
+            top: 0,
+            // Nobody waits for it.
+            threads: NonZeroUsize::MIN,
+        };
+        let walks = Blocking::new("disk owners", 1);
+        self.owners = Some(Box::pin(async move {
+            walks
+                .run(move || nagi_guard::survey(&request, &Watch::new()))
+                .await
+        }));
+    }
+
+    fn surveyed(&mut self, survey: Result<Survey, SurveyError>) {
+        match survey {
+            Ok(survey) => {
+                if let Some(guard) = &mut self.guard {
+                    guard.surveyed(&survey, &*self.clock);
+                }
+            }
+            Err(error) => tracing::warn!(error = %words(&error), "Owners could not be told apart"),
+        }
+    }
+
+    fn show(&self, disk: &DiskNow) {
+        let name = disk.reading.name.unwrap_or(NAMED);
+        let space = &disk.reading.space;
+        let forecast = disk.forecast.as_ref();
+        let facts = DiskFacts {
+            bytes: [space.used(), space.bytes_available, space.reserved()],
+            inodes: [space.inodes_used(), space.inodes_free],
+            levels: [disk.bytes.number(), disk.inodes.number()],
+            full_in: [
+                forecast.and_then(|forecast| forecast.earliest),
+                forecast.and_then(|forecast| forecast.full_in),
+                forecast.and_then(|forecast| forecast.latest),
+            ],
+            ballast: disk.ballast,
+            looked_at: self.clock.now().as_second(),
+        };
+        self.metrics.set_disk(name, &facts);
+        for (what, trend) in &disk.owners {
+            if let What::Of(owner) = what {
+                self.metrics
+                    .set_owner_growth(name, owner.name(), trend.middle_whole());
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Limits for what grows on a node: offered as drop-in files, sized by the disk, and taken back as they came.
+//!
+//! [`plan()`] looks and writes nothing. A drop-in is a file of its own beside the configuration of its owner, so that nothing of
+//! a person is edited; whatever else lies under its name stays, or is kept beside it where that is asked for. [`apply()`] writes
+//! each as a whole; [`remove()`] takes away what is ours and puts back what was kept. Nothing is restarted: [`Cap::then`] says
+//! what has to be.
+
+mod files;
+mod render;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use thiserror::Error;
+
+use crate::clean::CleanError;
+use crate::filesystem::Space;
+
+pub use render::{Limits, LimitsError};
+
+/// The first line of a file of ours.
+pub(crate) const MARK: &str =
+    "# Written by nagi guard caps; nagi guard caps --remove --apply takes it back.";
+
+/// What grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Capped {
+    /// The journal: by default a tenth of its disk, at most 4 GiB.
+    Journal,
+    /// Crash dumps: by default a tenth of their disk.
+    Coredumps,
+    /// Logs of containers and unused images: by default 50 MiB a container, and images up to 85 %, where kubelet's own eviction
+    /// of images begins as well.
+    Kubelet,
+    /// Disabled revisions of snaps: by default two or three are kept.
+    Snaps,
+}
+
+/// One limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cap {
+    /// What it limits.
+    pub what: Capped,
+    /// Where the file goes, on the node; for [`Capped::Snaps`] there is none.
+    pub path: Option<PathBuf>,
+    /// What is in it, or the command that a person runs.
+    pub text: String,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+/// How a limit stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// There is none; it would be written.
+    Missing,
+    /// It is there as it would be written.
+    Set,
+    /// It is ours with other values; it would be replaced.
+    Other,
+    /// A file of somebody else has its name; it stays.
+    Foreign,
+    /// Its owner is not on this node, or reads no drop-in.
+    Absent,
+    /// No file: a person runs the command.
+    Command,
+}
+
+/// What becomes of a file of somebody else that has the name of one of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// It stays, and the limit is not set.
+    Stay,
+    /// It is kept beside ours, and comes back when ours is taken away.
+    Kept,
+}
+
+/// What became of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It was written.
+    Written,
+    /// It was taken away.
+    Removed,
+    /// It was taken away, and what was there before is back.
+    Restored,
+    /// Nothing was to be done.
+    Left,
+}
+
+/// Why a limit could not be set.
+#[derive(Debug, Error)]
+pub enum CapError {
+    /// The node cannot be looked at.
+    #[error(transparent)]
+    Node(#[from] CleanError),
+    /// A file cannot be read, written or removed.
+    #[error("cannot change {}", .path.display())]
+    File {
+        /// On the node.
+        path: PathBuf,
+        /// Why.
+        source: Errno,
+    },
+}
+
+// === impl Capped ===
+
+impl Capped {
+    /// Every one, in the order in which they are shown.
+    pub const ALL: [Self; 4] = [Self::Journal, Self::Coredumps, Self::Kubelet, Self::Snaps];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Journal => "journal",
+            Self::Coredumps => "coredumps",
+            Self::Kubelet => "kubelet",
+            Self::Snaps => "snaps",
+        }
+    }
+
+    /// Where its drop-in goes, below the directory that its owner reads.
+    const fn place(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Journal => Some(("/etc/systemd", "journald.conf.d/50-nagi.conf")),
+            Self::Coredumps => Some(("/etc/systemd", "coredump.conf.d/50-nagi.conf")),
+            // Only where kubelet is started with `--config-dir`, which is this directory by convention.
+            Self::Kubelet => Some(("/etc/kubernetes/kubelet.conf.d", "50-nagi.conf")),
+            Self::Snaps => None,
+        }
+    }
+}
+
+// === impl Cap ===
+
+impl Cap {
+    /// What has to be done before it counts.
+    pub const fn then(&self) -> &'static str {
+        match self.what {
+            Capped::Journal => "systemctl restart systemd-journald",
+            Capped::Coredumps => "nothing: it is read at the next crash",
+            Capped::Kubelet => "systemctl restart kubelet, once its disks are no longer full",
+            Capped::Snaps => "nothing: it counts from the next refresh on",
+        }
+    }
+}
+
+/// Limits by the size of the disk that the root of the node lies on.
+///
+/// # Errors
+/// The node cannot be looked at.
+pub fn for_node(root: &Path) -> Result<Limits, CapError> {
+    let opened = crate::clean::open_root(root)?;
+    let stat = rustix::fs::fstatvfs(&opened).map_err(|source| CapError::File {
+        path: root.to_owned(),
+        source,
+    })?;
+    Ok(Limits::for_disk(Space::of(&stat).bytes))
+}
+
+/// What would be written on this node, and how it stands. Reads only.
+///
+/// # Errors
+/// The node cannot be looked at.
+pub fn plan(root: &Path, limits: &Limits) -> Result<Vec<Cap>, CapError> {
+    let node = files::Node::open(root)?;
+    let caps = Capped::ALL.into_iter().map(|what| {
+        let text = render::text(what, limits);
+        let path = what
+            .place()
+            .map(|(above, below)| Path::new(above).join(below));
+        let standing = match (&path, what.place()) {
+            (Some(path), Some((above, _))) => {
+                if node.is_directory(Path::new(above)) {
+                    node.standing(path, &text)?
+                } else {
+                    Standing::Absent
+                }
+            }
+            _ if node.is_directory(Path::new("/var/lib/snapd")) => Standing::Command,
+            _ => Standing::Absent,
+        };
+        Ok(Cap {
+            what,
+            path,
+            text,
+            standing,
+        })
+    });
+    caps.collect()
+}
+
+/// Writes what is missing or has other values.
+///
+/// # Errors
+/// A file cannot be written: what was written before stays.
+pub fn apply(root: &Path, caps: &[Cap], others: Others) -> Result<Vec<(Capped, Change)>, CapError> {
+    let node = files::Node::open(root)?;
+    let changes = caps.iter().map(|cap| {
+        let is_due = match cap.standing {
+            Standing::Missing | Standing::Other => true,
+            Standing::Foreign => others == Others::Kept,
+            Standing::Set | Standing::Absent | Standing::Command => false,
+        };
+        let change = match &cap.path {
+            Some(path) if is_due => node.write(path, &cap.text)?,
+            Some(_) | None => Change::Left,
+        };
+        Ok((cap.what, change))
+    });
+    changes.collect()
+}
+
+/// Takes away what is ours, and puts back what it replaced.
+///
+/// # Errors
+/// A file cannot be removed: what was removed before is gone.
+pub fn remove(root: &Path, caps: &[Cap]) -> Result<Vec<(Capped, Change)>, CapError> {
+    let node = files::Node::open(root)?;
+    let changes = caps.iter().map(|cap| {
+        let change = match (&cap.path, cap.standing) {
+            (Some(path), Standing::Set | Standing::Other) => node.take_back(path)?,
+            (_, Standing::Missing | Standing::Foreign | Standing::Absent | Standing::Command)
+            | (None, Standing::Set | Standing::Other) => Change::Left,
+        };
+        Ok((cap.what, change))
+    });
+    changes.collect()
+}

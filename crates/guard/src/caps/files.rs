@@ -1,0 +1,208 @@
+//! Files of limits on a node: looked at, written as a whole, and taken back, without a link being followed.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{CapError, Change, MARK, Standing};
+use crate::clean::place;
+use crate::own::write_all;
+
+/// A file of somebody else that ours replaced lies beside it under this ending, which no owner reads.
+const BEFORE: &str = ".before-nagi";
+/// A file that is being written; no owner reads it either.
+const NEW: &str = ".new-nagi";
+/// A configuration that is longer is none of ours.
+const LENGTH_MAX: usize = 64 << 10;
+
+/// A node by its root.
+#[derive(Debug)]
+pub(super) struct Node {
+    root: OwnedFd,
+}
+
+/// The directory of a file and its name there.
+struct Spot {
+    directory: OwnedFd,
+    name: String,
+}
+
+// === impl Node ===
+
+impl Node {
+    pub(super) fn open(root: &Path) -> Result<Self, CapError> {
+        Ok(Self {
+            root: crate::clean::open_root(root)?,
+        })
+    }
+
+    /// A directory of the node is there, and is no link.
+    pub(super) fn is_directory(&self, path: &Path) -> bool {
+        matches!(place::open_base(&self.root, path), Ok(Some(_)))
+    }
+
+    /// How a file stands to the text that it would have.
+    pub(super) fn standing(&self, path: &Path, text: &str) -> Result<Standing, CapError> {
+        let failed = |source| CapError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let Some(spot) = self.spot(path, Make::No).map_err(failed)? else {
+            return Ok(Standing::Missing);
+        };
+        match spot.read(&spot.name) {
+            Ok(Some(present)) if present == text.as_bytes() => Ok(Standing::Set),
+            Ok(Some(present)) if present.starts_with(MARK.as_bytes()) => Ok(Standing::Other),
+            Ok(None) => Ok(Standing::Missing),
+            // A link, a directory, or what is too long for a drop-in.
+            Ok(Some(_)) | Err(Errno::LOOP | Errno::ISDIR | Errno::FBIG | Errno::XDEV) => {
+                Ok(Standing::Foreign)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Writes a file as a whole: readers see the former one or this one. One of somebody else is kept beside it.
+    pub(super) fn write(&self, path: &Path, text: &str) -> Result<Change, CapError> {
+        self.change(path, Make::Yes, |spot| {
+            let new = format!("{}{NEW}", spot.name);
+            spot.put(&new, text.as_bytes())?;
+            let directory = &spot.directory;
+            let placed = spot
+                .keep()
+                .and_then(|()| rustix::fs::renameat(directory, &new, directory, &spot.name));
+            if placed.is_err() {
+                spot.drop_own(&new)?;
+            }
+            placed?;
+            rustix::fs::fsync(&spot.directory)?;
+            Ok(Change::Written)
+        })
+    }
+
+    /// Takes a file of ours away, or puts back what it replaced.
+    pub(super) fn take_back(&self, path: &Path) -> Result<Change, CapError> {
+        self.change(path, Make::No, |spot| {
+            let before = format!("{}{BEFORE}", spot.name);
+            let change =
+                match rustix::fs::renameat(&spot.directory, &before, &spot.directory, &spot.name) {
+                    Ok(()) => Change::Restored,
+                    Err(Errno::NOENT) => {
+                        spot.drop_own(&spot.name)?;
+                        Change::Removed
+                    }
+                    Err(error) => return Err(error),
+                };
+            rustix::fs::fsync(&spot.directory)?;
+            Ok(change)
+        })
+    }
+
+    fn change(
+        &self,
+        path: &Path,
+        make: Make,
+        act: impl FnOnce(&Spot) -> Result<Change, Errno>,
+    ) -> Result<Change, CapError> {
+        let failed = |source| CapError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let spot = self.spot(path, make).map_err(failed)?;
+        spot.map_or(Ok(Change::Left), |spot| act(&spot).map_err(failed))
+    }
+
+    /// None where its directory is not there and is not to be made.
+    fn spot(&self, path: &Path, make: Make) -> Result<Option<Spot>, Errno> {
+        let above = path.parent().ok_or(Errno::INVAL)?;
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or(Errno::INVAL)?.to_owned();
+        if let Some(directory) = place::open_base(&self.root, above)? {
+            return Ok(Some(Spot { directory, name }));
+        }
+        match make {
+            Make::No => Ok(None),
+            Make::Yes => {
+                let parent = above.parent().ok_or(Errno::INVAL)?;
+                let parent = place::open_base(&self.root, parent)?.ok_or(Errno::NOENT)?;
+                let own = above.file_name().ok_or(Errno::INVAL)?;
+                let mode = Mode::from_raw_mode(0o755);
+                rustix::fs::mkdirat(&parent, own, mode)?;
+                let directory = place::open_below(&parent, own.as_bytes())?;
+                Ok(Some(Spot { directory, name }))
+            }
+        }
+    }
+}
+
+/// Whether the directory of a drop-in is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Make {
+    Yes,
+    No,
+}
+
+// === impl Spot ===
+
+impl Spot {
+    /// What is in a file; none where there is none.
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Errno> {
+        let file = match place::open_file(&self.directory, name.as_bytes()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut content = vec![0; LENGTH_MAX];
+        let mut length = 0;
+        while let Some(rest) = content.get_mut(length..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::read(file.as_fd(), rest)? {
+                0 => {
+                    content.truncate(length);
+                    return Ok(Some(content));
+                }
+                more => length += more,
+            }
+        }
+        Err(Errno::FBIG)
+    }
+
+    /// Makes a file with this content, on its medium.
+    fn put(&self, name: &str, content: &[u8]) -> Result<(), Errno> {
+        self.drop_own(name)?;
+        let how =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, name, how, Mode::from_raw_mode(0o644))?;
+        let written = write_all(&file, content).and_then(|()| rustix::fs::fsync(&file));
+        if written.is_err() {
+            self.drop_own(name)?;
+        }
+        written
+    }
+
+    /// Gives a file of somebody else a second name, under which it stays. One that is kept already is not replaced.
+    fn keep(&self) -> Result<(), Errno> {
+        let is_ours = match self.read(&self.name) {
+            Ok(Some(present)) => present.starts_with(MARK.as_bytes()),
+            Ok(None) => return Ok(()),
+            Err(Errno::LOOP | Errno::FBIG) => false,
+            Err(error) => return Err(error),
+        };
+        if is_ours {
+            return Ok(());
+        }
+        let before = format!("{}{BEFORE}", self.name);
+        let directory = &self.directory;
+        rustix::fs::linkat(directory, &self.name, directory, &before, AtFlags::empty())
+    }
+
+    /// Removes a name of ours, when it is there.
+    fn drop_own(&self, name: &str) -> Result<(), Errno> {
+        match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

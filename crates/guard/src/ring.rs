@@ -1,0 +1,251 @@
+//! A file of fixed size for records, allocated while there was room, that can be written when there is none.
+//!
+//! Writing into allocated blocks works on ext4, XFS and btrfs with nothing free. btrfs writes a block that was written before to
+//! another place, and eight records share a block: there the file is marked to be written in place (`NOCOW`) while it is
+//! empty. Where a snapshot holds it, or it was made without the mark, it takes no record on a full disk, and whoever writes
+//! must do without. A record begins at a multiple of [`SLOT`] bytes and ends with a
+//! newline, so that `grep -a` reads the ring. A record that a crash cut short is written over by the next one.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, FallocateFlags, FileType, IFlags, OFlags};
+use rustix::io::Errno;
+
+use crate::blocks::Blocks;
+use crate::clean::place;
+use crate::clean::reach::Reach;
+use crate::own::{STATE, STATE_OWN, make, own};
+
+/// What most records fit in.
+pub(crate) const SLOT: usize = 512;
+/// No ring is made when less than this is available: at that moment every byte is somebody else's.
+const ROOM_MIN: u64 = 64 << 20;
+/// Begins a record; what is recorded has no blank where it could look like it.
+const MAGIC: &[u8] = b"nagi ";
+/// The magic, 16 digits and a blank.
+const MARK: usize = 5 + 16 + 1;
+
+#[derive(Debug)]
+pub(crate) struct Ring {
+    file: OwnedFd,
+    /// How long it is.
+    bytes: u64,
+    /// Where the next record goes.
+    at: u64,
+}
+
+/// A record as the ring and everybody else reads it.
+pub(crate) fn line(sequence: u64, now: Timestamp, what: &str) -> String {
+    format!("nagi {sequence:016x} {now:.3} {what}")
+}
+
+// === impl Ring ===
+
+impl Ring {
+    /// The ring of this name and size, and the number of its last record; none where there is none and no room for one.
+    ///
+    /// # Errors
+    /// It cannot be made or read, or what lies there is no ring of ours.
+    pub(crate) fn open(
+        root: &OwnedFd,
+        reach: &Reach,
+        name: &str,
+        bytes: u64,
+    ) -> Result<Option<(Self, u64)>, Errno> {
+        if reach.refuses(Path::new(STATE)).is_some() {
+            return Ok(None);
+        }
+        let Some(state) = place::open_base(root, Path::new(STATE))? else {
+            return Ok(None);
+        };
+        let space = crate::filesystem::Space::of(&rustix::fs::fstatvfs(&state)?);
+        let has_room = space.bytes_available >= ROOM_MIN;
+        let directory = match place::open_below(&state, STATE_OWN.as_bytes()) {
+            Err(Errno::NOENT) if has_room => own(&state, STATE_OWN)?,
+            Err(Errno::NOENT) => return Ok(None),
+            other => other?,
+        };
+        match place::look(&directory, name.as_bytes()) {
+            Ok(_) => {}
+            Err(Errno::NOENT) if has_room => allocate(&directory, name, bytes)?,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let file = make(&directory, name, OFlags::RDWR)?;
+        // What was opened, whatever the name leads to by now.
+        let stat = rustix::fs::fstat(&file)?;
+        let is_ring = FileType::from_raw_mode(stat.st_mode).is_file()
+            && stat.st_nlink == 1
+            && u64::try_from(stat.st_size).is_ok_and(|size| size == bytes)
+            && u64::try_from(stat.st_blocks).is_ok_and(|blocks| Blocks(blocks).bytes() >= bytes);
+        if !is_ring {
+            // Somebody else's file, or one with holes, which a full disk does not fill.
+            return Err(Errno::INVAL);
+        }
+        let (at, last) = head(&read_all(&file, bytes)?);
+        Ok(Some((Self { file, bytes, at }, last)))
+    }
+    /// Writes one record, and returns once it is on its medium.
+    ///
+    /// # Errors
+    /// The disk did not take it.
+    pub(crate) fn append(&mut self, line: &[u8]) -> Result<(), Errno> {
+        let slots = (line.len() + 1).div_ceil(SLOT);
+        let mut record = line.to_vec();
+        record.resize(slots * SLOT, b' ');
+        if let Some(last) = record.last_mut() {
+            *last = b'\n';
+        }
+        let length = u64::try_from(record.len()).unwrap_or(u64::MAX);
+        if length > self.bytes {
+            return Err(Errno::FBIG);
+        }
+        if self.at.saturating_add(length) > self.bytes {
+            self.at = 0;
+        }
+        let mut rest = &record[..];
+        let mut at = self.at;
+        while !rest.is_empty() {
+            let written = rustix::io::pwrite(&self.file, rest, at)?;
+            rest = rest.get(written..).unwrap_or_default();
+            at += u64::try_from(written).unwrap_or(0);
+        }
+        rustix::fs::fdatasync(&self.file)?;
+        self.at = at;
+        Ok(())
+    }
+
+    /// Every record, the oldest first, without its mark: its number, and what stands behind the moment.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn records(&self) -> Result<Vec<(u64, String)>, Errno> {
+        let bytes = read_all(&self.file, self.bytes)?;
+        let slots: Vec<&[u8]> = bytes.chunks(SLOT).collect();
+        let begins = slots
+            .iter()
+            .enumerate()
+            .filter_map(|(at, slot)| Some((number(slot)?, at)));
+        let mut records: Vec<(u64, String)> = begins
+            .filter_map(|(number, at)| Some((number, text(slots.get(at..)?)?)))
+            .collect();
+        records.sort_unstable_by_key(|(number, _)| *number);
+        Ok(records)
+    }
+}
+
+fn allocate(directory: &OwnedFd, name: &str, bytes: u64) -> Result<(), Errno> {
+    let file = make(directory, name, OFlags::RDWR | OFlags::EXCL)?;
+    let marked = rustix::fs::ioctl_getflags(&file)
+        .and_then(|flags| rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW));
+    match marked {
+        // Other filesystems have no such mark and need none; without it a ring is still better than none.
+        Ok(()) | Err(_) => {}
+    }
+    let allocated = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)
+        .and_then(|()| rustix::fs::fsync(&file))
+        .and_then(|()| rustix::fs::fsync(directory));
+    if allocated.is_err() {
+        // Ours, and of no use; what remains is told by the next look.
+        rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
+    }
+    allocated
+}
+
+fn read_all(file: &OwnedFd, bytes: u64) -> Result<Vec<u8>, Errno> {
+    let mut content = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
+    let mut read = 0;
+    while let Some(rest) = content.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::pread(file, rest, u64::try_from(read).unwrap_or(u64::MAX))? {
+            0 => return Err(Errno::INVAL),
+            more => read += more,
+        }
+    }
+    Ok(content)
+}
+
+/// Behind the newest record, and its number.
+fn head(bytes: &[u8]) -> (u64, u64) {
+    let slots: Vec<&[u8]> = bytes.chunks(SLOT).collect();
+    let newest = slots
+        .iter()
+        .enumerate()
+        .filter_map(|(at, slot)| Some((number(slot)?, at)));
+    let Some((last, at)) = newest.max() else {
+        return (0, 0);
+    };
+    // A record that a crash cut short has no end: the next one is written over it.
+    let length = slots.get(at..).and_then(length);
+    let next = length.map_or(at, |length| at + length);
+    (u64::try_from(next * SLOT).unwrap_or(0), last)
+}
+
+/// How many slots the record takes that begins the first of these; none when it was cut short.
+fn length(slots: &[&[u8]]) -> Option<usize> {
+    let ends = |slot: &&[u8]| slot.last() == Some(&b'\n');
+    let first = slots.iter().position(ends)?;
+    // A record that begins on the way tells that this one was cut short.
+    let others = slots.get(1..=first)?;
+    others
+        .iter()
+        .all(|slot| number(slot).is_none())
+        .then_some(first + 1)
+}
+
+/// What the record says that begins the first of these.
+fn text(slots: &[&[u8]]) -> Option<String> {
+    let whole: Vec<u8> = slots.get(..length(slots)?)?.concat();
+    let text = String::from_utf8(whole).ok()?;
+    let (_moment, what) = text.get(MARK..)?.split_once(' ')?;
+    Some(what.trim_end().to_owned())
+}
+
+/// The number of a record that begins with this slot.
+fn number(slot: &[u8]) -> Option<u64> {
+    let digits = slot.get(..MARK)?.strip_prefix(MAGIC)?.strip_suffix(b" ")?;
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// A path as records hold it: no blank, no line end, and every byte of it.
+pub(crate) fn escaped(path: &[u8]) -> String {
+    path.escape_ascii().to_string().replace(' ', "\\x20")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_path_looks_like_a_record() {
+        assert_eq!(escaped(b"a b\n\xff"), "a\\x20b\\n\\xff");
+    }
+
+    // A crash in the middle of a record: it is no record, and the next one takes its place.
+    #[test]
+    fn a_record_that_was_cut_short_is_none() {
+        let mut bytes = vec![0; 4 * SLOT];
+        let long = format!(
+            "{} {}",
+            line(7, Timestamp::UNIX_EPOCH, "old"),
+            "x".repeat(2 * SLOT)
+        );
+        bytes[..long.len()].copy_from_slice(long.as_bytes());
+        bytes[3 * SLOT - 1] = b'\n';
+        let slots: Vec<&[u8]> = bytes.chunks(SLOT).collect();
+        assert_eq!(length(&slots), Some(3));
+        assert!(text(&slots).unwrap().starts_with("old xx"));
+        assert_eq!(head(&bytes), (3 * 512, 7));
+        bytes[3 * SLOT - 1] = b'x';
+        let slots: Vec<&[u8]> = bytes.chunks(SLOT).collect();
+        assert_eq!((length(&slots), text(&slots)), (None, None));
+        assert_eq!(head(&bytes), (0, 7));
+        // The end of another record is not its own.
+        let next = line(3, Timestamp::UNIX_EPOCH, "next");
+        bytes[2 * SLOT..2 * SLOT + next.len()].copy_from_slice(next.as_bytes());
+        bytes[3 * SLOT - 1] = b'\n';
+        let slots: Vec<&[u8]> = bytes.chunks(SLOT).collect();
+        assert_eq!(length(&slots), None);
+    }
+}

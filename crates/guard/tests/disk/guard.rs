@@ -1,0 +1,296 @@
+//! The guard on real filesystems: levels up to 100 %, ballast that really reserves, and what a restart remembers.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nagi_guard::{
+    Allocate, Ballast, BallastError, Cause, Guard, GuardError, GuardSettings, Level, Reserve,
+    Resource, Round, Rules, Scramble,
+};
+use nagi_ports::SystemClock;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+
+use crate::full::{fill_up, free};
+use crate::machine::{Mounted, Type, cover, inside, run, settle};
+
+const MIB: u64 = 1 << 20;
+
+/// A disk with a node on it, whose `/run` is in memory.
+fn node(disk: &Mounted) -> PathBuf {
+    let node = disk.point.join("node");
+    for directory in ["run", "var/lib", "var/log"] {
+        fs::create_dir_all(node.join(directory)).unwrap();
+    }
+    cover(&node.join("run"));
+    node
+}
+
+fn settings(node: &Path, ballast: bool) -> GuardSettings {
+    GuardSettings {
+        root: node.to_owned(),
+        paths: vec![node.to_owned()],
+        rules: Rules {
+            clean_at: Some(Level::Serious),
+            calm_for: Duration::from_hours(1),
+        },
+        ballast,
+    }
+}
+
+fn begin(node: &Path, ballast: bool) -> Guard {
+    Guard::begin(settings(node, ballast), &SystemClock::new()).unwrap()
+}
+
+fn look(guard: &mut Guard) -> Round {
+    guard.round(&SystemClock::new()).unwrap()
+}
+
+/// Fills until so many tenths of a percent of what can be used are used.
+fn fill_to(point: &Path, per_mille: u64) {
+    let stat = rustix::fs::statvfs(point).unwrap();
+    let used = stat.f_blocks - stat.f_bfree;
+    let wanted = (used + stat.f_bavail) * per_mille / 1000;
+    let bytes = wanted.saturating_sub(used) * stat.f_frsize;
+    let path = point.join(format!("fill-to-{per_mille}"));
+    let file: OwnedFd = File::create(path).unwrap().into();
+    Allocate.reserve(&file, bytes).unwrap();
+    settle(point);
+}
+
+fn rises(round: &Round) -> Vec<(Resource, Level)> {
+    let rises = round.alerts.iter().filter_map(|alert| match alert.cause {
+        Cause::Rose(_) => Some((alert.resource, alert.level)),
+        Cause::Fell(_) | Cause::Remains | Cause::Filling => None,
+    });
+    rises.collect()
+}
+
+// B-031, B-034, D-22, B13: every level is told on the way to 100 %, on each filesystem, and none a second time.
+#[test]
+fn every_level_is_told_on_the_way_to_0_bytes() {
+    inside("", || {
+        for kind in Type::ALL {
+            let disk = kind.mounted(400, &[]);
+            let node = node(&disk);
+            let mut guard = begin(&node, false);
+            assert_eq!(rises(&look(&mut guard)), [], "{kind}");
+            for (per_mille, level) in [
+                (795, None),
+                (815, Some(Level::Notice)),
+                (865, Some(Level::Alert)),
+                (910, Some(Level::Serious)),
+                (960, Some(Level::Critical)),
+            ] {
+                fill_to(&disk.point, per_mille);
+                let expected: Vec<_> = level
+                    .map(|level| (Resource::Bytes, level))
+                    .into_iter()
+                    .collect();
+                let round = look(&mut guard);
+                assert_eq!(
+                    rises(&round),
+                    expected,
+                    "{kind} at {per_mille}: {:?}",
+                    round.disks
+                );
+                assert_eq!(look(&mut guard).alerts, [], "{kind}: told twice");
+            }
+            fill_up(&disk.point);
+            settle(&disk.point);
+            let before = free(&disk.point);
+            let round = look(&mut guard);
+            assert_eq!(round.alerts, [], "{kind}: it was critical before");
+            assert!(
+                round.disks[0].reading.space.bytes_available < 64 << 10,
+                "{kind}"
+            );
+            assert_eq!(free(&disk.point), before, "{kind}: the look took something");
+        }
+    });
+}
+
+// D-22, M3: inodes on ext4 are told as inodes; a full XFS, whose inodes shrink with its blocks, is told as bytes only.
+#[test]
+fn inodes_are_told_where_they_are_what_runs_out() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(64, &["-N", "1024"]);
+        let node = node(&disk);
+        let mut guard = begin(&node, false);
+        look(&mut guard);
+        let mut count = 0_u64;
+        while File::create(disk.point.join(format!("one{count}"))).is_ok() {
+            count += 1;
+        }
+        settle(&disk.point);
+        assert_eq!(
+            rises(&look(&mut guard)),
+            [(Resource::Inodes, Level::Critical)]
+        );
+        let disk = Type::Xfs.mounted(320, &[]);
+        let node = self::node(&disk);
+        let mut guard = begin(&node, false);
+        look(&mut guard);
+        fill_up(&disk.point);
+        settle(&disk.point);
+        assert_eq!(
+            rises(&look(&mut guard)),
+            [(Resource::Bytes, Level::Critical)]
+        );
+    });
+}
+
+// D-12, D-22: the state is written at 0 bytes into the ring that was made before, and the next guard knows it.
+#[test]
+fn a_restart_at_0_bytes_forgets_nothing() {
+    inside("", || {
+        for kind in Type::ALL {
+            let disk = kind.mounted(400, &[]);
+            let node = node(&disk);
+            let mut guard = begin(&node, false);
+            assert!(guard.has_memory(), "{kind}");
+            look(&mut guard);
+            fill_up(&disk.point);
+            settle(&disk.point);
+            let round = look(&mut guard);
+            assert_eq!(
+                rises(&round),
+                [(Resource::Bytes, Level::Critical)],
+                "{kind}"
+            );
+            assert!(round.troubles.is_empty(), "{kind}: {:?}", round.troubles);
+            // Without an orderly end.
+            drop(guard);
+            let mut next = begin(&node, false);
+            assert!(next.has_memory(), "{kind}");
+            assert_eq!(
+                look(&mut next).alerts,
+                [],
+                "{kind}: told again after a restart"
+            );
+        }
+    });
+}
+
+// Two guards at once: the second one is refused, and the first goes on.
+#[test]
+fn there_is_one_guard_on_a_node() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(100, &[]);
+        let node = node(&disk);
+        let first = begin(&node, false);
+        let second = Guard::begin(settings(&node, false), &SystemClock::new());
+        assert!(matches!(second, Err(GuardError::Busy)), "{second:?}");
+        drop(first);
+        begin(&node, false);
+    });
+}
+
+// B17, §3.2: on each filesystem the ballast takes what it says from the free blocks, goes in halves at 0 bytes and gives each
+// half back within 50 ms, without a byte or an inode.
+#[test]
+fn ballast_reserves_and_gives_back_at_0_bytes() {
+    inside("", || {
+        for kind in Type::ALL {
+            let disk = kind.mounted(400, &[]);
+            let node = node(&disk);
+            settle(&disk.point);
+            let start = bytes_free(&disk.point);
+            let mut guard = begin(&node, true);
+            let round = look(&mut guard);
+            let [(_, held)] = round.ballast[..] else {
+                panic!("{kind}: {round:?}");
+            };
+            assert!(held >= 15 * MIB, "{kind}: {held}");
+            let taken = start - bytes_free(&disk.point);
+            assert!(taken >= held / 100 * 95, "{kind}: {taken} of {held}");
+            fill_up(&disk.point);
+            settle(&disk.point);
+            let empty = bytes_free(&disk.point);
+            let begun = Instant::now();
+            let round = look(&mut guard);
+            let took = begun.elapsed();
+            assert_eq!(round.ballast.len(), 1, "{kind}: {round:?}");
+            assert_eq!(round.ballast[0].1, held / 2, "{kind}");
+            settle(&disk.point);
+            let back = bytes_free(&disk.point) - empty;
+            assert!(back >= held / 2 / 100 * 95, "{kind}: {back} of {held}");
+            println!(
+                "{kind}: a half of {} MiB of ballast was let go in {took:?}",
+                held / MIB
+            );
+            assert!(took < Duration::from_millis(50), "{kind}: {took:?}");
+            // Root can write again, on btrfs too.
+            let mut file = File::create(disk.point.join("etcd")).unwrap();
+            file.write_all(&vec![7; 4 << 20]).unwrap();
+            file.sync_all().unwrap();
+            // The rest waits: whoever writes on must not have all of it at once.
+            fill_up(&disk.point);
+            assert_eq!(look(&mut guard).ballast, [], "{kind}: both halves at once");
+            // The next guard knows what is left.
+            drop(guard);
+            let mut next = begin(&node, true);
+            assert_eq!(look(&mut next).disks[0].ballast, held / 2, "{kind}");
+        }
+    });
+}
+
+/// What a careless ballast is made of.
+struct Zeros;
+
+impl Reserve for Zeros {
+    fn reserve(&self, file: &OwnedFd, bytes: u64) -> Result<(), Errno> {
+        let piece = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < bytes {
+            at += u64::try_from(rustix::io::pwrite(file, &piece, at)?).unwrap();
+        }
+        Ok(())
+    }
+}
+
+// B17, §3.2: a filesystem that packs what is written gives nothing away for zeros: that is seen, nothing of it is left, and
+// bytes that cannot be packed are taken instead.
+#[test]
+fn ballast_that_a_filesystem_packs_is_seen_to_be_worthless() {
+    inside("", || {
+        let disk = Type::Btrfs.mounted(400, &[]);
+        let remount = ["-o", "remount,compress-force=zstd"].map(std::ffi::OsStr::new);
+        run("mount", remount.into_iter().chain([disk.point.as_os_str()]));
+        let node = node(&disk);
+        let ballast = Ballast::at(&node, Path::new("/var/lib"), "nagi-guard").unwrap();
+        let refused = ballast.take(32 * MIB, &[&Zeros]);
+        let Err(BallastError::Worthless { bytes, taken }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(bytes, 16 * MIB, "its first half");
+        assert!(taken < 4 * MIB, "{taken}");
+        assert_eq!(ballast.held().unwrap(), 0, "nothing of it is left");
+        ballast.take(32 * MIB, &[&Zeros, &Scramble]).unwrap();
+        assert_eq!(ballast.held().unwrap(), 32 * MIB);
+        ballast.take(32 * MIB, &Ballast::WAYS).unwrap();
+        ballast.leave(0).unwrap();
+        assert_eq!(ballast.held().unwrap(), 0);
+    });
+}
+
+// A disk without room for it has no ballast, and the guard goes on.
+#[test]
+fn where_there_is_no_room_there_is_no_ballast() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(400, &[]);
+        let node = node(&disk);
+        fill_to(&disk.point, 790);
+        let mut guard = begin(&node, true);
+        let round = look(&mut guard);
+        assert_eq!((round.ballast.len(), round.disks[0].ballast), (0, 0));
+        assert!(round.troubles.is_empty(), "{:?}", round.troubles);
+    });
+}
+
+fn bytes_free(point: &Path) -> u64 {
+    let stat = rustix::fs::statvfs(point).unwrap();
+    stat.f_bfree * stat.f_frsize
+}
