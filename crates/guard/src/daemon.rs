@@ -2,7 +2,7 @@
 //!
 //! [`Guard::round`] is one turn: look, decide, let ballast go or take it, remember. It works with neither a byte nor an inode
 //! left, without a server and without a network: who is told, and how, is the affair of its caller, and so is cleaning, which
-//! may take minutes. Everything that it decides is in [`decide`], [`level`](self::level) and [`forecast`], which are pure.
+//! may take minutes. Everything that it decides is in [`decide()`], [`level`] and [`forecast()`], which are pure.
 
 mod ballast;
 mod decide;
