@@ -52,10 +52,11 @@ pub(crate) async fn probe(
 ) -> Endpoint {
     let shown: Vec<String> = paths
         .iter()
-        .map(|path| path.display().to_string())
+        .map(|path| root.outside(path).display().to_string())
         .collect();
     let mut endpoint = Endpoint {
         kubeconfig: shown.join(":"),
+        holder: String::new(),
         context: context.unwrap_or_default().to_owned(),
         cluster: String::new(),
         server: shown.join(":"),
@@ -75,6 +76,7 @@ pub(crate) async fn probe(
     };
     endpoint.context.clone_from(&config.context);
     endpoint.cluster.clone_from(&config.cluster);
+    endpoint.holder = root.outside(&config.holder).display().to_string();
     endpoint.server.clone_from(&config.server);
     let client = config.credentials.certificate.as_ref();
     let client = client.and_then(|(certificate, _)| read_pem(certificate).ok());

@@ -18,8 +18,8 @@ use crate::listeners;
 use crate::logs;
 use crate::manifests::{self, KubeletConfiguration};
 use crate::observed::{
-    Area, Endpoint, Etcd, Filesystem, Line, LineClass, Looked, Manifest, Observed, Runtime, Unit,
-    Unseen,
+    Area, Endpoint, Etcd, EtcdAnswer, Filesystem, Line, LineClass, Looked, Manifest, Observed,
+    Runtime, Unit, Unseen,
 };
 use crate::root::Root;
 use crate::units;
@@ -144,7 +144,16 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
         point: disks.point_of(&etcd.data_dir),
         ..etcd
     });
+    if let Ok(Etcd {
+        answer: EtcdAnswer::Status(status),
+        ..
+    }) = &etcd
+        && let Err(why) = &status.alarms
+    {
+        partly_unseen.push((Area::Etcd, why.clone()));
+    }
     Ok(Observed {
+        root: request.root.clone(),
         filesystems: holding(filesystems.and_then(|seen| seen), etcd.as_ref().ok()),
         endpoint,
         units: asked.units,

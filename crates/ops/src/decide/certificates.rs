@@ -2,6 +2,7 @@
 //!
 //! A clock that is wrong makes good certificates bad, so it is judged first: where it is wrong, dates are only told.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -50,7 +51,8 @@ fn clock(facts: Facts<'_>, found: &mut Found) {
 
 fn of_file(file: &CertificateFile, facts: Facts<'_>, found: &mut Found) {
     let place = file.place.as_str();
-    let path = file.path();
+    let path = facts.outside(Path::new(file.path()));
+    let path = path.as_str();
     if !file.is_used {
         unused(file, facts, found);
         return;
@@ -99,7 +101,8 @@ fn of_file(file: &CertificateFile, facts: Facts<'_>, found: &mut Found) {
             "{place} is not signed by {}; its issuer is {}",
             signed.by, certificate.issuer
         )];
-        let values: &[(&str, &[&str])] = &[("authority", &[&signed.by]), ("file", &[path])];
+        let authority = facts.outside(Path::new(&signed.by));
+        let values: &[(&str, &[&str])] = &[("authority", &[&authority]), ("file", &[path])];
         found.add(Cause::CertificateWrongAuthority, place, evidence, values);
     }
 }

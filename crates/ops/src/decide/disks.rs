@@ -1,6 +1,6 @@
 //! Filesystems: full, without inodes, read-only, or so full that kubelet kills pods.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Facts, Found, bytes};
 use crate::cause::Cause;
@@ -49,7 +49,7 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
 /// Something of a cluster lives here. A full disk of another machine takes no cluster down.
 fn is_node(facts: Facts<'_>) -> bool {
     let filesystems = facts.observed.filesystems.as_deref().unwrap_or_default();
-    let is_part = |held: &std::path::PathBuf| {
+    let is_part = |held: &PathBuf| {
         WRITERS
             .iter()
             .any(|writer| *held == Path::new(writer) && *writer != "/var/log")
@@ -76,7 +76,19 @@ pub(super) fn is_full(one: &Filesystem, facts: Facts<'_>) -> bool {
         let floor = facts.policy.full_below.min(space.bytes / 100);
         space.bytes > 0 && space.bytes_available <= floor
     };
-    one.space.is_some_and(is_below) && one.writable != Writable::No
+    // What can only be read and holds nothing that writes was full from the beginning, as the image of a root is.
+    let is_image = match one.writable {
+        Writable::No => writers(one).is_empty(),
+        Writable::Yes | Writable::NotThisMount | Writable::Withdrawn => false,
+    };
+    one.space.is_some_and(is_below) && !is_image
+}
+
+/// Parts of the node on it that write all the time.
+fn writers(one: &Filesystem) -> Vec<&Path> {
+    let held = one.holds.iter().map(PathBuf::as_path);
+    held.filter(|held| WRITERS.iter().any(|writer| *held == Path::new(writer)))
+        .collect()
 }
 
 pub(super) fn has_no_inodes(one: &Filesystem, space: &Space, facts: Facts<'_>) -> bool {
@@ -89,27 +101,34 @@ fn read_only(one: &Filesystem, facts: Facts<'_>, found: &mut Found) {
     let how = match one.writable {
         Writable::Yes => return,
         Writable::NotThisMount => "its mount is read-only",
-        Writable::No => "the filesystem itself is read-only, as after an error of the disk",
+        Writable::No => "the filesystem itself is mounted read-only",
+        Writable::Withdrawn => {
+            "mounted for writing, and the filesystem is read-only, as after an error of the disk"
+        }
     };
-    let writers = one
-        .holds
-        .iter()
-        .filter(|held| WRITERS.iter().any(|writer| *held == Path::new(writer)));
-    let writers: Vec<String> = writers.map(|held| shown(held)).collect();
+    let writers = writers(one);
     let Some(first) = writers.first() else {
         return;
     };
-    let mut evidence = vec![
-        format!("{} ({}): {how}", shown(&one.point), one.fstype),
-        format!("it holds {}", writers.join(", ")),
-    ];
+    let first = facts.outside(first);
+    let what = format!("{} ({}): {how}", shown(&one.point), one.fstype);
+    // A rescue system mounts a node's disk so on purpose, and a pod sees it so; what the kernel withdrew is the node's.
+    if facts.observed.root != Path::new("/") && one.writable != Writable::Withdrawn {
+        found.note(format!(
+            "{what}; so it is seen below {}",
+            shown(&facts.observed.root)
+        ));
+        return;
+    }
+    let writers: Vec<String> = writers.into_iter().map(shown).collect();
+    let mut evidence = vec![what, format!("it holds {}", writers.join(", "))];
     evidence.extend(facts.last_line(|class| *class == LineClass::ReadOnly));
     let point = shown(&one.point);
     found.add(
         Cause::FilesystemReadOnly,
         point,
         evidence,
-        &[("path", &[first])],
+        &[("path", &[&first])],
     );
 }
 
@@ -138,7 +157,8 @@ fn used_up(cause: Cause, shows: &str, one: &Filesystem, facts: Facts<'_>, found:
     let mut evidence = vec![format!("{point} ({}): {shows}", one.fstype)];
     evidence.push(holds(one));
     evidence.extend(line_of(one, facts));
-    found.add(cause, point.clone(), evidence, &[("point", &[&point])]);
+    let outside = facts.outside(&one.point);
+    found.add(cause, point, evidence, &[("point", &[&outside])]);
 }
 
 fn holds(one: &Filesystem) -> String {

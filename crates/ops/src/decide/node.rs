@@ -65,7 +65,7 @@ fn manifests(facts: Facts<'_>, found: &mut Found) {
         return;
     };
     for manifest in manifests {
-        of_manifest(manifest, found);
+        of_manifest(manifest, facts, found);
     }
     let pods: Vec<&StaticPod> = pods(manifests).collect();
     let is_control_plane = pods
@@ -80,6 +80,7 @@ fn manifests(facts: Facts<'_>, found: &mut Found) {
             .any(|one| one.pod.is_err() && one.path.file_stem().is_some_and(|stem| stem == name))
     };
     let has = |name: &str| pods.iter().any(|pod| pod.name == name) || is_unread(name);
+    let outside = facts.outside(directory);
     let directory = shown(directory);
     for name in NEEDED {
         // An etcd that others run is named in the flags of the API server.
@@ -94,7 +95,7 @@ fn manifests(facts: Facts<'_>, found: &mut Found) {
                 Cause::ManifestMissing,
                 name,
                 evidence,
-                &[("directory", &[&directory])],
+                &[("directory", &[&outside])],
             );
         }
     }
@@ -110,7 +111,7 @@ fn has_foreign_store(pods: &[&StaticPod]) -> bool {
     !servers.split(',').any(is_own)
 }
 
-fn of_manifest(manifest: &Manifest, found: &mut Found) {
+fn of_manifest(manifest: &Manifest, facts: Facts<'_>, found: &mut Found) {
     let file = shown(&manifest.path);
     match &manifest.pod {
         Err(why) => {
@@ -119,7 +120,7 @@ fn of_manifest(manifest: &Manifest, found: &mut Found) {
                 Cause::ManifestUnreadable,
                 &file,
                 evidence,
-                &[("file", &[&file])],
+                &[("file", &[&facts.outside(&manifest.path)])],
             );
         }
         Ok(pod) => {
@@ -128,12 +129,11 @@ fn of_manifest(manifest: &Manifest, found: &mut Found) {
             };
             let missing: Vec<String> = pod.missing.iter().map(|one| shown(one)).collect();
             let evidence = vec![format!("{} needs {}", pod.name, missing.join(", "))];
-            let first = shown(first);
             found.add(
                 Cause::ManifestFileMissing,
-                &first,
+                shown(first),
                 evidence,
-                &[("file", &[&first])],
+                &[("file", &[&facts.outside(first)])],
             );
         }
     }

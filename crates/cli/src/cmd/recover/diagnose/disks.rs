@@ -56,6 +56,7 @@ fn told(glance: &Glance, one: &nagi_guard::Filesystem) -> Filesystem {
             ReadOnly::No => Writable::Yes,
             ReadOnly::Mount => Writable::NotThisMount,
             ReadOnly::Filesystem => Writable::No,
+            ReadOnly::Withdrawn => Writable::Withdrawn,
         },
         space: one.space.map(|space| Space {
             bytes: space.bytes,
