@@ -110,13 +110,26 @@ impl Member {
     }
 }
 
-/// Asks a member.
+/// What there is of a member in files.
+pub(crate) struct Files {
+    broken: Vec<PathBuf>,
+    keys: Keys,
+}
+
+/// Reads what it takes to ask a member.
 ///
 /// # Errors
-/// What it takes to ask it cannot be read, which says nothing about the member.
-pub(crate) async fn look(root: &Root, member: Member, deadline: Deadline) -> Looked<Etcd> {
-    let broken = broken(root, &member.data_dir);
-    let keys = Keys::read(root, &member).map_err(Unseen::Failed)?;
+/// It cannot be read, which says nothing about the member.
+pub(crate) fn files(root: &Root, member: &Member) -> Looked<Files> {
+    Ok(Files {
+        broken: broken(root, &member.data_dir),
+        keys: Keys::read(root, member).map_err(Unseen::Failed)?,
+    })
+}
+
+/// Asks a member.
+pub(crate) async fn look(member: Member, files: Files, deadline: Deadline) -> Etcd {
+    let Files { broken, keys } = files;
     let ask = Ask {
         member: &member,
         keys: &keys,
@@ -127,13 +140,13 @@ pub(crate) async fn look(root: &Root, member: Member, deadline: Deadline) -> Loo
         Err(Silence::Refused) => EtcdAnswer::Refused,
         Err(Silence::Failed(why)) => EtcdAnswer::Failed(why),
     };
-    Ok(Etcd {
+    Etcd {
         endpoint: member.url,
         data_dir: member.data_dir,
         point: None,
         answer,
         broken,
-    })
+    }
 }
 
 /// The quota is a gauge that Prometheus writes as a number with an exponent: `2.147483648e+09`.
@@ -347,12 +360,11 @@ mod tests {
         let found = || broken(&root, Path::new("/var/lib/etcd")).len();
         assert_eq!(found(), 1, "there is no db at all");
         let db = std::fs::File::create(snap.join("db")).unwrap();
+        let now = db.metadata().unwrap().modified().unwrap();
         let hour = std::time::Duration::from_hours(1);
-        db.set_modified(std::time::SystemTime::now() + hour)
-            .unwrap();
+        db.set_modified(now + hour).unwrap();
         assert_eq!(found(), 0);
-        db.set_modified(std::time::SystemTime::now() - hour)
-            .unwrap();
+        db.set_modified(now - hour).unwrap();
         assert_eq!(found(), 1);
     }
 

@@ -2,7 +2,7 @@
 
 use nagi_runtime::Deadline;
 
-use crate::ask::ask;
+use crate::ask::{AskError, ask};
 use crate::observed::{Looked, Unit, Unseen};
 
 /// What runs a node. The API server is among them only to say that it is none (B-005).
@@ -28,7 +28,10 @@ pub(crate) async fn look(deadline: Deadline) -> Looked<Vec<Unit>> {
     ];
     arguments.extend(UNITS.map(str::to_owned));
     let printed = ask("systemctl", &arguments, deadline).await;
-    let printed = printed.map_err(Unseen::NotHere)?;
+    let printed = printed.map_err(|error| match error {
+        AskError::NotThere(why) => Unseen::NotHere(why),
+        AskError::Failed(why) => Unseen::Failed(why),
+    })?;
     if printed.is_cut {
         return Err(Unseen::Failed(
             "systemctl did not answer in time".to_owned(),

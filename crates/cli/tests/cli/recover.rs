@@ -17,6 +17,7 @@ use faults::{DISKS, ENDPOINTS, FILES, Fault, LOGS, PROGRAMS};
 use loops::Loops;
 use node::Node;
 use serde_json::Value;
+use servers::Authority;
 
 /// A next command is one of the table, of which a test of `nagi-ops` holds that none takes anything away, up to its values.
 fn is_of_the_table(next: &str) -> bool {
@@ -284,4 +285,59 @@ fn a_machine_without_a_cluster_is_told_what_to_do() {
         "{unseen:?}"
     );
     ran.exits(14).says("hint: ");
+}
+
+// A disk or a volume that hangs keeps whoever reads from it forever; here it is a pipe that nobody writes to.
+#[test]
+fn an_answer_waits_for_no_thread_that_hangs() {
+    let node = Node::refused();
+    node.remove("proc");
+    std::fs::create_dir_all(node.root.join("proc/net")).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(node.root.join("proc/net/tcp"))
+        .status();
+    assert!(made.unwrap().success());
+    let root = node.root.to_str().unwrap();
+    let words = ["recover", "diagnose", "--root", root, "--timeout", "3s"];
+    let ran = crate::run::call(&words).through("timeout", &["60"]).run();
+    let ran = ran.exits(13);
+    assert!(ran.stdout.contains("no answer in time"), "{ran:#?}");
+}
+
+// kubelet signs what it serves with by itself, and etcd's probe has had none for years: both may be of last year.
+#[test]
+fn certificates_that_nobody_verifies_may_have_ended() {
+    let node = Node::new();
+    let serving = Authority::new("a-ca@1").pair("a", &["a"], servers::ENDED);
+    node.write("var/lib/kubelet/pki/kubelet.crt", serving.certificate);
+    let probe = node
+        .authority
+        .pair("kube-etcd-healthcheck-client", &[], servers::ENDED);
+    node.write(
+        "etc/kubernetes/pki/etcd/healthcheck-client.crt",
+        probe.certificate,
+    );
+    let answer = node.diagnose(&["--output", "json"]).exits(0).json();
+    let notes = answer["notes"].to_string();
+    for name in ["kubelet.crt ended", "healthcheck-client.crt ended"] {
+        assert!(notes.contains(name), "{answer:#}");
+    }
+}
+
+// What the API server says to nobody is not what it says to the caller.
+#[test]
+fn credentials_of_a_plugin_are_unknown_and_not_refused() {
+    let node = Node::new();
+    let refusal = servers::status(401, "Unauthorized", "Unauthorized");
+    let port = servers::tls(&node.pair(&["127.0.0.1"]), refusal);
+    let user = "exec: { apiVersion: client.authentication.k8s.io/v1, command: fetch-token }";
+    node.write_kubeconfig(
+        &format!("https://127.0.0.1:{port}"),
+        &node.authority.pem,
+        user,
+    );
+    let answer = node.diagnose(&["--output", "json"]).exits(14).json();
+    assert_eq!(ids(&answer), Vec::<String>::new());
+    let unseen = answer["unseen"].to_string();
+    assert!(unseen.contains("fetch-token"), "{unseen}");
 }

@@ -18,6 +18,16 @@ const WRITERS: [&str; 8] = [
     "/var/log",
 ];
 
+/// Of them, what only a node has. Docker and podman bring the directories of a runtime to any machine.
+const PARTS: [&str; 4] = [
+    "/var/lib/kubelet",
+    "/var/lib/rancher",
+    "/var/lib/k0s",
+    "/var/lib/etcd",
+];
+/// What else a node does not live without: sockets and locks, and whatever has no filesystem of its own.
+const BASE: [&str; 2] = ["/", "/run"];
+
 /// These make inodes as long as there are blocks.
 const INODES_ON_DEMAND: [&str; 2] = ["xfs", "btrfs"];
 
@@ -28,7 +38,12 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
     let is_node = is_node(facts);
     for one in filesystems.iter().filter(|one| !one.holds.is_empty()) {
         if !is_node {
-            elsewhere(one, facts, found);
+            let why = "nothing of a cluster is known to live on this machine";
+            elsewhere(one, why, facts, found);
+            continue;
+        }
+        if !is_lived_from(one, facts) {
+            elsewhere(one, "nothing of the node lives from it", facts, found);
             continue;
         }
         read_only(one, facts, found);
@@ -46,26 +61,30 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
     }
 }
 
+/// A part of the node that writes is on it. Others, as /tmp, are full and take nothing down.
+fn is_lived_from(one: &Filesystem, facts: Facts<'_>) -> bool {
+    let data = facts.observed.etcd.as_ref().ok().map(|etcd| &etcd.data_dir);
+    let is_base = |held: &PathBuf| BASE.iter().any(|base| *held == Path::new(base));
+    !writers(one).is_empty()
+        || one
+            .holds
+            .iter()
+            .any(|held| is_base(held) || Some(held) == data)
+}
+
 /// Something of a cluster lives here. A full disk of another machine takes no cluster down.
 fn is_node(facts: Facts<'_>) -> bool {
     let filesystems = facts.observed.filesystems.as_deref().unwrap_or_default();
-    let is_part = |held: &PathBuf| {
-        WRITERS
-            .iter()
-            .any(|writer| *held == Path::new(writer) && *writer != "/var/log")
-    };
+    let is_part = |held: &PathBuf| PARTS.iter().any(|part| *held == Path::new(part));
     facts.observed.manifests.is_ok() || filesystems.iter().any(|one| one.holds.iter().any(is_part))
 }
 
-fn elsewhere(one: &Filesystem, facts: Facts<'_>, found: &mut Found) {
+fn elsewhere(one: &Filesystem, why: &str, facts: Facts<'_>, found: &mut Found) {
     let has_no_inodes = one
         .space
         .is_some_and(|space| has_no_inodes(one, &space, facts));
     if is_full(one, facts) || has_no_inodes {
-        found.note(format!(
-            "{} is full; nothing of a cluster is known to live on this machine",
-            shown(&one.point)
-        ));
+        found.note(format!("{} is full; {why}", shown(&one.point)));
     }
 }
 

@@ -62,6 +62,9 @@ fn no_space(facts: Facts<'_>, found: &mut Found) {
             // Whether the disk is full was not seen, so the words stand for what they say.
             evidence.push("how full its filesystem is was not seen".to_owned());
         }
+        (Some(point), Ok(seen)) if !seen.iter().any(|one| one.point == *point) => {
+            evidence.push(format!("how full {} is was not asked", shown(point)));
+        }
         (Some(point), Ok(_)) => {
             evidence.push(format!("{} has bytes and inodes left now", shown(point)));
         }

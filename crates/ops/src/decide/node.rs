@@ -12,6 +12,13 @@ use crate::observed::{
 const API_SERVER: &str = "kube-apiserver";
 /// Without these two there is no control plane; the others are missed by nobody who only asks.
 const NEEDED: [&str; 2] = [API_SERVER, "etcd"];
+/// Static pods that make a node one of a control plane; a worker has others, as kube-proxy or a virtual address.
+const CONTROL_PLANE: [&str; 4] = [
+    API_SERVER,
+    "kube-controller-manager",
+    "kube-scheduler",
+    "etcd",
+];
 /// A unit that systemd has started again so often does not stay up; a person restarts a unit twice, not five times.
 const RESTARTS_MANY: u64 = 5;
 /// Where the API server listens unless its flags say otherwise.
@@ -70,7 +77,7 @@ fn manifests(facts: Facts<'_>, found: &mut Found) {
     let pods: Vec<&StaticPod> = pods(manifests).collect();
     let is_control_plane = pods
         .iter()
-        .any(|pod| pod.name.starts_with("kube-") || pod.name == "etcd");
+        .any(|pod| CONTROL_PLANE.contains(&pod.name.as_str()));
     let Some(directory) = manifests.first().and_then(|one| one.path.parent()) else {
         return;
     };

@@ -3,6 +3,7 @@
 mod advice;
 mod answers;
 mod facts;
+mod healthy;
 mod rank;
 
 use std::time::Duration;

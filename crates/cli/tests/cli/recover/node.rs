@@ -147,10 +147,12 @@ impl Node {
             if head.contains("/v3/maintenance/status") {
                 http("200 OK", &status.to_string())
             } else if head.contains("/v3/maintenance/alarm") {
-                while !has_leader {
+                if has_leader {
+                    return http("200 OK", &alarms.to_string());
+                }
+                loop {
                     std::thread::park();
                 }
-                http("200 OK", &alarms.to_string())
             } else {
                 http(
                     "200 OK",
