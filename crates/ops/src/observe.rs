@@ -163,6 +163,11 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
         partly_unseen.extend(denied.map(|why| (Area::Certificates, why)));
         found.files
     });
+    let seen = filesystems
+        .as_ref()
+        .ok()
+        .and_then(|seen| seen.as_deref().ok());
+    partly_unseen.extend(space_unseen(seen.unwrap_or_default()));
     let places = Places {
         disks,
         files: &files,
@@ -327,6 +332,17 @@ async fn etcd_of(node: NodeFiles<'_>, manifests: &Looked<Vec<Manifest>>) -> Look
     Ok(etcd::look(member, files, node.deadline).await)
 }
 
+/// What the node lives from, and does not say how full it is.
+fn space_unseen(filesystems: &[Filesystem]) -> impl Iterator<Item = (Area, Unseen)> {
+    let silent = filesystems
+        .iter()
+        .filter(|one| one.space.is_none() && !one.holds.is_empty());
+    silent.map(|one| {
+        let why = format!("{} did not say how full it is", one.point.display());
+        (Area::Filesystems, Unseen::Failed(why))
+    })
+}
+
 /// Why etcd told all but its alarms.
 fn alarms_unseen(etcd: Option<&Etcd>) -> Option<Unseen> {
     match &etcd?.answer {
@@ -487,13 +503,21 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::observed::Writable;
 
     /// A volume behind a network that is gone: who asks for a path on it waits.
     struct Dead;
 
     impl Disks for Dead {
         fn look(&self) -> Looked<Vec<Filesystem>> {
-            Ok(Vec::new())
+            Ok(vec![Filesystem {
+                point: "/volume".into(),
+                fstype: "ext4".to_owned(),
+                writable: Writable::Yes,
+                space: None,
+                holds: vec!["/var/lib/kubelet".into()],
+                evicting: Vec::new(),
+            }])
         }
 
         fn point_of(&self, _: &Path) -> Option<PathBuf> {
@@ -534,6 +558,7 @@ mod tests {
         let observed = told.recv_timeout(Duration::from_secs(30)).unwrap();
         assert_eq!(observed.lines.unwrap().len(), 1);
         let unseen: Vec<Area> = observed.partly_unseen.iter().map(|one| one.0).collect();
-        assert_eq!(unseen, [Area::Logs]);
+        // Nor is it well that it does not say how full it is.
+        assert_eq!(unseen, [Area::Filesystems, Area::Logs]);
     }
 }

@@ -222,6 +222,8 @@ pub struct Unit {
     pub restarts: u64,
     /// Why it last ended: `exit-code`, `oom-kill`.
     pub result: String,
+    /// For how long it has been active; none when it is not, or does not tell.
+    pub active_for: Option<Duration>,
 }
 
 /// A listening TCP port of this machine.

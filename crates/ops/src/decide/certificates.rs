@@ -25,6 +25,7 @@ fn clock(facts: Facts<'_>, found: &mut Found) {
     let now = facts.now;
     let most = seconds(facts.policy.skew_max);
     let mut evidence = Vec::new();
+    let mut subject = "this machine".to_owned();
     if let Ok(endpoint) = &facts.observed.endpoint
         && let Some(ahead) = endpoint.clock_ahead_seconds
         && ahead.abs() > most
@@ -35,6 +36,7 @@ fn clock(facts: Facts<'_>, found: &mut Found) {
             endpoint.server,
             ahead.abs()
         ));
+        subject = format!("this machine or {}", endpoint.server);
     }
     if let Some((path, at)) = &facts.observed.newest_write
         && at.duration_since(now).as_secs() > most
@@ -43,9 +45,10 @@ fn clock(facts: Facts<'_>, found: &mut Found) {
             "{} was written at {at:.0}, which is later than now, {now:.0}",
             path.display()
         ));
+        "this machine".clone_into(&mut subject);
     }
     if !evidence.is_empty() {
-        found.add(Cause::ClockWrong, "this machine", evidence, &[]);
+        found.add(Cause::ClockWrong, subject, evidence, &[]);
     }
 }
 

@@ -1,6 +1,7 @@
 //! kubelet, the container runtime, and the static pods: their manifests, their containers, their port.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::disks::shown;
 use super::{Facts, Found};
@@ -21,6 +22,8 @@ const CONTROL_PLANE: [&str; 4] = [
 ];
 /// A unit that systemd has started again so often does not stay up; a person restarts a unit twice, not five times.
 const RESTARTS_MANY: u64 = 5;
+/// One that was started again so often and has run for this time stays up: what ends kubelet ends it within seconds.
+const STAYS_UP: Duration = Duration::from_mins(1);
 /// Where the API server listens unless its flags say otherwise.
 const PORT: u16 = 6443;
 
@@ -51,8 +54,10 @@ fn kubelet(unit: &Unit, facts: Facts<'_>, found: &mut Found) {
         return;
     }
     let is_running = unit.state == "active" && unit.substate == "running";
-    let loops = unit.restarts >= RESTARTS_MANY && !is_running;
-    if is_running && !loops {
+    // Between two ends it runs for some seconds.
+    let is_young = unit.active_for.is_some_and(|age| age < STAYS_UP);
+    let is_looping = unit.restarts >= RESTARTS_MANY && is_young;
+    if is_running && !is_looping {
         return;
     }
     let mut evidence = vec![format!(

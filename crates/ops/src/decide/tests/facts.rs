@@ -136,6 +136,7 @@ pub(super) fn sound() -> Observed {
                 substate: "running".to_owned(),
                 restarts: 0,
                 result: "success".to_owned(),
+                active_for: None,
             },
             Unit {
                 name: "kube-apiserver.service".to_owned(),
@@ -144,6 +145,7 @@ pub(super) fn sound() -> Observed {
                 substate: "dead".to_owned(),
                 restarts: 0,
                 result: "success".to_owned(),
+                active_for: None,
             },
         ]),
         listeners: Ok(vec![Listener {

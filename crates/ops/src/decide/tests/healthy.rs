@@ -52,3 +52,30 @@ fn a_workstation_with_containers_is_no_node() {
     fs(&mut observed, 0).holds.push("/var/lib/kubelet".into());
     assert_eq!(causes(&observed)[0], Cause::DiskFull);
 }
+
+// Between two ends a kubelet that crashes runs; one that crashed last week, and runs since, is well.
+#[test]
+fn a_kubelet_that_is_started_again_and_again_is_down_though_it_runs_now() {
+    let running = |restarts: u64, age: Option<u64>| {
+        let mut observed = sound();
+        let unit = &mut observed.units.as_mut().unwrap()[0];
+        (unit.restarts, unit.active_for) = (restarts, age.map(Duration::from_secs));
+        causes(&observed)
+    };
+    assert_eq!(running(5, Some(59)), [Cause::KubeletDown]);
+    assert_eq!(running(5, Some(60)), []);
+    assert_eq!(running(4, Some(1)), []);
+    assert_eq!(running(5, None), []);
+}
+
+// Of two clocks that differ nobody knows which is wrong.
+#[test]
+fn a_clock_that_differs_from_the_api_servers_is_one_of_two() {
+    let mut observed = sound();
+    observed.endpoint.as_mut().unwrap().clock_ahead_seconds = Some(7200);
+    let subject = |observed: &Observed| judged(observed).cause().unwrap().subject.clone();
+    assert_eq!(subject(&observed), "this machine or https://127.0.0.1:6443");
+    let later = "2026-02-01T12:00:00Z".parse().unwrap();
+    observed.newest_write = Some(("/var/log/journal/a".into(), later));
+    assert_eq!(subject(&observed), "this machine");
+}
