@@ -267,7 +267,7 @@ fn a_real_etcd_above_its_quota_is_the_cause() {
         answer["facts"]["etcd"]["alarms"],
         serde_json::json!(["NOSPACE"])
     );
-    // /run of this node is a directory of its disk, which nobody sees as a place with room.
+    // Where to depends on the room that this machine has.
     let next = answer["cause"]["next"].as_str().unwrap();
     assert!(next.contains("snapshot save "), "{next}");
 }
