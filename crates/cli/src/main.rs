@@ -57,7 +57,8 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return serve::fail(&error, None),
     };
-    runtime.block_on(async {
+    let is_a_look = matches!(command, Some(Command::Verb(cmd::Verb::Recover(_))));
+    let code = runtime.block_on(async {
         match command {
             // `nagi` alone, as the founding documents start it, is the server of the cluster.
             None => cmd::server::run_from_environment().await,
@@ -71,7 +72,12 @@ fn main() -> ExitCode {
             }
             Some(Command::Verb(verb)) => cmd::run(verb, &global).await,
         }
-    })
+    });
+    if is_a_look {
+        // It only reads, and a disk or a volume that hangs may hold a thread of it forever.
+        runtime.shutdown_background();
+    }
+    code
 }
 
 /// The end of a command line that could not be read, or that asked for help.

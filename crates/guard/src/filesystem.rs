@@ -36,8 +36,10 @@ pub enum ReadOnly {
     No,
     /// Not through this mount.
     Mount,
-    /// Nobody can: it was mounted so, or the kernel withdrew it after an error.
+    /// Nobody can: it was mounted so.
     Filesystem,
+    /// Nobody can, through a mount that was made for writing: the kernel withdrew it after an error.
+    Withdrawn,
 }
 
 /// Space and inodes.
@@ -195,7 +197,9 @@ impl Filesystem {
             source: mount.source.clone(),
             point: mount.point.clone(),
             root: mount.root.clone(),
-            read_only: if mount.is_filesystem_read_only() {
+            read_only: if mount.is_withdrawn() {
+                ReadOnly::Withdrawn
+            } else if mount.is_filesystem_read_only() {
                 ReadOnly::Filesystem
             } else if is_read_only || mount.is_read_only() {
                 ReadOnly::Mount

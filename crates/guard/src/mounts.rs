@@ -84,6 +84,13 @@ impl Mount {
         self.options.iter().any(|option| option == "ro")
     }
 
+    /// The kernel withdrew the filesystem after an error, which leaves the mount as it was made. ext4 of Linux 6.15 and later
+    /// has a word for it, and its filesystem stays `rw` otherwise.
+    pub fn is_withdrawn(&self) -> bool {
+        let has = |name: &str| self.super_options.iter().any(|option| option == name);
+        has("emergency_ro") || (self.is_filesystem_read_only() && !self.is_read_only())
+    }
+
     /// Nobody may write to the filesystem: it was mounted so, or the kernel withdrew it after an error.
     pub fn is_filesystem_read_only(&self) -> bool {
         self.super_options.iter().any(|option| option == "ro")

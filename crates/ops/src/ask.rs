@@ -24,20 +24,29 @@ pub(crate) struct Printed {
     pub(crate) failed: Option<String>,
 }
 
+/// Why a program gave no answer, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AskError {
+    /// There is none of that name.
+    NotThere(String),
+    /// It is there, and cannot be run or read.
+    Failed(String),
+}
+
 /// Runs a program.
 ///
 /// # Errors
-/// It is not there, or cannot be run; in words.
+/// It is not there, or cannot be run.
 pub(crate) async fn ask(
     program: &str,
     arguments: &[String],
     deadline: Deadline,
-) -> Result<Printed, String> {
+) -> Result<Printed, AskError> {
     let of = |error: std::io::Error| {
         if error.kind() == std::io::ErrorKind::NotFound {
-            return format!("{program} is not there");
+            return AskError::NotThere(format!("{program} is not there"));
         }
-        format!("{program}: {error}")
+        AskError::Failed(format!("{program}: {error}"))
     };
     let mut child = command(program)
         .args(arguments)
@@ -93,4 +102,24 @@ async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) -> std::
 )]
 fn command(program: &str) -> Command {
     Command::new(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_may_not_be_run_is_told_from_one_that_is_not_there() {
+        let asked = async |program| {
+            let deadline = Deadline::in_(Duration::from_secs(30));
+            ask(program, &[], deadline).await.unwrap_err()
+        };
+        assert!(matches!(asked("/dev/null").await, AskError::Failed(_)));
+        assert!(matches!(
+            asked("/nowhere/at/all").await,
+            AskError::NotThere(_)
+        ));
+    }
 }

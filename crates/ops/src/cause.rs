@@ -1,8 +1,8 @@
 //! Every cause that can be named: when, what to do next, and what would show that it is not the one. Only data.
 //!
 //! The order is the rank: what explains most, and is surest, comes first. What is certain of a disk, the store or a
-//! certificate stands before what an API server says to one client; lines of logs alone stand behind both; that nothing
-//! answers is a symptom, and stands last. `next` looks at something, writes a kubeconfig or a snapshot; never more.
+//! certificate stands before what an API server says to one client; lines of logs alone stand behind both, and behind all
+//! that was seen to be down; that nothing answers is a symptom, and stands last. `next` looks at something, writes a kubeconfig or a snapshot; never more.
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +59,14 @@ pub enum Cause {
     KubeconfigUnusable,
     /// Something else has the port of the API server.
     PortTaken,
+    /// kubelet kills pods for space.
+    DiskPressure,
+    /// The store does not answer.
+    EtcdDown,
+    /// A static pod does not run.
+    StaticPodDown,
+    /// The API server is not ready.
+    NotReady,
     /// The kernel ended something for want of memory.
     OutOfMemory,
     /// An image of the control plane cannot be had.
@@ -71,14 +79,6 @@ pub enum Cause {
     KernelLimit,
     /// Something said that a disk is full, and none is.
     NoSpaceUnexplained,
-    /// kubelet kills pods for space.
-    DiskPressure,
-    /// The store does not answer.
-    EtcdDown,
-    /// A static pod does not run.
-    StaticPodDown,
-    /// The API server is not ready.
-    NotReady,
     /// Nothing listens behind the tunnel.
     TunnelRefused,
     /// Nothing listens.
@@ -148,28 +148,28 @@ pub const ROWS: &[Row] = &[
     row(
         Cause::FilesystemReadOnly,
         "filesystem-read-only",
-        "a filesystem with kubelet, the container runtime, etcd or logs on it cannot be written to",
+        "a filesystem with kubelet, the container runtime, etcd or logs on it cannot be written to; below another root only where the kernel withdrew it",
         "dmesg --level=err,crit | tail -n 50",
-        "`touch {path}/probe` succeeds",
+        "`findmnt --output VFS-OPTIONS,FS-OPTIONS --target {path}` shows rw twice",
     ),
     row(
         Cause::DiskFull,
         "disk-full",
         "a filesystem that the node lives from has less than 64 MiB available, the room of one WAL segment of etcd; a small one less than a hundredth of its size",
-        "nagi disk clean",
+        "nagi disk clean {at_root}",
         "`df {point}` shows more available",
     ),
     row(
         Cause::InodesExhausted,
         "inodes-exhausted",
         "a filesystem that the node lives from has less than a thousandth of its inodes free, on other types than XFS and btrfs",
-        "nagi disk clean",
+        "nagi disk clean {at_root}",
         "`df --inodes {point}` shows free inodes",
     ),
     row(
         Cause::EtcdDamaged,
         "etcd-damaged",
-        "etcd has files that end in .snap.broken, or says that its files end too early, and does not answer",
+        "etcd does not answer, and has files that end in .snap.broken and are newer than its data, or ended with the words that its files are damaged",
         "ls -l {data_dir}/member/snap {data_dir}/member/wal",
         "etcd starts, and `etcdctl endpoint status` answers",
     ),
@@ -183,7 +183,7 @@ pub const ROWS: &[Row] = &[
     row(
         Cause::EtcdQuota,
         "etcd-quota",
-        "etcd has the alarm NOSPACE, or says `mvcc: database space exceeded` and does not answer",
+        "etcd has the alarm NOSPACE, or says `mvcc: database space exceeded` and does not answer, and is then only looked at",
         "etcdctl {flags} snapshot save {snapshot}",
         "`etcdctl alarm list` is empty, and a write succeeds",
     ),
@@ -247,14 +247,14 @@ pub const ROWS: &[Row] = &[
         Cause::RuntimeDown,
         "runtime-down",
         "nobody listens on the socket of the container runtime",
-        "journalctl --unit containerd --lines 50 --no-pager",
+        "journalctl {at_root} --unit containerd --lines 50 --no-pager",
         "`crictl version` answers",
     ),
     row(
         Cause::RuntimeSilent,
         "runtime-silent",
         "the container runtime takes a call and does not answer",
-        "journalctl --unit containerd --lines 50 --no-pager",
+        "journalctl {at_root} --unit containerd --lines 50 --no-pager",
         "`crictl version` answers within a second",
     ),
     row(
@@ -268,7 +268,7 @@ pub const ROWS: &[Row] = &[
         Cause::KubeletDown,
         "kubelet-down",
         "systemd knows kubelet, and it is not active or is started again and again",
-        "journalctl --unit kubelet --lines 50 --no-pager",
+        "journalctl {at_root} --unit kubelet --lines 50 --no-pager",
         "`systemctl is-active kubelet` says active for a minute",
     ),
     row(
@@ -282,7 +282,7 @@ pub const ROWS: &[Row] = &[
         Cause::TlsName,
         "tls-name",
         "the certificate of the API server is of a trusted authority, and for other names than the kubeconfig's",
-        "kubectl config set-cluster {cluster} --server={server} --tls-server-name={name}",
+        "kubectl --kubeconfig {holder} config set-cluster {cluster} --server={server} --tls-server-name={name}",
         "`openssl s_client -connect {address} | openssl x509 -noout -ext subjectAltName` shows {expected}",
     ),
     row(
@@ -303,21 +303,21 @@ pub const ROWS: &[Row] = &[
         Cause::Unauthorized,
         "unauthorized",
         "the API server answers 401",
-        "kubectl --context {context} auth whoami",
+        "KUBECONFIG={file} kubectl --context {context} auth whoami",
         "`kubectl auth whoami` shows a user",
     ),
     row(
         Cause::Forbidden,
         "forbidden",
         "the API server answers 403",
-        "kubectl --context {context} auth can-i get /readyz",
+        "KUBECONFIG={file} kubectl --context {context} auth can-i get /readyz",
         "`kubectl auth can-i get /readyz` says yes",
     ),
     row(
         Cause::KubeconfigUnusable,
         "kubeconfig-unusable",
         "the kubeconfig is there and cannot be used",
-        "kubectl --kubeconfig {file} config view",
+        "KUBECONFIG={file} kubectl config view",
         "kubectl reads the file and calls the server",
     ),
     row(
@@ -328,16 +328,44 @@ pub const ROWS: &[Row] = &[
         "the port belongs to kube-apiserver, or to nobody",
     ),
     row(
+        Cause::DiskPressure,
+        "disk-pressure",
+        "less is left than a hard eviction threshold of this node's kubelet",
+        "nagi disk clean {at_root}",
+        "`nagi disk {at_root}` no longer says that kubelet kills pods, for 5 minutes",
+    ),
+    row(
+        Cause::EtcdDown,
+        "etcd-down",
+        "the manifest of etcd is there, and it does not answer",
+        "crictl ps --all --name etcd",
+        "`etcdctl endpoint status` answers",
+    ),
+    row(
+        Cause::StaticPodDown,
+        "static-pod-down",
+        "a static pod has a manifest, the container runtime answers, and no container of it runs",
+        "crictl ps --all --name {name}",
+        "`crictl ps` shows it running for a minute",
+    ),
+    row(
+        Cause::NotReady,
+        "not-ready",
+        "the API server answers, and says that it is not ready",
+        "KUBECONFIG={file} kubectl --context {context} get --raw '/readyz?verbose'",
+        "`/readyz` says ok",
+    ),
+    row(
         Cause::OutOfMemory,
         "out-of-memory",
-        "the kernel ended a process of the control plane, of kubelet or of the runtime for want of memory",
-        "journalctl --dmesg --grep 'out of memory|oom' --lines 20 --no-pager",
+        "the kernel says that it ended a process of the control plane, of kubelet or of the runtime, by its name, for want of memory",
+        "journalctl {at_root} _TRANSPORT=kernel --grep 'out of memory|oom' --lines 20 --no-pager",
         "the process runs, and `free --human` shows memory available",
     ),
     row(
         Cause::ImageMissing,
         "image-missing",
-        "kubelet says that an image cannot be had",
+        "kubelet says that an image of the control plane cannot be had",
         "crictl images",
         "the image is in the list",
     ),
@@ -366,36 +394,8 @@ pub const ROWS: &[Row] = &[
         Cause::NoSpaceUnexplained,
         "no-space-unexplained",
         "a log says `no space left on device` of a path whose filesystem has room now",
-        "nagi disk",
+        "nagi disk {at_root}",
         "the line does not come again",
-    ),
-    row(
-        Cause::DiskPressure,
-        "disk-pressure",
-        "less is left than a hard eviction threshold of this node's kubelet",
-        "nagi disk clean",
-        "`nagi disk` no longer says that kubelet kills pods, for 5 minutes",
-    ),
-    row(
-        Cause::EtcdDown,
-        "etcd-down",
-        "the manifest of etcd is there, and it does not answer",
-        "crictl ps --all --name etcd",
-        "`etcdctl endpoint status` answers",
-    ),
-    row(
-        Cause::StaticPodDown,
-        "static-pod-down",
-        "a static pod has a manifest, the container runtime answers, and no container of it runs",
-        "crictl ps --all --name {name}",
-        "`crictl ps` shows it running for a minute",
-    ),
-    row(
-        Cause::NotReady,
-        "not-ready",
-        "the API server answers, and says that it is not ready",
-        "kubectl --context {context} get --raw '/readyz?verbose'",
-        "`/readyz` says ok",
     ),
     row(
         Cause::TunnelRefused,
@@ -452,6 +452,9 @@ pub const ROWS: &[Row] = &[
 pub(crate) fn fill(template: &str, values: &[(&str, &[&str])]) -> String {
     let mut text = template.to_owned();
     for (name, words) in values {
+        if words.is_empty() {
+            text = text.replace(&format!(" {{{name}}}"), "");
+        }
         let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
         text = text.replace(&format!("{{{name}}}"), &words.join(" "));
     }

@@ -13,13 +13,12 @@ const KUBELET_PKI: &str = "/var/lib/kubelet/pki";
 
 /// What each is read by, in the order in which it matters, with the authority that must have signed it: the names of
 /// kubeadm, below [`PKI`].
-const KNOWN: [(&str, Option<&str>); 10] = [
+const KNOWN: [(&str, Option<&str>); 9] = [
     ("apiserver.crt", Some("ca.crt")),
     ("etcd/server.crt", Some("etcd/ca.crt")),
     ("apiserver-etcd-client.crt", Some("etcd/ca.crt")),
     ("apiserver-kubelet-client.crt", Some("ca.crt")),
     ("etcd/peer.crt", Some("etcd/ca.crt")),
-    ("etcd/healthcheck-client.crt", Some("etcd/ca.crt")),
     ("front-proxy-client.crt", Some("front-proxy-ca.crt")),
     ("ca.crt", None),
     ("etcd/ca.crt", None),
@@ -35,8 +34,9 @@ const KUBECONFIGS: [&str; 5] = [
     "kubelet.conf",
 ];
 
-/// What kubelet reads.
-const KUBELET: [&str; 2] = ["kubelet-client-current.pem", "kubelet.crt"];
+/// What kubelet is known to the API server by. Its serving certificate, `kubelet.crt`, is signed by itself and verified by
+/// nobody; as etcd's `healthcheck-client.crt`, it is among the others.
+const KUBELET: [&str; 1] = ["kubelet-client-current.pem"];
 
 /// What was found, and the first that could not be read.
 #[derive(Debug)]

@@ -28,6 +28,28 @@ pub(crate) const WORDS: &[&str] = &[
 ];
 
 const INOTIFY: [&str; 4] = ["inotify", "fsnotify", "file watch", "watcher"];
+/// Static pods of a control plane.
+const CONTROL_PLANE: [&str; 4] = [
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "etcd",
+];
+/// Processes that a node or its control plane lives from, as the kernel names them: it cuts after 15 bytes.
+const OF_THE_NODE: [&str; 12] = [
+    "kube-apiserver",
+    "kube-controller",
+    "kube-scheduler",
+    "etcd",
+    "kubelet",
+    "containerd",
+    "dockerd",
+    "cri-dockerd",
+    "crio",
+    "k3s",
+    "k3s-server",
+    "k0s",
+];
 const KERNEL: [&str; 3] = ["/sys/", "/proc/", "/dev/"];
 
 /// What a line means. `source` is who wrote it; none when it means nothing here.
@@ -67,11 +89,11 @@ pub(crate) fn classify(source: &str, line: &str) -> Option<LineClass> {
         ]
         .iter()
         .any(|words| has(words))
-        && !has("rejected connection")
+        && is_fatal(&text)
     {
         return Some(LineClass::EtcdDamaged);
     }
-    if has("out of memory: kill") || (source == "kernel" && has("oom-kill")) {
+    if ended_for_memory(&text).is_some_and(|name| OF_THE_NODE.contains(&name)) {
         return Some(LineClass::OutOfMemory);
     }
     if has("running with swap on") {
@@ -86,7 +108,34 @@ pub(crate) fn classify(source: &str, line: &str) -> Option<LineClass> {
     let is_image = ["errimageneverpull", "imagepullbackoff", "errimagepull"]
         .iter()
         .any(|words| has(words));
-    (is_image && has("kube-system")).then_some(LineClass::Image)
+    let is_of_the_control_plane = CONTROL_PLANE
+        .iter()
+        .any(|name| has(&format!("kube-system/{name}")) || has(&format!("kube-system_{name}")));
+    (is_image && is_of_the_control_plane).then_some(LineClass::Image)
+}
+
+/// etcd ended with this line. A connection that ends too early has the same error, and a level that says that it goes on.
+fn is_fatal(text: &str) -> bool {
+    // zap, a panic of Go, and capnslog of 3.4 in this order.
+    [
+        r#""level":"fatal""#,
+        r#""level":"panic""#,
+        "panic: ",
+        " c | ",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
+}
+
+/// The name of the process that the kernel ended: `killed process 812 (etcd) total-vm`, or `oom-kill:…,task=etcd,pid=812`.
+/// Who asked for the memory that was not there is another one.
+fn ended_for_memory(text: &str) -> Option<&str> {
+    if let Some((_, rest)) = text.split_once("out of memory: kill") {
+        let (_, name) = rest.split_once('(')?;
+        return Some(name.split_once(')')?.0);
+    }
+    let (_, rest) = text.split_once("oom-kill:")?;
+    rest.split(',').find_map(|part| part.strip_prefix("task="))
 }
 
 /// The last absolute path before these words: errors of Go and C name it there, `write /a/b: no space left on device`.

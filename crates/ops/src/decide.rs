@@ -13,6 +13,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
+
 use jiff::Timestamp;
 
 use crate::cause::{Cause, fill};
@@ -63,7 +65,11 @@ pub struct Finding {
 /// What the rules fill.
 #[derive(Debug, Default)]
 struct Found {
+    /// The words that lead a command to the root of the node; none on the node itself.
+    root: Vec<String>,
     findings: Vec<Finding>,
+    /// What lines of logs alone say, which stands behind all that was seen, but for symptoms.
+    said: Vec<Finding>,
     notes: Vec<String>,
 }
 
@@ -82,7 +88,10 @@ pub fn decide(policy: &Policy, observed: &Observed, now: Timestamp) -> Diagnosis
         observed,
         now,
     };
-    let mut found = Found::default();
+    let mut found = Found {
+        root: at_root(&observed.root),
+        ..Found::default()
+    };
     disks::judge(facts, &mut found);
     store::judge(facts, &mut found);
     certificates::judge(facts, &mut found);
@@ -90,11 +99,16 @@ pub fn decide(policy: &Policy, observed: &Observed, now: Timestamp) -> Diagnosis
     endpoint::judge(facts, &mut found);
     logs::judge(facts, &mut found);
     let Found {
+        root: _,
         mut findings,
+        mut said,
         notes,
     } = found;
     // Stable: what was found first of one cause stays first.
     findings.sort_by_key(|finding| finding.cause);
+    said.sort_by_key(|finding| finding.cause);
+    let symptoms = findings.partition_point(|finding| finding.cause < Cause::TunnelRefused);
+    findings.splice(symptoms..symptoms, said);
     let unseen: Vec<(Area, Unseen)> = observed
         .unseen()
         .into_iter()
@@ -107,6 +121,13 @@ pub fn decide(policy: &Policy, observed: &Observed, now: Timestamp) -> Diagnosis
         unseen,
         verdict,
     }
+}
+
+fn at_root(root: &Path) -> Vec<String> {
+    if root == Path::new("/") {
+        return Vec::new();
+    }
+    vec!["--root".to_owned(), root.display().to_string()]
 }
 
 fn verdict(findings: &[Finding], unseen: &[(Area, Unseen)]) -> Verdict {
@@ -145,13 +166,26 @@ impl Found {
         evidence: Vec<String>,
         values: &[(&str, &[&str])],
     ) {
-        let row = cause.row();
+        self.add_with_next_of(cause, cause, subject, evidence, values);
+    }
+
+    /// Adds one whose own next command does not fit as it was found; that of another cause does.
+    fn add_with_next_of(
+        &mut self,
+        other: Cause,
+        cause: Cause,
+        subject: impl Into<String>,
+        evidence: Vec<String>,
+        values: &[(&str, &[&str])],
+    ) {
+        let root: Vec<&str> = self.root.iter().map(String::as_str).collect();
+        let values = [values, &[("at_root", root.as_slice())]].concat();
         self.findings.push(Finding {
             cause,
             subject: subject.into(),
             evidence,
-            next: fill(row.next, values),
-            disproof: fill(row.disproof, values),
+            next: fill(other.row().next, &values),
+            disproof: fill(cause.row().disproof, &values),
         });
     }
 
@@ -163,6 +197,12 @@ impl Found {
 // === impl Facts ===
 
 impl Facts<'_> {
+    /// Where a path of the node lies for commands of this machine.
+    fn outside(&self, path: &Path) -> String {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        self.observed.root.join(below).display().to_string()
+    }
+
     /// The lines of a class, newest last.
     fn lines(
         &self,

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::certificate::{Certificate, read_pem};
 use crate::kubeconfig::{self, Kubeconfig};
-use crate::observed::{Endpoint, Listener, Reach, Stage};
+use crate::observed::{Endpoint, Listener, Looked, Reach, Stage, Unseen};
 use crate::root::Root;
 
 pub(crate) use http::{Answer, Call, CallError, call};
@@ -39,23 +39,34 @@ struct Probed {
 struct Target {
     host: String,
     port: u16,
+    /// What comes before each path; empty for most.
+    path: String,
     has_tls: bool,
 }
 
-/// Calls the API server of kubeconfigs, which are read as one.
+/// Kubeconfigs that were read as one.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    /// As programs of this machine reach them.
+    shown: Vec<String>,
+    /// What they say, or why they cannot be used.
+    config: Result<Kubeconfig, String>,
+}
+
+/// Calls the API server of kubeconfigs.
+///
+/// # Errors
+/// What it says is not what it says to the caller: the credentials come from a program.
 pub(crate) async fn probe(
-    root: &Root,
-    paths: &[PathBuf],
+    chosen: Chosen,
     context: Option<&str>,
     now: Timestamp,
     deadline: Deadline,
-) -> Endpoint {
-    let shown: Vec<String> = paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
+) -> Looked<Endpoint> {
+    let Chosen { shown, config } = chosen;
     let mut endpoint = Endpoint {
         kubeconfig: shown.join(":"),
+        holder: String::new(),
         context: context.unwrap_or_default().to_owned(),
         cluster: String::new(),
         server: shown.join(":"),
@@ -66,15 +77,16 @@ pub(crate) async fn probe(
         listener: None,
         clock_ahead_seconds: None,
     };
-    let config = match kubeconfig::read(root, paths, context) {
+    let config = match config {
         Ok(config) => config,
         Err(why) => {
             endpoint.reach = Reach::Unusable(why);
-            return endpoint;
+            return Ok(endpoint);
         }
     };
     endpoint.context.clone_from(&config.context);
     endpoint.cluster.clone_from(&config.cluster);
+    endpoint.holder = config.holder.display().to_string();
     endpoint.server.clone_from(&config.server);
     let client = config.credentials.certificate.as_ref();
     let client = client.and_then(|(certificate, _)| read_pem(certificate).ok());
@@ -83,7 +95,7 @@ pub(crate) async fn probe(
         Ok(target) => target,
         Err(why) => {
             endpoint.reach = Reach::Unusable(format!("{}: {why}", endpoint.kubeconfig));
-            return endpoint;
+            return Ok(endpoint);
         }
     };
     let named = config.tls_server_name.clone();
@@ -92,7 +104,19 @@ pub(crate) async fn probe(
     endpoint.reach = probed.reach;
     endpoint.presented = probed.presented;
     endpoint.clock_ahead_seconds = probed.clock_ahead_seconds;
-    endpoint
+    without_plugin(endpoint, config.credentials.plugin.as_deref())
+}
+
+/// The call went without the credentials of a plugin, so a refusal is not the one that the caller gets.
+fn without_plugin(endpoint: Endpoint, plugin: Option<&str>) -> Looked<Endpoint> {
+    let is_refusal = matches!(endpoint.reach, Reach::Unauthorized | Reach::Forbidden);
+    match plugin {
+        Some(plugin) if is_refusal => Err(Unseen::Failed(format!(
+            "{} answers, and the credentials come from {plugin}, which is not run",
+            endpoint.server
+        ))),
+        Some(_) | None => Ok(endpoint),
+    }
 }
 
 async fn go(
@@ -145,7 +169,7 @@ fn readyz(target: &Target, token: Option<&str>) -> Call {
     Call {
         method: ::http::Method::GET,
         host: target.authority(),
-        path: "/readyz?verbose".to_owned(),
+        path: format!("{}/readyz?verbose", target.path),
         token: token.map(str::to_owned),
         body: None,
     }
@@ -233,6 +257,26 @@ pub(crate) fn with_listener(mut endpoint: Endpoint, listeners: &[Listener]) -> E
     endpoint
 }
 
+// === impl Chosen ===
+
+impl Chosen {
+    /// Reads them. Their paths are those of the node below `root`.
+    pub(crate) fn read(root: &Root, paths: &[PathBuf], context: Option<&str>) -> Self {
+        let outside = |path: &PathBuf| root.outside(path);
+        let config = kubeconfig::read(root, paths, context);
+        Self {
+            shown: paths
+                .iter()
+                .map(|path| outside(path).display().to_string())
+                .collect(),
+            config: config.map(|config| Kubeconfig {
+                holder: outside(&config.holder),
+                ..config
+            }),
+        }
+    }
+}
+
 // === impl Target ===
 
 impl Target {
@@ -255,6 +299,7 @@ impl Target {
         }
         Ok(Self {
             port: uri.port_u16().unwrap_or(if has_tls { 443 } else { 80 }),
+            path: uri.path().trim_end_matches('/').to_owned(),
             host,
             has_tls,
         })
@@ -310,7 +355,7 @@ fn of_answer(answer: &Answer) -> Reach {
         200 if answer.text.contains("check passed") || answer.text.trim() == "ok" => Reach::Ready,
         401 => Reach::Unauthorized,
         403 => Reach::Forbidden,
-        500 | 503 => Reach::NotReady {
+        500 | 503 if is_of_checks(&answer.text) => Reach::NotReady {
             failed: answer.text.lines().filter_map(failed_check).collect(),
         },
         status => {
@@ -318,6 +363,11 @@ fn of_answer(answer: &Answer) -> Reach {
             Reach::Odd(format!("{status} {}", head.replace(['\n', '\r'], " ")))
         }
     }
+}
+
+/// An API server says which check fails, or that one does. A load balancer says 503 of servers that it does not reach.
+fn is_of_checks(text: &str) -> bool {
+    text.contains("readyz check failed") || text.lines().any(|line| line.starts_with("[-]"))
 }
 
 /// `[-]etcd failed: reason withheld`
@@ -346,6 +396,8 @@ mod tests {
         assert_eq!(class(200, "ok"), Reach::Ready);
         assert!(matches!(class(200, "<html>hello"), Reach::Odd(_)));
         assert!(matches!(class(404, "not found"), Reach::Odd(_)));
+        // So says a load balancer that has nobody behind it.
+        assert!(matches!(class(503, "<html>no server"), Reach::Odd(_)));
         assert_eq!(class(401, "{}"), Reach::Unauthorized);
         assert_eq!(class(403, "{}"), Reach::Forbidden);
         let failed = class(
@@ -364,6 +416,13 @@ mod tests {
     fn a_server_is_a_url_with_a_host() {
         let target = Target::of("https://[::1]:6443/a").unwrap();
         assert_eq!((target.port, target.is_loopback()), (6443, true));
+        // Behind a proxy of many clusters, each has its path.
+        let path = |server: &str| readyz(&Target::of(server).unwrap(), None).path;
+        assert_eq!(
+            path("https://a/k8s/clusters/c-1/"),
+            "/k8s/clusters/c-1/readyz?verbose"
+        );
+        assert_eq!(path("https://a:6443"), "/readyz?verbose");
         assert_eq!(Target::of("https://a.example").unwrap().port, 443);
         for bad in ["", "a.example:6443", "ftp://a", "https://"] {
             assert!(Target::of(bad).is_err(), "{bad}");

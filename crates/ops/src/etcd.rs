@@ -1,5 +1,6 @@
 //! The store, asked through its own gateway for JSON, which every etcd since 3.4 has on the port of its clients.
 //!
+//! A member tells its status by itself, and its alarms only with a leader: the status is asked for first, and counts alone.
 //! Where it listens, with which certificates, and where its data are, its manifest says. Nothing here writes.
 
 use std::path::{Path, PathBuf};
@@ -109,13 +110,26 @@ impl Member {
     }
 }
 
-/// Asks a member.
+/// What there is of a member in files.
+pub(crate) struct Files {
+    broken: Vec<PathBuf>,
+    keys: Keys,
+}
+
+/// Reads what it takes to ask a member.
 ///
 /// # Errors
-/// What it takes to ask it cannot be read, which says nothing about the member.
-pub(crate) async fn look(root: &Root, member: Member, deadline: Deadline) -> Looked<Etcd> {
-    let broken = broken(root, &member.data_dir);
-    let keys = Keys::read(root, &member).map_err(Unseen::Failed)?;
+/// It cannot be read, which says nothing about the member.
+pub(crate) fn files(root: &Root, member: &Member) -> Looked<Files> {
+    Ok(Files {
+        broken: broken(root, &member.data_dir),
+        keys: Keys::read(root, member).map_err(Unseen::Failed)?,
+    })
+}
+
+/// Asks a member.
+pub(crate) async fn look(member: Member, files: Files, deadline: Deadline) -> Etcd {
+    let Files { broken, keys } = files;
     let ask = Ask {
         member: &member,
         keys: &keys,
@@ -126,13 +140,13 @@ pub(crate) async fn look(root: &Root, member: Member, deadline: Deadline) -> Loo
         Err(Silence::Refused) => EtcdAnswer::Refused,
         Err(Silence::Failed(why)) => EtcdAnswer::Failed(why),
     };
-    Ok(Etcd {
+    Etcd {
         endpoint: member.url,
         data_dir: member.data_dir,
         point: None,
         answer,
         broken,
-    })
+    }
 }
 
 /// The quota is a gauge that Prometheus writes as a number with an exponent: `2.147483648e+09`.
@@ -144,14 +158,18 @@ fn quota(metrics: &str) -> Option<u64> {
         .flatten()
 }
 
-/// Files of a store that an etcd which met a full disk could not finish.
+/// Files of a store that an etcd which met a full disk could not finish, and has not run with since: it renames them when it
+/// starts, which their change of state has, and writes its data when it runs.
 fn broken(root: &Root, data_dir: &Path) -> Vec<PathBuf> {
     let directory = data_dir.join("member/snap");
     let entries = root.list(&directory).unwrap_or_default();
+    let data = entries.iter().find(|entry| entry.name == "db");
+    let last_write = data.and_then(|data| data.modified);
     entries
-        .into_iter()
+        .iter()
         .filter(|entry| entry.name.ends_with(".snap.broken"))
-        .map(|entry| directory.join(entry.name))
+        .filter(|entry| last_write.is_none() || entry.changed > last_write)
+        .map(|entry| directory.join(&entry.name))
         .collect()
 }
 
@@ -191,13 +209,13 @@ struct Ask<'a> {
 
 impl Ask<'_> {
     async fn everything(&self) -> Result<EtcdStatus, Silence> {
-        let (status, alarms, metrics) = tokio::join!(
+        let (status, metrics) = tokio::join!(
             self.json::<Status>("/v3/maintenance/status", "{}"),
-            self.json::<Alarms>("/v3/maintenance/alarm", r#"{"action":"GET"}"#),
             self.text(Method::GET, "/metrics", None),
         );
-        let (status, alarms) = (status?, alarms?);
+        let status = status?;
         let leader = status.leader.value();
+        let alarms = self.alarms(leader != 0).await;
         Ok(EtcdStatus {
             version: status.version,
             db_size: status.db_size.value(),
@@ -205,8 +223,28 @@ impl Ask<'_> {
             quota: metrics.ok().as_deref().and_then(quota),
             has_leader: leader != 0,
             is_leader: leader != 0 && leader == status.header.member_id.value(),
-            alarms: alarms.alarms.into_iter().map(|one| one.alarm).collect(),
+            alarms,
         })
+    }
+
+    /// The alarms go through raft: they are asked for once a leader is known, and that they do not come says nothing of the
+    /// rest.
+    async fn alarms(&self, has_leader: bool) -> Looked<Vec<String>> {
+        if !has_leader {
+            return Err(Unseen::Failed(
+                "etcd tells its alarms only with a leader".to_owned(),
+            ));
+        }
+        let told = self
+            .json::<Alarms>("/v3/maintenance/alarm", r#"{"action":"GET"}"#)
+            .await;
+        match told {
+            Ok(told) => Ok(told.alarms.into_iter().map(|one| one.alarm).collect()),
+            Err(Silence::Refused) => Err(Unseen::Failed(
+                "etcd ended before it told its alarms".to_owned(),
+            )),
+            Err(Silence::Failed(why)) => Err(Unseen::Failed(format!("its alarms: {why}"))),
+        }
     }
 
     async fn json<T: DeserializeOwned>(&self, path: &str, body: &str) -> Result<T, Silence> {
@@ -309,6 +347,25 @@ mod tests {
         let member = Member::of(&pod(&[("listen-client-urls", "http://0.0.0.0:2379/")]));
         assert_eq!(member.url, "http://127.0.0.1:2379");
         assert_eq!(Member::of(&pod(&[])).data_dir, Path::new(DATA_DIR));
+    }
+
+    // etcd renames a snapshot that it cannot read and goes on: what is older than its data took nothing down.
+    #[test]
+    fn a_broken_snapshot_counts_until_etcd_writes_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::open(directory.path()).unwrap();
+        let snap = directory.path().join("var/lib/etcd/member/snap");
+        std::fs::create_dir_all(&snap).unwrap();
+        std::fs::write(snap.join("1.snap.broken"), "x").unwrap();
+        let found = || broken(&root, Path::new("/var/lib/etcd")).len();
+        assert_eq!(found(), 1, "there is no db at all");
+        let db = std::fs::File::create(snap.join("db")).unwrap();
+        let now = db.metadata().unwrap().modified().unwrap();
+        let hour = std::time::Duration::from_hours(1);
+        db.set_modified(now + hour).unwrap();
+        assert_eq!(found(), 0);
+        db.set_modified(now - hour).unwrap();
+        assert_eq!(found(), 1);
     }
 
     #[test]

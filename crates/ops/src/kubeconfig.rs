@@ -16,6 +16,8 @@ use crate::root::Root;
 pub(crate) struct Kubeconfig {
     pub(crate) context: String,
     pub(crate) cluster: String,
+    /// The file with the cluster.
+    pub(crate) holder: PathBuf,
     pub(crate) server: String,
     /// The name that the certificate must have instead of the server's.
     pub(crate) tls_server_name: Option<String>,
@@ -130,6 +132,7 @@ pub(crate) fn read(
             .map_err(|error| format!("{}: {}", path.display(), first_line(&error.to_string())))?;
         let near = Near {
             root,
+            path,
             directory: path.parent().unwrap_or(Path::new("/")),
         };
         texts.push((near, text));
@@ -178,6 +181,7 @@ pub(crate) fn read(
     let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     Ok(Kubeconfig {
         cluster: context.cluster.clone(),
+        holder: near.path.to_owned(),
         server: cluster.server.clone(),
         tls_server_name: set(&cluster.tls_server_name),
         authority,
@@ -192,6 +196,7 @@ pub(crate) fn read(
 #[derive(Debug, Clone, Copy)]
 struct Near<'a> {
     root: &'a Root,
+    path: &'a Path,
     directory: &'a Path,
 }
 

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use nagi_runtime::Deadline;
 use serde::Deserialize;
 
-use crate::ask::{Printed, ask};
+use crate::ask::{AskError, Printed, ask};
 use crate::classes::{WORDS, classify, joined};
 use crate::observed::{Line, Looked, Unseen};
 use crate::root::Root;
@@ -67,20 +67,18 @@ struct Raw {
     text: String,
 }
 
-/// What the journal of the node has, since then.
+/// What the journal of the node has, since then; once it is known to be [`readable`].
 ///
 /// # Errors
-/// There is none here, or it cannot be read; in words.
+/// It cannot be read; in words.
 pub(crate) async fn journal(
-    root: &Root,
     path: &Path,
     since: Timestamp,
     deadline: Deadline,
 ) -> Looked<Vec<Line>> {
-    readable(root)?;
     let printed = ask("journalctl", &arguments(path, since), deadline)
         .await
-        .map_err(Unseen::Failed)?;
+        .map_err(|(AskError::NotThere(why) | AskError::Failed(why))| Unseen::Failed(why))?;
     // That it found nothing is a failure without a word.
     if let Some(said) = printed.failed.as_ref().filter(|said| !said.is_empty()) {
         return Err(Unseen::Failed(format!("journalctl: {said}")));
@@ -95,7 +93,10 @@ pub(crate) async fn journal(
 }
 
 /// One journal can be opened. To who may not, journalctl shows nothing, as if nothing were written.
-fn readable(root: &Root) -> Looked<()> {
+///
+/// # Errors
+/// There is none here, or none may be read; in words.
+pub(crate) fn readable(root: &Root) -> Looked<()> {
     let mut denied = None;
     for directory in JOURNALS.map(Path::new) {
         for machine in root.list(directory).unwrap_or_default() {

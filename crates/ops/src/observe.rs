@@ -12,22 +12,24 @@ use nagi_runtime::{Blocking, Deadline};
 
 use crate::certificates;
 use crate::cri;
-use crate::endpoint;
+use crate::endpoint::{self, Chosen};
 use crate::etcd::{self, Member};
 use crate::listeners;
 use crate::logs;
-use crate::manifests::{self, KubeletConfiguration};
+use crate::manifests;
 use crate::observed::{
-    Area, Endpoint, Etcd, Filesystem, Line, LineClass, Looked, Manifest, Observed, Runtime, Unit,
-    Unseen,
+    Area, Endpoint, Etcd, EtcdAnswer, Filesystem, Line, LineClass, Looked, Manifest, Observed,
+    Runtime, Unit, Unseen,
 };
 use crate::root::Root;
 use crate::units;
 
 /// Beside the journals, what is written often enough to tell that a clock is slow.
 const WRITTEN: &str = "/var/lib/etcd/member/wal";
-/// Threads that read files at one time: the areas that do.
-const READERS: usize = 6;
+/// Threads that read files at one time: so many looks there are, so one that hangs holds no other up.
+const READERS: usize = 12;
+/// Beyond the deadline: the lines that were read until then are found on their filesystems, which takes milliseconds.
+const LOCATING: Duration = Duration::from_millis(300);
 
 /// What is to be looked at.
 #[derive(Debug, Clone)]
@@ -36,8 +38,11 @@ pub struct Request {
     pub root: PathBuf,
     /// The node does not run: only its files are looked at.
     pub files_only: bool,
-    /// The kubeconfigs to call the API server by, of this machine; none means that of the node's administrator.
+    /// The kubeconfigs to call the API server by, of this machine; of several, those that are not there are left out, as
+    /// kubectl does.
     pub kubeconfigs: Vec<PathBuf>,
+    /// The one to call it by where none is named, if it is there; else that of the node's administrator is.
+    pub usual: Option<PathBuf>,
     /// Its context; none means the current one.
     pub context: Option<String>,
     /// Saved logs to read as well.
@@ -80,6 +85,14 @@ struct Asked {
     journal: Looked<Vec<Line>>,
 }
 
+/// The files of the node, and the threads that may wait for them.
+#[derive(Debug, Clone, Copy)]
+struct NodeFiles<'a> {
+    root: &'a Arc<Root>,
+    files: &'a Blocking,
+    deadline: Deadline,
+}
+
 /// Looks at everything.
 ///
 /// # Errors
@@ -92,11 +105,13 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
     let first = files.run(move || {
         let kubelet = manifests::kubelet(&own);
         let manifests = manifests::look(&own, &kubelet);
-        (kubelet, manifests, newest_write(&own))
+        let socket = cri::socket(kubelet.container_runtime_endpoint.as_deref());
+        let has_socket = own.has(&socket);
+        (socket, has_socket, manifests, newest_write(&own))
     });
-    let (kubelet, manifests, newest_write) = match within(first, deadline).await {
+    let (socket, has_socket, manifests, newest_write) = match within(first, deadline).await {
         Ok(read) => read,
-        Err(why) => (KubeletConfiguration::default(), Err(why), None),
+        Err(why) => (cri::socket(None), false, Err(why), None),
     };
     let known = manifests.clone().unwrap_or_default();
     let mut partly_unseen = Vec::new();
@@ -114,12 +129,21 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
     let listening = files.run(move || proc.map(|proc| listeners::look(&proc)));
     let of_disks = Arc::clone(&disks);
     let filesystems = files.run(move || of_disks.look());
-    let asked = ask(request, &root, &kubelet, &manifests, since, deadline);
-    let (certificates, pods, listening, filesystems, asked) = tokio::join!(
+    let logs = request.logs.clone();
+    let named = files.run(move || named(&logs));
+    let node = NodeFiles {
+        root: &root,
+        files: &files,
+        deadline,
+    };
+    let socket = (socket, has_socket);
+    let asked = ask(request, node, socket, &manifests, since);
+    let (certificates, pods, listening, filesystems, named, asked) = tokio::join!(
         within(certificates, deadline),
         within(pods, deadline),
         within(listening, deadline),
         within(filesystems, deadline),
+        within(named, deadline),
         asked,
     );
     let listeners = match listening {
@@ -131,20 +155,29 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
         Ok(listeners) => endpoint::with_listener(endpoint, listeners),
         Err(_) => endpoint,
     });
-    let named = named(&request.logs);
-    let (lines, failed) = gathered([asked.journal, pods.and_then(|pods| pods), named]);
+    let [pods, named] = [pods, named].map(|seen| seen.and_then(|lines| lines));
+    let (lines, failed) = gathered([asked.journal, pods, named]);
     partly_unseen.extend(failed.map(|why| (Area::Logs, Unseen::Failed(why))));
     let certificates = certificates.and_then(|seen| seen).map(|found| {
         let denied = found.denied.map(Unseen::Failed);
         partly_unseen.extend(denied.map(|why| (Area::Certificates, why)));
         found.files
     });
-    let lines = located(lines, disks.as_ref());
-    let etcd = asked.etcd.map(|etcd| Etcd {
-        point: disks.point_of(&etcd.data_dir),
-        ..etcd
-    });
+    let seen = filesystems
+        .as_ref()
+        .ok()
+        .and_then(|seen| seen.as_deref().ok());
+    partly_unseen.extend(space_unseen(seen.unwrap_or_default()));
+    let places = Places {
+        disks,
+        files: &files,
+    };
+    let (lines, point, why) = places.of(lines, asked.etcd.as_ref().ok()).await;
+    partly_unseen.extend(why.map(|why| (Area::Logs, why)));
+    let etcd = asked.etcd.map(|etcd| Etcd { point, ..etcd });
+    partly_unseen.extend(alarms_unseen(etcd.as_ref().ok()).map(|why| (Area::Etcd, why)));
     Ok(Observed {
+        root: request.root.clone(),
         filesystems: holding(filesystems.and_then(|seen| seen), etcd.as_ref().ok()),
         endpoint,
         units: asked.units,
@@ -161,13 +194,17 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
 
 async fn ask(
     request: &Request,
-    root: &Root,
-    kubelet: &KubeletConfiguration,
+    node: NodeFiles<'_>,
+    socket: (PathBuf, bool),
     manifests: &Looked<Vec<Manifest>>,
     since: Timestamp,
-    deadline: Deadline,
 ) -> Asked {
-    let journal = logs::journal(root, &request.root, since, deadline);
+    let deadline = node.deadline;
+    let is_readable = node.look(logs::readable);
+    let journal = async {
+        is_readable.await??;
+        logs::journal(&request.root, since, deadline).await
+    };
     if request.files_only {
         return Asked {
             endpoint: Err(only_files()),
@@ -178,10 +215,10 @@ async fn ask(
         };
     }
     let (endpoint, units, containers, etcd, journal) = tokio::join!(
-        endpoint_of(request, root, deadline),
-        units_of(root, deadline),
-        containers_of(root, kubelet, manifests, deadline),
-        etcd_of(root, manifests, deadline),
+        endpoint_of(request, node),
+        units_of(node.root, deadline),
+        containers_of(node.root, socket, manifests, deadline),
+        etcd_of(node, manifests),
         journal,
     );
     Asked {
@@ -197,26 +234,39 @@ fn only_files() -> Unseen {
     Unseen::NotHere("only files are looked at, as --files-only says".to_owned())
 }
 
-async fn endpoint_of(request: &Request, root: &Root, deadline: Deadline) -> Looked<Endpoint> {
+async fn endpoint_of(request: &Request, node: NodeFiles<'_>) -> Looked<Endpoint> {
+    let named = request.clone();
+    let chosen = node.look(move |root| chosen(&named, root)).await??;
+    endpoint::probe(
+        chosen,
+        request.context.as_deref(),
+        request.now,
+        node.deadline,
+    )
+    .await
+}
+
+/// The kubeconfigs, read: those that are named, the usual one, or the administrator's on the node.
+fn chosen(request: &Request, root: &Root) -> Looked<Chosen> {
     let context = request.context.as_deref();
-    if let Some(first) = request.kubeconfigs.first() {
+    let named = &request.kubeconfigs;
+    let mut paths: Vec<&PathBuf> = named.iter().collect();
+    if named.len() > 1 {
+        paths.retain(|path| path.exists());
+    }
+    if named.is_empty() {
+        paths.extend(request.usual.iter().filter(|usual| usual.exists()));
+    }
+    if let Some(first) = paths.first() {
         let failed =
             |error: std::io::Error| Unseen::Failed(format!("{}: {error}", first.display()));
-        let paths: std::io::Result<Vec<PathBuf>> = request
-            .kubeconfigs
-            .iter()
-            .map(std::path::absolute)
-            .collect();
         let own = Root::open(Path::new("/")).map_err(failed)?;
-        let paths = paths.map_err(failed)?;
-        return Ok(endpoint::probe(&own, &paths, context, request.now, deadline).await);
+        let paths: std::io::Result<Vec<PathBuf>> = paths.iter().map(std::path::absolute).collect();
+        return Ok(Chosen::read(&own, &paths.map_err(failed)?, context));
     }
     for path in ADMIN.map(Path::new) {
         match root.file(path) {
-            Ok(_) => {
-                let paths = [path.to_owned()];
-                return Ok(endpoint::probe(root, &paths, context, request.now, deadline).await);
-            }
+            Ok(_) => return Ok(Chosen::read(root, &[path.to_owned()], context)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
                 return Err(Unseen::Failed(format!("{}: {error}", path.display())));
@@ -240,12 +290,11 @@ async fn units_of(root: &Root, deadline: Deadline) -> Looked<Vec<Unit>> {
 /// A machine without manifests, settings of kubelet and a socket has no reason to run a container runtime.
 async fn containers_of(
     root: &Root,
-    kubelet: &KubeletConfiguration,
+    (socket, has_socket): (PathBuf, bool),
     manifests: &Looked<Vec<Manifest>>,
     deadline: Deadline,
 ) -> Looked<Runtime> {
-    let socket = cri::socket(kubelet.container_runtime_endpoint.as_deref());
-    if has_none(manifests) && !root.has(&socket) {
+    if has_none(manifests) && !has_socket {
         return Err(Unseen::NotHere(format!(
             "no static pods, and no container runtime at {}",
             socket.display()
@@ -264,11 +313,7 @@ fn has_none(manifests: &Looked<Vec<Manifest>>) -> bool {
     }
 }
 
-async fn etcd_of(
-    root: &Root,
-    manifests: &Looked<Vec<Manifest>>,
-    deadline: Deadline,
-) -> Looked<Etcd> {
+async fn etcd_of(node: NodeFiles<'_>, manifests: &Looked<Vec<Manifest>>) -> Looked<Etcd> {
     if let Err(Unseen::Failed(_)) = manifests {
         return Err(Unseen::Failed(
             "where it is reached stands in its manifest, which could not be read".to_owned(),
@@ -281,7 +326,73 @@ async fn etcd_of(
             "there is no manifest of etcd on this machine".to_owned(),
         ));
     };
-    etcd::look(root, Member::of(pod), deadline).await
+    let member = Member::of(pod);
+    let known = member.clone();
+    let files = node.look(move |root| etcd::files(root, &known)).await??;
+    Ok(etcd::look(member, files, node.deadline).await)
+}
+
+/// What the node lives from, and does not say how full it is.
+fn space_unseen(filesystems: &[Filesystem]) -> impl Iterator<Item = (Area, Unseen)> {
+    let silent = filesystems
+        .iter()
+        .filter(|one| one.space.is_none() && !one.holds.is_empty());
+    silent.map(|one| {
+        let why = format!("{} did not say how full it is", one.point.display());
+        (Area::Filesystems, Unseen::Failed(why))
+    })
+}
+
+/// Why etcd told all but its alarms.
+fn alarms_unseen(etcd: Option<&Etcd>) -> Option<Unseen> {
+    match &etcd?.answer {
+        EtcdAnswer::Status(status) => status.alarms.as_ref().err().cloned(),
+        EtcdAnswer::Refused | EtcdAnswer::Failed(_) => None,
+    }
+}
+
+/// Filesystems of paths, which are found on a thread that may wait.
+struct Places<'a> {
+    disks: Arc<dyn Disks>,
+    files: &'a Blocking,
+}
+
+// === impl Places ===
+
+impl Places<'_> {
+    /// Those of the lines, and that of the store's data; or the lines as they were, and why.
+    async fn of(
+        self,
+        lines: Looked<Vec<Line>>,
+        etcd: Option<&Etcd>,
+    ) -> (Looked<Vec<Line>>, Option<PathBuf>, Option<Unseen>) {
+        let plain = lines.clone();
+        let data_dir = etcd.map(|etcd| etcd.data_dir.clone());
+        let disks = self.disks;
+        let found = self.files.run(move || {
+            let point = data_dir.and_then(|data_dir| disks.point_of(&data_dir));
+            (located(lines, disks.as_ref()), point)
+        });
+        if let Ok((lines, point)) = within(found, Deadline::in_(LOCATING)).await {
+            return (lines, point, None);
+        }
+        let why = "on which filesystems their paths lie was not told in time";
+        (plain, None, Some(Unseen::Failed(why.to_owned())))
+    }
+}
+
+// === impl NodeFiles ===
+
+impl NodeFiles<'_> {
+    /// One look on a thread that may wait.
+    fn look<T: Send + 'static>(
+        self,
+        look: impl FnOnce(&Root) -> T + Send + 'static,
+    ) -> impl Future<Output = Looked<T>> {
+        let root = Arc::clone(self.root);
+        let files = self.files.clone();
+        async move { within(files.run(move || look(&root)), self.deadline).await }
+    }
 }
 
 /// A blocking look, no longer than the deadline: a disk that hangs holds its thread and nothing else.
@@ -385,4 +496,69 @@ fn newest_write(root: &Root) -> Option<(PathBuf, Timestamp)> {
         }
     }
     newest
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::observed::Writable;
+
+    /// A volume behind a network that is gone: who asks for a path on it waits.
+    struct Dead;
+
+    impl Disks for Dead {
+        fn look(&self) -> Looked<Vec<Filesystem>> {
+            Ok(vec![Filesystem {
+                point: "/volume".into(),
+                fstype: "ext4".to_owned(),
+                writable: Writable::Yes,
+                space: None,
+                holds: vec!["/var/lib/kubelet".into()],
+                evicting: Vec::new(),
+            }])
+        }
+
+        fn point_of(&self, _: &Path) -> Option<PathBuf> {
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a thread that hangs, where the rule does not hold, is one that nobody can wait for"
+    )]
+    fn a_path_on_a_volume_that_hangs_holds_nobody_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("saved.log");
+        std::fs::write(&log, "write /volume/a: no space left on device\n").unwrap();
+        let request = Request {
+            root: directory.path().to_owned(),
+            files_only: true,
+            kubeconfigs: Vec::new(),
+            usual: None,
+            context: None,
+            logs: vec![log],
+            window: Duration::from_mins(1),
+            timeout: Duration::from_secs(10),
+            now: "2026-01-31T12:00:00Z".parse().unwrap(),
+        };
+        let (tell, told) = mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = { runtime }.enable_all().build().unwrap();
+            let observed = runtime.block_on(observe(&request, Arc::new(Dead))).unwrap();
+            runtime.shutdown_background();
+            tell.send(observed).unwrap();
+        });
+        let observed = told.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(observed.lines.unwrap().len(), 1);
+        let unseen: Vec<Area> = observed.partly_unseen.iter().map(|one| one.0).collect();
+        // Nor is it well that it does not say how full it is.
+        assert_eq!(unseen, [Area::Filesystems, Area::Logs]);
+    }
 }

@@ -48,6 +48,8 @@ pub enum Area {
 /// Everything that was found out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observed {
+    /// Where the root of the node is seen: commands that are advised run on this machine.
+    pub root: PathBuf,
     /// API servers that a kubeconfig leads to.
     pub endpoint: Looked<Endpoint>,
     /// Filesystems on which the node lives.
@@ -76,8 +78,10 @@ pub struct Observed {
 /// The API server, as one kubeconfig reaches it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Endpoint {
-    /// The kubeconfig; several are parted by colons.
+    /// The kubeconfig, as programs of this machine reach it; several are parted by colons.
     pub kubeconfig: String,
+    /// The one of them that has the cluster, which is the one to edit; empty when none has.
+    pub holder: String,
     /// Its context; empty when it has none.
     pub context: String,
     /// The name of the cluster in it, which `kubectl config set-cluster` takes.
@@ -182,8 +186,10 @@ pub enum Writable {
     Yes,
     /// Not through this mount.
     NotThisMount,
-    /// Nobody can: it was mounted so, or the kernel withdrew it after an error.
+    /// Nobody can: it was mounted so.
     No,
+    /// Nobody can, through a mount that was made for writing: the kernel withdrew it after an error.
+    Withdrawn,
 }
 
 /// Space and inodes.
@@ -216,6 +222,8 @@ pub struct Unit {
     pub restarts: u64,
     /// Why it last ended: `exit-code`, `oom-kill`.
     pub result: String,
+    /// For how long it has been active; none when it is not, or does not tell.
+    pub active_for: Option<Duration>,
 }
 
 /// A listening TCP port of this machine.
@@ -306,7 +314,8 @@ pub struct Etcd {
     pub point: Option<PathBuf>,
     /// What it says.
     pub answer: EtcdAnswer,
-    /// Files that an etcd which met a full disk leaves behind, of those that mean harm: `*.snap.broken`.
+    /// Files that an etcd which met a full disk leaves behind, of those that mean harm: `*.snap.broken` that came after the
+    /// last write of its data. With older ones it has run since.
     pub broken: Vec<PathBuf>,
 }
 
@@ -336,8 +345,9 @@ pub struct EtcdStatus {
     pub has_leader: bool,
     /// This member is it.
     pub is_leader: bool,
-    /// Alarms, as etcd calls them: `NOSPACE`, `CORRUPT`.
-    pub alarms: Vec<String>,
+    /// Alarms, as etcd calls them: `NOSPACE`, `CORRUPT`. It reads them through raft, so one without a leader, or one that is
+    /// slow, may tell the rest and not these.
+    pub alarms: Looked<Vec<String>>,
 }
 
 /// A certificate in a file.

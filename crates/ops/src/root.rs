@@ -6,8 +6,9 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
@@ -27,6 +28,8 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) is_directory: bool,
     pub(crate) modified: Option<SystemTime>,
+    /// When its state last changed, to which a new name belongs.
+    pub(crate) changed: Option<SystemTime>,
 }
 
 // === impl Root ===
@@ -117,6 +120,7 @@ impl Root {
             entries.push(Entry {
                 name: name.to_owned(),
                 is_directory: metadata.as_ref().is_ok_and(std::fs::Metadata::is_dir),
+                changed: metadata.as_ref().ok().and_then(changed),
                 modified: metadata.and_then(|found| found.modified()).ok(),
             });
         }
@@ -134,4 +138,10 @@ impl Root {
         );
         Ok(found?)
     }
+}
+
+fn changed(metadata: &std::fs::Metadata) -> Option<SystemTime> {
+    let (seconds, nanos) = (metadata.ctime(), metadata.ctime_nsec());
+    let since = Duration::new(seconds.try_into().ok()?, nanos.try_into().ok()?);
+    SystemTime::UNIX_EPOCH.checked_add(since)
 }

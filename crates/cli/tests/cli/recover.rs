@@ -17,19 +17,65 @@ use faults::{DISKS, ENDPOINTS, FILES, Fault, LOGS, PROGRAMS};
 use loops::Loops;
 use node::Node;
 use serde_json::Value;
+use servers::Authority;
 
 /// A next command is one of the table, of which a test of `nagi-ops` holds that none takes anything away, up to its values.
 fn is_of_the_table(next: &str) -> bool {
-    let fixed = |row: &nagi_ops::Row| row.next.split('{').next().unwrap_or_default();
-    nagi_ops::ROWS
-        .iter()
-        .any(|row| next.starts_with(fixed(row)))
+    nagi_ops::ROWS.iter().any(|row| fills(row.next, next))
+}
+
+/// A command has all words of a template, in their order, with values between them and nowhere else.
+fn fills(template: &str, command: &str) -> bool {
+    let mut rest = command;
+    for (index, piece) in template.split('{').enumerate() {
+        let fixed = piece
+            .split_once('}')
+            .map_or(piece, |(_, fixed)| fixed)
+            .trim();
+        let found = if index == 0 {
+            rest.strip_prefix(fixed)
+        } else {
+            rest.split_once(fixed).map(|(_, after)| after)
+        };
+        let Some(after) = found else { return false };
+        rest = after;
+    }
+    template.ends_with('}') || rest.is_empty()
+}
+
+#[test]
+fn a_command_of_the_table_differs_only_by_its_values() {
+    for command in [
+        "etcdctl --endpoints=http://127.0.0.1:2379 snapshot save /run/etcd-snapshot.db",
+        "etcdctl endpoint hashkv --cluster",
+        "nagi disk clean",
+        "nagi disk clean --root /mnt",
+        "journalctl --root /mnt --unit kubelet --lines 50 --no-pager",
+    ] {
+        assert!(is_of_the_table(command), "{command}");
+    }
+    for command in [
+        "etcdctl defrag",
+        "etcdctl --endpoints=http://127.0.0.1:2379 alarm disarm",
+        "kubectl --kubeconfig a delete node b",
+        "crictl rmp --all",
+    ] {
+        assert!(!is_of_the_table(command), "{command}");
+    }
 }
 
 fn ids(answer: &Value) -> Vec<String> {
     let others = answer["also"].as_array().into_iter().flatten();
     let all = std::iter::once(&answer["cause"]).chain(others);
     all.filter_map(|one| one["id"].as_str().map(str::to_owned))
+        .collect()
+}
+
+/// What is advised of each, the cause first.
+fn nexts(answer: &Value) -> Vec<String> {
+    let others = answer["also"].as_array().into_iter().flatten();
+    let all = std::iter::once(&answer["cause"]).chain(others);
+    all.filter_map(|one| one["next"].as_str().map(str::to_owned))
         .collect()
 }
 
@@ -68,9 +114,10 @@ fn of_all_injected_faults_the_first_cause_is_the_right_one() {
                     fault.name, fault.cause
                 ));
             }
-            let next = answer["cause"]["next"].as_str().unwrap_or_default();
-            if !is_of_the_table(next) {
-                harmful.push(format!("{}: {next}", fault.name));
+            for next in nexts(&answer) {
+                if !is_of_the_table(&next) {
+                    harmful.push(format!("{}: {next}", fault.name));
+                }
             }
         }
         let right = faults.len() - wrong.len();
@@ -143,7 +190,8 @@ fn people_see_the_cause_with_evidence_next_step_and_disproof() {
         "Cause: tls-name at https://127.0.0.1:",
         "  because    the certificate of https://127.0.0.1:",
         " is for ip-172-31-37-254, kubernetes, not 127.0.0.1",
-        "  next       kubectl config set-cluster lab --server=https://127.0.0.1:",
+        "  next       kubectl --kubeconfig ",
+        "/etc/kubernetes/admin.conf config set-cluster lab --server=https://127.0.0.1:",
         " --tls-server-name=ip-172-31-37-254\n",
         "  not so if  ",
         "\nWorth knowing\n",
@@ -283,4 +331,59 @@ fn a_machine_without_a_cluster_is_told_what_to_do() {
         "{unseen:?}"
     );
     ran.exits(14).says("hint: ");
+}
+
+// A disk or a volume that hangs keeps whoever reads from it forever; here it is a pipe that nobody writes to.
+#[test]
+fn an_answer_waits_for_no_thread_that_hangs() {
+    let node = Node::refused();
+    node.remove("proc");
+    std::fs::create_dir_all(node.root.join("proc/net")).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(node.root.join("proc/net/tcp"))
+        .status();
+    assert!(made.unwrap().success());
+    let root = node.root.to_str().unwrap();
+    let words = ["recover", "diagnose", "--root", root, "--timeout", "3s"];
+    let ran = crate::run::call(&words).through("timeout", &["60"]).run();
+    let ran = ran.exits(13);
+    assert!(ran.stdout.contains("no answer in time"), "{ran:#?}");
+}
+
+// kubelet signs what it serves with by itself, and etcd's probe has had none for years: both may be of last year.
+#[test]
+fn certificates_that_nobody_verifies_may_have_ended() {
+    let node = Node::new();
+    let serving = Authority::new("a-ca@1").pair("a", &["a"], servers::ENDED);
+    node.write("var/lib/kubelet/pki/kubelet.crt", serving.certificate);
+    let probe = node
+        .authority
+        .pair("kube-etcd-healthcheck-client", &[], servers::ENDED);
+    node.write(
+        "etc/kubernetes/pki/etcd/healthcheck-client.crt",
+        probe.certificate,
+    );
+    let answer = node.diagnose(&["--output", "json"]).exits(0).json();
+    let notes = answer["notes"].to_string();
+    for name in ["kubelet.crt ended", "healthcheck-client.crt ended"] {
+        assert!(notes.contains(name), "{answer:#}");
+    }
+}
+
+// What the API server says to nobody is not what it says to the caller.
+#[test]
+fn credentials_of_a_plugin_are_unknown_and_not_refused() {
+    let node = Node::new();
+    let refusal = servers::status(401, "Unauthorized", "Unauthorized");
+    let port = servers::tls(&node.pair(&["127.0.0.1"]), refusal);
+    let user = "exec: { apiVersion: client.authentication.k8s.io/v1, command: fetch-token }";
+    node.write_kubeconfig(
+        &format!("https://127.0.0.1:{port}"),
+        &node.authority.pem,
+        user,
+    );
+    let answer = node.diagnose(&["--output", "json"]).exits(14).json();
+    assert_eq!(ids(&answer), Vec::<String>::new());
+    let unseen = answer["unseen"].to_string();
+    assert!(unseen.contains("fetch-token"), "{unseen}");
 }

@@ -267,11 +267,9 @@ fn a_real_etcd_above_its_quota_is_the_cause() {
         answer["facts"]["etcd"]["alarms"],
         serde_json::json!(["NOSPACE"])
     );
+    // Where to depends on the room that this machine has.
     let next = answer["cause"]["next"].as_str().unwrap();
-    assert!(
-        next.contains("snapshot save /run/etcd-snapshot.db"),
-        "{next}"
-    );
+    assert!(next.contains("snapshot save "), "{next}");
 }
 
 // D-09, W-B15, M6: where its disk is full that comes first, and a defragmentation, which would fail, is refused.

@@ -96,7 +96,10 @@ impl Eyes {
             .map_err(SurveyError::ReadMounts)?;
         let mounts = Mounts::parse(&text).map_err(SurveyError::ParseMounts)?;
         let mut disks = survey::disks(&self.root, mounts, &self.named)?;
-        disks.retain(|(_, disk)| disk.read_only != ReadOnly::Filesystem);
+        disks.retain(|(_, disk)| match disk.read_only {
+            ReadOnly::Filesystem | ReadOnly::Withdrawn => false,
+            ReadOnly::Mount | ReadOnly::No => true,
+        });
         disks.truncate(DISKS_MAX);
         self.disks = disks;
         self.is_fresh = true;

@@ -1,14 +1,14 @@
 //! The filesystems of a node without a walk: milliseconds, for whoever asks what is full and not what fills it.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fd::OwnedFd;
 
 use super::node::{Node, resolve};
 use super::{Effort, Request, SurveyError};
 use crate::advice::Advice;
-use crate::filesystem::Filesystem;
+use crate::filesystem::{Filesystem, Kind};
 use crate::mounts::Mounts;
 
 /// What a glance shows.
@@ -66,12 +66,33 @@ impl Glance {
     }
 
     /// The filesystem that a path of the node lies on. Of a path that is not there its nearest directory decides.
+    ///
+    /// It goes from the root down, and never into a filesystem behind a network: one that is dead holds whoever asks.
     pub fn filesystem_of(&self, path: &Path) -> Option<&Filesystem> {
-        let place = path
-            .ancestors()
-            .find_map(|ancestor| resolve(&self.root, ancestor))?;
+        let mut below = PathBuf::from("/");
+        let mut place = resolve(&self.root, &below)?;
+        for part in path.components() {
+            let Component::Normal(part) = part else {
+                continue;
+            };
+            let next = place.join(part);
+            if self.is_remote(&next) {
+                place = next;
+                break;
+            }
+            below.push(part);
+            match resolve(&self.root, &below) {
+                Some(found) => place = found,
+                None => break,
+            }
+        }
         let device = self.mounts.at(&place)?.device;
         self.filesystems.iter().find(|one| one.device == device)
+    }
+
+    fn is_remote(&self, place: &Path) -> bool {
+        let mount = self.mounts.at(place);
+        mount.is_some_and(|mount| Kind::of(&mount.kind) == Kind::Remote)
     }
 }
 
@@ -89,5 +110,27 @@ mod tests {
         assert!(of("/").is_some());
         let guarded = glance.filesystem_of(Path::new("/")).unwrap();
         assert_eq!(glance.held_by(guarded), [Path::new("/")]);
+    }
+
+    // The link stands for what lies on a volume: it is never read.
+    #[test]
+    fn nobody_walks_into_a_volume_behind_a_network() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let volume = root.join("volume");
+        std::fs::create_dir(&volume).unwrap();
+        std::os::unix::fs::symlink("/", volume.join("link")).unwrap();
+        let mut glance = glance(&root).unwrap();
+        let table = format!(
+            "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:99 / {} rw - nfs4 away:/ rw\n",
+            volume.display()
+        );
+        glance.mounts = Mounts::parse(table.as_bytes()).unwrap();
+        let looked = |mount| Filesystem::look(mount, Vec::new());
+        glance.filesystems = glance.mounts.iter().map(looked).collect();
+        let of = |path: &str| glance.filesystem_of(Path::new(path)).unwrap().point.clone();
+        assert_eq!(of("/volume/link/data"), volume);
+        assert_eq!(of("/volume"), volume);
+        assert_eq!(of("/elsewhere"), Path::new("/"));
     }
 }

@@ -86,6 +86,16 @@ fn a_filesystem_that_nobody_can_write_is_told_from_a_mount_that_is_closed() {
             ["-o".as_ref(), "remount,ro".as_ref(), disk.point.as_os_str()],
         );
         assert_eq!(filesystem(&disk.point).read_only, ReadOnly::Filesystem);
+        // What the kernel does after an error leaves the mount as it was.
+        run(
+            "mount",
+            [
+                "-o".as_ref(),
+                "remount,bind,rw".as_ref(),
+                disk.point.as_os_str(),
+            ],
+        );
+        assert_eq!(filesystem(&disk.point).read_only, ReadOnly::Withdrawn);
     });
 }
 

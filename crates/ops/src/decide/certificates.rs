@@ -2,6 +2,7 @@
 //!
 //! A clock that is wrong makes good certificates bad, so it is judged first: where it is wrong, dates are only told.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -24,6 +25,7 @@ fn clock(facts: Facts<'_>, found: &mut Found) {
     let now = facts.now;
     let most = seconds(facts.policy.skew_max);
     let mut evidence = Vec::new();
+    let mut subject = "this machine".to_owned();
     if let Ok(endpoint) = &facts.observed.endpoint
         && let Some(ahead) = endpoint.clock_ahead_seconds
         && ahead.abs() > most
@@ -34,6 +36,7 @@ fn clock(facts: Facts<'_>, found: &mut Found) {
             endpoint.server,
             ahead.abs()
         ));
+        subject = format!("this machine or {}", endpoint.server);
     }
     if let Some((path, at)) = &facts.observed.newest_write
         && at.duration_since(now).as_secs() > most
@@ -42,15 +45,17 @@ fn clock(facts: Facts<'_>, found: &mut Found) {
             "{} was written at {at:.0}, which is later than now, {now:.0}",
             path.display()
         ));
+        "this machine".clone_into(&mut subject);
     }
     if !evidence.is_empty() {
-        found.add(Cause::ClockWrong, "this machine", evidence, &[]);
+        found.add(Cause::ClockWrong, subject, evidence, &[]);
     }
 }
 
 fn of_file(file: &CertificateFile, facts: Facts<'_>, found: &mut Found) {
     let place = file.place.as_str();
-    let path = file.path();
+    let path = facts.outside(Path::new(file.path()));
+    let path = path.as_str();
     if !file.is_used {
         unused(file, facts, found);
         return;
@@ -99,7 +104,8 @@ fn of_file(file: &CertificateFile, facts: Facts<'_>, found: &mut Found) {
             "{place} is not signed by {}; its issuer is {}",
             signed.by, certificate.issuer
         )];
-        let values: &[(&str, &[&str])] = &[("authority", &[&signed.by]), ("file", &[path])];
+        let authority = facts.outside(Path::new(&signed.by));
+        let values: &[(&str, &[&str])] = &[("authority", &[&authority]), ("file", &[path])];
         found.add(Cause::CertificateWrongAuthority, place, evidence, values);
     }
 }

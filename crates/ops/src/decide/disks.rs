@@ -1,6 +1,6 @@
 //! Filesystems: full, without inodes, read-only, or so full that kubelet kills pods.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Facts, Found, bytes};
 use crate::cause::Cause;
@@ -18,6 +18,16 @@ const WRITERS: [&str; 8] = [
     "/var/log",
 ];
 
+/// Of them, what only a node has. Docker and podman bring the directories of a runtime to any machine.
+const PARTS: [&str; 4] = [
+    "/var/lib/kubelet",
+    "/var/lib/rancher",
+    "/var/lib/k0s",
+    "/var/lib/etcd",
+];
+/// What else a node does not live without: sockets and locks, and whatever has no filesystem of its own.
+const BASE: [&str; 2] = ["/", "/run"];
+
 /// These make inodes as long as there are blocks.
 const INODES_ON_DEMAND: [&str; 2] = ["xfs", "btrfs"];
 
@@ -28,7 +38,12 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
     let is_node = is_node(facts);
     for one in filesystems.iter().filter(|one| !one.holds.is_empty()) {
         if !is_node {
-            elsewhere(one, facts, found);
+            let why = "nothing of a cluster is known to live on this machine";
+            elsewhere(one, why, facts, found);
+            continue;
+        }
+        if !is_lived_from(one, facts) {
+            elsewhere(one, "nothing of the node lives from it", facts, found);
             continue;
         }
         read_only(one, facts, found);
@@ -46,26 +61,30 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
     }
 }
 
+/// A part of the node that writes is on it. Others, as /tmp, are full and take nothing down.
+fn is_lived_from(one: &Filesystem, facts: Facts<'_>) -> bool {
+    let data = facts.observed.etcd.as_ref().ok().map(|etcd| &etcd.data_dir);
+    let is_base = |held: &PathBuf| BASE.iter().any(|base| *held == Path::new(base));
+    !writers(one).is_empty()
+        || one
+            .holds
+            .iter()
+            .any(|held| is_base(held) || Some(held) == data)
+}
+
 /// Something of a cluster lives here. A full disk of another machine takes no cluster down.
 fn is_node(facts: Facts<'_>) -> bool {
     let filesystems = facts.observed.filesystems.as_deref().unwrap_or_default();
-    let is_part = |held: &std::path::PathBuf| {
-        WRITERS
-            .iter()
-            .any(|writer| *held == Path::new(writer) && *writer != "/var/log")
-    };
+    let is_part = |held: &PathBuf| PARTS.iter().any(|part| *held == Path::new(part));
     facts.observed.manifests.is_ok() || filesystems.iter().any(|one| one.holds.iter().any(is_part))
 }
 
-fn elsewhere(one: &Filesystem, facts: Facts<'_>, found: &mut Found) {
+fn elsewhere(one: &Filesystem, why: &str, facts: Facts<'_>, found: &mut Found) {
     let has_no_inodes = one
         .space
         .is_some_and(|space| has_no_inodes(one, &space, facts));
     if is_full(one, facts) || has_no_inodes {
-        found.note(format!(
-            "{} is full; nothing of a cluster is known to live on this machine",
-            shown(&one.point)
-        ));
+        found.note(format!("{} is full; {why}", shown(&one.point)));
     }
 }
 
@@ -76,7 +95,19 @@ pub(super) fn is_full(one: &Filesystem, facts: Facts<'_>) -> bool {
         let floor = facts.policy.full_below.min(space.bytes / 100);
         space.bytes > 0 && space.bytes_available <= floor
     };
-    one.space.is_some_and(is_below) && one.writable != Writable::No
+    // What can only be read and holds nothing that writes was full from the beginning, as the image of a root is.
+    let is_image = match one.writable {
+        Writable::No => writers(one).is_empty(),
+        Writable::Yes | Writable::NotThisMount | Writable::Withdrawn => false,
+    };
+    one.space.is_some_and(is_below) && !is_image
+}
+
+/// Parts of the node on it that write all the time.
+fn writers(one: &Filesystem) -> Vec<&Path> {
+    let held = one.holds.iter().map(PathBuf::as_path);
+    held.filter(|held| WRITERS.iter().any(|writer| *held == Path::new(writer)))
+        .collect()
 }
 
 pub(super) fn has_no_inodes(one: &Filesystem, space: &Space, facts: Facts<'_>) -> bool {
@@ -89,27 +120,34 @@ fn read_only(one: &Filesystem, facts: Facts<'_>, found: &mut Found) {
     let how = match one.writable {
         Writable::Yes => return,
         Writable::NotThisMount => "its mount is read-only",
-        Writable::No => "the filesystem itself is read-only, as after an error of the disk",
+        Writable::No => "the filesystem itself is mounted read-only",
+        Writable::Withdrawn => {
+            "mounted for writing, and the filesystem is read-only, as after an error of the disk"
+        }
     };
-    let writers = one
-        .holds
-        .iter()
-        .filter(|held| WRITERS.iter().any(|writer| *held == Path::new(writer)));
-    let writers: Vec<String> = writers.map(|held| shown(held)).collect();
+    let writers = writers(one);
     let Some(first) = writers.first() else {
         return;
     };
-    let mut evidence = vec![
-        format!("{} ({}): {how}", shown(&one.point), one.fstype),
-        format!("it holds {}", writers.join(", ")),
-    ];
+    let first = facts.outside(first);
+    let what = format!("{} ({}): {how}", shown(&one.point), one.fstype);
+    // A rescue system mounts a node's disk so on purpose, and a pod sees it so; what the kernel withdrew is the node's.
+    if facts.observed.root != Path::new("/") && one.writable != Writable::Withdrawn {
+        found.note(format!(
+            "{what}; so it is seen below {}",
+            shown(&facts.observed.root)
+        ));
+        return;
+    }
+    let writers: Vec<String> = writers.into_iter().map(shown).collect();
+    let mut evidence = vec![what, format!("it holds {}", writers.join(", "))];
     evidence.extend(facts.last_line(|class| *class == LineClass::ReadOnly));
     let point = shown(&one.point);
     found.add(
         Cause::FilesystemReadOnly,
         point,
         evidence,
-        &[("path", &[first])],
+        &[("path", &[&first])],
     );
 }
 
@@ -138,7 +176,8 @@ fn used_up(cause: Cause, shows: &str, one: &Filesystem, facts: Facts<'_>, found:
     let mut evidence = vec![format!("{point} ({}): {shows}", one.fstype)];
     evidence.push(holds(one));
     evidence.extend(line_of(one, facts));
-    found.add(cause, point.clone(), evidence, &[("point", &[&point])]);
+    let outside = facts.outside(&one.point);
+    found.add(cause, point, evidence, &[("point", &[&outside])]);
 }
 
 fn holds(one: &Filesystem) -> String {

@@ -1,5 +1,7 @@
 //! What an API server says to one client, one class for each way that it can fail.
 
+use std::net::IpAddr;
+
 use super::{Facts, Found};
 use crate::cause::Cause;
 use crate::observed::{Endpoint, LineClass, Reach, Stage};
@@ -34,7 +36,18 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
         endpoint.host()
     };
     let name = best_name(endpoint);
-    found.add(
+    let next_of = if cause == Cause::TlsName && name.is_none() {
+        evidence.push(
+            "it has neither kubernetes nor kubernetes.default, so it is no API server's certificate"
+                .to_owned(),
+        );
+        Cause::TlsUnknownAuthority
+    } else {
+        cause
+    };
+    let name = name.unwrap_or_default();
+    found.add_with_next_of(
+        next_of,
         cause,
         &endpoint.server,
         evidence,
@@ -44,6 +57,7 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
             ("context", &[&endpoint.context]),
             ("expected", &[&endpoint.expected_name]),
             ("file", &[&endpoint.kubeconfig]),
+            ("holder", &[&endpoint.holder]),
             ("host", &[host]),
             ("name", &[&name]),
             ("server", &[&endpoint.server]),
@@ -170,24 +184,32 @@ fn issuer(endpoint: &Endpoint) -> String {
         .map_or_else(String::new, |one| format!(": {}", one.issuer))
 }
 
-/// The name that a kubeconfig had best expect: one that is the node's own, as the seed has it, before one that every
-/// cluster has. The authority has signed all of them.
-fn best_name(endpoint: &Endpoint) -> String {
-    let names = endpoint
-        .presented
-        .as_ref()
-        .map_or(&[][..], |one| one.names.as_slice());
-    let is_common = |name: &&String| {
-        name.starts_with("kubernetes")
-            || *name == "localhost"
-            || name.parse::<std::net::IpAddr>().is_ok()
+/// Names of which every API server's certificate has one. The authority of a cluster signs kubelets too, and a client that
+/// expects the name of one of them would take it for the API server.
+const COMMON: [&str; 2] = ["kubernetes", "kubernetes.default"];
+
+/// The name that a kubeconfig had best expect; none where the certificate is not that of an API server. Through a tunnel it
+/// is one that is the node's own, as the seed has it; elsewhere one that every API server of the cluster has.
+fn best_name(endpoint: &Endpoint) -> Option<String> {
+    let names = endpoint.presented.as_ref()?.names.as_slice();
+    let common = COMMON
+        .iter()
+        .find(|common| names.iter().any(|name| name == *common))?;
+    let is_own = |name: &&String| {
+        !name.starts_with("kubernetes")
+            && *name != "localhost"
+            && name.parse::<IpAddr>().is_err()
+            && !name.contains('*')
     };
     let own = names
         .iter()
-        .find(|name| !is_common(name) && !name.contains('*'));
-    own.or_else(|| names.first())
-        .cloned()
-        .unwrap_or_else(|| endpoint.expected_name.clone())
+        .find(is_own)
+        .filter(|_| is_loopback(endpoint.host()));
+    Some(own.cloned().unwrap_or_else(|| (*common).to_owned()))
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|one| one.is_loopback())
 }
 
 // === impl Endpoint ===

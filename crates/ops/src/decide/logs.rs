@@ -1,7 +1,7 @@
 //! What logs alone say. ENOSPC of a filesystem that is full now is evidence there; here is what is left of it.
 
 use super::disks::{has_no_inodes, is_full, shown};
-use super::{Facts, Found};
+use super::{Facts, Found, store};
 use crate::cause::Cause;
 use crate::observed::{Line, LineClass, Reach, Writable};
 
@@ -18,11 +18,12 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
             found.note(format!("{}, earlier: {evidence}", finding.cause.id()));
         }
     } else {
-        found.findings.extend(added);
+        found.said.extend(added);
     }
 }
 
 fn alone(facts: Facts<'_>, found: &mut Found) {
+    store::by_logs(facts, found);
     no_space(facts, found);
     for (class, cause) in [
         (LineClass::InotifyLimit, Cause::InotifyLimit),
@@ -61,6 +62,9 @@ fn no_space(facts: Facts<'_>, found: &mut Found) {
             // Whether the disk is full was not seen, so the words stand for what they say.
             evidence.push("how full its filesystem is was not seen".to_owned());
         }
+        (Some(point), Ok(seen)) if !seen.iter().any(|one| one.point == *point) => {
+            evidence.push(format!("how full {} is was not asked", shown(point)));
+        }
         (Some(point), Ok(_)) => {
             evidence.push(format!("{} has bytes and inodes left now", shown(point)));
         }
@@ -77,6 +81,7 @@ fn is_explained(line: &Line, facts: Facts<'_>) -> bool {
         let has_none = one
             .space
             .is_some_and(|space| is_full(one, facts) || has_no_inodes(one, &space, facts));
-        is_there && (has_none || one.writable == Writable::No)
+        let is_read_only = matches!(one.writable, Writable::No | Writable::Withdrawn);
+        is_there && (has_none || is_read_only)
     })
 }

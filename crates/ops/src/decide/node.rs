@@ -1,6 +1,7 @@
 //! kubelet, the container runtime, and the static pods: their manifests, their containers, their port.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::disks::shown;
 use super::{Facts, Found};
@@ -12,8 +13,17 @@ use crate::observed::{
 const API_SERVER: &str = "kube-apiserver";
 /// Without these two there is no control plane; the others are missed by nobody who only asks.
 const NEEDED: [&str; 2] = [API_SERVER, "etcd"];
+/// Static pods that make a node one of a control plane; a worker has others, as kube-proxy or a virtual address.
+const CONTROL_PLANE: [&str; 4] = [
+    API_SERVER,
+    "kube-controller-manager",
+    "kube-scheduler",
+    "etcd",
+];
 /// A unit that systemd has started again so often does not stay up; a person restarts a unit twice, not five times.
 const RESTARTS_MANY: u64 = 5;
+/// One that was started again so often and has run for this time stays up: what ends kubelet ends it within seconds.
+const STAYS_UP: Duration = Duration::from_mins(1);
 /// Where the API server listens unless its flags say otherwise.
 const PORT: u16 = 6443;
 
@@ -44,8 +54,10 @@ fn kubelet(unit: &Unit, facts: Facts<'_>, found: &mut Found) {
         return;
     }
     let is_running = unit.state == "active" && unit.substate == "running";
-    let loops = unit.restarts >= RESTARTS_MANY && !is_running;
-    if is_running && !loops {
+    // Between two ends it runs for some seconds.
+    let is_young = unit.active_for.is_some_and(|age| age < STAYS_UP);
+    let is_looping = unit.restarts >= RESTARTS_MANY && is_young;
+    if is_running && !is_looping {
         return;
     }
     let mut evidence = vec![format!(
@@ -65,12 +77,12 @@ fn manifests(facts: Facts<'_>, found: &mut Found) {
         return;
     };
     for manifest in manifests {
-        of_manifest(manifest, found);
+        of_manifest(manifest, facts, found);
     }
     let pods: Vec<&StaticPod> = pods(manifests).collect();
     let is_control_plane = pods
         .iter()
-        .any(|pod| pod.name.starts_with("kube-") || pod.name == "etcd");
+        .any(|pod| CONTROL_PLANE.contains(&pod.name.as_str()));
     let Some(directory) = manifests.first().and_then(|one| one.path.parent()) else {
         return;
     };
@@ -80,6 +92,7 @@ fn manifests(facts: Facts<'_>, found: &mut Found) {
             .any(|one| one.pod.is_err() && one.path.file_stem().is_some_and(|stem| stem == name))
     };
     let has = |name: &str| pods.iter().any(|pod| pod.name == name) || is_unread(name);
+    let outside = facts.outside(directory);
     let directory = shown(directory);
     for name in NEEDED {
         // An etcd that others run is named in the flags of the API server.
@@ -94,7 +107,7 @@ fn manifests(facts: Facts<'_>, found: &mut Found) {
                 Cause::ManifestMissing,
                 name,
                 evidence,
-                &[("directory", &[&directory])],
+                &[("directory", &[&outside])],
             );
         }
     }
@@ -110,7 +123,7 @@ fn has_foreign_store(pods: &[&StaticPod]) -> bool {
     !servers.split(',').any(is_own)
 }
 
-fn of_manifest(manifest: &Manifest, found: &mut Found) {
+fn of_manifest(manifest: &Manifest, facts: Facts<'_>, found: &mut Found) {
     let file = shown(&manifest.path);
     match &manifest.pod {
         Err(why) => {
@@ -119,7 +132,7 @@ fn of_manifest(manifest: &Manifest, found: &mut Found) {
                 Cause::ManifestUnreadable,
                 &file,
                 evidence,
-                &[("file", &[&file])],
+                &[("file", &[&facts.outside(&manifest.path)])],
             );
         }
         Ok(pod) => {
@@ -128,12 +141,11 @@ fn of_manifest(manifest: &Manifest, found: &mut Found) {
             };
             let missing: Vec<String> = pod.missing.iter().map(|one| shown(one)).collect();
             let evidence = vec![format!("{} needs {}", pod.name, missing.join(", "))];
-            let first = shown(first);
             found.add(
                 Cause::ManifestFileMissing,
-                &first,
+                shown(first),
                 evidence,
-                &[("file", &[&first])],
+                &[("file", &[&facts.outside(first)])],
             );
         }
     }

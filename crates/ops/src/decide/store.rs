@@ -1,5 +1,7 @@
 //! The store: alarms, quota, leader, damage, and whether it may be defragmented.
 
+use std::path::Path;
+
 use super::disks::shown;
 use super::{Facts, Found, bytes};
 use crate::cause::Cause;
@@ -76,7 +78,6 @@ fn is_mended(version: (u64, u64, u64)) -> bool {
 
 pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
     let Ok(etcd) = &facts.observed.etcd else {
-        by_logs(facts, found);
         return;
     };
     match &etcd.answer {
@@ -87,7 +88,8 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
 }
 
 fn answering(etcd: &Etcd, status: &EtcdStatus, facts: Facts<'_>, found: &mut Found) {
-    let has = |alarm: &str| status.alarms.iter().any(|known| known == alarm);
+    let alarms = status.alarms.as_deref().unwrap_or_default();
+    let has = |alarm: &str| alarms.iter().any(|known| known == alarm);
     let flags = flags(etcd, facts);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let size = size(status);
@@ -105,8 +107,15 @@ fn answering(etcd: &Etcd, status: &EtcdStatus, facts: Facts<'_>, found: &mut Fou
             }
             Defrag::Refused(why) => format!("a defrag is not safe here: {why}"),
         });
+        let snapshot = match in_memory(status, facts) {
+            Ok(()) => facts.outside(Path::new(SNAPSHOT)),
+            Err(why) => {
+                evidence.push(why);
+                SNAPSHOT_ELSEWHERE.to_owned()
+            }
+        };
         evidence.extend(facts.last_line(|class| *class == LineClass::EtcdQuota));
-        let values: &[(&str, &[&str])] = &[("flags", &flags), ("snapshot", &[SNAPSHOT])];
+        let values: &[(&str, &[&str])] = &[("flags", &flags), ("snapshot", &[&snapshot])];
         found.add(Cause::EtcdQuota, &etcd.endpoint, evidence, values);
     }
     if has("CORRUPT") {
@@ -154,20 +163,47 @@ fn answering(etcd: &Etcd, status: &EtcdStatus, facts: Facts<'_>, found: &mut Fou
     }
 }
 
-/// It was not asked, as on a node that does not run: its last words count.
-fn by_logs(facts: Facts<'_>, found: &mut Found) {
+/// It was not asked, as on a node that does not run: its last words are lines as others are.
+pub(super) fn by_logs(facts: Facts<'_>, found: &mut Found) {
+    if facts.observed.etcd.is_ok() {
+        return;
+    }
     if let Some(line) = facts.last_line(|class| *class == LineClass::EtcdDamaged) {
-        let values: &[(&str, &[&str])] = &[("data_dir", &["/var/lib/etcd"])];
+        let data_dir = facts.outside(Path::new("/var/lib/etcd"));
+        let values: &[(&str, &[&str])] = &[("data_dir", &[&data_dir])];
         found.add(Cause::EtcdDamaged, "etcd", vec![line], values);
     }
     if let Some(line) = facts.last_line(|class| *class == LineClass::EtcdQuota) {
-        let values: &[(&str, &[&str])] = &[("flags", &[]), ("snapshot", &[SNAPSHOT])];
-        found.add(Cause::EtcdQuota, "etcd", vec![line], values);
+        found.add_with_next_of(Cause::EtcdDown, Cause::EtcdQuota, "etcd", vec![line], &[]);
     }
 }
 
-/// In memory: the disk may be full.
+/// In memory, where that has room: the disk may be full.
 const SNAPSHOT: &str = "/run/etcd-snapshot.db";
+/// Where a person has to say a place: as it stands there is none of that name, and nothing is written.
+const SNAPSHOT_ELSEWHERE: &str = "ELSEWHERE/etcd-snapshot.db";
+
+/// A snapshot is a copy of the whole file, and the memory of a node is what keeps it alive.
+///
+/// # Errors
+/// It has no room there, or nobody knows; in words.
+fn in_memory(status: &EtcdStatus, facts: Facts<'_>) -> Result<(), String> {
+    let needed = u128::from(status.db_size) * DEFRAG_TENTHS / 10;
+    let needed = u64::try_from(needed).unwrap_or(u64::MAX);
+    let filesystems = facts.observed.filesystems.as_deref().unwrap_or_default();
+    let run = filesystems
+        .iter()
+        .find(|one| one.holds.iter().any(|held| held == Path::new("/run")));
+    let available = match run.and_then(|one| one.space) {
+        Some(space) if space.bytes_available >= needed => return Ok(()),
+        Some(space) => format!("{} available", bytes(space.bytes_available)),
+        None => "room that is not known".to_owned(),
+    };
+    Err(format!(
+        "a snapshot takes up to {}, and /run has {available}: ELSEWHERE is a place off this node",
+        bytes(needed)
+    ))
+}
 
 fn silent(etcd: &Etcd, why: &str, facts: Facts<'_>, found: &mut Found) {
     let data_dir = shown(&etcd.data_dir);
@@ -184,18 +220,17 @@ fn silent(etcd: &Etcd, why: &str, facts: Facts<'_>, found: &mut Found) {
             Cause::EtcdDamaged,
             data_dir.clone(),
             evidence,
-            &[("data_dir", &[&data_dir])],
+            &[("data_dir", &[&facts.outside(&etcd.data_dir)])],
         );
-        return;
     }
     if let Some(line) = facts.last_line(|class| *class == LineClass::EtcdQuota) {
-        let flags = flags(etcd, facts);
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        found.add(
+        // A snapshot needs a store that answers.
+        found.add_with_next_of(
+            Cause::EtcdDown,
             Cause::EtcdQuota,
             &etcd.endpoint,
             vec![line, format!("{}: {why}", etcd.endpoint)],
-            &[("flags", &flags), ("snapshot", &[SNAPSHOT])],
+            &[],
         );
     }
     let evidence = vec![

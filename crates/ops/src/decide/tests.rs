@@ -1,7 +1,10 @@
 //! The rules on facts: each cause where it holds, where it does not, and which comes first.
 
+mod advice;
 mod answers;
 mod facts;
+mod healthy;
+mod rank;
 
 use std::time::Duration;
 
@@ -66,12 +69,12 @@ fn of_the_store() -> Vec<Case> {
         (
             "alarm NOSPACE",
             Cause::EtcdQuota,
-            with(|o| member(o).alarms.push("NOSPACE".to_owned())),
+            with(|o| alarm(o, "NOSPACE")),
         ),
         (
             "alarm CORRUPT",
             Cause::EtcdCorrupt,
-            with(|o| member(o).alarms.push("CORRUPT".to_owned())),
+            with(|o| alarm(o, "CORRUPT")),
         ),
         (
             "no leader",
@@ -398,10 +401,10 @@ fn a_full_disk_comes_before_all_that_it_brings_down() {
     let causes: Vec<Cause> = diagnosis.findings.iter().map(|one| one.cause).collect();
     let expected = [
         Cause::DiskFull,
-        Cause::InotifyLimit,
         Cause::EtcdDown,
         Cause::StaticPodDown,
         Cause::StaticPodDown,
+        Cause::InotifyLimit,
         Cause::TunnelRefused,
     ];
     assert_eq!(causes, expected);

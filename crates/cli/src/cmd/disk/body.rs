@@ -301,7 +301,7 @@ fn filesystem(one: &Filesystem) -> FilesystemBody {
         read_only: match one.read_only {
             ReadOnly::No => "no",
             ReadOnly::Mount => "mount",
-            ReadOnly::Filesystem => "filesystem",
+            ReadOnly::Filesystem | ReadOnly::Withdrawn => "filesystem",
         },
         space: one.space.map(|space| SpaceBody {
             bytes: space.bytes,

@@ -239,7 +239,7 @@ fn state(one: &Filesystem) -> Cell {
         (_, ReadOnly::No) => Cell::from("writable"),
         (Kind::Image, _) => Cell::toned(Tone::Dim, "image"),
         (_, ReadOnly::Mount) => Cell::toned(Tone::Busy, "read-only here"),
-        (_, ReadOnly::Filesystem) => Cell::toned(Tone::Bad, "read-only"),
+        (_, ReadOnly::Filesystem | ReadOnly::Withdrawn) => Cell::toned(Tone::Bad, "read-only"),
     }
 }
 

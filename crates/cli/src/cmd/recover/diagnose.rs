@@ -72,13 +72,14 @@ pub(crate) async fn run(args: &DiagnoseArgs, session: &Session) -> Result<(), Fa
         root: args.root.clone(),
         files_only: args.files_only,
         kubeconfigs: kubeconfigs(args),
+        usual: usual(),
         context: args.context.clone(),
         logs: args.log.clone(),
         window: args.since,
         timeout: args.timeout,
         now: session.now(),
     };
-    let disks = Arc::new(NodeDisks::look(&args.root));
+    let disks = Arc::new(NodeDisks::of(&args.root));
     let observed = Box::pin(nagi_ops::observe(&request, disks)).await;
     let observed = observed.map_err(|error| {
         let root = args.root.display();
@@ -113,25 +114,22 @@ fn ended(diagnosis: &Diagnosis, session: &Session) -> Result<(), Failure> {
     }
 }
 
-/// Those that are named, else the usual one. Of several, those that are not there are left out, as kubectl does.
+/// Those that are named.
 fn kubeconfigs(args: &DiagnoseArgs) -> Vec<PathBuf> {
     let named = args.kubeconfig.as_ref();
     let named: Vec<PathBuf> = named
         .map(|files| std::env::split_paths(files).collect())
         .unwrap_or_default();
-    let named: Vec<PathBuf> = named
+    named
         .into_iter()
         .filter(|path| !path.as_os_str().is_empty())
-        .collect();
-    if named.len() > 1 {
-        return named.into_iter().filter(|path| path.exists()).collect();
-    }
-    if !named.is_empty() {
-        return named;
-    }
+        .collect()
+}
+
+/// The one that kubectl reads where none is named.
+fn usual() -> Option<PathBuf> {
     let home = Home::from_environment().directory;
-    let usual = home.map(|home| home.join(".kube").join("config"));
-    usual.into_iter().filter(|path| path.exists()).collect()
+    home.map(|home| home.join(".kube").join("config"))
 }
 
 #[cfg(test)]

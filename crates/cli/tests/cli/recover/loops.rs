@@ -99,10 +99,12 @@ pub(crate) fn mount(point: &Path, fstype: &str, mebibytes: u64, options: &[&str]
     Mounted(point.to_owned())
 }
 
-/// Makes it read-only, as the kernel does after an error.
+/// Makes it read-only, as the kernel does after an error: the filesystem, and not its mount.
 pub(crate) fn withdraw(point: &Path) {
-    let words: [&OsStr; 3] = ["-o".as_ref(), "remount,ro".as_ref(), point.as_os_str()];
-    run("mount", words);
+    for options in ["remount,ro", "remount,bind,rw"] {
+        let words: [&OsStr; 3] = ["-o".as_ref(), options.as_ref(), point.as_os_str()];
+        run("mount", words);
+    }
 }
 
 /// Writes until not a byte is left for root either.

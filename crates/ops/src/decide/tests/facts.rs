@@ -79,7 +79,7 @@ pub(super) fn status() -> EtcdStatus {
         quota: Some(2 << 30),
         has_leader: true,
         is_leader: true,
-        alarms: Vec::new(),
+        alarms: Ok(Vec::new()),
     }
 }
 
@@ -110,8 +110,10 @@ pub(super) fn sound() -> Observed {
         attempt: 1,
     };
     Observed {
+        root: "/".into(),
         endpoint: Ok(Endpoint {
             kubeconfig: "/etc/kubernetes/admin.conf".to_owned(),
+            holder: "/etc/kubernetes/admin.conf".to_owned(),
             context: "kubernetes-admin@kubernetes".to_owned(),
             cluster: "kubernetes".to_owned(),
             server: "https://127.0.0.1:6443".to_owned(),
@@ -134,6 +136,7 @@ pub(super) fn sound() -> Observed {
                 substate: "running".to_owned(),
                 restarts: 0,
                 result: "success".to_owned(),
+                active_for: None,
             },
             Unit {
                 name: "kube-apiserver.service".to_owned(),
@@ -142,6 +145,7 @@ pub(super) fn sound() -> Observed {
                 substate: "dead".to_owned(),
                 restarts: 0,
                 result: "success".to_owned(),
+                active_for: None,
             },
         ]),
         listeners: Ok(vec![Listener {
@@ -221,4 +225,9 @@ pub(super) fn member(observed: &mut Observed) -> &mut EtcdStatus {
 
 pub(super) fn runtime(observed: &mut Observed, answer: RuntimeAnswer) {
     observed.containers.as_mut().unwrap().answer = answer;
+}
+
+pub(super) fn alarm(observed: &mut Observed, alarm: &str) {
+    let alarms = member(observed).alarms.as_mut();
+    alarms.unwrap().push(alarm.to_owned());
 }

@@ -130,7 +130,9 @@ struct EtcdStatusBody {
     quota: Option<u64>,
     has_leader: bool,
     is_leader: bool,
-    alarms: Vec<String>,
+    /// Absent where it does not tell them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alarms: Option<Vec<String>>,
     defrag_safe: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     defrag_refused: Option<String>,
@@ -264,7 +266,7 @@ fn filesystem(one: &nagi_ops::Filesystem) -> FilesystemBody {
         writable: match one.writable {
             Writable::Yes => "yes",
             Writable::NotThisMount => "not through this mount",
-            Writable::No => "no",
+            Writable::No | Writable::Withdrawn => "no",
         },
         space: one.space.map(|space| SpaceBody {
             bytes: space.bytes,
@@ -309,7 +311,7 @@ fn etcd_status(status: &EtcdStatus, beside: Option<&nagi_ops::Filesystem>) -> Et
         quota: status.quota,
         has_leader: status.has_leader,
         is_leader: status.is_leader,
-        alarms: status.alarms.clone(),
+        alarms: status.alarms.clone().ok(),
         defrag_safe: refused.is_none(),
         defrag_refused: refused,
     }

@@ -1,28 +1,36 @@
 //! Disks as the node guard sees them, in the words of `nagi-ops`.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nagi_guard::{Advice, Glance, Kind, ReadOnly};
 use nagi_ops::{Disks, Filesystem, Looked, Space, Unseen, Writable};
 
 use crate::cmd::disk;
 
-/// The filesystems of a node, looked at once.
+/// The filesystems of a node, looked at once: when they are first asked for, which is on a thread that may wait.
 #[derive(Debug)]
-pub(super) struct NodeDisks(Result<Glance, String>);
+pub(super) struct NodeDisks {
+    root: PathBuf,
+    glance: OnceLock<Result<Glance, String>>,
+}
 
 // === impl NodeDisks ===
 
 impl NodeDisks {
-    /// Looks. That it could not is said when it is asked.
-    pub(super) fn look(root: &Path) -> Self {
-        Self(nagi_guard::glance(root).map_err(|error| error.to_string()))
+    pub(super) fn of(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            glance: OnceLock::new(),
+        }
     }
 }
 
 impl Disks for NodeDisks {
     fn look(&self) -> Looked<Vec<Filesystem>> {
-        let glance = self.0.as_ref().map_err(|why| Unseen::Failed(why.clone()))?;
+        let look = || nagi_guard::glance(&self.root).map_err(|error| error.to_string());
+        let glance = self.glance.get_or_init(look);
+        let glance = glance.as_ref().map_err(|why| Unseen::Failed(why.clone()))?;
         let is_for_storage = |one: &&nagi_guard::Filesystem| match one.kind {
             Kind::Disk | Kind::Memory | Kind::Layered | Kind::Unknown => true,
             // An image is full from the beginning, and what may not answer is not asked.
@@ -33,7 +41,7 @@ impl Disks for NodeDisks {
     }
 
     fn point_of(&self, path: &Path) -> Option<PathBuf> {
-        let glance = self.0.as_ref().ok()?;
+        let glance = self.glance.get()?.as_ref().ok()?;
         Some(glance.filesystem_of(path)?.point.clone())
     }
 }
@@ -56,6 +64,7 @@ fn told(glance: &Glance, one: &nagi_guard::Filesystem) -> Filesystem {
             ReadOnly::No => Writable::Yes,
             ReadOnly::Mount => Writable::NotThisMount,
             ReadOnly::Filesystem => Writable::No,
+            ReadOnly::Withdrawn => Writable::Withdrawn,
         },
         space: one.space.map(|space| Space {
             bytes: space.bytes,
