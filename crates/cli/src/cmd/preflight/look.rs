@@ -82,7 +82,7 @@ pub(super) async fn at(
     checks.push(of_nodes(
         seen(survey.nodes_with(OWN_NODES).await)?.as_deref(),
     ));
-    checks.push(of_metrics(survey.serves(METRICS).await?));
+    checks.push(of_metrics(&survey.serves(METRICS).await));
     Ok(checks)
 }
 
@@ -355,14 +355,18 @@ fn of_nodes(nodes: Option<&[String]>) -> Check {
     }
 }
 
-fn of_metrics(served: bool) -> Check {
+/// It is a server of its own behind the API server: that it does not answer says nothing about the cluster.
+fn of_metrics(served: &Result<bool, PortError>) -> Check {
     const NAME: &str = "metrics-server";
-    if served {
-        return Check::ok(NAME, "there, for kubectl top and autoscalers");
+    const WITHOUT: &str = "kubectl top and autoscalers by load do not work; Nagi does without it";
+    match served {
+        Ok(true) => Check::ok(NAME, "there, for kubectl top and autoscalers"),
+        Ok(false) => Check::note(NAME, format!("not there: {WITHOUT}")).fix(
+            "kubectl apply -f https://github.com/kubernetes-sigs/metrics-server/releases/latest/download/components.yaml",
+        ),
+        Err(error) => Check::note(NAME, format!("does not answer ({error}): {WITHOUT}"))
+            .fix("kubectl get apiservice v1beta1.metrics.k8s.io"),
     }
-    Check::note(NAME, "not there: kubectl top and autoscalers by load do not work; Nagi does without it").fix(
-        "kubectl apply -f https://github.com/kubernetes-sigs/metrics-server/releases/latest/download/components.yaml",
-    )
 }
 
 #[cfg(test)]
