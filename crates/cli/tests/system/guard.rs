@@ -312,6 +312,23 @@ fn an_alert_does_not_wait_for_a_disk_that_takes_no_write() {
     is_told_while_the_other_is_frozen(&["--alert-log", "none", "--clean", "off", "--no-owners"]);
 }
 
+// Nor does it wait for its line in a file there.
+#[test]
+fn an_alert_does_not_wait_for_the_alert_log() {
+    is_told_while_the_other_is_frozen(&["--clean", "off", "--no-owners"]);
+}
+
+// A pipe in the place of the file, which nobody reads, holds up neither the start nor the end.
+#[test]
+fn a_pipe_in_place_of_the_alert_log_holds_up_nothing() {
+    let pipe = "mkfifo node/var/log/disk-alert.log";
+    let Some(guarded) = Guarded::start_after(pipe, &["--clean", "off", "--no-owners"]) else {
+        return;
+    };
+    let log = guarded.end();
+    assert!(log.contains("Alerts do not go there yet"), "{log}");
+}
+
 // B-024, D-13, issue item 3: from 90 % on the guard removes what can be had again, and before that it only says so.
 #[test]
 fn a_guard_cleans_only_when_told_to_and_only_what_can_be_had_again() {

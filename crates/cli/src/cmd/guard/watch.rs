@@ -127,7 +127,7 @@ pub(super) async fn run(
     let address = settings.address;
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|source| WatchError::Listen { address, source })?;
-    let (sinks, postman) = Sinks::open(&settings.ways, &settings.guard.root, metrics.clone());
+    let (sinks, takers) = Sinks::open(&settings.ways, &settings.guard.root, metrics.clone());
     let (guard, hands) =
         Guard::begin(settings.guard.clone(), &*clock).map_err(WatchError::Guard)?;
     let (looked, looked_at) = tokio::sync::watch::channel(clock.monotonic());
@@ -155,8 +155,11 @@ pub(super) async fn run(
         "door",
         door.serve(listener, door::routes(health), shutdown.clone()),
     );
-    if let Some(postman) = postman {
+    if let Some(postman) = takers.postman {
         supervisor.spawn("webhook", postman.run(shutdown.clone()));
+    }
+    if let Some(scribe) = takers.scribe {
+        supervisor.spawn("alert log", scribe.run(shutdown.clone()));
     }
     let guarding = Loop {
         guard: Some(guard),
