@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nagi_guard::{
     Allocate, Ballast, BallastError, Cause, Changed, Guard, GuardError, GuardSettings, Hands,
-    Level, Reserve, Resource, Round, Rules, Scramble, Trouble,
+    Level, Reserve, Resource, Round, Rules, Scramble, SurveyError, Trouble,
 };
 use nagi_ports::SystemClock;
 use rustix::fd::OwnedFd;
@@ -211,6 +211,39 @@ fn what_was_decided_and_not_told_is_told_by_the_next_guard() {
         drop(guard);
         let mut next = begin(&node, false);
         assert_eq!(rises(&look(&mut next)), critical);
+    });
+}
+
+// A guard that would watch nothing does not begin, and says why; a disk that goes later is left out alone.
+#[test]
+fn a_guard_that_would_watch_nothing_does_not_begin() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(100, &[]);
+        let node = node(&disk);
+        let begin = |paths: Vec<PathBuf>| {
+            let settings = GuardSettings {
+                paths,
+                ..settings(&node, false)
+            };
+            Guard::begin(settings, &SystemClock::new())
+        };
+        let memory = begin(vec![node.clone(), node.join("run")]);
+        let Err(GuardError::Look(SurveyError::NotDisk { path, fstype })) = memory else {
+            panic!("{memory:?}");
+        };
+        assert_eq!((path, &*fstype), (node.join("run"), "tmpfs"));
+        let missing = begin(vec![node.clone(), node.join("missing")]);
+        let is_missing = matches!(missing, Err(GuardError::Look(SurveyError::Find { .. })));
+        assert!(is_missing, "{missing:?}");
+        let other = node.join("other");
+        fs::create_dir(&other).unwrap();
+        let mut both = begin(vec![node.clone(), other.clone()]).unwrap();
+        assert_eq!(look(&mut both).disks.len(), 1);
+        // A mount makes it look for its disks again.
+        fs::remove_dir(&other).unwrap();
+        fs::create_dir(node.join("mount")).unwrap();
+        cover(&node.join("mount"));
+        assert_eq!(look(&mut both).disks.len(), 1);
     });
 }
 

@@ -104,7 +104,7 @@ impl WatchError {
             Self::Guard(GuardError::Lock(_)) => Some("root may make it: try with sudo"),
             Self::Guard(GuardError::NoRun) => Some("mount a tmpfs on /run"),
             Self::Guard(GuardError::Node(_) | GuardError::Look(_)) => Some(
-                "--root names the root directory of the node, --path a directory that is there",
+                "--root names the root directory of the node, --path a directory that is there, on a disk",
             ),
             Self::Listen { .. } => Some("choose another address with --metrics-listen"),
             Self::Guard(GuardError::Busy) | Self::Signals(_) | Self::Ended(_) | Self::Look(_) => {
