@@ -1,12 +1,17 @@
 //! The guard of a node: looks, tells before it is too late, keeps ballast for the worst minute, and says when to clean.
 //!
-//! [`Guard::round`] is one turn: look, decide, let ballast go or take it, remember. It works with neither a byte nor an inode
-//! left, without a server and without a network: who is told, and how, is the affair of its caller, and so is cleaning, which
-//! may take minutes. Everything that it decides is in [`decide()`], [`level`] and [`forecast()`], which are pure.
+//! [`Guard::round`] is one turn: look and decide. It writes nothing, so that a disk that does not answer holds up no alert. What
+//! has to be written, ballast and memory, it hands out as [`Deeds`], which [`Hands::carry_out`] does after people were told, on
+//! a thread that no look waits for; [`Guard::done`] hears how that ended.
+//!
+//! It works with neither a byte nor an inode left, without a server and without a network: who is told, and how, is the affair
+//! of its caller, and so is cleaning, which may take minutes. Everything that it decides is in [`decide()`], [`level`] and
+//! [`forecast()`], which are pure.
 
 mod ballast;
 mod decide;
 mod forecast;
+mod hands;
 mod history;
 mod level;
 mod look;
@@ -32,13 +37,15 @@ pub use decide::{
     Action, Alert, BallastSeen, Cause, DiskState, Outcome, REMIND, Rules, Seen, State, decide,
 };
 pub use forecast::{Basis, Forecast, Trend, forecast};
+pub use hands::{Acted, Changed, Deeds, Hands};
 pub use history::{Point, Series};
 pub use level::{Fill, Level, Resource, judge};
 pub use look::Reading;
 pub use memory::{Key, What};
 
+use hands::Change;
 use look::Eyes;
-use memory::{Memory, Past};
+use memory::{HISTORY_EVERY, Memory, Past};
 
 const LOCK: &str = "guard.lock";
 /// Forecasts are made this often: their fast gate looks at minutes.
@@ -101,8 +108,8 @@ pub struct Round {
     pub alerts: Vec<Alert>,
     /// Disks for which the node is to be cleaned.
     pub clean: Vec<PathBuf>,
-    /// Ballast that was let go or taken: the disk, and what it holds now.
-    pub ballast: Vec<(PathBuf, u64)>,
+    /// What is to be written after people were told.
+    pub deeds: Option<Deeds>,
     /// What went wrong.
     pub troubles: Vec<Trouble>,
 }
@@ -130,25 +137,28 @@ pub struct Guard {
     settings: GuardSettings,
     eyes: Eyes,
     state: State,
+    /// What was handed out to be remembered.
+    handed: State,
     past: Past,
-    memory: Memory,
+    /// When history was handed out.
+    past_at: Timestamp,
     troubles: Vec<Trouble>,
     ballast: Option<Kept>,
     forecasts: BTreeMap<PathBuf, Made>,
     owners: BTreeMap<PathBuf, Vec<(What, Trend)>>,
     /// The disks of the last look.
     places: Vec<(PathBuf, Device)>,
-    _lock: Lock,
 }
 
-/// A ballast, and when it was last given up.
+/// What is known of a ballast, and when it was last given up.
 #[derive(Debug)]
 struct Kept {
-    ballast: Ballast,
     /// The disk that it lies on, by its number: a place on the node may be seen in several ways.
     device: Device,
     failed_at: Option<Timestamp>,
     held: u64,
+    /// Something is done to it, and it is not known yet what it holds.
+    is_changing: bool,
 }
 
 /// A forecast, and when it was made.
@@ -177,39 +187,39 @@ impl Guard {
     ///
     /// # Errors
     /// Another guard is there, or the node cannot be looked at.
-    pub fn begin(settings: GuardSettings, clock: &dyn Clock) -> Result<Self, GuardError> {
+    pub fn begin(settings: GuardSettings, clock: &dyn Clock) -> Result<(Self, Hands), GuardError> {
         let root = crate::clean::open_root(&settings.root)?;
         let reach = Reach::of(&root)?;
         let lock = Lock::take(&own::run(&root, &reach)?, LOCK)?;
-        let (memory, past, opened) = Memory::open(&root, &reach, clock.now());
+        let eyes = Eyes::open(&settings.root, &settings.paths)?;
+        let now = clock.now();
+        let (memory, past, opened) = Memory::open(&root, &reach, now);
         let mut troubles: Vec<Trouble> = opened.err().map(Trouble::Memory).into_iter().collect();
-        let ballast = if settings.ballast {
+        let mut opened = None;
+        if settings.ballast {
             match Kept::open(&settings.root, &reach) {
-                Ok(kept) => Some(kept),
-                Err(error) => {
-                    troubles.push(Trouble::Ballast(STATE.into(), error));
-                    None
-                }
+                Ok(both) => opened = Some(both),
+                Err(error) => troubles.push(Trouble::Ballast(STATE.into(), error)),
             }
-        } else {
-            None
-        };
-        Ok(Self {
-            eyes: Eyes::open(&settings.root, &settings.paths)?,
+        }
+        let (kept, ballast) = opened.unzip();
+        let guard = Self {
+            eyes,
             state: memory.state().clone(),
+            handed: memory.state().clone(),
             past,
-            memory,
+            past_at: now,
             troubles,
-            ballast,
+            ballast: kept,
             forecasts: BTreeMap::new(),
             owners: BTreeMap::new(),
             places: Vec::new(),
             settings,
-            _lock: lock,
-        })
+        };
+        Ok((guard, Hands::new(ballast, memory, lock)))
     }
 
-    /// One turn.
+    /// One turn. Nothing is written.
     ///
     /// # Errors
     /// The mounts of this machine cannot be read: nothing was decided.
@@ -230,27 +240,45 @@ impl Guard {
             troubles: std::mem::take(&mut self.troubles),
             ..Round::default()
         };
+        let mut change = None;
         for action in outcome.actions {
             match action {
                 Action::Tell(alert) => round.alerts.push(alert),
                 Action::Clean(point) => round.clean.push(point),
-                Action::ReleaseBallast(point, left) => self.release(point, left, &mut round),
-                Action::TakeBallast(point, bytes) => self.take(point, bytes, now, &mut round),
+                Action::ReleaseBallast(point, left) => change = Some((point, Change::Leave(left))),
+                Action::TakeBallast(point, bytes) => change = Some((point, Change::Take(bytes))),
             }
         }
-        let kept = self.memory.keep_state(&self.state, now);
-        let kept = kept.and_then(|()| self.memory.keep_past(&self.past, now, false));
-        round.troubles.extend(kept.err().map(Trouble::Memory));
+        round.deeds = self.hand_out(change, now);
         round.disks = seen.into_iter().map(|one| self.now(one)).collect();
         Ok(round)
+    }
+
+    /// How what was handed out has ended.
+    pub fn done(&mut self, done: &Acted, clock: &dyn Clock) {
+        let Some(changed) = &done.ballast else {
+            return;
+        };
+        let Some(kept) = &mut self.ballast else {
+            return;
+        };
+        kept.is_changing = false;
+        kept.held = changed.held;
+        if changed.has_failed {
+            kept.failed_at = Some(clock.now());
+        }
+        self.shift(
+            &changed.point,
+            signed(changed.held) - signed(changed.before),
+        );
     }
 
     /// The end: history is written down once more.
     ///
     /// # Errors
     /// It could not be.
-    pub fn end(mut self, clock: &dyn Clock) -> Result<(), Errno> {
-        self.memory.keep_past(&self.past, clock.now(), true)
+    pub fn end(self, mut hands: Hands, clock: &dyn Clock) -> Result<(), Errno> {
+        hands.end(&self.past, clock.now())
     }
 
     /// What came back by cleaning is no change of what others do.
@@ -282,9 +310,26 @@ impl Guard {
         self.owners = growth_of_owners(&self.past);
     }
 
-    /// Everything is remembered over a restart.
-    pub const fn has_memory(&self) -> bool {
-        self.memory.has_ring()
+    /// What is new, and nothing when nothing is: on a node that rests nobody has to write.
+    fn hand_out(&mut self, change: Option<(PathBuf, Change)>, now: Timestamp) -> Option<Deeds> {
+        if let (Some(kept), Some(_)) = (&mut self.ballast, &change) {
+            kept.is_changing = true;
+        }
+        let is_new = self.state != self.handed;
+        let is_time = now.duration_since(self.past_at).unsigned_abs() >= HISTORY_EVERY;
+        if change.is_none() && !is_new && !is_time {
+            return None;
+        }
+        self.handed.clone_from(&self.state);
+        if is_time {
+            self.past_at = now;
+        }
+        Some(Deeds {
+            at: now,
+            state: self.state.clone(),
+            past: is_time.then(|| self.past.clone()),
+            change,
+        })
     }
 
     fn see(&mut self, reading: Reading, now: Timestamp) -> Seen {
@@ -300,7 +345,9 @@ impl Guard {
         }
         let forecast = self.forecast_of(&reading, now);
         let kept = self.ballast.as_ref();
-        let kept = kept.filter(|kept| kept.device == reading.device && kept.may_be_tried(now));
+        let kept = kept.filter(|kept| {
+            kept.device == reading.device && !kept.is_changing && kept.may_be_tried(now)
+        });
         let ballast = kept.map(|kept| BallastSeen {
             wanted: wanted(reading.space.bytes, growth_of(forecast.as_ref())),
             held: kept.held,
@@ -334,39 +381,6 @@ impl Guard {
             },
         );
         forecast
-    }
-
-    fn release(&mut self, point: PathBuf, left: u64, round: &mut Round) {
-        let Some(kept) = &mut self.ballast else {
-            return;
-        };
-        let before = kept.held;
-        match kept.ballast.leave(left).and_then(|()| kept.ballast.held()) {
-            Ok(held) => {
-                kept.held = held;
-                self.shift(&point, signed(held) - signed(before));
-                round.ballast.push((point, held));
-            }
-            Err(error) => round.troubles.push(Trouble::Ballast(point, error)),
-        }
-    }
-
-    fn take(&mut self, point: PathBuf, bytes: u64, now: Timestamp, round: &mut Round) {
-        let Some(kept) = &mut self.ballast else {
-            return;
-        };
-        let before = kept.held;
-        let taken = kept.ballast.take(bytes, &Ballast::WAYS);
-        kept.held = if taken.is_ok() { bytes } else { 0 };
-        let held = kept.held;
-        if let Err(error) = taken {
-            kept.failed_at = Some(now);
-            round.troubles.push(Trouble::Ballast(point.clone(), error));
-        }
-        self.shift(&point, signed(held) - signed(before));
-        if held != before {
-            round.ballast.push((point, held));
-        }
     }
 
     fn shift(&mut self, point: &Path, by: i64) {
@@ -422,16 +436,17 @@ fn signed(bytes: u64) -> i64 {
 // === impl Kept ===
 
 impl Kept {
-    fn open(path: &Path, reach: &Reach) -> Result<Self, BallastError> {
+    fn open(path: &Path, reach: &Reach) -> Result<(Self, Ballast), BallastError> {
         let place = Path::new(STATE);
         let device = reach.device_of(place);
         let ballast = Ballast::at(path, place, STATE_OWN)?;
-        Ok(Self {
+        let kept = Self {
             device: device.ok_or(BallastError::Directory(Errno::NOENT))?,
             held: ballast.held()?,
-            ballast,
             failed_at: None,
-        })
+            is_changing: false,
+        };
+        Ok((kept, ballast))
     }
 
     fn may_be_tried(&self, now: Timestamp) -> bool {

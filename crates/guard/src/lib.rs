@@ -33,10 +33,10 @@ pub use clean::{
     Report, Skipped, Step, Why, apply, plan,
 };
 pub use daemon::{
-    Action, Alert, Allocate, Ballast, BallastError, BallastSeen, Basis, Cause, DiskNow, DiskState,
-    Fill, Forecast, Guard, GuardError, GuardSettings, Key, Level, Outcome, Point, REMIND, Reading,
-    Reserve, Resource, Round, Rules, Scramble, Seen, Series, State, Trend, Trouble, What, decide,
-    forecast, judge, wanted,
+    Acted, Action, Alert, Allocate, Ballast, BallastError, BallastSeen, Basis, Cause, Changed,
+    Deeds, DiskNow, DiskState, Fill, Forecast, Guard, GuardError, GuardSettings, Hands, Key, Level,
+    Outcome, Point, REMIND, Reading, Reserve, Resource, Round, Rules, Scramble, Seen, Series,
+    State, Trend, Trouble, What, decide, forecast, judge, wanted,
 };
 pub use filesystem::{Filesystem, Kind, ReadOnly, Space};
 pub use gap::{Estimate, Gap};

@@ -164,6 +164,17 @@ pub enum SurveyError {
         /// The type.
         fstype: String,
     },
+    /// It is on no disk that is watched.
+    #[error("{} lies on a filesystem of type {fstype}, which is no disk", .path.display())]
+    NotDisk {
+        /// The path.
+        path: PathBuf,
+        /// The type.
+        fstype: String,
+    },
+    /// There is nothing to watch.
+    #[error("there is no disk to watch")]
+    NoDisk,
     /// A walk cannot begin.
     #[error("cannot walk {}", .path.display())]
     Walk {
@@ -217,6 +228,15 @@ pub fn survey(request: &Request, watch: &Watch) -> Result<Survey, SurveyError> {
 /// A disk, and the first of the fixed directories of a node that it holds.
 pub(crate) type Held = (Option<&'static str>, Filesystem);
 
+/// What becomes of a path that a person named and that is on no disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unwatched {
+    /// It is an error.
+    Refused,
+    /// The others are watched without it.
+    LeftOut,
+}
+
 /// The disks that hold something a node lives from, or those that the named paths lie on: how full they are, and nothing
 /// walked.
 ///
@@ -226,6 +246,7 @@ pub(crate) fn disks(
     root: &Path,
     mounts: Mounts,
     named: &[PathBuf],
+    unwatched: Unwatched,
 ) -> Result<Vec<Held>, SurveyError> {
     let request = Request {
         root: root.to_owned(),
@@ -240,8 +261,15 @@ pub(crate) fn disks(
         disks.retain(|disk| !disk.holds.is_empty());
         disks
     } else {
-        let tasks = node.named()?;
-        tasks.iter().flat_map(node::Task::disks).collect()
+        let mut disks = Vec::new();
+        for path in named {
+            match (node.disk_of(path), unwatched) {
+                (Ok(found), Unwatched::Refused | Unwatched::LeftOut) => disks.extend(found),
+                (Err(error), Unwatched::Refused) => return Err(error),
+                (Err(_), Unwatched::LeftOut) => {}
+            }
+        }
+        disks
     };
     disks.retain(|disk| disk.kind == Kind::Disk);
     let mut seen = Vec::new();

@@ -160,10 +160,13 @@ async fn surveyed(args: &DiskArgs, session: &Session) -> Result<Survey, Failure>
 
 fn failure(error: &SurveyError) -> Failure {
     let exit = match error {
-        SurveyError::Find { .. } | SurveyError::NotWalked { .. } => Exit::Usage,
+        SurveyError::Find { .. } | SurveyError::NotWalked { .. } | SurveyError::NotDisk { .. } => {
+            Exit::Usage
+        }
         SurveyError::ReadMounts(_)
         | SurveyError::ParseMounts(_)
         | SurveyError::Open { .. }
+        | SurveyError::NoDisk
         | SurveyError::Walk { .. }
         | SurveyError::Kernel => Exit::Failed,
     };
@@ -174,13 +177,14 @@ fn failure(error: &SurveyError) -> Failure {
         cause = error.source();
     }
     match error {
-        SurveyError::NotWalked { .. } => {
+        SurveyError::NotWalked { .. } | SurveyError::NotDisk { .. } => {
             failure.hint("name a directory on a disk: ext4, XFS, btrfs")
         }
         SurveyError::Open { .. } => failure.hint("root may open every directory: try with sudo"),
         SurveyError::Find { .. }
         | SurveyError::ReadMounts(_)
         | SurveyError::ParseMounts(_)
+        | SurveyError::NoDisk
         | SurveyError::Walk { .. }
         | SurveyError::Kernel => failure,
     }

@@ -32,6 +32,11 @@ struct Guarded {
 impl Guarded {
     /// None where no disk can be mounted, and then the test has said so.
     fn start(flags: &[&str]) -> Option<Self> {
+        Self::start_after("true", flags)
+    }
+
+    /// The same with something more done before, in the directory of the disk.
+    fn start_after(more: &str, flags: &[&str]) -> Option<Self> {
         let own = fs::metadata("/proc/self").expect("proc");
         if own.uid() != 0 {
             nagi_testkit::skipped("a filesystem on a loop device needs root");
@@ -46,7 +51,7 @@ impl Guarded {
              mkdir -p node/run node/var/lib node/var/log node/var/cache/apt/archives node/dev && \
              mount -t tmpfs none node/run && mount -t tmpfs none node/dev && \
              head -c 20000000 /dev/urandom > node/{PACKAGE} && \
-             sync -f . && cd / && exec \"$0\" \"$@\"",
+             {{ {more}; }} && sync -f . && cd / && exec \"$0\" \"$@\"",
             directory.path().display(),
         );
         let root = directory.path().join("disk/node");
@@ -157,6 +162,53 @@ impl Drop for Guarded {
     }
 }
 
+/// A disk that takes no write until the end: as one that does not answer.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn freeze(path: PathBuf) -> Self {
+        let status = Command::new("fsfreeze").arg("-f").arg(&path).status();
+        assert!(status.expect("fsfreeze is there").success());
+        Self(path)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let status = Command::new("fsfreeze").arg("-u").arg(&self.0).status();
+        assert!(status.expect("fsfreeze is there").success());
+    }
+}
+
+/// A second disk fills while that of the node takes no write: it is told in time.
+fn is_told_while_the_other_is_frozen(flags: &[&str]) {
+    let other = "mkfs.ext4 -q -F ../other 64M && mkdir -p node/var/lib/containerd && \
+                 mount -o loop ../other node/var/lib/containerd";
+    let Some(guarded) = Guarded::start_after(other, flags) else {
+        return;
+    };
+    let second = "nagi_disk_level{disk=\"/var/lib/containerd\",resource=\"bytes\"}";
+    assert_eq!(wait(UP_MAX, || guarded.metric(second)), Some(0));
+    let frozen = Frozen::freeze(guarded.path(""));
+    let path = guarded.path("var/lib/containerd");
+    let stat = rustix::fs::statvfs(&path).expect("the second disk");
+    let file = fs::File::create(path.join("fill")).expect("room");
+    let how = rustix::fs::FallocateFlags::empty();
+    let most = stat.f_bavail * stat.f_frsize;
+    rustix::fs::fallocate(&file, how, 0, most).expect("room");
+    let told = wait(TOLD_MAX, || {
+        guarded.log().contains("is critical now").then_some(())
+    });
+    // It goes on looking, and says so.
+    let level = wait(TOLD_MAX, || {
+        guarded.metric(second).filter(|level| *level == 4)
+    });
+    drop(frozen);
+    assert!(told.is_some(), "{}", guarded.log());
+    assert_eq!(level, Some(4));
+    guarded.end();
+}
+
 /// One POST, answered.
 fn take_post(listener: &TcpListener) -> String {
     let (mut stream, _) = listener.accept().expect("a connection");
@@ -254,6 +306,29 @@ fn a_disk_at_0_bytes_is_told_within_5_seconds_on_every_way() {
     assert!(!log.contains("$(date)"));
 }
 
+// A disk that does not answer, on which the guard has its memory and its ballast, holds up no alert of another.
+#[test]
+fn an_alert_does_not_wait_for_a_disk_that_takes_no_write() {
+    is_told_while_the_other_is_frozen(&["--alert-log", "none", "--clean", "off", "--no-owners"]);
+}
+
+// Nor does it wait for its line in a file there.
+#[test]
+fn an_alert_does_not_wait_for_the_alert_log() {
+    is_told_while_the_other_is_frozen(&["--clean", "off", "--no-owners"]);
+}
+
+// A pipe in the place of the file, which nobody reads, holds up neither the start nor the end.
+#[test]
+fn a_pipe_in_place_of_the_alert_log_holds_up_nothing() {
+    let pipe = "mkfifo node/var/log/disk-alert.log";
+    let Some(guarded) = Guarded::start_after(pipe, &["--clean", "off", "--no-owners"]) else {
+        return;
+    };
+    let log = guarded.end();
+    assert!(log.contains("Alerts do not go there yet"), "{log}");
+}
+
 // B-024, D-13, issue item 3: from 90 % on the guard removes what can be had again, and before that it only says so.
 #[test]
 fn a_guard_cleans_only_when_told_to_and_only_what_can_be_had_again() {
@@ -316,8 +391,12 @@ fn a_second_guard_is_refused() {
     let Some(guarded) = Guarded::start(&["--clean", "off"]) else {
         return;
     };
-    let held = guarded.metric("nagi_disk_ballast_bytes{disk=\"/\"}");
-    assert!(held.is_some_and(|bytes| bytes >= 8 << 20), "{held:?}");
+    // It is taken after the first look, and shown by the next.
+    let held = wait(UP_MAX, || {
+        let held = guarded.metric("nagi_disk_ballast_bytes{disk=\"/\"}");
+        held.filter(|bytes| *bytes >= 8 << 20)
+    });
+    assert!(held.is_some(), "{:?}", guarded.scrape());
     let [metrics] = free_ports();
     let second = Command::new(env!("CARGO_BIN_EXE_nagi"))
         .arg("guard")

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::filesystem::{ReadOnly, Space};
 use crate::mounts::{Device, Mounts};
-use crate::survey::{self, SurveyError};
+use crate::survey::{self, SurveyError, Unwatched};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// Disks that are watched, at most: each keeps about 12 KiB of history. A node has a handful.
@@ -46,25 +46,29 @@ pub(super) struct Eyes {
 // === impl Eyes ===
 
 impl Eyes {
+    /// Looks where the disks are.
+    ///
     /// # Errors
-    /// There is no proc.
+    /// There is no proc, a path that was named is on no disk, or there is no disk at all.
     pub(super) fn open(root: &Path, named: &[PathBuf]) -> Result<Self, SurveyError> {
-        Ok(Self {
+        let mut eyes = Self {
             root: root.to_owned(),
             named: named.to_vec(),
             mountinfo: File::open(MOUNTINFO).map_err(SurveyError::ReadMounts)?,
             disks: Vec::new(),
             is_fresh: false,
-        })
+        };
+        eyes.find(Unwatched::Refused)?;
+        Ok(eyes)
     }
 
     /// How full each disk is now. One that does not answer is left out: no data is not zero.
     ///
     /// # Errors
-    /// The mounts cannot be read.
+    /// The mounts cannot be read, or there is no disk any more.
     pub(super) fn look(&mut self) -> Result<Vec<Reading>, SurveyError> {
         if !self.is_fresh || self.has_changed() {
-            self.find()?;
+            self.find(Unwatched::LeftOut)?;
         }
         let readings = self.disks.iter().filter_map(|(name, disk)| {
             let stat = rustix::fs::statvfs(&disk.point).ok()?;
@@ -88,19 +92,24 @@ impl Eyes {
         said.map_or(true, |count| count > 0)
     }
 
-    fn find(&mut self) -> Result<(), SurveyError> {
+    fn find(&mut self, unwatched: Unwatched) -> Result<(), SurveyError> {
+        // Until it is known where they are now: an error must not leave the disks of before.
+        self.is_fresh = false;
         let mut text = Vec::new();
         self.mountinfo
             .rewind()
             .and_then(|()| self.mountinfo.read_to_end(&mut text))
             .map_err(SurveyError::ReadMounts)?;
         let mounts = Mounts::parse(&text).map_err(SurveyError::ParseMounts)?;
-        let mut disks = survey::disks(&self.root, mounts, &self.named)?;
+        let mut disks = survey::disks(&self.root, mounts, &self.named, unwatched)?;
         disks.retain(|(_, disk)| match disk.read_only {
             ReadOnly::Filesystem | ReadOnly::Withdrawn => false,
             ReadOnly::Mount | ReadOnly::No => true,
         });
         disks.truncate(DISKS_MAX);
+        if disks.is_empty() {
+            return Err(SurveyError::NoDisk);
+        }
         self.disks = disks;
         self.is_fresh = true;
         Ok(())

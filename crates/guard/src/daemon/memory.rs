@@ -26,7 +26,7 @@ const RING: &str = "guard.ring";
 /// 2,048 records of a slot each: with three disks and twelve owners, which write 18 an hour, more than four days.
 const RING_BYTES: u64 = 1 << 20;
 /// History is written this often.
-const HISTORY_EVERY: Duration = Duration::from_hours(1);
+pub(super) const HISTORY_EVERY: Duration = Duration::from_hours(1);
 /// Points of one record: with 20 digits each they fit in its slot.
 const POINTS: usize = 12;
 /// Series that are remembered, at most.

@@ -116,29 +116,46 @@ impl<'a> Node<'a> {
     /// # Errors
     /// One is not there, or lies where nothing is walked.
     pub(super) fn named(&self) -> Result<Vec<Task<'_>>, SurveyError> {
-        let task = |named: &PathBuf| {
-            let find = |source| SurveyError::Find {
-                path: named.clone(),
-                source,
-            };
-            let path = named.canonicalize().map_err(find)?;
-            let mount = self.mounts.at(&path);
-            let mount = mount.ok_or_else(|| find(std::io::ErrorKind::NotFound.into()))?;
-            if !Kind::of(&mount.kind).may_be_walked() {
-                return Err(SurveyError::NotWalked {
-                    path,
-                    fstype: mount.kind.clone(),
-                });
-            }
-            let is_whole = path == mount.point
-                && mount.root == Path::new("/")
-                && Kind::of(&mount.kind) != Kind::Layered;
-            Ok(Task {
-                starts: vec![(path, mount)],
-                is_whole,
-            })
+        let named = self.request.paths.iter();
+        named.map(|path| self.task(path)).collect()
+    }
+
+    /// The disk that a path lies on.
+    ///
+    /// # Errors
+    /// The path is not there, or lies on something else.
+    pub(super) fn disk_of(&self, path: &Path) -> Result<Vec<Filesystem>, SurveyError> {
+        let disks: Vec<Filesystem> = self.task(path)?.disks().collect();
+        match disks.iter().find(|disk| disk.kind != Kind::Disk) {
+            Some(other) => Err(SurveyError::NotDisk {
+                path: path.to_owned(),
+                fstype: other.fstype.clone(),
+            }),
+            None => Ok(disks),
+        }
+    }
+
+    fn task(&self, named: &Path) -> Result<Task<'_>, SurveyError> {
+        let find = |source| SurveyError::Find {
+            path: named.to_owned(),
+            source,
         };
-        self.request.paths.iter().map(task).collect()
+        let path = named.canonicalize().map_err(find)?;
+        let mount = self.mounts.at(&path);
+        let mount = mount.ok_or_else(|| find(std::io::ErrorKind::NotFound.into()))?;
+        if !Kind::of(&mount.kind).may_be_walked() {
+            return Err(SurveyError::NotWalked {
+                path,
+                fstype: mount.kind.clone(),
+            });
+        }
+        let is_whole = path == mount.point
+            && mount.root == Path::new("/")
+            && Kind::of(&mount.kind) != Kind::Layered;
+        Ok(Task {
+            starts: vec![(path, mount)],
+            is_whole,
+        })
     }
 
     /// Every filesystem for storage, as it is now.

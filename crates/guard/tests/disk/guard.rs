@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nagi_guard::{
-    Allocate, Ballast, BallastError, Cause, Guard, GuardError, GuardSettings, Level, Reserve,
-    Resource, Round, Rules, Scramble,
+    Allocate, Ballast, BallastError, Cause, Changed, Guard, GuardError, GuardSettings, Hands,
+    Level, Reserve, Resource, Round, Rules, Scramble, SurveyError, Trouble,
 };
 use nagi_ports::SystemClock;
 use rustix::fd::OwnedFd;
@@ -40,12 +40,34 @@ fn settings(node: &Path, ballast: bool) -> GuardSettings {
     }
 }
 
-fn begin(node: &Path, ballast: bool) -> Guard {
+/// A guard, and what writes for it.
+type Both = (Guard, Hands);
+
+fn begin(node: &Path, ballast: bool) -> Both {
     Guard::begin(settings(node, ballast), &SystemClock::new()).unwrap()
 }
 
-fn look(guard: &mut Guard) -> Round {
-    guard.round(&SystemClock::new()).unwrap()
+/// A look alone: nothing of what follows from it is written.
+fn glance(both: &mut Both) -> Round {
+    both.0.round(&SystemClock::new()).unwrap()
+}
+
+/// A look, and all that follows: what went wrong, and what became of the ballast.
+fn act(both: &mut Both) -> (Round, Vec<Trouble>, Option<Changed>) {
+    let mut round = glance(both);
+    let mut troubles = std::mem::take(&mut round.troubles);
+    let mut changed = None;
+    if let Some(deeds) = round.deeds.take() {
+        let done = both.1.carry_out(deeds);
+        both.0.done(&done, &SystemClock::new());
+        troubles.extend(done.troubles);
+        changed = done.ballast;
+    }
+    (round, troubles, changed)
+}
+
+fn look(both: &mut Both) -> Round {
+    act(both).0
 }
 
 /// Fills until so many tenths of a percent of what can be used are used.
@@ -150,27 +172,78 @@ fn a_restart_at_0_bytes_forgets_nothing() {
             let disk = kind.mounted(400, &[]);
             let node = node(&disk);
             let mut guard = begin(&node, false);
-            assert!(guard.has_memory(), "{kind}");
+            assert!(guard.1.has_memory(), "{kind}");
             look(&mut guard);
             fill_up(&disk.point);
             settle(&disk.point);
-            let round = look(&mut guard);
+            let (round, troubles, _) = act(&mut guard);
             assert_eq!(
                 rises(&round),
                 [(Resource::Bytes, Level::Critical)],
                 "{kind}"
             );
-            assert!(round.troubles.is_empty(), "{kind}: {:?}", round.troubles);
+            assert!(troubles.is_empty(), "{kind}: {troubles:?}");
             // Without an orderly end.
             drop(guard);
             let mut next = begin(&node, false);
-            assert!(next.has_memory(), "{kind}");
+            assert!(next.1.has_memory(), "{kind}");
             assert_eq!(
                 look(&mut next).alerts,
                 [],
                 "{kind}: told again after a restart"
             );
         }
+    });
+}
+
+// A guard that is ended between a look and its deeds has told nobody yet: the next one tells it, whatever was on the way.
+#[test]
+fn what_was_decided_and_not_told_is_told_by_the_next_guard() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(400, &[]);
+        let node = node(&disk);
+        let mut guard = begin(&node, false);
+        look(&mut guard);
+        fill_up(&disk.point);
+        settle(&disk.point);
+        let critical = [(Resource::Bytes, Level::Critical)];
+        assert_eq!(rises(&glance(&mut guard)), critical);
+        drop(guard);
+        let mut next = begin(&node, false);
+        assert_eq!(rises(&look(&mut next)), critical);
+    });
+}
+
+// A guard that would watch nothing does not begin, and says why; a disk that goes later is left out alone.
+#[test]
+fn a_guard_that_would_watch_nothing_does_not_begin() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(100, &[]);
+        let node = node(&disk);
+        let begin = |paths: Vec<PathBuf>| {
+            let settings = GuardSettings {
+                paths,
+                ..settings(&node, false)
+            };
+            Guard::begin(settings, &SystemClock::new())
+        };
+        let memory = begin(vec![node.clone(), node.join("run")]);
+        let Err(GuardError::Look(SurveyError::NotDisk { path, fstype })) = memory else {
+            panic!("{memory:?}");
+        };
+        assert_eq!((path, &*fstype), (node.join("run"), "tmpfs"));
+        let missing = begin(vec![node.clone(), node.join("missing")]);
+        let is_missing = matches!(missing, Err(GuardError::Look(SurveyError::Find { .. })));
+        assert!(is_missing, "{missing:?}");
+        let other = node.join("other");
+        fs::create_dir(&other).unwrap();
+        let mut both = begin(vec![node.clone(), other.clone()]).unwrap();
+        assert_eq!(look(&mut both).disks.len(), 1);
+        // A mount makes it look for its disks again.
+        fs::remove_dir(&other).unwrap();
+        fs::create_dir(node.join("mount")).unwrap();
+        cover(&node.join("mount"));
+        assert_eq!(look(&mut both).disks.len(), 1);
     });
 }
 
@@ -199,10 +272,7 @@ fn ballast_reserves_and_gives_back_at_0_bytes() {
             settle(&disk.point);
             let start = bytes_free(&disk.point);
             let mut guard = begin(&node, true);
-            let round = look(&mut guard);
-            let [(_, held)] = round.ballast[..] else {
-                panic!("{kind}: {round:?}");
-            };
+            let held = act(&mut guard).2.unwrap().held;
             assert!(held >= 15 * MIB, "{kind}: {held}");
             let taken = start - bytes_free(&disk.point);
             assert!(taken >= held / 100 * 95, "{kind}: {taken} of {held}");
@@ -210,10 +280,9 @@ fn ballast_reserves_and_gives_back_at_0_bytes() {
             settle(&disk.point);
             let empty = bytes_free(&disk.point);
             let begun = Instant::now();
-            let round = look(&mut guard);
+            let changed = act(&mut guard).2;
             let took = begun.elapsed();
-            assert_eq!(round.ballast.len(), 1, "{kind}: {round:?}");
-            assert_eq!(round.ballast[0].1, held / 2, "{kind}");
+            assert_eq!(changed.unwrap().held, held / 2, "{kind}");
             settle(&disk.point);
             let back = bytes_free(&disk.point) - empty;
             assert!(back >= held / 2 / 100 * 95, "{kind}: {back} of {held}");
@@ -228,7 +297,7 @@ fn ballast_reserves_and_gives_back_at_0_bytes() {
             file.sync_all().unwrap();
             // The rest waits: whoever writes on must not have all of it at once.
             fill_up(&disk.point);
-            assert_eq!(look(&mut guard).ballast, [], "{kind}: both halves at once");
+            assert_eq!(act(&mut guard).2, None, "{kind}: both halves at once");
             // The next guard knows what is left.
             drop(guard);
             let mut next = begin(&node, true);
@@ -284,9 +353,9 @@ fn where_there_is_no_room_there_is_no_ballast() {
         let node = node(&disk);
         fill_to(&disk.point, 790);
         let mut guard = begin(&node, true);
-        let round = look(&mut guard);
-        assert_eq!((round.ballast.len(), round.disks[0].ballast), (0, 0));
-        assert!(round.troubles.is_empty(), "{:?}", round.troubles);
+        let (round, troubles, changed) = act(&mut guard);
+        assert_eq!((changed, round.disks[0].ballast), (None, 0));
+        assert!(troubles.is_empty(), "{troubles:?}");
     });
 }
 

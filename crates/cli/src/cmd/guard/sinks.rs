@@ -2,14 +2,16 @@
 //!
 //! Every alert goes to the log (stdout, which is a pipe to journald or to the container runtime), to the local syslog socket,
 //! and, where they are set, as a datagram to a syslog server and as a POST to a webhook. The line of the founding document goes
-//! to its file as well, which may fail on a full disk, and fails alone. Files and sockets are opened at the start.
+//! to its file as well, which may fail on a full disk, and fails alone. Sockets are opened at the start, and again where they
+//! fail: a network may come later than the guard.
 //!
-//! A webhook has a task and a bounded queue of its own, so that one that does not answer delays nobody.
+//! A webhook has a task and a bounded queue of its own, so that one that does not answer delays nobody. So has the file, in
+//! [`scribe`]: its disk may be the one in trouble.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+mod scribe;
+
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,12 +28,13 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use self::scribe::Scribe;
 use super::alert;
 use super::words;
 
 /// Where a syslog of the node listens, below its root; the second is journald's own, to which the first is often a link.
 const LOCAL: [&str; 2] = ["dev/log", "run/systemd/journal/dev-log"];
-/// Alerts that wait for the webhook: a node that goes through every level on every disk has fewer.
+/// Alerts that wait for the webhook, or for the file: a node that goes through every level on every disk has fewer.
 const WAITING_MAX: usize = 64;
 /// One POST, from the connection to the answer.
 const POST_TIME: Duration = Duration::from_secs(5);
@@ -59,12 +62,27 @@ pub(super) struct Url {
 #[derive(Debug)]
 pub(super) struct Sinks {
     node: String,
-    alert_log: Option<File>,
+    alert_log: Option<mpsc::Sender<Vec<u8>>>,
     local: Option<UnixDatagram>,
     root: PathBuf,
-    syslog: Option<UdpSocket>,
+    syslog: Option<Remote>,
     webhook: Option<mpsc::Sender<Vec<u8>>>,
     metrics: Metrics,
+}
+
+/// A syslog server.
+#[derive(Debug)]
+struct Remote {
+    to: SocketAddr,
+    /// None where there was no way to it yet.
+    socket: Option<UdpSocket>,
+}
+
+/// What takes from the queues.
+#[derive(Debug)]
+pub(super) struct Takers {
+    pub(super) postman: Option<Postman>,
+    pub(super) scribe: Option<Scribe>,
 }
 
 /// The other end of the webhook's queue.
@@ -118,7 +136,7 @@ pub(super) fn parse_url(text: &str) -> Result<Url, String> {
 
 impl Sinks {
     /// Opens every way. One that cannot be opened is told in the log, and the others do without it.
-    pub(super) fn open(ways: &Ways, root: &Path, metrics: Metrics) -> (Self, Option<Postman>) {
+    pub(super) fn open(ways: &Ways, root: &Path, metrics: Metrics) -> (Self, Takers) {
         let (webhook, postman) = match &ways.webhook {
             Some(url) => {
                 let (sender, waiting) = mpsc::channel(WAITING_MAX);
@@ -131,32 +149,35 @@ impl Sinks {
             }
             None => (None, None),
         };
-        let alert_log = ways.alert_log.as_ref().map(|path| {
-            let below = path.strip_prefix("/").unwrap_or(path);
-            open_log(&root.join(below))
-        });
+        let (alert_log, scribe) = match &ways.alert_log {
+            Some(path) => {
+                let (sender, waiting) = mpsc::channel(WAITING_MAX);
+                let below = path.strip_prefix("/").unwrap_or(path);
+                let scribe = Scribe::new(root.join(below), waiting, metrics.clone());
+                (Some(sender), Some(scribe))
+            }
+            None => (None, None),
+        };
         let sinks = Self {
             node: node(),
-            alert_log: alert_log.and_then(|opened| opened_or_told("alert-log", opened)),
+            alert_log,
             local: open_local(root).ok(),
             root: root.to_owned(),
-            syslog: ways
-                .syslog
-                .map(open_syslog)
-                .and_then(|opened| opened_or_told("syslog", opened)),
+            syslog: ways.syslog.map(Remote::open),
             webhook,
             metrics,
         };
-        (sinks, postman)
+        (sinks, Takers { postman, scribe })
     }
 
     /// Hands an alert to every way, and waits for none.
     pub(super) fn tell(&mut self, alert: &Alert) {
         self.log(alert);
         self.local(alert);
-        if let Some(syslog) = &self.syslog {
+        if let Some(syslog) = &mut self.syslog {
             let text = alert::syslog(alert, &self.node);
-            self.count("syslog", syslog.send(text.as_bytes()).map(drop));
+            let sent = syslog.send(text.as_bytes());
+            self.count("syslog", sent);
         }
         if let Some(webhook) = &self.webhook
             && let Ok(body) = alert::json(alert, &self.node)
@@ -165,10 +186,11 @@ impl Sinks {
             // The oldest are at the head: what waits there says as much of the node.
             self.metrics.disk_alert("webhook", "dropped");
         }
-        if let (Some(file), Some(line)) = (&mut self.alert_log, alert::line(alert)) {
-            // One write: a line is there as a whole or not.
-            let written = file.write_all(format!("{line}\n").as_bytes());
-            self.count("alert-log", written);
+        if let (Some(file), Some(line)) = (&self.alert_log, alert::line(alert))
+            && file.try_send(format!("{line}\n").into_bytes()).is_err()
+        {
+            // Its disk does not answer, for as long as it takes to fill the queue: the other ways have it.
+            self.metrics.disk_alert("alert-log", "dropped");
         }
     }
 
@@ -217,13 +239,43 @@ impl Sinks {
     }
 
     fn count(&self, sink: &'static str, sent: io::Result<()>) {
-        match sent {
-            Ok(()) => self.metrics.disk_alert(sink, "taken"),
-            Err(error) => {
-                self.metrics.disk_alert(sink, "failed");
-                tracing::warn!(sink, error = %error, "Alert was not taken");
-            }
+        count(&self.metrics, sink, sent);
+    }
+}
+
+/// Says whether a way took an alert.
+fn count(metrics: &Metrics, sink: &'static str, sent: io::Result<()>) {
+    match sent {
+        Ok(()) => metrics.disk_alert(sink, "taken"),
+        Err(error) => {
+            metrics.disk_alert(sink, "failed");
+            tracing::warn!(sink, error = %error, "Alert was not taken");
         }
+    }
+}
+
+// === impl Remote ===
+
+impl Remote {
+    fn open(to: SocketAddr) -> Self {
+        let socket = opened_or_told("syslog", open_syslog(to));
+        Self { to, socket }
+    }
+
+    /// A server that was away answers the datagram before with an error, which this one would get in place of being sent.
+    fn send(&mut self, text: &[u8]) -> io::Result<()> {
+        let sent = self.socket.take().and_then(|socket| {
+            socket.send(text).ok()?;
+            Some(socket)
+        });
+        if sent.is_none() {
+            let socket = open_syslog(self.to)?;
+            socket.send(text)?;
+            self.socket = Some(socket);
+        } else {
+            self.socket = sent;
+        }
+        Ok(())
     }
 }
 
@@ -314,23 +366,10 @@ fn opened_or_told<T>(sink: &'static str, opened: io::Result<T>) -> Option<T> {
     match opened {
         Ok(opened) => Some(opened),
         Err(error) => {
-            tracing::warn!(sink, error = %error, "Alerts do not go there");
+            tracing::warn!(sink, error = %error, "Alerts do not go there yet");
             None
         }
     }
-}
-
-fn open_log(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    // A link that somebody laid there leads nowhere.
-    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits();
-    let flags = i32::try_from(no_follow).map_err(io::Error::other)?;
-    options
-        .append(true)
-        .create(true)
-        .mode(0o644)
-        .custom_flags(flags);
-    options.open(path)
 }
 
 fn open_local(root: &Path) -> io::Result<UnixDatagram> {
@@ -372,6 +411,29 @@ fn node() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // What the network was at the start, or a server at the last alert, is no reason to say nothing now.
+    #[test]
+    fn a_syslog_server_that_was_away_gets_the_next_alert() {
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let to = server.local_addr().unwrap();
+        drop(server);
+        let mut remote = Remote::open(to);
+        drop(remote.send(b"nobody hears it"));
+        let server = UdpSocket::bind(to).unwrap();
+        server
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        let mut datagram = [0; 64];
+        remote.send(b"second").unwrap();
+        let length = server.recv(&mut datagram).unwrap();
+        assert_eq!(&datagram[..length], b"second");
+        // There was no way to it when it was opened.
+        remote.socket = None;
+        remote.send(b"third").unwrap();
+        let length = server.recv(&mut datagram).unwrap();
+        assert_eq!(&datagram[..length], b"third");
+    }
 
     #[test]
     fn a_webhook_is_reached_by_plain_http() {

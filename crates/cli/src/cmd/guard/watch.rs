@@ -1,7 +1,8 @@
 //! The loop of the guard: a look every two seconds, alerts before anything else, then cleaning and owners beside it.
 //!
-//! Looks, cleaning and the walk over owners block, so each has a thread of its own; a disk that does not answer holds up the
-//! looks and nothing else, and then `/health` says so. Alerts are handed over before anything is cleaned.
+//! Looks, what follows from them, cleaning and the walk over owners block, so each has a thread of its own; a disk that does
+//! not answer holds up the looks and nothing else, and then `/health` says so. Alerts are handed over before anything is
+//! written or cleaned, so that a disk in trouble delays none.
 
 use std::future::{Future, pending};
 use std::num::NonZeroUsize;
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nagi_guard::{
-    DiskNow, Effort, Guard, GuardError, GuardSettings, Request, Round, Survey, SurveyError,
-    Trouble, Watch, What,
+    Acted, Deeds, DiskNow, Effort, Guard, GuardError, GuardSettings, Hands, Request, Round, Survey,
+    SurveyError, Trouble, Watch, What,
 };
 use nagi_ports::{Clock, SystemClock};
 use nagi_runtime::{
@@ -76,6 +77,11 @@ type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 struct Loop {
     /// None while a look is under way.
     guard: Option<Guard>,
+    /// None while they write.
+    hands: Option<Hands>,
+    /// What waits until they have written: the newest state, so never more than one.
+    deeds: Option<Deeds>,
+    acting: Option<Work<Result<(Hands, Acted), BlockingError>>>,
     settings: Settings,
     clock: Arc<SystemClock>,
     metrics: Metrics,
@@ -98,7 +104,7 @@ impl WatchError {
             Self::Guard(GuardError::Lock(_)) => Some("root may make it: try with sudo"),
             Self::Guard(GuardError::NoRun) => Some("mount a tmpfs on /run"),
             Self::Guard(GuardError::Node(_) | GuardError::Look(_)) => Some(
-                "--root names the root directory of the node, --path a directory that is there",
+                "--root names the root directory of the node, --path a directory that is there, on a disk",
             ),
             Self::Listen { .. } => Some("choose another address with --metrics-listen"),
             Self::Guard(GuardError::Busy) | Self::Signals(_) | Self::Ended(_) | Self::Look(_) => {
@@ -121,8 +127,9 @@ pub(super) async fn run(
     let address = settings.address;
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|source| WatchError::Listen { address, source })?;
-    let (sinks, postman) = Sinks::open(&settings.ways, &settings.guard.root, metrics.clone());
-    let guard = Guard::begin(settings.guard.clone(), &*clock).map_err(WatchError::Guard)?;
+    let (sinks, takers) = Sinks::open(&settings.ways, &settings.guard.root, metrics.clone());
+    let (guard, hands) =
+        Guard::begin(settings.guard.clone(), &*clock).map_err(WatchError::Guard)?;
     let (looked, looked_at) = tokio::sync::watch::channel(clock.monotonic());
     let mut supervisor = Supervisor::new();
     let health = Health {
@@ -140,7 +147,7 @@ pub(super) async fn run(
     tracing::info!(
         metrics = %address,
         every_seconds = settings.every.as_secs(),
-        remembers = guard.has_memory(),
+        remembers = hands.has_memory(),
         "Guard starting"
     );
     let shutdown = supervisor.shutdown();
@@ -148,11 +155,17 @@ pub(super) async fn run(
         "door",
         door.serve(listener, door::routes(health), shutdown.clone()),
     );
-    if let Some(postman) = postman {
+    if let Some(postman) = takers.postman {
         supervisor.spawn("webhook", postman.run(shutdown.clone()));
+    }
+    if let Some(scribe) = takers.scribe {
+        supervisor.spawn("alert log", scribe.run(shutdown.clone()));
     }
     let guarding = Loop {
         guard: Some(guard),
+        hands: Some(hands),
+        deeds: None,
+        acting: None,
         settings,
         clock,
         metrics,
@@ -167,6 +180,16 @@ pub(super) async fn run(
     supervisor.spawn("guard", guarding.run(shutdown));
     supervisor.run_until_terminated(termination, GRACE).await?;
     Ok(())
+}
+
+fn say_troubles(troubles: &[Trouble]) {
+    for trouble in troubles {
+        match trouble {
+            Trouble::Memory(_) | Trouble::Ballast(..) => {
+                tracing::warn!(error = %words(trouble), "Guard goes on without");
+            }
+        }
+    }
 }
 
 /// Whatever is under way, or never when nothing is.
@@ -192,6 +215,8 @@ impl Loop {
                 // Cancel-safe: a tick that was not taken comes again.
                 _ = turns.tick() => self.turn().await?,
                 // Cancel-safe: it stays until it has ended.
+                acted = done(&mut self.acting) => self.acted(acted?),
+                // Cancel-safe: as above.
                 cleaned = done(&mut self.cleaning) => self.cleaned(cleaned?),
                 // Cancel-safe: as above.
                 survey = done(&mut self.owners) => self.surveyed(survey?),
@@ -199,10 +224,23 @@ impl Loop {
                 () = shutdown.draining() => break,
             }
         }
+        if self.acting.is_some() {
+            let (hands, done) = done(&mut self.acting).await?;
+            self.hands = Some(hands);
+            self.say(&done);
+        }
         // What is being cleaned goes on to its record and ends with the process.
-        if let Some(guard) = self.guard.take() {
+        if let (Some(guard), Some(mut hands)) = (self.guard.take(), self.hands.take()) {
             let clock = Arc::clone(&self.clock);
-            let kept = self.looks.run(move || guard.end(&*clock)).await?;
+            let deeds = self.deeds.take();
+            let end = move || {
+                let done = deeds.map(|deeds| hands.carry_out(deeds));
+                (done, guard.end(hands, &*clock))
+            };
+            let (done, kept) = self.looks.run(end).await?;
+            if let Some(done) = done {
+                self.say(&done);
+            }
             if let Err(error) = kept {
                 tracing::warn!(error = %error, "History could not be written down");
             }
@@ -227,6 +265,7 @@ impl Loop {
                 self.is_blind = false;
                 self.looked.send_replace(self.clock.monotonic());
                 self.follow(&round);
+                self.act(round.deeds);
             }
             Err(error) if !self.is_blind => {
                 self.is_blind = true;
@@ -242,21 +281,55 @@ impl Loop {
         for alert in &round.alerts {
             self.sinks.tell(alert);
         }
-        for trouble in &round.troubles {
-            match trouble {
-                Trouble::Memory(_) | Trouble::Ballast(..) => {
-                    tracing::warn!(error = %words(trouble), "Guard goes on without");
-                }
-            }
-        }
-        for (point, held) in &round.ballast {
-            tracing::info!(disk = %point.display(), bytes = held, "Ballast changed");
-        }
+        say_troubles(&round.troubles);
         if !round.clean.is_empty() {
             self.clean();
         }
         for disk in &round.disks {
             self.show(disk);
+        }
+    }
+
+    /// Begins what is to be written, unless something is being written: then it waits for that.
+    fn act(&mut self, deeds: Option<Deeds>) {
+        self.deeds = match (self.deeds.take(), deeds) {
+            (Some(waiting), Some(later)) => Some(waiting.and(later)),
+            (waiting, later) => waiting.or(later),
+        };
+        let Some(deeds) = self.deeds.take() else {
+            return;
+        };
+        let Some(mut hands) = self.hands.take() else {
+            self.deeds = Some(deeds);
+            return;
+        };
+        // Not a look: it waits for the disk, and looks go on meanwhile.
+        let acts = Blocking::new("disk act", 1);
+        self.acting = Some(Box::pin(async move {
+            let act = move || {
+                let done = hands.carry_out(deeds);
+                (hands, done)
+            };
+            acts.run(act).await
+        }));
+    }
+
+    fn acted(&mut self, (hands, done): (Hands, Acted)) {
+        self.hands = Some(hands);
+        self.say(&done);
+        self.act(None);
+    }
+
+    fn say(&mut self, done: &Acted) {
+        if let Some(guard) = &mut self.guard {
+            guard.done(done, &*self.clock);
+        }
+        say_troubles(&done.troubles);
+        if let Some(changed) = &done.ballast
+            && changed.held != changed.before
+        {
+            let (disk, bytes) = (changed.point.display(), changed.held);
+            tracing::info!(%disk, bytes, "Ballast changed");
         }
     }
 
