@@ -24,7 +24,7 @@ const CANDIDATES_MAX: usize = 10;
 /// A workload on the command line.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TargetArgs {
-    /// Name of the workload: NAME or NAMESPACE/NAME
+    /// Name of the workload: NAME, NAMESPACE/NAME, or KIND/NAMESPACE/NAME where it is no Deployment
     #[arg(value_name = "NAME")]
     pub(crate) workload: String,
 
@@ -49,7 +49,7 @@ impl TargetArgs {
             [resource, namespace, name] => (Some(*resource), Some(*namespace), *name),
             _ => {
                 return Err(Failure::usage(format!(
-                    "{:?} is no workload: write NAME or NAMESPACE/NAME",
+                    "{:?} is no workload: write NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME",
                     self.workload
                 )));
             }
@@ -179,17 +179,26 @@ fn choose(name: &Name, ids: &[WorkloadId]) -> Result<WorkloadId, Failure> {
             let names: BTreeSet<&str> = ids.iter().map(|id| id.name.as_str()).collect();
             let near = nearest(name.as_str(), names);
             let near = ids.iter().filter(|id| near.contains(&id.name.as_str()));
-            failure.hints = did_you_mean(near.map(ToString::to_string).collect(), ids);
+            failure.hints = did_you_mean(near.map(written).collect(), ids);
             Err(failure)
         }
         several => {
             let failure = Failure::usage(format!(
-                "{} workloads are called {name}: say which with --namespace",
+                "{} workloads are called {name}: say which",
                 several.len()
             ));
             let shown = several.iter().take(CANDIDATES_MAX);
-            Err(shown.fold(failure, |failure, id| failure.hint(id.to_string())))
+            Err(shown.fold(failure, |failure, id| failure.hint(written(id))))
         }
+    }
+}
+
+/// As it can be written on the command line, where a workload without a kind is a Deployment.
+fn written(id: &WorkloadId) -> String {
+    if id.resource == Resource::deployments() {
+        id.to_string()
+    } else {
+        format!("{}/{id}", id.resource)
     }
 }
 
@@ -197,7 +206,7 @@ fn suggest(wanted: &WorkloadId, ids: &[WorkloadId]) -> Vec<String> {
     let elsewhere: Vec<String> = ids
         .iter()
         .filter(|id| id.name == wanted.name)
-        .map(ToString::to_string)
+        .map(written)
         .collect();
     if !elsewhere.is_empty() {
         return did_you_mean(elsewhere, ids);
@@ -209,7 +218,7 @@ fn suggest(wanted: &WorkloadId, ids: &[WorkloadId]) -> Vec<String> {
         .filter(|id| near.contains(&id.name.as_str()))
         .collect();
     near.sort_by_key(|id| id.namespace != wanted.namespace);
-    did_you_mean(near.iter().map(ToString::to_string).collect(), ids)
+    did_you_mean(near.into_iter().map(written).collect(), ids)
 }
 
 fn did_you_mean(near: Vec<String>, ids: &[WorkloadId]) -> Vec<String> {
@@ -318,6 +327,22 @@ mod tests {
             args("web", None).named().unwrap(),
             Named::NameOnly(Name::new("web").unwrap())
         );
+    }
+
+    #[test]
+    fn a_hint_leads_to_workloads_of_every_kind() {
+        let set = WorkloadId {
+            resource: Resource::new("statefulsets").unwrap(),
+            ..id("a", "web")
+        };
+        assert_eq!(
+            suggest(&id("a", "web"), std::slice::from_ref(&set)),
+            ["did you mean statefulsets/a/web?"]
+        );
+        let twice = choose(&Name::new("web").unwrap(), &[id("a", "web"), set.clone()]);
+        assert_eq!(twice.unwrap_err().hints, ["a/web", "statefulsets/a/web"]);
+        let named = args("statefulsets/a/web", None).named().unwrap();
+        assert_eq!(named, Named::Whole(set));
     }
 
     #[test]
