@@ -24,10 +24,12 @@ pub(crate) struct NodeObject {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct NodeMeta {
     pub(crate) name: String,
     pub(crate) labels: Labels,
+    /// RFC 3339 in UTC, which compares as text.
+    pub(crate) creation_timestamp: Box<str>,
 }
 
 #[derive(Debug, Default, Deserialize)]

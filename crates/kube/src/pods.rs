@@ -12,6 +12,9 @@ use crate::wire::{Container, ContainerStatus, Labels, Pod, PortRef, Probe};
 /// Longest message of the engine that is kept, in characters: those of the scheduler list every node.
 const MESSAGE_MAX: usize = 400;
 
+/// Labels that nodes of every pool have.
+const MACHINE_LABELS: [&str; 2] = ["kubernetes.io/os", "kubernetes.io/arch"];
+
 /// One pod, as far as it matters to its workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PodRow {
@@ -32,7 +35,9 @@ pub(crate) struct Unschedulable {
     /// What the scheduler says.
     words: Box<str>,
     /// The nodes that it may be on.
-    pub(crate) selector: Labels,
+    selector: Labels,
+    /// When the pod was made.
+    since: Box<str>,
     /// The device that it asks for, by the name of its resource, as `nvidia.com/gpu`.
     pub(crate) device: Option<Box<str>>,
 }
@@ -130,11 +135,19 @@ impl PodRow {
 }
 
 impl Unschedulable {
-    /// Whether the pod may be on a node with these labels, as far as its node selector says. A pod without one may be on any
-    /// node, which says nothing about the one that it waits for.
-    pub(crate) fn selects(&self, labels: &Labels) -> bool {
-        let mut wanted = self.selector.iter().peekable();
-        wanted.peek().is_some() && wanted.all(|(name, value)| labels.get(name) == Some(value))
+    /// Whether a node with these labels, made at this time, came for the pod, as far as its node selector says: one that was
+    /// there before did not. A selector that names no more than a kind of machine says nothing about the node that it waits
+    /// for.
+    pub(crate) fn brought(&self, labels: &Labels, made: &str) -> bool {
+        let mut wanted = self.selector.iter();
+        let is_telling = self
+            .selector
+            .iter()
+            .any(|(name, _)| !MACHINE_LABELS.contains(&name));
+        is_telling
+            && !self.since.is_empty()
+            && made >= &*self.since
+            && wanted.all(|(name, value)| labels.get(name) == Some(value))
     }
 }
 
@@ -150,6 +163,7 @@ fn unschedulable(pod: &Pod, pending: Option<&Pending>) -> Option<Unschedulable> 
     Some(Unschedulable {
         words: words.as_str().into(),
         selector: pod.spec.node_selector.clone(),
+        since: pod.metadata.creation_timestamp.clone(),
         device: device.map(|(name, _)| name.into()),
     })
 }
@@ -438,6 +452,33 @@ mod tests {
         }
         let gated = row(|p| p["spec"]["readinessGates"] = json!([{ "conditionType": "x" }]));
         assert_eq!(gated.replica.readiness, Readiness::Engine);
+    }
+
+    // F24: what is told of a node must not be a guess
+    #[test]
+    fn a_node_came_for_a_pod_that_is_older_and_asks_for_its_pool() {
+        let waiting = |selector: Value| {
+            let row = row(|p| {
+                p["metadata"]["creationTimestamp"] = json!("2030-01-01T00:00:05Z");
+                p["spec"]["nodeName"] = json!(null);
+                p["spec"]["nodeSelector"] = selector;
+                p["status"] = json!({ "conditions": [{
+                    "type": "PodScheduled", "status": "False", "message": "0/1 nodes are available",
+                }] });
+            });
+            row.unschedulable.unwrap()
+        };
+        let labels = json!({ "project": "b", "kubernetes.io/os": "linux" });
+        let labels: Labels = serde_json::from_value(labels).unwrap();
+        let brought = |selector, made| waiting(selector).brought(&labels, made);
+        let pool = || json!({ "project": "b", "kubernetes.io/os": "linux" });
+        assert!(brought(pool(), "2030-01-01T00:00:05Z"));
+        assert!(!brought(pool(), "2030-01-01T00:00:04Z"));
+        assert!(!brought(pool(), ""));
+        let later = "2030-01-01T00:01:00Z";
+        assert!(!brought(json!({ "project": "a" }), later));
+        assert!(!brought(json!({ "kubernetes.io/os": "linux" }), later));
+        assert!(!brought(json!({}), later));
     }
 
     // A-025, F24

@@ -21,6 +21,8 @@ pub(crate) struct Meta {
     pub(crate) namespace: Box<str>,
     pub(crate) uid: Box<str>,
     pub(crate) resource_version: Box<str>,
+    /// RFC 3339 in UTC, which compares as text.
+    pub(crate) creation_timestamp: Box<str>,
     pub(crate) labels: Labels,
     pub(crate) annotations: Annotations,
     pub(crate) owner_references: Vec<Owner>,

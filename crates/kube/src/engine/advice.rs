@@ -43,15 +43,18 @@ impl Waiting {
         self.unschedulable.device.is_some()
     }
 
-    /// A node that the pod may be on is ready, and its device is not: the driver, or the plugin that tells kubelet of it, is
+    /// A node that came for the pod is ready, and its device is not: the driver, or the plugin that tells kubelet of it, is
     /// still to come. A node whose devices are all in use has them.
     fn without_device(&self, nodes: &[NodeObject]) -> Option<Advice> {
         let device = self.unschedulable.device.as_deref()?;
         let mut nodes = nodes.iter();
         let node = nodes.find(|node| {
+            let meta = &node.metadata;
             node.is_ready()
                 && !node.has(device)
-                && self.unschedulable.selects(&node.metadata.labels)
+                && self
+                    .unschedulable
+                    .brought(&meta.labels, &meta.creation_timestamp)
         })?;
         Some(Advice {
             stage: Some(Stage::Driver),
@@ -95,19 +98,20 @@ impl Shared {
         // The gateway, which faces traffic, has no right to look at nodes.
         let looks_at_nodes = self.rights == Rights::Full && self.namespaces.is_none();
         let nodes = if looks_at_nodes && waiting.iter().any(Waiting::is_for_device) {
-            self.nodes().await?
+            self.nodes().await
         } else {
-            Vec::new()
+            Ok(Vec::new())
         };
+        // Without nodes the autoscaler is heard all the same.
         for pod in waiting {
-            let advice = match pod.without_device(&nodes) {
+            let advice = match pod.without_device(nodes.as_deref().unwrap_or_default()) {
                 Some(advice) => Some(advice),
                 None => self.said(&pod).await?,
             };
             let now = self.clock.now();
             self.store.advise(&pod.id, &pod.name, advice, now);
         }
-        Ok(())
+        nodes.map(drop)
     }
 
     fn waiting_pods(&self) -> Vec<Waiting> {

@@ -338,6 +338,10 @@ async fn a_node_whose_device_is_still_to_come_is_told() {
     let gpu = |count: &str| json!({ "cpu": "4", "nvidia.com/gpu": count });
     lab.double.put(node("full", "b", gpu("1")));
     lab.double.put(node("other", "a", json!({ "cpu": "4" })));
+    // It was there before the pod, so it did not come for it.
+    let mut old = node("old", "b", json!({ "cpu": "4" }));
+    old["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
+    lab.double.put(old);
     let mut pod = objects::pod("project-a", "sample-app-a", "x1");
     pod["spec"]["nodeSelector"] = json!({ "project": "b" });
     pod["spec"]["containers"][0]["resources"] =
