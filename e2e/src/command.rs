@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::autoscaler;
 use crate::clean;
@@ -312,6 +312,9 @@ fn status(only: Option<&str>) -> anyhow::Result<()> {
         }
     }
     if lines.is_empty() {
+        if let Some(only) = only {
+            bail!("there is no cluster {only}\nhint: 'cargo xtask cluster status' shows all");
+        }
         lines.push("there is no cluster".to_owned());
     }
     print(&lines.join("\n"))
@@ -386,12 +389,19 @@ fn show(log: &Path, follow: bool) -> anyhow::Result<()> {
 }
 
 fn load_image(name: &str, words: &[String]) -> anyhow::Result<()> {
+    const HINT: &str = "hint: 'cargo xtask image' writes one";
     let [archive] = words else {
-        bail!("load-image needs an archive\nhint: 'cargo xtask image' writes one");
+        bail!("load-image needs an archive\n{HINT}");
     };
+    let archive = PathBuf::from(archive);
+    ensure!(
+        archive.is_file(),
+        "there is no archive {}\n{HINT}",
+        archive.display()
+    );
     let path = directory::root()?.join(name);
     cluster::running(&path)?;
-    cluster::load_image(&path, &PathBuf::from(archive))
+    cluster::load_image(&path, &archive)
 }
 
 fn build(names: &[String]) -> anyhow::Result<()> {

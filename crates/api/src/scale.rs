@@ -122,6 +122,14 @@ impl Up {
             None => return Err(missing("replicas", &replicas_limit(ceiling))),
             Some(value) => replicas(value, ceiling)?,
         };
+        // Whoever sends a time expects that nothing happens before it.
+        if !matches!(body.field("scheduled_scale_up"), None | Some(Json::Null)) {
+            return Err(FieldError::new(
+                "scheduled_scale_up",
+                "belongs to scale-to-zero: a scale-up happens at once",
+                "left out",
+            ));
+        }
         Ok(Self {
             replicas,
             reason: reason(body)?,

@@ -105,6 +105,7 @@ impl From<ClientError> for Failure {
         match error {
             ClientError::Connect { .. } => Self { causes, ..Self::new(Exit::Unreachable, message) }
                 .hint("is nagi running? 'nagi all' starts it on this machine, 'nagi demo' with sample projects")
+                .hint("is it in a cluster? 'kubectl port-forward -n scale-system svc/scale-api 8080:80' brings it here, and ends with the pod behind it")
                 .hint("is it elsewhere? name it with --server or NAGI_SERVER"),
             ClientError::Broken { .. } | ClientError::Timeout { .. } => {
                 Self { causes, ..Self::new(Exit::Unreachable, message) }

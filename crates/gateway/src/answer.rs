@@ -183,6 +183,7 @@ pub(crate) fn turned(why: &Turned, backend: &Backend) -> Answer {
             status::WAKE_FAILED,
             message,
         )
+        .hint("whoever runs it sees more with 'nagi status' and 'nagi history'")
     };
     match why {
         Turned::Full => Answer::new(

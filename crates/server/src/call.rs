@@ -386,7 +386,15 @@ pub(crate) fn denied(denied: Denied) -> Problem {
 
 /// Nothing in the namespace may be changed, by nobody.
 pub(crate) fn protected(forbidden: &Forbidden) -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, "Forbidden").error(forbidden)
+    let hint = match forbidden {
+        Forbidden::Protected(_) => "what runs the cluster or Nagi itself is scaled by kubectl only",
+        Forbidden::NotAllowed(_) => {
+            "an administrator adds the namespace to NAGI_ALLOWED_NAMESPACES"
+        }
+    };
+    Problem::new(StatusCode::FORBIDDEN, "Forbidden")
+        .error(forbidden)
+        .hint(hint)
 }
 
 fn take_token(app: &App, caller: &Caller) -> Result<(), Problem> {

@@ -218,7 +218,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Problem {
                 "replicas",
                 "a whole number from 1, or a count that is known before the wake",
             )
-            .hint("a scale-up names a count too, and it is remembered for every later wake"),
+            .hint("name one, as in 'nagi wake NAME --replicas 1' or {\"replicas\": 1}: it is remembered for every later wake"),
         Refusal::NoSchedule => Problem::new(StatusCode::NOT_FOUND, "No scheduled scale up")
             .error("nothing is scheduled for it"),
     }

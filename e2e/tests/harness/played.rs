@@ -12,14 +12,16 @@ use serde_json::{Value, json};
 
 use crate::{LIMIT, World, loopback};
 
-/// How long each thing takes that is played: long beside a look, short for a test.
+/// How long each thing takes that is played: long beside a look of this test, short for a test.
 const PLAYED: Duration = Duration::from_secs(3);
+/// Nagi looks at nodes every 3 s while a pod waits for a device, so three of its looks fall into this.
+const DRIVER: Duration = Duration::from_secs(10);
 
 pub(crate) fn pool(_world: &mut World) -> anyhow::Result<()> {
     let mut control_plane = ControlPlane::start("harness-played", &loopback())?;
     control_plane.start_kwok(Delays {
         node_joins: PLAYED,
-        driver: PLAYED,
+        driver: DRIVER,
         image_pull: PLAYED,
         pod_starts: PLAYED,
     })?;

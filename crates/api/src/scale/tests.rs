@@ -101,6 +101,20 @@ fn replicas_is_an_integer_literal_within_the_ceiling() {
     assert_eq!(up(r#"{"replicas":1}"#).unwrap_err().field, "reason");
 }
 
+// R07: a time that nobody would keep is not taken.
+#[test]
+fn a_scale_up_takes_no_schedule() {
+    let with = |value: &str| {
+        up(&format!(
+            r#"{{"reason":"x","replicas":1,"scheduled_scale_up":{value}}}"#
+        ))
+    };
+    let error = with(r#""2029-06-01T10:00:00Z""#).unwrap_err();
+    assert_eq!(error.field, "scheduled_scale_up");
+    assert!(error.to_string().contains("scale-to-zero"), "{error}");
+    assert!(with("null").is_ok());
+}
+
 // R14
 #[test]
 fn the_body_of_a_wake_may_be_empty_but_not_wrong() {

@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 use nagi_api::{ScheduledItem, WorkloadItem};
 use nagi_client::{Client, ListFilter};
-use nagi_core::id::Namespace;
+use nagi_core::id::{Namespace, Resource};
 use nagi_core::status::Status;
 use serde_json::Value;
 
@@ -217,6 +217,13 @@ pub(crate) fn table(items: &[WorkloadItem], now: Timestamp, detail: Detail) -> T
             "NOTE",
         ];
     }
+    // Most lists are of one kind, and then it is not worth a column.
+    let is_mixed = items
+        .iter()
+        .any(|item| item.resource != Resource::deployments().as_str());
+    if is_mixed {
+        headings.insert(1, "KIND");
+    }
     let mut table = Table::new(headings);
     for item in items {
         let scaled = item
@@ -228,6 +235,9 @@ pub(crate) fn table(items: &[WorkloadItem], now: Timestamp, detail: Detail) -> T
             Cell::toned(tone(&item.status), words::clean(&item.status)),
             Cell::from(replicas(item)),
         ];
+        if is_mixed {
+            row.insert(1, Cell::from(words::clean(&item.resource)));
+        }
         if detail == Detail::Wide {
             row.push(Cell::or_dash(
                 item.remembered_replicas.map(|count| count.to_string()),
@@ -333,6 +343,28 @@ mod tests {
              project-b   sample-app-b   scaling    0/1        3m12s         waking: waiting-for-node, 4.2 s left; \
              waiting for a node of pool gpu\n\
              project-b   凪             inactive   0/0        -             wakes in 10m\n"
+        );
+    }
+
+    // As it is written on the command line: KIND/NAMESPACE/NAME.
+    #[test]
+    fn a_list_of_several_kinds_names_them() {
+        let set = WorkloadItem {
+            resource: "statefulsets".to_owned(),
+            ..sample_item()
+        };
+        let text = shown(&[sample_item(), set], Detail::Normal);
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().take(3).collect())
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ["NAMESPACE", "KIND", "NAME"],
+                ["project-b", "deployments", "sample-app-b"],
+                ["project-b", "statefulsets", "sample-app-b"],
+            ]
         );
     }
 

@@ -205,7 +205,12 @@ fn fixes(checks: &[Check]) -> String {
         }
         said.push(fix);
         if text.is_empty() {
-            text.push_str("\nTo mend it:\n");
+            let all_well = checks.iter().all(|check| check.result.is_well());
+            text.push_str(if all_well {
+                "\nIf you like:\n"
+            } else {
+                "\nTo mend it:\n"
+            });
         }
         // Writing into a `String` cannot fail.
         writeln!(text, "  {}", words::clean(fix)).unwrap_or(());
@@ -230,6 +235,10 @@ mod tests {
             "\nTo mend it:\n  kubectl apply -f a\n  kubectl label node NODE a=b\n"
         );
         assert_eq!(fixes(&checks[..1]), "");
+        assert_eq!(
+            fixes(&checks[3..]),
+            "\nIf you like:\n  kubectl label node NODE a=b\n"
+        );
     }
 
     #[test]

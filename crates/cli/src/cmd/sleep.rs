@@ -31,7 +31,7 @@ pub(crate) struct SleepArgs {
     reason: String,
 
     /// When to wake it again: RFC 3339 with a zone, or a span from now like +10m
-    #[arg(long, visible_aliases = ["at", "until"], value_name = "TIME", value_parser = When::parse)]
+    #[arg(long, visible_aliases = ["at", "until"], value_name = "TIME", value_parser = When::parse, allow_hyphen_values = true)]
     wake_at: Option<When>,
 
     #[command(flatten)]

@@ -364,6 +364,7 @@ async fn protected_namespaces_are_read_but_never_changed() {
             let path = format!("/api/v1/deployments/{name}/{verb}");
             let answer = w.request(method, &path).body(body).send().await.expect(403);
             assert!(answer.at("/error").as_str().unwrap().contains("protected"));
+            assert!(answer.at("/hint").as_str().unwrap().contains("kubectl"));
         }
     }
     w.get("/api/v1/deployments/kube-system/coredns/status")

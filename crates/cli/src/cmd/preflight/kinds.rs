@@ -123,7 +123,7 @@ fn of_kinds<'k>(
             if served.is_empty() {
                 "no definition in this cluster has a scale that Nagi can read".to_owned()
             } else {
-                format!("served: {}", served.join(", "))
+                format!("can be scaled: {}", served.join(", "))
             },
         );
     };
@@ -212,7 +212,7 @@ mod tests {
         let served = of_kinds(&kinds[1..2], [].into_iter());
         assert_eq!(
             (served.result, served.detail.as_str()),
-            (Finding::Ok, "served: runners.example.com")
+            (Finding::Ok, "can be scaled: runners.example.com")
         );
         let lacks = |n: usize, account, verb: &str, resource: &str| {
             (
