@@ -202,7 +202,7 @@ async fn a_kind_of_the_cluster_that_nagi_may_not_touch_is_named_with_the_command
     let answer = run(&double, "preflight --output json").await.json();
     let served = check(&answer, "custom-kinds");
     assert_eq!(served["result"], "ok", "{answer}");
-    assert_eq!(served["detail"], "served: runners.example.com");
+    assert_eq!(served["detail"], "can be scaled: runners.example.com");
 }
 
 // In the pod the account asks about itself; what it may not look at is a note and no failure.
