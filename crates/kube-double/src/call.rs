@@ -248,8 +248,23 @@ impl Call<'_> {
     }
 
     fn log(&self, key: &Key) -> Result<Response<Answer>, Refusal> {
-        self.object(key)?;
-        let lines = self.shared.log(key);
+        let pod = self.object(key)?;
+        let container = self.query.get("container");
+        let names = pod["spec"]["containers"].as_array().cloned();
+        let names: Vec<String> = names
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|one| one["name"].as_str().map(str::to_owned))
+            .collect();
+        if names.len() > 1 && container.is_none() {
+            let message = format!(
+                "a container name must be specified for pod {}, choose one of: [{}]",
+                key.1,
+                names.join(" ")
+            );
+            return Err(Refusal::new(400, message));
+        }
+        let lines = self.shared.log(key, container);
         let since = self.query.get("sinceTime").unwrap_or_default().to_owned();
         // Whole seconds, as in the real one: RFC 3339 in UTC compares as text.
         let lines: Vec<_> = lines

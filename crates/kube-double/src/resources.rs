@@ -182,6 +182,7 @@ impl Resources {
             kind: text(&spec["names"]["kind"]),
             versions: versions
                 .iter()
+                .filter(|version| version["served"] != false)
                 .map(|version| text(&version["name"]))
                 .collect(),
             scale,

@@ -302,7 +302,7 @@ impl Double {
         gone
     }
 
-    /// What a pod printed: instants (RFC 3339) and lines.
+    /// What a pod printed, or one of its containers (`pod/container`): instants (RFC 3339) and lines.
     pub fn log(&self, namespace: &str, pod: &str, lines: &[(&str, &str)]) {
         let lines = lines
             .iter()
@@ -402,10 +402,12 @@ impl Shared {
         (self.ticks.subscribe(), self.cuts.subscribe())
     }
 
-    /// What a pod printed.
-    pub(crate) fn log(&self, key: &Key) -> Vec<Printed> {
+    /// What a pod printed, or one of its containers.
+    pub(crate) fn log(&self, key: &Key, container: Option<&str>) -> Vec<Printed> {
         let knobs = self.knobs();
-        let found = knobs.logs.iter().find(|(known, _)| known == key);
+        let of_container = container.map(|name| (key.0.clone(), format!("{}/{name}", key.1)));
+        let is_it = |known: &Key| Some(known) == of_container.as_ref() || known == key;
+        let found = knobs.logs.iter().find(|(known, _)| is_it(known));
         found.map(|(_, lines)| lines.clone()).unwrap_or_default()
     }
 
@@ -434,6 +436,10 @@ impl Shared {
                 let mut refusal = Refusal::new(code, "injected by the double");
                 refusal.retry_after = retry_after;
                 return Ok(refusal.response());
+            }
+            Some(Effect::KeepObject) => {
+                let kept = self.answer(&Method::GET, path, &parts.headers, &Bytes::new());
+                return Ok(kept.unwrap_or_else(|refusal| refusal.response()));
             }
             Some(Effect::LoseAnswer) => {
                 drop(self.answer(&parts.method, path, &parts.headers, &body));

@@ -11,7 +11,7 @@ mod release;
 mod write;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use nagi_core::id::{Namespace, Resource, WorkloadId};
@@ -21,9 +21,10 @@ use nagi_runtime::{Supervisor, TaskSet};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
-use crate::api::{Agent, Api, Call};
+use crate::api::{Agent, Api, ApiError, Call};
 use crate::kind::Kind;
 use crate::lanes::Lanes;
+use crate::leader::Lead;
 use crate::record::{Recorder, recorder};
 use crate::reflect::{Reflector, Sink, State, encoded};
 use crate::sinks::{PodSink, ScalerKind, ScalerSink, WorkloadSink};
@@ -79,6 +80,8 @@ pub(crate) struct Shared {
     /// `None`: everywhere.
     pub(crate) namespaces: Option<Vec<Namespace>>,
     kinds: RwLock<BTreeMap<Resource, Arc<Watched>>>,
+    /// Who decides; not set in a process that takes no part in it.
+    pub(crate) lead: OnceLock<Arc<Lead>>,
     /// Watches of what is no workload.
     others: Vec<Arc<State>>,
     /// Somebody asks for a kind that is not known.
@@ -106,6 +109,8 @@ pub(crate) struct Watched {
     pub(crate) kind: Arc<Kind>,
     /// One everywhere, or one for each namespace.
     states: Vec<(Option<Namespace>, Arc<State>)>,
+    /// Ends its watches; closed when they have ended.
+    stop: watch::Sender<bool>,
 }
 
 // === impl KubeEngine ===
@@ -132,7 +137,12 @@ impl KubeEngine {
                 store: Arc::clone(&store),
                 clock: Arc::clone(&clock),
             });
-            kinds.insert(kind.resource.clone(), Arc::new(Watched { kind, states }));
+            let watched = Watched {
+                kind: Arc::clone(&kind),
+                states,
+                stop: watch::Sender::new(false),
+            };
+            kinds.insert(kind.resource.clone(), Arc::new(watched));
         }
         let mut others = starter.watch("kubernetes pods", || PodSink {
             store: Arc::clone(&store),
@@ -166,6 +176,7 @@ impl KubeEngine {
             rights: settings.rights,
             namespaces: settings.namespaces,
             kinds: RwLock::new(kinds),
+            lead: OnceLock::new(),
             others: others.into_iter().map(|(_, state)| state).collect(),
             kinds_wanted: Notify::new(),
             kinds_looked: watch::Sender::new(Looked::default()),
@@ -265,8 +276,7 @@ impl Watched {
 
 impl Shared {
     pub(crate) fn watched(&self, id: &WorkloadId) -> Option<Arc<Watched>> {
-        let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
-        kinds.get(&id.resource).cloned()
+        self.served(&id.resource)
     }
 
     /// The kind that nobody can do without.
@@ -276,9 +286,14 @@ impl Shared {
         found.expect("built-in kinds are watched from the start")
     }
 
-    fn knows(&self, resource: &Resource) -> bool {
+    fn served(&self, resource: &Resource) -> Option<Arc<Watched>> {
         let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
-        kinds.contains_key(resource)
+        kinds.get(resource).cloned()
+    }
+
+    fn drop_kind(&self, resource: &Resource) {
+        let mut kinds = self.kinds.write().unwrap_or_else(PoisonError::into_inner);
+        kinds.remove(resource);
     }
 
     fn add_kind(&self, watched: Watched) {
@@ -311,8 +326,27 @@ impl Shared {
         time: Duration,
     ) -> Result<Arc<Workload>, PortError> {
         let call = Call::get(watched.kind.object_path(id));
-        let body = self.api.call(&call, time).await?;
-        self.take(watched, id, &body)
+        match self.api.call(&call, time).await {
+            Ok(body) => self.take(watched, id, &body),
+            Err(error) => Err(self.failed(watched, id, error)),
+        }
+    }
+
+    /// What a failed call about a workload means. The API server says which object it does not find; of a version that it no
+    /// longer serves it knows no object, and then the definition is read anew.
+    pub(crate) fn failed(&self, watched: &Watched, id: &WorkloadId, error: ApiError) -> PortError {
+        match &error {
+            ApiError::Status {
+                code: 404, message, ..
+            } if !watched.kind.is_built_in() && !message.contains(id.name.as_str()) => {
+                self.kinds_wanted.notify_one();
+                PortError::Internal(format!(
+                    "{} is no longer served as {}; its definition is read anew",
+                    id.resource, watched.kind.version
+                ))
+            }
+            _ => error.into(),
+        }
     }
 
     /// Lists a collection page by page, without keeping it.

@@ -70,6 +70,11 @@ impl Kind {
         })
     }
 
+    /// It is no kind that the cluster brings along.
+    pub(crate) fn is_built_in(&self) -> bool {
+        self.counts == Counts::BuiltIn
+    }
+
     /// As `apiVersion`.
     pub(crate) fn api_version(&self) -> String {
         match &*self.group {
@@ -140,12 +145,23 @@ impl Kind {
         })
     }
 
-    /// The merge patch that sets the wanted count.
-    pub(crate) fn count_patch(&self, count: u32) -> Value {
-        let pointer = match &self.counts {
+    /// Where the wanted count lies, as a JSON pointer.
+    fn pointer(&self) -> &str {
+        match &self.counts {
             Counts::BuiltIn => "/spec/replicas",
             Counts::Paths { wanted, .. } => wanted,
-        };
+        }
+    }
+
+    /// The count that an object states; `None` when it states none.
+    pub(crate) fn stated(&self, object: &[u8]) -> Option<u64> {
+        let object: Value = serde_json::from_slice(object).ok()?;
+        object.pointer(self.pointer())?.as_u64()
+    }
+
+    /// The merge patch that sets the wanted count.
+    pub(crate) fn count_patch(&self, count: u32) -> Value {
+        let pointer = self.pointer();
         let mut patch = Value::from(count);
         for part in pointer.rsplit('/').filter(|part| !part.is_empty()) {
             patch = serde_json::json!({ part: patch });

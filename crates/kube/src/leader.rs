@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::Method;
 use jiff::Timestamp;
-use nagi_ports::{Clock, Leadership};
+use nagi_ports::{Clock, Leadership, PortError};
 use nagi_runtime::Shutdown;
 use serde::Deserialize;
 use serde_json::json;
@@ -47,6 +47,8 @@ pub(crate) struct Lead {
     state: watch::Sender<bool>,
     /// The number of the last term of this process.
     terms: watch::Sender<u64>,
+    /// What the looks at the Lease came to.
+    looked: Mutex<Looked>,
     /// A term above this one is asked for.
     above: Mutex<u64>,
     raise: Notify,
@@ -56,6 +58,13 @@ pub(crate) struct Lead {
 struct Term {
     epoch: u64,
     until: Instant,
+}
+
+/// What the looks at the Lease came to: when it could last be used, and what was wrong since.
+#[derive(Debug, Clone, Default)]
+struct Looked {
+    well: Option<Instant>,
+    problem: Option<PortError>,
 }
 
 /// The Lease as it was last read, and since when it has not changed.
@@ -97,6 +106,7 @@ impl Lead {
             term: Mutex::new(None),
             state: watch::Sender::new(false),
             terms: watch::Sender::new(0),
+            looked: Mutex::default(),
             above: Mutex::new(0),
             raise: Notify::new(),
         }
@@ -112,6 +122,20 @@ impl Lead {
         let term = *self.term();
         term.filter(|term| Instant::now() < term.until)
             .map(|term| term.epoch)
+    }
+
+    /// Whether somebody carries out what is promised for later: this process, or another one that holds the Lease.
+    ///
+    /// # Errors
+    /// Nobody does, as far as can be seen from here.
+    pub(crate) fn keeps_promises(&self) -> Result<(), PortError> {
+        let looked = self.looked().clone();
+        if looked.well.is_some_and(|well| well.elapsed() < DURATION) {
+            return Ok(());
+        }
+        Err(looked.problem.unwrap_or_else(|| {
+            PortError::Timeout(format!("the Lease {LEASE} was not read yet"))
+        }))
     }
 
     /// An object of a later term, of [`FOLLOWED_MAX`] at most, was met: waits until the term of this process is above it.
@@ -135,6 +159,10 @@ impl Lead {
             let begun = Instant::now();
             match self.step(&mut seen, begun).await {
                 Ok(()) => {
+                    *self.looked() = Looked {
+                        well: Some(begun),
+                        problem: None,
+                    };
                     if problem.take().is_some() {
                         tracing::info!("Leader lease can be used again");
                     }
@@ -145,6 +173,7 @@ impl Lead {
                         tracing::warn!(error = %words, lease = LEASE, "Leader lease cannot be used, will try again");
                     }
                     problem = Some(words);
+                    self.looked().problem = Some(self.unusable(error));
                 }
             }
             self.settle();
@@ -297,6 +326,23 @@ impl Lead {
         }
     }
 
+    /// Why nobody carries out what is promised for later.
+    fn unusable(&self, error: ApiError) -> PortError {
+        let words = match error {
+            ApiError::Status {
+                code: 400..=404,
+                message,
+                ..
+            } => message,
+            other => return other.into(),
+        };
+        PortError::Refused(format!(
+            "nobody could carry out a schedule, because the Lease {}/{LEASE} cannot be used: {words}; \
+             'nagi preflight' names what is missing",
+            self.namespace()
+        ))
+    }
+
     fn patch(&self, patch: &serde_json::Value) -> Call {
         let at = format!("{}?fieldManager={FIELD_MANAGER}", self.path());
         Call::with(Method::PATCH, at, Content::MergePatch, patch)
@@ -317,6 +363,10 @@ impl Lead {
 
     fn path(&self) -> String {
         format!("{}/{LEASE}", self.leases())
+    }
+
+    fn looked(&self) -> MutexGuard<'_, Looked> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn term(&self) -> MutexGuard<'_, Option<Term>> {

@@ -28,6 +28,8 @@ impl KubeEngine {
         let identity = self.shared.identity.clone();
         let (api, clock) = (self.shared.api.clone(), Arc::clone(&self.shared.clock));
         let lead = Arc::new(Lead::new(api, clock, identity));
+        // Set once: a process takes part in one election.
+        let _ = self.shared.lead.set(Arc::clone(&lead));
         let shutdown = supervisor.shutdown();
         supervisor.spawn_foundation("leader lease", Arc::clone(&lead).run(shutdown));
         Leading {

@@ -7,6 +7,7 @@ use nagi_core::id::{Resource, WorkloadId};
 use nagi_ports::PortError;
 use nagi_runtime::Shutdown;
 use serde::Deserialize;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::{LIVE, Shared, Watched, scopes};
@@ -128,16 +129,25 @@ impl Shared {
     async fn look_for_kinds(self: &Arc<Self>, shutdown: &Shutdown) -> Result<(), PortError> {
         let definitions: Vec<Definition> = self.list_live(DEFINITIONS, "").await?;
         for kind in definitions.iter().filter_map(kind_of_definition) {
-            self.follow_kind(kind, shutdown);
+            self.follow_kind(kind, shutdown).await;
         }
         Ok(())
     }
 
-    fn follow_kind(self: &Arc<Self>, kind: Kind, shutdown: &Shutdown) {
-        if self.knows(&kind.resource) {
-            return;
+    /// Serves a kind; one that is served as it is now stays as it is. Of one whose definition says something else by now,
+    /// what is known was read in the wrong places: it is forgotten and listed anew.
+    async fn follow_kind(self: &Arc<Self>, kind: Kind, shutdown: &Shutdown) {
+        if let Some(known) = self.served(&kind.resource) {
+            if *known.kind == kind {
+                return;
+            }
+            tracing::info!(resource = %kind.resource, version = %kind.version, "Definition of a custom kind has changed");
+            known.stop.send_replace(true);
+            known.stop.closed().await;
+            self.store.forget(&kind.resource);
         }
         let kind = Arc::new(kind);
+        let stop = watch::Sender::new(false);
         let mut states = Vec::new();
         for namespace in scopes(self.namespaces.as_deref()) {
             let state = State::new();
@@ -152,18 +162,24 @@ impl Shared {
                 namespace.clone(),
                 Arc::clone(&state),
             );
-            if self
-                .kind_tasks
-                .try_spawn(reflector.run(shutdown.clone()))
-                .is_err()
-            {
+            let (mut stopped, shutdown) = (stop.subscribe(), shutdown.clone());
+            let follow = async move {
+                tokio::select! {
+                    // Cancel-safe: a watch channel keeps its value.
+                    _ = stopped.wait_for(|stopped| *stopped) => {}
+                    () = reflector.run(shutdown) => {}
+                }
+            };
+            if self.kind_tasks.try_spawn(follow).is_err() {
                 tracing::warn!(resource = %kind.resource, "Too many kinds, this one is not served");
+                stop.send_replace(true);
+                self.drop_kind(&kind.resource);
                 return;
             }
             states.push((namespace, state));
         }
         tracing::info!(resource = %kind.resource, "Custom kind is served");
-        self.add_kind(Watched { kind, states });
+        self.add_kind(Watched { kind, states, stop });
     }
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use http::Method;
+use nagi_core::id::WorkloadId;
 use nagi_core::intent::IntentUpdate;
+use nagi_core::quantity::Replicas;
 use nagi_core::release::Marks;
 use nagi_core::workload::Workload;
 use nagi_ports::PortError;
@@ -26,6 +28,13 @@ impl Shared {
         epoch: Option<u64>,
     ) -> Result<Arc<Workload>, PortError> {
         let watched = self.kind_of(&before.id).await?;
+        let is_promise = update.intent.scheduled.is_some();
+        if is_promise
+            && update.intent.scheduled != before.intent.scheduled
+            && let Some(lead) = self.lead.get()
+        {
+            lead.keeps_promises()?;
+        }
         match self.rights {
             Rights::Full => self.patch(&watched, before, update, epoch).await,
             Rights::ScaleOnly => self.wake(&watched, before, update).await,
@@ -70,6 +79,10 @@ impl Shared {
         let lane = Lane::of(before.desired, update.desired);
         match self.in_turn(lane, &call).await {
             Ok(body) => {
+                let stated = watched.kind.stated(&body);
+                if update.desired != before.desired && stated != Some(update.desired.0.into()) {
+                    return Err(self.not_kept(watched, id, update.desired, stated));
+                }
                 self.tell(watched, before, &update);
                 match self.take(watched, id, &body) {
                     // Deleted again already: what was written was written.
@@ -82,7 +95,7 @@ impl Shared {
                 self.live(watched, id, ORDER).await?;
                 Err(PortError::Conflict)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.failed(watched, id, error)),
         }
     }
 
@@ -132,8 +145,26 @@ impl Shared {
                 // Somebody else was faster: as good.
                 Ok(now)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.failed(watched, id, error)),
         }
+    }
+
+    /// The API server took a count and the object states another one: a webhook keeps it, or the count lies elsewhere by
+    /// now.
+    fn not_kept(
+        &self,
+        watched: &Watched,
+        id: &WorkloadId,
+        wanted: Replicas,
+        stated: Option<u64>,
+    ) -> PortError {
+        if !watched.kind.is_built_in() {
+            self.kinds_wanted.notify_one();
+        }
+        let stated = stated.map_or_else(|| "none".to_owned(), |count| count.to_string());
+        PortError::Refused(format!(
+            "the count {wanted} was written to {id}, and {stated} is what it has: an admission webhook or its definition keeps it"
+        ))
     }
 
     /// Says as an Event what was written.

@@ -3,19 +3,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nagi_core::intent::{Actor, ScheduledWake};
 use nagi_kube::{KubeEngine, KubeSettings, Leading, Rights, Source, annotation};
 use nagi_kube_double::{Double, Effect, Fault, objects};
-use nagi_ports::{Clock, PortError, SystemClock, Workloads};
+use nagi_ports::{Clock, PortError, Read, SystemClock, Workloads};
 use nagi_runtime::Supervisor;
 use nagi_testkit::listed;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::lab::{PATH, PATIENCE, eventually, id, sleep};
+use crate::lab::{PATH, PATIENCE, at, eventually, id, sleep, wake};
 
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/scale-system/leases/nagi-leader";
 
+fn ahead() -> ScheduledWake {
+    ScheduledWake {
+        at: at("2031-01-01T00:00:00Z"),
+        actor: Actor::parse("key/ops").unwrap(),
+        request_id: None,
+    }
+}
+
 struct Process {
+    engine: KubeEngine,
     leading: Leading,
     supervisor: Supervisor,
 }
@@ -32,6 +42,7 @@ fn process(double: &Double, identity: &str) -> Process {
     let engine = KubeEngine::start(settings, clock, &mut supervisor);
     let leading = engine.lead(&mut supervisor);
     Process {
+        engine,
         leading,
         supervisor,
     }
@@ -264,4 +275,35 @@ async fn a_term_that_no_leader_had_is_not_followed() {
         assert_eq!(lease(&double)["leaseTransitions"], transitions, "{term}");
     }
     process.leads().await;
+}
+
+// A-151, W-A01: what is promised for later has somebody who does it, or is not promised.
+#[tokio::test]
+async fn no_schedule_is_taken_while_the_lease_cannot_be_used() {
+    let double = cluster().await;
+    let denied = double.inject(Fault::status(403).at("/leases"));
+    let process = process(&double, "first");
+    let mut refused = None;
+    eventually("the refusal of a schedule", async || {
+        let Ok(before) = process.leading.get(&id(), Read::Live).await else {
+            return false;
+        };
+        let mut update = sleep(&before);
+        update.intent.scheduled = Some(ahead());
+        refused = process.engine.write(&before, update).await.err();
+        matches!(&refused, Some(PortError::Refused(_)))
+    })
+    .await;
+    let words = refused.unwrap().to_string();
+    assert!(words.contains("scale-system/nagi-leader") && words.contains("preflight"), "{words}");
+    // Sleep and wake promise nothing for later.
+    let before = process.leading.get(&id(), Read::Live).await.unwrap();
+    assert_eq!(before.desired.0, 2, "nothing was changed");
+    let before = process.engine.write(&before, sleep(&before)).await.unwrap();
+    let before = process.engine.write(&before, wake(&before, 2)).await.unwrap();
+    double.lift(denied);
+    process.leads().await;
+    let mut update = sleep(&before);
+    update.intent.scheduled = Some(ahead());
+    process.engine.write(&before, update).await.unwrap();
 }
