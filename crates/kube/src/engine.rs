@@ -345,7 +345,10 @@ impl Shared {
                     id.resource, watched.kind.version
                 ))
             }
-            _ => error.into(),
+            ApiError::Status { .. }
+            | ApiError::Unreachable(_)
+            | ApiError::Timeout(_)
+            | ApiError::Broken(_) => error.into(),
         }
     }
 

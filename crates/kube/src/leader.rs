@@ -133,9 +133,9 @@ impl Lead {
         if looked.well.is_some_and(|well| well.elapsed() < DURATION) {
             return Ok(());
         }
-        Err(looked.problem.unwrap_or_else(|| {
-            PortError::Timeout(format!("the Lease {LEASE} was not read yet"))
-        }))
+        Err(looked
+            .problem
+            .unwrap_or_else(|| PortError::Timeout(format!("the Lease {LEASE} was not read yet"))))
     }
 
     /// An object of a later term, of [`FOLLOWED_MAX`] at most, was met: waits until the term of this process is above it.
@@ -334,7 +334,10 @@ impl Lead {
                 message,
                 ..
             } => message,
-            other => return other.into(),
+            other @ (ApiError::Status { .. }
+            | ApiError::Unreachable(_)
+            | ApiError::Timeout(_)
+            | ApiError::Broken(_)) => return other.into(),
         };
         PortError::Refused(format!(
             "nobody could carry out a schedule, because the Lease {}/{LEASE} cannot be used: {words}; \

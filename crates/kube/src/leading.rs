@@ -27,9 +27,9 @@ impl KubeEngine {
     pub fn lead(&self, supervisor: &mut Supervisor) -> Leading {
         let identity = self.shared.identity.clone();
         let (api, clock) = (self.shared.api.clone(), Arc::clone(&self.shared.clock));
-        let lead = Arc::new(Lead::new(api, clock, identity));
-        // Set once: a process takes part in one election.
-        let _ = self.shared.lead.set(Arc::clone(&lead));
+        // A process takes part in one election, and those who promise something ask how it stands.
+        let new = || Arc::new(Lead::new(api, clock, identity));
+        let lead = Arc::clone(self.shared.lead.get_or_init(new));
         let shutdown = supervisor.shutdown();
         supervisor.spawn_foundation("leader lease", Arc::clone(&lead).run(shutdown));
         Leading {

@@ -130,7 +130,12 @@ impl Manned {
     fn meant(mut self) -> Vec<String> {
         match self.metadata.annotations.remove(DEFAULT_CONTAINER) {
             Some(name) => vec![name],
-            None => self.spec.containers.into_iter().map(|one| one.name).collect(),
+            None => self
+                .spec
+                .containers
+                .into_iter()
+                .map(|one| one.name)
+                .collect(),
         }
     }
 }
@@ -138,11 +143,10 @@ impl Manned {
 /// Its container is not there yet, or the pod is gone.
 fn has_printed_nothing(error: &ApiError) -> bool {
     match error {
-        ApiError::Status { code: 404, .. } => true,
-        ApiError::Status {
-            code: 400, message, ..
-        } => message.contains("is waiting to start"),
-        _ => false,
+        ApiError::Status { code, message, .. } => {
+            *code == 404 || (*code == 400 && message.contains("is waiting to start"))
+        }
+        ApiError::Unreachable(_) | ApiError::Timeout(_) | ApiError::Broken(_) => false,
     }
 }
 

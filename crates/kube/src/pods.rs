@@ -262,10 +262,15 @@ fn served(containers: &[Container]) -> Option<(&Container, u16)> {
         containers
             .iter()
             .flat_map(|container| container.ports.iter().map(move |port| (container, port)))
+            .filter(|(_, port)| {
+                port.protocol
+                    .as_deref()
+                    .is_none_or(|protocol| protocol == "TCP")
+            })
     };
     let named = ports().find(|(_, port)| port.name.as_deref() == Some(PORT));
     let (container, port) = named.or_else(|| ports().next())?;
-    Some((container, port.container_port))
+    Some((container, port.number))
 }
 
 /// How to tell that it serves, from the probe of the served port. What only kubelet can tell is left to it: a command, a
@@ -288,7 +293,7 @@ fn readiness(pod: &Pod, served: Option<(&Container, u16)>) -> Readiness {
         PortRef::Name(name) => container
             .ports
             .iter()
-            .any(|known| known.container_port == port && known.name.as_deref() == Some(&**name)),
+            .any(|known| known.number == port && known.name.as_deref() == Some(&**name)),
     };
     match &container.readiness_probe {
         None => Readiness::Tcp,
@@ -479,6 +484,18 @@ mod tests {
         assert!(!brought(json!({ "project": "a" }), later));
         assert!(!brought(json!({ "kubernetes.io/os": "linux" }), later));
         assert!(!brought(json!({}), later));
+    }
+
+    // Issue 4 item 7: a request goes over TCP.
+    #[test]
+    fn the_first_port_is_the_first_of_tcp() {
+        let ports = json!([
+            { "name": "dns", "containerPort": 53, "protocol": "UDP" },
+            { "name": "web", "containerPort": 8080, "protocol": "TCP" },
+        ]);
+        let pod = pod(|p| p["spec"]["containers"][0]["ports"] = ports);
+        let (_, port) = served(&pod.spec.containers).unwrap();
+        assert_eq!(port, 8080);
     }
 
     // A-025, F24

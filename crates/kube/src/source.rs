@@ -197,7 +197,13 @@ async fn from_files(paths: &[PathBuf], context: Option<&str>) -> Result<Config, 
     };
     let mut merged = Kubeconfig::default();
     for path in paths {
-        let read = Kubeconfig::read_from(path).map_err(failed)?;
+        // Of several files kubectl passes over those that are not there.
+        if paths.len() > 1 && !path.exists() {
+            continue;
+        }
+        let mut read = Kubeconfig::read_from(path).map_err(failed)?;
+        // The first file that names a context decides; one that is empty names none.
+        read.current_context = read.current_context.filter(|name| !name.is_empty());
         merged = merged.merge(read).map_err(failed)?;
     }
     let options = KubeConfigOptions {
@@ -353,6 +359,23 @@ contexts:
             .await
             .unwrap();
         assert_eq!(config.cluster_url.to_string(), "http://a.example:1/");
+    }
+
+    // Issue 4 item 2: what kubectl passes over in a list of files
+    #[tokio::test]
+    async fn of_several_files_those_that_are_absent_or_name_no_context_are_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, context: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, CONFIG.replace("CONTEXT", context)).unwrap();
+            path
+        };
+        let absent = directory.path().join("absent");
+        let paths = [absent.clone(), file("1", "\"\""), file("2", "b")];
+        let config = from_files(&paths, None).await.unwrap();
+        assert_eq!(config.cluster_url.to_string(), "http://b.example:2/");
+        let words = explained(&from_files(&[absent], None).await.err().unwrap());
+        assert!(words.contains("absent"), "{words}");
     }
 
     // Issue 4 item 2: full rules, contexts included

@@ -133,7 +133,10 @@ pub(crate) struct Resources {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct ContainerPort {
     pub(crate) name: Option<Box<str>>,
-    pub(crate) container_port: u16,
+    #[serde(rename = "containerPort")]
+    pub(crate) number: u16,
+    /// TCP when it is not stated.
+    pub(crate) protocol: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -15,8 +15,8 @@ use crate::workload::Workload;
 /// Reads of each client in a second.
 const READS: u32 = 20;
 
-/// Writes in a second: fewer than the Scale API takes from one caller for as long as he likes.
-const WRITES: u32 = 4;
+/// Writes of each client in a second: together fewer than the Scale API takes from one caller for as long as he likes.
+const WRITES: u32 = 2;
 
 /// A client gives up on a request after this, in seconds.
 const PATIENCE: u32 = 10;
@@ -66,6 +66,13 @@ struct Seen {
     slowest: f64,
 }
 
+/// A Deployment that is put to sleep and woken all the time. No node takes its pods: only its writes matter.
+const RESTLESS: Workload = Workload {
+    kind: "Deployment",
+    name: "restless",
+    project: "nowhere",
+};
+
 /// A Deployment that sleeps until a schedule wakes it.
 const SLEEPER: Workload = Workload {
     kind: "Deployment",
@@ -78,6 +85,7 @@ pub(crate) fn scale_api(world: &mut World) -> anyhow::Result<()> {
     let installed = world.installed()?;
     installed.settle("scale-system", "scale-api", 2)?;
     SLEEPER.apply(installed, 0)?;
+    RESTLESS.apply(installed, 1)?;
     let clients = scale_api_clients();
     let seen = under_load(installed, &clients, || {
         due_meanwhile(installed, 10, || {
@@ -98,6 +106,7 @@ pub(crate) fn scale_api(world: &mut World) -> anyhow::Result<()> {
         due_meanwhile(installed, 2, || change_leader(installed)).context("while the leader changed")
     });
     SLEEPER.delete(installed)?;
+    RESTLESS.delete(installed)?;
     report("Scale API: restart, rollback, another leader", &seen?);
     Ok(())
 }
@@ -123,15 +132,26 @@ pub(crate) fn gateway(world: &mut World) -> anyhow::Result<()> {
 
 fn scale_api_clients() -> Vec<Client> {
     let status = format!("{API}/api/v1/deployments/project-a/sample-app-a/status");
-    // It sleeps already: the answer is the same each time, and nothing is written.
-    let write = format!("{API}/api/v1/deployments/project-b/sample-app-b/scale-to-zero");
-    let body = r#"--header 'Content-Type: application/json' --data '{"reason":"a test"}'"#;
+    let write = |name, verb: &str, body: &str| {
+        let of = format!(
+            "{API}/api/v1/deployments/project-a/{}/{verb}",
+            RESTLESS.name
+        );
+        let body = format!("--header 'Content-Type: application/json' --data '{body}'");
+        Client {
+            name,
+            pace: WRITES,
+            arguments: format!("{body} '{of}'"),
+        }
+    };
     let mut clients = old_and_new_connections(&format!("'{status}'"));
-    clients.push(Client {
-        name: "writes",
-        pace: WRITES,
-        arguments: format!("{body} '{write}'"),
-    });
+    // Each undoes what the other did, so that there is always a write on its way.
+    clients.push(write("sleeps", "scale-to-zero", r#"{"reason":"a test"}"#));
+    clients.push(write(
+        "wakes",
+        "scale-up",
+        r#"{"replicas":1,"reason":"a test"}"#,
+    ));
     clients
 }
 

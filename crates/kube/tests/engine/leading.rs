@@ -295,12 +295,19 @@ async fn no_schedule_is_taken_while_the_lease_cannot_be_used() {
     })
     .await;
     let words = refused.unwrap().to_string();
-    assert!(words.contains("scale-system/nagi-leader") && words.contains("preflight"), "{words}");
+    assert!(
+        words.contains("scale-system/nagi-leader") && words.contains("preflight"),
+        "{words}"
+    );
     // Sleep and wake promise nothing for later.
     let before = process.leading.get(&id(), Read::Live).await.unwrap();
     assert_eq!(before.desired.0, 2, "nothing was changed");
     let before = process.engine.write(&before, sleep(&before)).await.unwrap();
-    let before = process.engine.write(&before, wake(&before, 2)).await.unwrap();
+    let before = process
+        .engine
+        .write(&before, wake(&before, 2))
+        .await
+        .unwrap();
     double.lift(denied);
     process.leads().await;
     let mut update = sleep(&before);

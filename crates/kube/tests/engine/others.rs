@@ -245,14 +245,18 @@ async fn pools_are_told_by_their_labels_and_their_cost_is_unknown() {
 // A pod with a sidecar has two logs, and the API server wants to hear which.
 #[tokio::test]
 async fn logs_of_a_pod_with_several_containers_are_those_of_each_or_of_its_default() {
-    for (default, expected) in [(None, vec!["of web", "of side"]), (Some("side"), vec!["of side"])] {
+    for (default, expected) in [
+        (None, vec!["of web", "of side"]),
+        (Some("side"), vec!["of side"]),
+    ] {
         let lab = Lab::new().await;
         let pod = objects::pod("project-a", "sample-app-a", "x1");
         let mut pod = objects::running(pod, "10.0.0.7");
         let side = json!({ "name": "side", "image": "example/side:1" });
         pod["spec"]["containers"].as_array_mut().unwrap().push(side);
         if let Some(default) = default {
-            pod["metadata"]["annotations"] = json!({ "kubectl.kubernetes.io/default-container": default });
+            pod["metadata"]["annotations"] =
+                json!({ "kubectl.kubernetes.io/default-container": default });
         }
         let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
         lab.double.put(pod);
@@ -260,8 +264,11 @@ async fn logs_of_a_pod_with_several_containers_are_those_of_each_or_of_its_defau
         let time = "2030-01-01T00:00:00.100000000Z";
         for container in ["web", "side"] {
             let text = format!("of {container}");
-            lab.double
-                .log("project-a", &format!("{name}/{container}"), &[(time, &text)]);
+            lab.double.log(
+                "project-a",
+                &format!("{name}/{container}"),
+                &[(time, &text)],
+            );
         }
         let query = LogQuery {
             tail: 10,
