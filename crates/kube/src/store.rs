@@ -262,12 +262,6 @@ impl Store {
         }
     }
 
-    /// Workloads of this kind were read wrongly: none of them is known.
-    pub(crate) fn forget(&self, resource: &Resource) {
-        // Lists count from 1, so none of them is of this one.
-        self.sweep(resource, Within::Everywhere, 0, u64::MAX);
-    }
-
     /// Takes an observation of a pod in.
     pub(crate) fn apply_pod(&self, id: &WorkloadId, pod: PodRow, list: u32, now: Timestamp) {
         let mut inner = self.write();

@@ -14,6 +14,7 @@ use super::{LIVE, Shared, Watched, scopes};
 use crate::kind::{Counts, Kind};
 use crate::reflect::{Reflector, State};
 use crate::sinks::WorkloadSink;
+use crate::store::Within;
 
 /// Definitions change seldom; who asks for a kind that is not known makes us look at once.
 const LOOK: Duration = Duration::from_mins(1);
@@ -144,7 +145,9 @@ impl Shared {
             tracing::info!(resource = %kind.resource, version = %kind.version, "Definition of a custom kind has changed");
             known.stop.send_replace(true);
             known.stop.closed().await;
-            self.store.forget(&kind.resource);
+            // Lists count from 1, so nothing that is known is of this one.
+            self.store
+                .sweep(&kind.resource, Within::Everywhere, 0, u64::MAX);
         }
         let kind = Arc::new(kind);
         let stop = watch::Sender::new(false);
