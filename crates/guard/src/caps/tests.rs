@@ -252,7 +252,8 @@ fn what_was_put_aside_comes_back_where_ours_is_gone() {
     fs::write(own.join("50-nagi.conf"), "[Journal]\n").unwrap();
     let before = files(root);
     apply(root, &plan(root, &limits()).unwrap()[..1], Others::Kept).unwrap();
-    fs::remove_file(own.join("50-nagi.conf")).unwrap();
+    let aside = tempfile::tempdir().unwrap();
+    fs::rename(own.join("50-nagi.conf"), aside.path().join("ours")).unwrap();
     let changes = remove(root, &plan(root, &limits()).unwrap()).unwrap();
     assert_eq!(changes[0], (Capped::Journal, Change::Restored));
     assert_eq!(changes[1], (Capped::Coredumps, Change::Left));
@@ -285,7 +286,7 @@ fn what_docker_is_told_by_others_stays() {
 fn dumps_are_limited_where_they_are_kept() {
     let node = node();
     let root = node.path();
-    fs::remove_dir(root.join("var/lib/systemd/coredump")).unwrap();
+    fs::rename(root.join("var/lib/systemd/coredump"), root.join("aside")).unwrap();
     let of = |at: usize| standings(root, &limits())[at];
     assert_eq!(of(1), (Capped::Coredumps, Standing::Absent));
     fs::create_dir_all(root.join("usr/lib/systemd")).unwrap();

@@ -1,5 +1,11 @@
 //! The block among lines of others, and what cron, systemd and a shell make of what is rendered.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "systemd's own program says whether it understands a unit"
+)]
+
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use proptest::prelude::*;
@@ -258,7 +264,6 @@ fn timers_are_written_once_and_taken_away() {
         apply(root, &second, Others::Stay, &clock).unwrap(),
         Changes::default()
     );
-    use std::os::unix::fs::PermissionsExt as _;
     let script = root.join("usr/local/bin/disk-cleanup-check.sh");
     assert_eq!(
         std::fs::metadata(&script).unwrap().permissions().mode() & 0o777,

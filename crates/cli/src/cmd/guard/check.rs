@@ -54,14 +54,14 @@ struct Answer {
     /// `within` or `above` the goal.
     status: &'static str,
     goal_percent: u8,
-    disks: Vec<Disk>,
+    disks: Vec<Item>,
     freed: Vec<Sum>,
     /// Each step of cleaning that removed something, the oldest first; null where the record cannot be read.
     runs: Option<Vec<Run>>,
 }
 
 #[derive(Debug, Serialize)]
-struct Disk {
+struct Item {
     disk: String,
     /// As df says it.
     used_percent: Option<u64>,
@@ -152,7 +152,7 @@ fn alert_to(root: &Path, file: &Path, seen: &Outlook, now: Timestamp) -> Result<
 }
 
 fn answer(seen: &Outlook, now: Timestamp) -> Answer {
-    let disks: Vec<Disk> = seen.disks.iter().map(disk).collect();
+    let disks: Vec<Item> = seen.disks.iter().map(disk).collect();
     let freed = seen.freed.as_ref().ok();
     let sums = EXPECTED.into_iter().map(|(within, span, expected)| Sum {
         within,
@@ -190,13 +190,13 @@ fn run_of(freed: &Freed) -> Run {
     }
 }
 
-fn disk(one: &DiskOutlook) -> Disk {
+fn disk(one: &DiskOutlook) -> Item {
     let until = |days: Days| Until {
         earliest: days.earliest.map(tenths),
         likely: days.likely.map(tenths),
         latest: days.latest.map(tenths),
     };
-    Disk {
+    Item {
         disk: one.reading.point.display().to_string(),
         used_percent: one.percent(),
         level: one.bytes.name(),

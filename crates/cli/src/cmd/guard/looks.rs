@@ -18,13 +18,14 @@ use tokio::task::{JoinError, JoinSet};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 type Found = (Eyes, Result<Questions, SurveyError>);
+type Finding = Pin<Box<dyn Future<Output = Result<Found, BlockingError>> + Send>>;
 type Answer = (PathBuf, Result<Option<Reading>, BlockingError>);
 
 /// The disks, and who is being asked.
 pub(super) struct Looks {
     /// None while the disks are looked up.
     eyes: Option<Eyes>,
-    finding: Option<Pin<Box<dyn Future<Output = Result<Found, BlockingError>> + Send>>>,
+    finding: Option<Finding>,
     finds: Blocking,
     /// As they were found last.
     known: Questions,
@@ -175,6 +176,7 @@ mod tests {
     static LOOSE: Condvar = Condvar::new();
     static ASKED: AtomicUsize = AtomicUsize::new(0);
 
+    #[expect(clippy::unnecessary_wraps, reason = "as a question is asked")]
     fn answer(question: &Question) -> Option<Reading> {
         if question.point == std::path::Path::new("/stuck") {
             ASKED.fetch_add(1, Ordering::SeqCst);

@@ -189,10 +189,9 @@ pub(super) fn run(command: &ScheduleCommand, session: &Session) -> Result<(), Fa
 
 fn installed(place: &PlaceArgs) -> Wanted {
     Wanted::Installed(match place.by {
-        Some(By::Timers) => Way::Timers,
         Some(By::Crontab) => Way::Crontab,
         None if place.root == Path::new("/") => Way::of_this_machine(),
-        None => Way::Timers,
+        Some(By::Timers) | None => Way::Timers,
     })
 }
 
@@ -276,9 +275,9 @@ fn steps(answer: &Answer) -> String {
     let mut text = String::new();
     for step in &answer.changes {
         // Writing to a string cannot fail.
-        write!(text, "{} {}\n", step.action, words::clean(&step.place)).unwrap_or(());
+        writeln!(text, "{} {}", step.action, words::clean(&step.place)).unwrap_or(());
         for line in &step.lines {
-            write!(text, "{}\n", words::clean(line)).unwrap_or(());
+            writeln!(text, "{}", words::clean(line)).unwrap_or(());
         }
     }
     text

@@ -485,8 +485,8 @@ mod tests {
                 }
                 answers.len()
             };
-            let (served, ()) = tokio::join!(serve, postman.deliver(b"{}"));
-            assert_eq!(served, asked, "{answers:?}");
+            let (count, ()) = tokio::join!(serve, postman.deliver(b"{}"));
+            assert_eq!(count, asked, "{answers:?}");
         }
     }
 
