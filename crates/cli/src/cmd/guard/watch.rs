@@ -1,7 +1,7 @@
 //! The loop of the guard: a look every two seconds, alerts before anything else, then cleaning and owners beside it.
 //!
 //! Looks, what follows from them, cleaning and the walk over owners block, so each has a thread of its own, and each disk is
-//! asked by itself ([`looks`]): one that does not answer is told, and holds up nothing. Alerts are handed over before anything
+//! asked by itself ([`Looks`]): one that does not answer is told, and holds up nothing. Alerts are handed over before anything
 //! is written or cleaned, so that a disk in trouble delays none.
 
 use std::future::{Future, pending};
