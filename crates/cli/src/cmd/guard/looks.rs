@@ -181,7 +181,13 @@ mod tests {
         if question.point == std::path::Path::new("/stuck") {
             ASKED.fetch_add(1, Ordering::SeqCst);
             let held = STUCK.lock().unwrap();
-            drop(LOOSE.wait_while(held, |stuck| *stuck).unwrap());
+            // Not for ever: where this test fails, its threads end too.
+            let most = Duration::from_secs(30);
+            drop(
+                LOOSE
+                    .wait_timeout_while(held, most, |stuck| *stuck)
+                    .unwrap(),
+            );
         }
         Some(Reading {
             point: question.point.clone(),
