@@ -46,6 +46,11 @@ const SOURCES: &[Source] = &[
         templates: "wake-gateway",
         condition: Some("gateway.enabled"),
     },
+    Source {
+        manifests: "deploy/guard",
+        templates: "guard",
+        condition: Some("guard.enabled"),
+    },
 ];
 
 /// Not a manifest: Helm does what it does for kubectl.

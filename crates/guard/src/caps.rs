@@ -5,13 +5,14 @@
 //! each as a whole; [`remove()`] takes away what is ours and puts back what was kept. Nothing is restarted: [`Cap::then`] says
 //! what has to be.
 
-mod files;
+pub(crate) mod files;
 mod render;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -23,6 +24,8 @@ pub use render::{Limits, LimitsError};
 /// The first line of a file of ours.
 pub(crate) const MARK: &str =
     "# Written by nagi guard caps; nagi guard caps --remove --apply takes it back.";
+/// The same for JSON, which has no comments: a label of docker's daemon, which nothing else reads.
+pub(crate) const MARK_JSON: &str = "{\n  \"labels\": [\"written-by=nagi-guard-caps\"],\n";
 
 /// What grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +39,8 @@ pub enum Capped {
     Kubelet,
     /// Disabled revisions of snaps: by default two or three are kept.
     Snaps,
+    /// Logs of docker's containers: by default without a limit.
+    Docker,
 }
 
 /// One limit.
@@ -43,9 +48,9 @@ pub enum Capped {
 pub struct Cap {
     /// What it limits.
     pub what: Capped,
-    /// Where the file goes, on the node; for [`Capped::Snaps`] there is none.
+    /// Where the file goes, on the node; none where a person runs a command or edits a file of theirs.
     pub path: Option<PathBuf>,
-    /// What is in it, or the command that a person runs.
+    /// What is in it, or what a person does.
     pub text: String,
     /// How it stands.
     pub standing: Standing,
@@ -64,7 +69,7 @@ pub enum Standing {
     Foreign,
     /// Its owner is not on this node, or reads no drop-in.
     Absent,
-    /// No file: a person runs the command.
+    /// No file of ours: a person does it.
     Command,
 }
 
@@ -110,7 +115,13 @@ pub enum CapError {
 
 impl Capped {
     /// Every one, in the order in which they are shown.
-    pub const ALL: [Self; 4] = [Self::Journal, Self::Coredumps, Self::Kubelet, Self::Snaps];
+    pub const ALL: [Self; 5] = [
+        Self::Journal,
+        Self::Coredumps,
+        Self::Kubelet,
+        Self::Snaps,
+        Self::Docker,
+    ];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -119,6 +130,7 @@ impl Capped {
             Self::Coredumps => "coredumps",
             Self::Kubelet => "kubelet",
             Self::Snaps => "snaps",
+            Self::Docker => "docker",
         }
     }
 
@@ -130,6 +142,24 @@ impl Capped {
             // Only where kubelet is started with `--config-dir`, which is this directory by convention.
             Self::Kubelet => Some(("/etc/kubernetes/kubelet.conf.d", "50-nagi.conf")),
             Self::Snaps => None,
+            // No drop-in: docker reads this one file, so it is written only where there is none.
+            Self::Docker => Some(("/etc/docker", "daemon.json")),
+        }
+    }
+
+    /// Where it is seen that its owner is on the node: one of these is there.
+    const fn signs(self) -> &'static [&'static str] {
+        match self {
+            Self::Journal => &["/etc/systemd"],
+            // A package of its own: systemd alone keeps no dumps.
+            Self::Coredumps => &[
+                "/usr/lib/systemd/systemd-coredump",
+                "/lib/systemd/systemd-coredump",
+                "/var/lib/systemd/coredump",
+            ],
+            Self::Kubelet => &["/etc/kubernetes/kubelet.conf.d"],
+            Self::Snaps => &["/var/lib/snapd"],
+            Self::Docker => &["/etc/docker"],
         }
     }
 }
@@ -144,6 +174,9 @@ impl Cap {
             Capped::Coredumps => "nothing: it is read at the next crash",
             Capped::Kubelet => "systemctl restart kubelet, once its disks are no longer full",
             Capped::Snaps => "nothing: it counts from the next refresh on",
+            Capped::Docker => {
+                "systemctl restart docker; it counts for containers that are made after that"
+            }
         }
     }
 }
@@ -169,25 +202,32 @@ pub fn plan(root: &Path, limits: &Limits) -> Result<Vec<Cap>, CapError> {
     let node = files::Node::open(root)?;
     let caps = Capped::ALL.into_iter().map(|what| {
         let text = render::text(what, limits);
-        let path = what
-            .place()
-            .map(|(above, below)| Path::new(above).join(below));
-        let standing = match (&path, what.place()) {
-            (Some(path), Some((above, _))) => {
-                if node.is_directory(Path::new(above)) {
-                    node.standing(path, &text)?
-                } else {
-                    Standing::Absent
-                }
+        let has_owner = what.signs().iter().any(|sign| node.has(Path::new(sign)));
+        let place = what.place();
+        let path = place.map(|(above, below)| Path::new(above).join(below));
+        let standing = match (&path, place) {
+            _ if !has_owner => Standing::Absent,
+            (Some(path), Some((above, _))) if node.is_directory(Path::new(above)) => {
+                node.standing(path, &text)?
             }
-            _ if node.is_directory(Path::new("/var/lib/snapd")) => Standing::Command,
-            _ => Standing::Absent,
+            (Some(_), Some(_)) => Standing::Absent,
+            _ => Standing::Command,
         };
-        Ok(Cap {
+        let cap = Cap {
             what,
             path,
             text,
             standing,
+        };
+        Ok(match (what, standing) {
+            // All that docker is told stands in that file: it is neither written over nor put aside.
+            (Capped::Docker, Standing::Foreign) => Cap {
+                path: None,
+                text: render::by_hand_for_docker(limits),
+                standing: Standing::Command,
+                ..cap
+            },
+            _ => cap,
         })
     });
     caps.collect()
@@ -206,7 +246,7 @@ pub fn apply(root: &Path, caps: &[Cap], others: Others) -> Result<Vec<(Capped, C
             Standing::Set | Standing::Absent | Standing::Command => false,
         };
         let change = match &cap.path {
-            Some(path) if is_due => node.write(path, &cap.text)?,
+            Some(path) if is_due => node.write(path, &cap.text, Mode::from_raw_mode(0o644))?,
             Some(_) | None => Change::Left,
         };
         Ok((cap.what, change))
@@ -222,9 +262,12 @@ pub fn remove(root: &Path, caps: &[Cap]) -> Result<Vec<(Capped, Change)>, CapErr
     let node = files::Node::open(root)?;
     let changes = caps.iter().map(|cap| {
         let change = match (&cap.path, cap.standing) {
-            (Some(path), Standing::Set | Standing::Other) => node.take_back(path)?,
-            (_, Standing::Missing | Standing::Foreign | Standing::Absent | Standing::Command)
-            | (None, Standing::Set | Standing::Other) => Change::Left,
+            // Where somebody removed ours, what it had replaced comes back all the same.
+            (Some(path), Standing::Set | Standing::Other | Standing::Missing) => {
+                node.take_back(path)?
+            }
+            (_, Standing::Foreign | Standing::Absent | Standing::Command)
+            | (None, Standing::Set | Standing::Other | Standing::Missing) => Change::Left,
         };
         Ok((cap.what, change))
     });

@@ -12,7 +12,7 @@
 //! is cleaned but a ring that was allocated while there was room.
 
 mod apply;
-mod ask;
+pub(crate) mod ask;
 mod audit;
 mod discover;
 mod held;
@@ -35,12 +35,13 @@ use crate::mounts::MountsError;
 
 pub use apply::{After, ApplyError, Done, End, Event, Report, apply};
 pub use ask::AskError;
-pub use audit::AuditError;
+pub(crate) use audit::freed;
+pub use audit::{AuditError, Freed};
 pub use discover::{Kept, Skipped, Why};
 pub use journal::Mode as JournalMode;
 pub use owned::Left;
 pub use place::Instant;
-pub use plan::{Digest, Disk, ITEMS_MAX, Item, Needed, Plan, Step, plan};
+pub use plan::{Digest, Disk, ITEMS_MAX, Item, Needed, Plan, Step, plan, plan_on};
 pub use policy::{Consent, Harm, Policy, Reclaimer};
 
 /// Why nothing can be planned or done.

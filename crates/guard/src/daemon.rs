@@ -1,7 +1,7 @@
 //! The guard of a node: looks, tells before it is too late, keeps ballast for the worst minute, and says when to clean.
 //!
-//! [`Guard::round`] is one turn: look and decide. It writes nothing, so that a disk that does not answer holds up no alert. What
-//! has to be written, ballast and memory, it hands out as [`Deeds`], which [`Hands::carry_out`] does after people were told, on
+//! [`Eyes`] find the disks and a [`Question`] asks one of them: both may wait for a disk, so each has a thread of its own, and
+//! [`Guard::round`] decides from what has answered until then. It neither asks nor writes. What has to be written, ballast and memory, it hands out as [`Deeds`], which [`Hands::carry_out`] does after people were told, on
 //! a thread that no look waits for; [`Guard::done`] hears how that ended.
 //!
 //! It works with neither a byte nor an inode left, without a server and without a network: who is told, and how, is the affair
@@ -16,6 +16,7 @@ mod history;
 mod level;
 mod look;
 mod memory;
+mod outlook;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,17 +35,18 @@ use crate::survey::{Survey, SurveyError};
 
 pub use ballast::{Allocate, Ballast, BallastError, Reserve, Scramble, wanted};
 pub use decide::{
-    Action, Alert, BallastSeen, Cause, DiskState, Outcome, REMIND, Rules, Seen, State, decide,
+    Action, Alert, BallastSeen, Cause, DiskState, Outcome, REMIND, Rules, SILENT, Seen, State,
+    decide,
 };
 pub use forecast::{Basis, Forecast, Trend, forecast};
 pub use hands::{Acted, Changed, Deeds, Hands};
 pub use history::{Point, Series};
 pub use level::{Fill, Level, Resource, judge};
-pub use look::Reading;
+pub use look::{DISKS_MAX, Eyes, Looked, Question, Questions, Reading, Silent};
 pub use memory::{Key, What};
+pub use outlook::{Days, DiskOutlook, GOAL_PERCENT, Outlook, OutlookError, outlook};
 
 use hands::Change;
-use look::Eyes;
 use memory::{HISTORY_EVERY, Memory, Past};
 
 const LOCK: &str = "guard.lock";
@@ -52,6 +54,8 @@ const LOCK: &str = "guard.lock";
 const FORECAST_EVERY: Duration = Duration::from_mins(1);
 /// A ballast that could not be taken is tried again after this.
 const BALLAST_AGAIN: Duration = Duration::from_hours(1);
+/// So often it is looked whether the ballast is still there: its disk is asked, and nothing is written.
+const BALLAST_LOOK: Duration = Duration::from_mins(1);
 /// Owners of one disk whose growth is followed: the largest.
 const OWNERS_MAX: usize = 12;
 
@@ -64,7 +68,7 @@ pub struct GuardSettings {
     pub paths: Vec<PathBuf>,
     /// What follows from what.
     pub rules: Rules,
-    /// Keep ballast on the disk of `/var/lib`.
+    /// Keep ballast on the disk of `/var/lib`; what is there is given back where none is to be kept.
     pub ballast: bool,
 }
 
@@ -97,6 +101,11 @@ pub enum Trouble {
     /// There is no ballast on the disk.
     #[error("there is no ballast on {}", .0.display())]
     Ballast(PathBuf, #[source] BallastError),
+    /// There are more disks than are watched.
+    #[error(
+        "{0} disks are not watched: {DISKS_MAX} are the most; name those that matter with --path"
+    )]
+    LeftOut(usize),
 }
 
 /// What one turn found and did.
@@ -106,8 +115,8 @@ pub struct Round {
     pub disks: Vec<DiskNow>,
     /// What people are to be told, in this order.
     pub alerts: Vec<Alert>,
-    /// Disks for which the node is to be cleaned.
-    pub clean: Vec<PathBuf>,
+    /// Disks that are to be cleaned.
+    pub clean: Vec<Device>,
     /// What is to be written after people were told.
     pub deeds: Option<Deeds>,
     /// What went wrong.
@@ -123,8 +132,8 @@ pub struct DiskNow {
     pub bytes: Level,
     /// Level of its inodes.
     pub inodes: Level,
-    /// When it would be full.
-    pub forecast: Option<Forecast>,
+    /// When its bytes are used up, and when its inodes are.
+    pub forecasts: [Option<Forecast>; 2],
     /// Which owner grows fastest, when it is known, and how fast.
     pub owners: Vec<(What, Trend)>,
     /// Bytes of ballast.
@@ -135,7 +144,6 @@ pub struct DiskNow {
 #[derive(Debug)]
 pub struct Guard {
     settings: GuardSettings,
-    eyes: Eyes,
     state: State,
     /// What was handed out to be remembered.
     handed: State,
@@ -144,8 +152,12 @@ pub struct Guard {
     past_at: Timestamp,
     troubles: Vec<Trouble>,
     ballast: Option<Kept>,
-    forecasts: BTreeMap<PathBuf, Made>,
+    forecasts: BTreeMap<Key, Made>,
     owners: BTreeMap<PathBuf, Vec<(What, Trend)>>,
+    /// The disk of `/var/lib`, which everything that is written lies on.
+    own: Option<Device>,
+    /// Disks that are not watched, when that was said.
+    left_out: usize,
     /// The disks of the last look.
     places: Vec<(PathBuf, Device)>,
 }
@@ -156,7 +168,10 @@ struct Kept {
     /// The disk that it lies on, by its number: a place on the node may be seen in several ways.
     device: Device,
     failed_at: Option<Timestamp>,
+    looked_at: Timestamp,
     held: u64,
+    /// What of it goes first.
+    half: u64,
     /// Something is done to it, and it is not known yet what it holds.
     is_changing: bool,
 }
@@ -187,24 +202,31 @@ impl Guard {
     ///
     /// # Errors
     /// Another guard is there, or the node cannot be looked at.
-    pub fn begin(settings: GuardSettings, clock: &dyn Clock) -> Result<(Self, Hands), GuardError> {
+    pub fn begin(
+        settings: GuardSettings,
+        clock: &dyn Clock,
+    ) -> Result<(Self, Eyes, Hands), GuardError> {
         let root = crate::clean::open_root(&settings.root)?;
         let reach = Reach::of(&root)?;
+        let own = reach.device_of(Path::new(STATE));
+        // Before the lock: whoever waits here for a disk must not lock out the next guard.
+        let mut eyes = Eyes::open(&settings.root, &settings.paths)?;
         let lock = Lock::take(&own::run(&root, &reach)?, LOCK)?;
-        let eyes = Eyes::open(&settings.root, &settings.paths)?;
         let now = clock.now();
         let (memory, past, opened) = Memory::open(&root, &reach, now);
         let mut troubles: Vec<Trouble> = opened.err().map(Trouble::Memory).into_iter().collect();
-        let mut opened = None;
-        if settings.ballast {
-            match Kept::open(&settings.root, &reach) {
-                Ok(both) => opened = Some(both),
-                Err(error) => troubles.push(Trouble::Ballast(STATE.into(), error)),
+        let opened = Kept::open(&settings, own, now).unwrap_or_else(|error| {
+            // Where none is to be kept, a disk that has none is as it should be.
+            if settings.ballast || !matches!(error, BallastError::Directory(_)) {
+                troubles.push(Trouble::Ballast(STATE.into(), error));
             }
+            None
+        });
+        if opened.is_some() {
+            eyes.watch_besides(STATE);
         }
         let (kept, ballast) = opened.unzip();
         let guard = Self {
-            eyes,
             state: memory.state().clone(),
             handed: memory.state().clone(),
             past,
@@ -213,28 +235,35 @@ impl Guard {
             ballast: kept,
             forecasts: BTreeMap::new(),
             owners: BTreeMap::new(),
+            own,
+            left_out: 0,
             places: Vec::new(),
             settings,
         };
-        Ok((guard, Hands::new(ballast, memory, lock)))
+        Ok((guard, eyes, Hands::new(ballast, memory, lock)))
     }
 
-    /// One turn. Nothing is written.
-    ///
-    /// # Errors
-    /// The mounts of this machine cannot be read: nothing was decided.
-    pub fn round(&mut self, clock: &dyn Clock) -> Result<Round, SurveyError> {
-        let readings = self.eyes.look()?;
+    /// One turn: what follows from a look. Nothing is asked and nothing is written.
+    pub fn round(&mut self, looked: Looked, clock: &dyn Clock) -> Round {
         let now = clock.now();
-        let places = readings.iter();
+        let places = looked.readings.iter();
         self.places = places
             .map(|reading| (reading.point.clone(), reading.device))
             .collect();
-        let seen: Vec<Seen> = readings
-            .into_iter()
-            .map(|reading| self.see(reading, now))
-            .collect();
-        let outcome = decide(&self.settings.rules, &seen, &self.state, now);
+        let mut silent = looked.silent;
+        if let Some(lasts) = looked.writing {
+            let mut places = self.places.iter();
+            let place = places.find(|(_, device)| Some(*device) == self.own);
+            let point = place.map_or_else(|| STATE.into(), |(point, _)| point.clone());
+            silent.push(Silent { point, lasts });
+        }
+        if looked.left_out > self.left_out {
+            self.troubles.push(Trouble::LeftOut(looked.left_out));
+        }
+        self.left_out = looked.left_out;
+        let readings = looked.readings.into_iter();
+        let seen: Vec<Seen> = readings.map(|reading| self.see(reading, now)).collect();
+        let outcome = decide(&self.settings.rules, &seen, &silent, &self.state, now);
         self.state = outcome.next;
         let mut round = Round {
             troubles: std::mem::take(&mut self.troubles),
@@ -244,14 +273,14 @@ impl Guard {
         for action in outcome.actions {
             match action {
                 Action::Tell(alert) => round.alerts.push(alert),
-                Action::Clean(point) => round.clean.push(point),
+                Action::Clean(disk) => round.clean.push(disk),
                 Action::ReleaseBallast(point, left) => change = Some((point, Change::Leave(left))),
                 Action::TakeBallast(point, bytes) => change = Some((point, Change::Take(bytes))),
             }
         }
         round.deeds = self.hand_out(change, now);
         round.disks = seen.into_iter().map(|one| self.now(one)).collect();
-        Ok(round)
+        round
     }
 
     /// How what was handed out has ended.
@@ -262,15 +291,21 @@ impl Guard {
         let Some(kept) = &mut self.ballast else {
             return;
         };
+        let now = clock.now();
+        let known = std::mem::replace(&mut kept.held, changed.held);
+        kept.half = changed.half;
+        kept.looked_at = now;
         kept.is_changing = false;
-        kept.held = changed.held;
         if changed.has_failed {
-            kept.failed_at = Some(clock.now());
+            kept.failed_at = Some(now);
         }
-        self.shift(
-            &changed.point,
-            signed(changed.held) - signed(changed.before),
-        );
+        if changed.before < known
+            && let Some(disk) = self.state.disks.get_mut(&changed.point)
+        {
+            // A person let it go, and does not want it back at once.
+            disk.released_at = Some(now);
+        }
+        self.shift(&changed.point, signed(changed.held) - signed(known));
     }
 
     /// The end: history is written down once more.
@@ -312,6 +347,7 @@ impl Guard {
 
     /// What is new, and nothing when nothing is: on a node that rests nobody has to write.
     fn hand_out(&mut self, change: Option<(PathBuf, Change)>, now: Timestamp) -> Option<Deeds> {
+        let change = change.or_else(|| self.look_at_ballast(now));
         if let (Some(kept), Some(_)) = (&mut self.ballast, &change) {
             kept.is_changing = true;
         }
@@ -332,6 +368,15 @@ impl Guard {
         })
     }
 
+    /// Whether it is still there, when it is time for that.
+    fn look_at_ballast(&self, now: Timestamp) -> Option<(PathBuf, Change)> {
+        let kept = self.ballast.as_ref().filter(|kept| !kept.is_changing)?;
+        let age = now.duration_since(kept.looked_at).unsigned_abs();
+        let mut places = self.places.iter();
+        let (point, _) = places.find(|(_, device)| *device == kept.device)?;
+        (age >= BALLAST_LOOK).then(|| (point.clone(), Change::Look))
+    }
+
     fn see(&mut self, reading: Reading, now: Timestamp) -> Seen {
         for (resource, used) in [
             (Resource::Bytes, reading.space.used()),
@@ -343,43 +388,56 @@ impl Guard {
             };
             self.past.entry(key).or_default().add(now, used);
         }
-        let forecast = self.forecast_of(&reading, now);
+        let forecasts = Resource::ALL.map(|resource| self.forecast_of(&reading, resource, now));
         let kept = self.ballast.as_ref();
         let kept = kept.filter(|kept| {
             kept.device == reading.device && !kept.is_changing && kept.may_be_tried(now)
         });
         let ballast = kept.map(|kept| BallastSeen {
-            wanted: wanted(reading.space.bytes, growth_of(forecast.as_ref())),
+            wanted: if self.settings.ballast {
+                let [bytes, _] = &forecasts;
+                wanted(reading.space.bytes, growth_of(bytes.as_ref()))
+            } else {
+                0
+            },
             held: kept.held,
+            half: kept.half,
         });
         Seen {
             reading,
-            forecast,
+            forecasts,
             ballast,
         }
     }
 
-    fn forecast_of(&mut self, reading: &Reading, now: Timestamp) -> Option<Forecast> {
-        let made = self.forecasts.get(&reading.point);
+    fn forecast_of(
+        &mut self,
+        reading: &Reading,
+        resource: Resource,
+        now: Timestamp,
+    ) -> Option<Forecast> {
+        // What has no limit is never used up.
+        Fill::of(resource, &reading.space, &reading.fstype)?;
+        let key = Key {
+            point: reading.point.clone(),
+            what: What::All(resource),
+        };
+        let made = self.forecasts.get(&key);
         let age = made.map(|made| now.duration_since(made.at).unsigned_abs());
         if age.is_some_and(|age| age < FORECAST_EVERY) {
             return made.and_then(|made| made.forecast.clone());
         }
-        let key = Key {
-            point: reading.point.clone(),
-            what: What::All(Resource::Bytes),
+        let room = match resource {
+            Resource::Bytes => reading.space.bytes_available,
+            Resource::Inodes => reading.space.inodes_free,
         };
-        let forecast = self
-            .past
-            .get(&key)
-            .and_then(|series| forecast(series, reading.space.bytes_available));
-        self.forecasts.insert(
-            reading.point.clone(),
-            Made {
-                at: now,
-                forecast: forecast.clone(),
-            },
-        );
+        let series = self.past.get(&key);
+        let forecast = series.and_then(|series| forecast(series, room));
+        let made = Made {
+            at: now,
+            forecast: forecast.clone(),
+        };
+        self.forecasts.insert(key, made);
         forecast
     }
 
@@ -401,7 +459,7 @@ impl Guard {
         DiskNow {
             bytes: state.map(|state| state.bytes).unwrap_or_default(),
             inodes: state.map(|state| state.inodes).unwrap_or_default(),
-            forecast: seen.forecast,
+            forecasts: seen.forecasts,
             owners: owners.cloned().unwrap_or_default(),
             ballast: kept.map_or(0, |kept| kept.held),
             reading: seen.reading,
@@ -436,17 +494,31 @@ fn signed(bytes: u64) -> i64 {
 // === impl Kept ===
 
 impl Kept {
-    fn open(path: &Path, reach: &Reach) -> Result<(Self, Ballast), BallastError> {
-        let place = Path::new(STATE);
-        let device = reach.device_of(place);
-        let ballast = Ballast::at(path, place, STATE_OWN)?;
+    /// None where there is none and none is to be.
+    fn open(
+        settings: &GuardSettings,
+        device: Option<Device>,
+        now: Timestamp,
+    ) -> Result<Option<(Self, Ballast)>, BallastError> {
+        let (root, place) = (&settings.root, Path::new(STATE));
+        let ballast = if settings.ballast {
+            Some(Ballast::at(root, place, STATE_OWN)?)
+        } else {
+            Ballast::find(root, place, STATE_OWN)?
+        };
+        let Some(ballast) = ballast else {
+            return Ok(None);
+        };
+        let [first, second] = ballast.halves()?;
         let kept = Self {
             device: device.ok_or(BallastError::Directory(Errno::NOENT))?,
-            held: ballast.held()?,
+            held: first + second,
+            half: if second > 0 { second } else { first },
             failed_at: None,
+            looked_at: now,
             is_changing: false,
         };
-        Ok((kept, ballast))
+        Ok((settings.ballast || kept.held > 0).then_some((kept, ballast)))
     }
 
     fn may_be_tried(&self, now: Timestamp) -> bool {

@@ -21,6 +21,7 @@ mod own;
 mod owner;
 mod owner_table;
 mod ring;
+pub mod schedule;
 mod survey;
 mod view;
 mod walk;
@@ -29,14 +30,15 @@ pub use advice::{Advice, SIZE_ADVISED, SIZE_FLOOR, Signal};
 pub use blocks::{Blocks, Tally};
 pub use clean::{
     After, ApplyError, AskError, AuditError, CleanError, Consent, Digest, Disk, Done, End, Event,
-    Harm, ITEMS_MAX, Instant, Item, JournalMode, Kept, Left, Needed, Plan, Policy, Reclaimer,
-    Report, Skipped, Step, Why, apply, plan,
+    Freed, Harm, ITEMS_MAX, Instant, Item, JournalMode, Kept, Left, Needed, Plan, Policy,
+    Reclaimer, Report, Skipped, Step, Why, apply, plan, plan_on,
 };
 pub use daemon::{
     Acted, Action, Alert, Allocate, Ballast, BallastError, BallastSeen, Basis, Cause, Changed,
-    Deeds, DiskNow, DiskState, Fill, Forecast, Guard, GuardError, GuardSettings, Hands, Key, Level,
-    Outcome, Point, REMIND, Reading, Reserve, Resource, Round, Rules, Scramble, Seen, Series,
-    State, Trend, Trouble, What, decide, forecast, judge, wanted,
+    DISKS_MAX, Days, Deeds, DiskNow, DiskOutlook, DiskState, Eyes, Fill, Forecast, GOAL_PERCENT,
+    Guard, GuardError, GuardSettings, Hands, Key, Level, Looked, Outcome, Outlook, OutlookError,
+    Point, Question, Questions, REMIND, Reading, Reserve, Resource, Round, Rules, SILENT, Scramble,
+    Seen, Series, Silent, State, Trend, Trouble, What, decide, forecast, judge, outlook, wanted,
 };
 pub use filesystem::{Filesystem, Kind, ReadOnly, Space};
 pub use gap::{Estimate, Gap};

@@ -36,6 +36,17 @@ pub(crate) struct Ring {
     at: u64,
 }
 
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Its number: each is larger than the one before.
+    pub(crate) number: u64,
+    /// When it was written.
+    pub(crate) at: Timestamp,
+    /// What it says.
+    pub(crate) what: String,
+}
+
 /// A record as the ring and everybody else reads it.
 pub(crate) fn line(sequence: u64, now: Timestamp, what: &str) -> String {
     format!("nagi {sequence:016x} {now:.3} {what}")
@@ -117,23 +128,57 @@ impl Ring {
         Ok(())
     }
 
-    /// Every record, the oldest first, without its mark: its number, and what stands behind the moment.
+    /// Every record, the oldest first.
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) fn records(&self) -> Result<Vec<(u64, String)>, Errno> {
-        let bytes = read_all(&self.file, self.bytes)?;
-        let slots: Vec<&[u8]> = bytes.chunks(SLOT).collect();
-        let begins = slots
-            .iter()
-            .enumerate()
-            .filter_map(|(at, slot)| Some((number(slot)?, at)));
-        let mut records: Vec<(u64, String)> = begins
-            .filter_map(|(number, at)| Some((number, text(slots.get(at..)?)?)))
-            .collect();
-        records.sort_unstable_by_key(|(number, _)| *number);
-        Ok(records)
+    pub(crate) fn records(&self) -> Result<Vec<Record>, Errno> {
+        Ok(records(&read_all(&self.file, self.bytes)?))
     }
+}
+
+/// The records of a ring of this name and size, as [`Ring::records`]; none where there is no ring. Nothing is made or written.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn read(
+    root: &OwnedFd,
+    reach: &Reach,
+    name: &str,
+    bytes: u64,
+) -> Result<Vec<Record>, Errno> {
+    if reach.refuses(Path::new(STATE)).is_some() {
+        return Ok(Vec::new());
+    }
+    let opened = place::open_base(root, Path::new(STATE)).and_then(|state| {
+        let own = place::open_below(&state.ok_or(Errno::NOENT)?, STATE_OWN.as_bytes())?;
+        place::open_file(&own, name.as_bytes())
+    });
+    match opened {
+        Ok(file) => Ok(records(&read_all(&file, bytes)?)),
+        Err(Errno::NOENT) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn records(bytes: &[u8]) -> Vec<Record> {
+    let slots: Vec<&[u8]> = bytes.chunks(SLOT).collect();
+    let begins = slots
+        .iter()
+        .enumerate()
+        .filter_map(|(at, slot)| Some((number(slot)?, at)));
+    let mut records: Vec<Record> = begins
+        .filter_map(|(number, at)| {
+            let (moment, what) = text(slots.get(at..)?)?;
+            Some(Record {
+                number,
+                at: moment.parse().ok()?,
+                what,
+            })
+        })
+        .collect();
+    records.sort_unstable_by_key(|record| record.number);
+    records
 }
 
 fn allocate(directory: &OwnedFd, name: &str, bytes: u64) -> Result<(), Errno> {
@@ -194,12 +239,12 @@ fn length(slots: &[&[u8]]) -> Option<usize> {
         .then_some(first + 1)
 }
 
-/// What the record says that begins the first of these.
-fn text(slots: &[&[u8]]) -> Option<String> {
+/// The moment of the record that begins the first of these, and what it says.
+fn text(slots: &[&[u8]]) -> Option<(String, String)> {
     let whole: Vec<u8> = slots.get(..length(slots)?)?.concat();
     let text = String::from_utf8(whole).ok()?;
-    let (_moment, what) = text.get(MARK..)?.split_once(' ')?;
-    Some(what.trim_end().to_owned())
+    let (moment, what) = text.get(MARK..)?.split_once(' ')?;
+    Some((moment.to_owned(), what.trim_end().to_owned()))
 }
 
 /// The number of a record that begins with this slot.
@@ -235,7 +280,7 @@ mod tests {
         bytes[3 * SLOT - 1] = b'\n';
         let slots: Vec<&[u8]> = bytes.chunks(SLOT).collect();
         assert_eq!(length(&slots), Some(3));
-        assert!(text(&slots).unwrap().starts_with("old xx"));
+        assert!(text(&slots).unwrap().1.starts_with("old xx"));
         assert_eq!(head(&bytes), (3 * 512, 7));
         bytes[3 * SLOT - 1] = b'x';
         let slots: Vec<&[u8]> = bytes.chunks(SLOT).collect();

@@ -115,7 +115,7 @@ pub mod metric {
     pub const DISK_INODES: &str = "nagi_disk_inodes";
     /// Gauge `{disk, resource}`: its level, 0 to 4.
     pub const DISK_LEVEL: &str = "nagi_disk_level";
-    /// Gauge `{disk, bound}`: time until it is full; missing when not in sight.
+    /// Gauge `{disk, resource, bound}`: time until it is full; missing when not in sight.
     pub const DISK_FULL_SECONDS: &str = "nagi_disk_full_seconds";
     /// Gauge `{disk}`: what the guard holds back.
     pub const DISK_BALLAST_BYTES: &str = "nagi_disk_ballast_bytes";

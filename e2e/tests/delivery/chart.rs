@@ -54,12 +54,18 @@ pub(super) fn renders_what_kustomize_renders(world: &mut World) -> anyhow::Resul
     helm(&format!("lint {CHART} --strict"))?
         .arguments(PLACE)
         .succeed()?;
+    let parts = ["src/api", "manifests/gateway", "deploy/guard"];
+    renders_as(world, "", &parts[..2])?;
+    renders_as(world, "--set guard.enabled=true", &parts)
+}
+
+fn renders_as(world: &mut World, values: &str, directories: &[&str]) -> anyhow::Result<()> {
     let by_helm = helm(&format!(
-        "template nagi {CHART} --no-hooks --kube-version 1.30.0"
+        "template nagi {CHART} --no-hooks --kube-version 1.30.0 {values}"
     ))?;
     let by_helm = objects(&by_helm.arguments(PLACE).output()?)?;
     let mut by_kustomize = BTreeMap::new();
-    for directory in ["src/api", "manifests/gateway"] {
+    for directory in directories {
         by_kustomize.extend(objects(
             &world.kubectl(&format!("kustomize {directory}"))?.output()?,
         )?);

@@ -68,6 +68,11 @@ pub(super) const FOR_TESTS_OF_ROOT: &[Package<'static>] = &[
         program: "/usr/bin/setpriv",
         name: "util-linux",
     },
+    // Jobs are installed into a real crontab.
+    Package {
+        program: "/usr/bin/crontab",
+        name: "cron",
+    },
     // Journals: cleaned by systemd's own program for comparison, and written by it.
     Package {
         program: "/usr/bin/journalctl",

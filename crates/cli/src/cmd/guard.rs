@@ -1,13 +1,17 @@
 //! `nagi guard`: watches the disks of this node until a signal, and tells before it is too late.
 //!
 //! It needs no server and no network, writes nothing on a disk that rests, and works where neither a byte nor an inode is
-//! left. [`watch`] is the loop, [`alert`] what people are told, [`sinks`] the ways on which they are told, [`door`] its metrics
-//! and health, [`clean`] what it cleans, and [`caps`] a command of its own: limits for what grows on a node.
+//! left. [`watch`] is the loop, [`looks`] asks the disks, [`alert`] what people are told, [`sinks`] the ways on which they are told, [`door`] its metrics
+//! and health, [`clean`] what it cleans. Commands of their own are [`caps`], limits for what
+//! grows on a node, [`check`], one look, and [`schedule`], jobs for a node without a guard.
 
 mod alert;
 mod caps;
+mod check;
 mod clean;
 mod door;
+mod looks;
+mod schedule;
 mod sinks;
 mod watch;
 
@@ -37,7 +41,9 @@ Examples:
                                                      tell others too, without a disk of this node
   nagi guard --clean apply                           from 90 % on, remove what can be had again
   nagi guard --root /host                            in a pod that sees the node there
-  nagi guard caps                                    limits for what grows: a plan; --apply writes them";
+  nagi guard caps                                    limits for what grows: a plan; --apply writes them
+  nagi guard check                                   one look: how full, until when, and what cleaning gave back
+  nagi guard schedule install --dry-run              jobs instead of a guard: what would change";
 
 /// Port of `/metrics` and `/health`: not that of the other roles, which may run on the same machine.
 const METRICS_PORT: u16 = 9092;
@@ -123,6 +129,15 @@ enum GuardCommand {
     /// Without --apply nothing changes. A file is written as a whole, beside a copy of what was there, and only where its owner
     /// is on this node. Nothing is restarted: what has to be is said.
     Caps(caps::CapsArgs),
+    /// Look once: how full the disks are, days until 85 and 100 %, and what cleaning has given back
+    ///
+    /// Growth is known where a guard watches the node. Ends with code 12 when more than 85 % of a disk are used.
+    Check(check::CheckArgs),
+    /// Install jobs that keep disks in order where no guard runs, show them, or take them away
+    ///
+    /// They are timers where systemd runs this machine, and one block in root's crontab elsewhere; lines of others stay as they are.
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
 }
 
 /// What the guard does about a full disk.
@@ -138,9 +153,14 @@ enum CleanMode {
 
 /// Guards until a signal, or does the command below.
 pub(crate) async fn run(args: GuardArgs, global: &GlobalArgs) -> ExitCode {
-    if let Some(GuardCommand::Caps(caps)) = &args.command {
+    if let Some(command) = &args.command {
         let session = Session::new(global);
-        return match caps::run(caps, &session) {
+        let done = match command {
+            GuardCommand::Caps(caps) => caps::run(caps, &session),
+            GuardCommand::Check(check) => check::run(check, &session),
+            GuardCommand::Schedule(schedule) => schedule::run(schedule, &session),
+        };
+        return match done {
             Ok(()) => Exit::Done.into(),
             Err(failure) => {
                 session.output.failure(&failure);

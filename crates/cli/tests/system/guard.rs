@@ -180,22 +180,30 @@ impl Drop for Frozen {
     }
 }
 
-/// A second disk fills while that of the node takes no write: it is told in time.
-fn is_told_while_the_other_is_frozen(flags: &[&str]) {
-    let other = "mkfs.ext4 -q -F ../other 64M && mkdir -p node/var/lib/containerd && \
-                 mount -o loop ../other node/var/lib/containerd";
-    let Some(guarded) = Guarded::start_after(other, flags) else {
-        return;
-    };
-    let second = "nagi_disk_level{disk=\"/var/lib/containerd\",resource=\"bytes\"}";
-    assert_eq!(wait(UP_MAX, || guarded.metric(second)), Some(0));
-    let frozen = Frozen::freeze(guarded.path(""));
+/// A second disk of the node, below its first.
+const SECOND: &str = "mkfs.ext4 -q -F ../other 64M && mkdir -p node/var/lib/containerd && \
+                      mount -o loop ../other node/var/lib/containerd";
+const SECOND_LEVEL: &str = "nagi_disk_level{disk=\"/var/lib/containerd\",resource=\"bytes\"}";
+
+/// Fills the second disk at once.
+fn fill_second(guarded: &Guarded) {
     let path = guarded.path("var/lib/containerd");
     let stat = rustix::fs::statvfs(&path).expect("the second disk");
     let file = fs::File::create(path.join("fill")).expect("room");
     let how = rustix::fs::FallocateFlags::empty();
     let most = stat.f_bavail * stat.f_frsize;
     rustix::fs::fallocate(&file, how, 0, most).expect("room");
+}
+
+/// A second disk fills while that of the node takes no write: it is told in time.
+fn is_told_while_the_other_is_frozen(flags: &[&str]) {
+    let Some(guarded) = Guarded::start_after(SECOND, flags) else {
+        return;
+    };
+    let second = SECOND_LEVEL;
+    assert_eq!(wait(UP_MAX, || guarded.metric(second)), Some(0));
+    let frozen = Frozen::freeze(guarded.path(""));
+    fill_second(&guarded);
     let told = wait(TOLD_MAX, || {
         guarded.log().contains("is critical now").then_some(())
     });
@@ -310,6 +318,56 @@ fn a_disk_at_0_bytes_is_told_within_5_seconds_on_every_way() {
 #[test]
 fn an_alert_does_not_wait_for_a_disk_that_takes_no_write() {
     is_told_while_the_other_is_frozen(&["--alert-log", "none", "--clean", "off", "--no-owners"]);
+}
+
+// Somebody is told that a disk hangs, the guard stays alive for the others, and what is over is told too.
+#[test]
+fn a_disk_that_takes_no_write_is_told_and_kills_no_guard() {
+    let flags = [
+        "--alert-log",
+        "none",
+        "--clean",
+        "off",
+        "--no-owners",
+        "--no-ballast",
+    ];
+    let Some(guarded) = Guarded::start_after(SECOND, &flags) else {
+        return;
+    };
+    assert_eq!(wait(UP_MAX, || guarded.metric(SECOND_LEVEL)), Some(0));
+    let frozen = Frozen::freeze(guarded.path(""));
+    // There is something to remember, and the disk takes it not.
+    fill_second(&guarded);
+    let says = |what: &str| wait(UP_MAX, || guarded.log().contains(what).then_some(()));
+    let silent = says("does not answer");
+    let health = http::exchange(guarded.metrics, "GET", "/health", &[], "").expect("an answer");
+    drop(frozen);
+    assert!(silent.is_some(), "{}", guarded.log());
+    assert_eq!(health.status, 200, "{}", health.body);
+    assert!(says("answers again").is_some(), "{}", guarded.log());
+    guarded.end();
+}
+
+// A disk that is above the target and not at the level of cleaning keeps what it has, whatever another one needs.
+#[test]
+fn a_guard_cleans_only_the_disk_that_reached_the_level() {
+    let flags = ["--no-ballast", "--clean", "apply", "--clean-min-age", "0"];
+    let Some(guarded) = Guarded::start_after(SECOND, &flags) else {
+        return;
+    };
+    let stat = rustix::fs::statvfs(guarded.path("")).expect("the disk");
+    let whole = stat.f_blocks - stat.f_bfree + stat.f_bavail;
+    let wanted = whole * 87 / 100 - (stat.f_blocks - stat.f_bfree);
+    let file = fs::File::create(guarded.path("fill")).expect("room");
+    let how = rustix::fs::FallocateFlags::empty();
+    rustix::fs::fallocate(&file, how, 0, wanted * stat.f_frsize).expect("room");
+    fill_second(&guarded);
+    let looked = wait(UP_MAX, || {
+        guarded.log().contains("Nothing to clean").then_some(())
+    });
+    assert!(looked.is_some(), "{}", guarded.log());
+    assert!(guarded.path(PACKAGE).exists(), "{}", guarded.log());
+    guarded.end();
 }
 
 // Nor does it wait for its line in a file there.

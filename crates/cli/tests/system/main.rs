@@ -23,6 +23,7 @@ mod seeds;
 mod signals;
 mod steps;
 mod tracer;
+mod upkeep;
 
 use std::time::{Duration, Instant};
 

@@ -1,15 +1,16 @@
-//! Files of limits on a node: looked at, written as a whole, and taken back, without a link being followed.
+//! Files of ours in the configuration of a node: looked at, written as a whole, and taken back, without a link being followed.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{CapError, Change, MARK, Standing};
+use super::{CapError, Change, MARK, MARK_JSON, Standing};
 use crate::clean::place;
 use crate::own::write_all;
+use crate::schedule;
 
 /// A file of somebody else that ours replaced lies beside it under this ending, which no owner reads.
 const BEFORE: &str = ".before-nagi";
@@ -20,7 +21,7 @@ const LENGTH_MAX: usize = 64 << 10;
 
 /// A node by its root.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     root: OwnedFd,
 }
 
@@ -33,19 +34,27 @@ struct Spot {
 // === impl Node ===
 
 impl Node {
-    pub(super) fn open(root: &Path) -> Result<Self, CapError> {
+    pub(crate) fn open(root: &Path) -> Result<Self, CapError> {
         Ok(Self {
             root: crate::clean::open_root(root)?,
         })
     }
 
     /// A directory of the node is there, and is no link.
-    pub(super) fn is_directory(&self, path: &Path) -> bool {
+    pub(crate) fn is_directory(&self, path: &Path) -> bool {
         matches!(place::open_base(&self.root, path), Ok(Some(_)))
     }
 
+    /// Something is there under this name, however that is reached.
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let within = ResolveFlags::IN_ROOT;
+        let how = OFlags::PATH | OFlags::CLOEXEC;
+        rustix::fs::openat2(&self.root, below, how, Mode::empty(), within).is_ok()
+    }
+
     /// How a file stands to the text that it would have.
-    pub(super) fn standing(&self, path: &Path, text: &str) -> Result<Standing, CapError> {
+    pub(crate) fn standing(&self, path: &Path, text: &str) -> Result<Standing, CapError> {
         let failed = |source| CapError::File {
             path: path.to_owned(),
             source,
@@ -55,7 +64,7 @@ impl Node {
         };
         match spot.read(&spot.name) {
             Ok(Some(present)) if present == text.as_bytes() => Ok(Standing::Set),
-            Ok(Some(present)) if present.starts_with(MARK.as_bytes()) => Ok(Standing::Other),
+            Ok(Some(present)) if is_ours(&present) => Ok(Standing::Other),
             Ok(None) => Ok(Standing::Missing),
             // A link, a directory, or what is too long for a drop-in.
             Ok(Some(_)) | Err(Errno::LOOP | Errno::ISDIR | Errno::FBIG | Errno::XDEV) => {
@@ -66,16 +75,20 @@ impl Node {
     }
 
     /// Writes a file as a whole: readers see the former one or this one. One of somebody else is kept beside it.
-    pub(super) fn write(&self, path: &Path, text: &str) -> Result<Change, CapError> {
+    pub(crate) fn write(&self, path: &Path, text: &str, mode: Mode) -> Result<Change, CapError> {
         self.change(path, Make::Yes, |spot| {
             let new = format!("{}{NEW}", spot.name);
-            spot.put(&new, text.as_bytes())?;
+            spot.put(&new, text.as_bytes(), mode)?;
             let directory = &spot.directory;
-            let placed = spot
-                .keep()
-                .and_then(|()| rustix::fs::renameat(directory, &new, directory, &spot.name));
+            let kept = spot.keep();
+            let placed =
+                kept.and_then(|_| rustix::fs::renameat(directory, &new, directory, &spot.name));
             if placed.is_err() {
                 spot.drop_own(&new)?;
+                if kept == Ok(true) {
+                    // Its second name: the file is where it was.
+                    spot.drop_own(&format!("{}{BEFORE}", spot.name))?;
+                }
             }
             placed?;
             rustix::fs::fsync(&spot.directory)?;
@@ -84,16 +97,14 @@ impl Node {
     }
 
     /// Takes a file of ours away, or puts back what it replaced.
-    pub(super) fn take_back(&self, path: &Path) -> Result<Change, CapError> {
+    pub(crate) fn take_back(&self, path: &Path) -> Result<Change, CapError> {
         self.change(path, Make::No, |spot| {
             let before = format!("{}{BEFORE}", spot.name);
             let change =
                 match rustix::fs::renameat(&spot.directory, &before, &spot.directory, &spot.name) {
                     Ok(()) => Change::Restored,
-                    Err(Errno::NOENT) => {
-                        spot.drop_own(&spot.name)?;
-                        Change::Removed
-                    }
+                    Err(Errno::NOENT) if spot.drop_own(&spot.name)? => Change::Removed,
+                    Err(Errno::NOENT) => return Ok(Change::Left),
                     Err(error) => return Err(error),
                 };
             rustix::fs::fsync(&spot.directory)?;
@@ -170,39 +181,51 @@ impl Spot {
     }
 
     /// Makes a file with this content, on its medium.
-    fn put(&self, name: &str, content: &[u8]) -> Result<(), Errno> {
+    fn put(&self, name: &str, content: &[u8], mode: Mode) -> Result<(), Errno> {
         self.drop_own(name)?;
         let how =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, name, how, Mode::from_raw_mode(0o644))?;
-        let written = write_all(&file, content).and_then(|()| rustix::fs::fsync(&file));
+        let file = rustix::fs::openat(&self.directory, name, how, mode)?;
+        // Whatever the umask of this process.
+        let written = rustix::fs::fchmod(&file, mode)
+            .and_then(|()| write_all(&file, content))
+            .and_then(|()| rustix::fs::fsync(&file));
         if written.is_err() {
             self.drop_own(name)?;
         }
         written
     }
 
-    /// Gives a file of somebody else a second name, under which it stays. One that is kept already is not replaced.
-    fn keep(&self) -> Result<(), Errno> {
+    /// Gives a file of somebody else a second name, under which it stays, and says whether there was one. One that is kept
+    /// already is not replaced.
+    fn keep(&self) -> Result<bool, Errno> {
         let is_ours = match self.read(&self.name) {
-            Ok(Some(present)) => present.starts_with(MARK.as_bytes()),
-            Ok(None) => return Ok(()),
+            Ok(Some(present)) => is_ours(&present),
+            Ok(None) => return Ok(false),
             Err(Errno::LOOP | Errno::FBIG) => false,
             Err(error) => return Err(error),
         };
         if is_ours {
-            return Ok(());
+            return Ok(false);
         }
         let before = format!("{}{BEFORE}", self.name);
         let directory = &self.directory;
-        rustix::fs::linkat(directory, &self.name, directory, &before, AtFlags::empty())
+        rustix::fs::linkat(directory, &self.name, directory, &before, AtFlags::empty())?;
+        Ok(true)
     }
 
-    /// Removes a name of ours, when it is there.
-    fn drop_own(&self, name: &str) -> Result<(), Errno> {
+    /// Removes a name of ours, and says whether it was there.
+    fn drop_own(&self, name: &str) -> Result<bool, Errno> {
         match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error),
         }
     }
+}
+
+fn is_ours(content: &[u8]) -> bool {
+    [MARK, MARK_JSON, schedule::MARK, schedule::MARK_SCRIPT]
+        .iter()
+        .any(|mark| content.starts_with(mark.as_bytes()))
 }

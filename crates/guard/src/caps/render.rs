@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{Capped, MARK};
+use super::{Capped, MARK, MARK_JSON};
 
 const MIB: u64 = 1 << 20;
 
@@ -127,6 +127,25 @@ pub(super) fn text(what: Capped, limits: &Limits) -> String {
             limits.images_low
         ),
         Capped::Snaps => return format!("snap set system refresh.retain={}", limits.snaps_retain),
+        Capped::Docker => {
+            return format!(
+                "{MARK_JSON}  \"log-driver\": \"json-file\",\n  {}\n}}\n",
+                log_options(limits)
+            );
+        }
     };
     format!("{MARK}\n{body}")
+}
+
+/// What a person adds to a `daemon.json` of theirs.
+pub(super) fn by_hand_for_docker(limits: &Limits) -> String {
+    format!("add to /etc/docker/daemon.json: {}", log_options(limits))
+}
+
+fn log_options(limits: &Limits) -> String {
+    format!(
+        "\"log-opts\": {{\"max-size\": \"{}m\", \"max-file\": \"{}\"}}",
+        limits.log_max / MIB,
+        limits.log_files
+    )
 }

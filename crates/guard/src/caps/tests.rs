@@ -12,6 +12,8 @@ fn node() -> tempfile::TempDir {
         "etc/systemd",
         "etc/kubernetes/kubelet.conf.d",
         "var/lib/snapd",
+        "var/lib/systemd/coredump",
+        "etc/docker",
     ] {
         fs::create_dir_all(node.path().join(directory)).unwrap();
     }
@@ -42,6 +44,17 @@ struct Kubelet {
     high: u8,
     #[serde(rename = "imageGCLowThresholdPercent")]
     low: u8,
+}
+
+/// What docker reads.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Docker {
+    labels: Vec<String>,
+    #[serde(rename = "log-driver")]
+    driver: String,
+    #[serde(rename = "log-opts")]
+    options: std::collections::BTreeMap<String, String>,
 }
 
 /// Every file below a directory with what is in it.
@@ -77,7 +90,8 @@ fn limits_are_written_once_and_taken_back() {
             Standing::Missing,
             Standing::Missing,
             Standing::Missing,
-            Standing::Command
+            Standing::Command,
+            Standing::Missing
         ]
     );
     let changes = apply(root, &caps, Others::Stay).unwrap();
@@ -86,7 +100,7 @@ fn limits_are_written_once_and_taken_back() {
             .iter()
             .filter(|(_, change)| *change == Change::Written)
             .count(),
-        3
+        4
     );
     for cap in &caps {
         if let Some(path) = &cap.path {
@@ -95,9 +109,10 @@ fn limits_are_written_once_and_taken_back() {
         }
     }
     let written = files(root);
-    assert_eq!(written.len(), before.len() + 3, "nothing else is left");
+    assert_eq!(written.len(), before.len() + 4, "nothing else is left");
     let again = plan(root, &limits()).unwrap();
-    assert!(again[..3].iter().all(|cap| cap.standing == Standing::Set));
+    let set = again.iter().filter(|cap| cap.standing == Standing::Set);
+    assert_eq!(set.count(), 4);
     apply(root, &again, Others::Stay).unwrap();
     assert_eq!(files(root), written);
     // Other values replace ours, and do not come back.
@@ -154,7 +169,7 @@ fn limits_go_nowhere_else() {
         .into_iter()
         .map(|(_, standing)| standing)
         .collect();
-    assert_eq!(all, [Standing::Absent; 4]);
+    assert_eq!(all, [Standing::Absent; 5]);
     apply(root, &plan(root, &limits()).unwrap(), Others::Kept).unwrap();
     assert!(files(root).is_empty());
     fs::create_dir_all(root.join("elsewhere")).unwrap();
@@ -213,7 +228,71 @@ fn what_is_rendered_is_read_by_its_owner() {
         // 85 % used is kubelet's default for the eviction of images (15 % left): removal must have a head start.
         assert!(kubelet.low < kubelet.high && kubelet.high < 85);
         assert_eq!(of(Capped::Snaps), "snap set system refresh.retain=2");
+        // JSON is YAML too.
+        let docker: Docker = serde_saphyr::from_str(&of(Capped::Docker)).unwrap();
+        assert_eq!(docker.labels, ["written-by=nagi-guard-caps"]);
+        assert_eq!(docker.driver, "json-file");
+        let options: Vec<_> = docker.options.iter().collect();
+        let text = |text: &str| text.to_owned();
+        let expected = [
+            (&text("max-file"), &text("3")),
+            (&text("max-size"), &text("10m")),
+        ];
+        assert_eq!(options, expected);
     }
+}
+
+// A person removed ours by hand: what it had replaced comes back, and nothing of it is left beside.
+#[test]
+fn what_was_put_aside_comes_back_where_ours_is_gone() {
+    let node = node();
+    let root = node.path();
+    let own = root.join("etc/systemd/journald.conf.d");
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("50-nagi.conf"), "[Journal]\n").unwrap();
+    let before = files(root);
+    apply(root, &plan(root, &limits()).unwrap()[..1], Others::Kept).unwrap();
+    let aside = tempfile::tempdir().unwrap();
+    fs::rename(own.join("50-nagi.conf"), aside.path().join("ours")).unwrap();
+    let changes = remove(root, &plan(root, &limits()).unwrap()).unwrap();
+    assert_eq!(changes[0], (Capped::Journal, Change::Restored));
+    assert_eq!(changes[1], (Capped::Coredumps, Change::Left));
+    assert_eq!(files(root), before);
+}
+
+// Docker reads one file: where somebody wrote it, it stays whatever is asked for, and a person is told what to add.
+#[test]
+fn what_docker_is_told_by_others_stays() {
+    let node = node();
+    let root = node.path();
+    let path = root.join("etc/docker/daemon.json");
+    fs::write(&path, "{\"data-root\": \"/data\"}").unwrap();
+    let before = files(root);
+    let caps = plan(root, &limits()).unwrap();
+    let docker = caps.last().unwrap();
+    assert_eq!((docker.standing, &docker.path), (Standing::Command, &None));
+    assert!(
+        docker.text.contains("\"max-size\": \"10m\""),
+        "{}",
+        docker.text
+    );
+    apply(root, &caps[4..], Others::Kept).unwrap();
+    remove(root, &caps[4..]).unwrap();
+    assert_eq!(files(root), before);
+}
+
+// systemd without its package for dumps keeps none, and reads no limit for them.
+#[test]
+fn dumps_are_limited_where_they_are_kept() {
+    let node = node();
+    let root = node.path();
+    fs::rename(root.join("var/lib/systemd/coredump"), root.join("aside")).unwrap();
+    let of = |at: usize| standings(root, &limits())[at];
+    assert_eq!(of(1), (Capped::Coredumps, Standing::Absent));
+    fs::create_dir_all(root.join("usr/lib/systemd")).unwrap();
+    std::os::unix::fs::symlink("usr/lib", root.join("lib")).unwrap();
+    fs::write(root.join("usr/lib/systemd/systemd-coredump"), "").unwrap();
+    assert_eq!(of(1), (Capped::Coredumps, Standing::Missing));
 }
 
 #[test]

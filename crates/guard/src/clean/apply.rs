@@ -329,6 +329,11 @@ impl Hands<'_> {
             }
         };
         done.measured = measured(&now);
+        if done.removed > 0
+            && let Err(error) = self.audit.record(self.clock, &audit::outcome(&done))
+        {
+            done.say(End::NoRecord(error));
+        }
         if let Err(error) = synced {
             done.say(End::Broken(error));
         }

@@ -1,13 +1,13 @@
 //! Asking an owner through its own program, for never longer than it may take.
 //!
 //! Programs of owners wait for daemons, and a daemon on a full disk may never answer. So each call has a deadline, after
-//! which it is killed with everything that it started; what it prints is read up to a limit. It gets nothing on stdin, and a
+//! which it is killed with everything that it started; what it prints is read up to a limit. It gets on stdin what it is given, and a
 //! language that does not change with the node's settings.
 
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use nagi_ports::Clock;
@@ -64,25 +64,45 @@ pub(super) fn ask(
     within: Duration,
     clock: &dyn Clock,
 ) -> Result<String, AskError> {
+    let answer = ask_with(program, arguments, &[], within, clock)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// The same for bytes, with something on stdin.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) fn ask_with(
+    program: &'static str,
+    arguments: &[String],
+    input: &[u8],
+    within: Duration,
+    clock: &dyn Clock,
+) -> Result<Vec<u8>, AskError> {
     let failed = |why: &dyn std::fmt::Display| AskError::Run {
         program,
         why: why.to_string(),
     };
     // In memory: nothing is written where the disk is full, and nobody has to read while the program runs.
-    let files = [c"answer", c"said"].map(|name| {
+    let files = [c"answer", c"said", c"input"].map(|name| {
         rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).map(std::fs::File::from)
     });
-    let [answer, said] = files;
+    let [answer, said, given] = files;
     let (mut answer, mut said) = (
         answer.map_err(|e| failed(&e))?,
         said.map_err(|e| failed(&e))?,
     );
+    let mut given = given.map_err(|e| failed(&e))?;
+    given
+        .write_all(input)
+        .and_then(|()| given.rewind())
+        .map_err(|e| failed(&e))?;
     let hand = |file: &std::fs::File| file.try_clone().map_err(|error| failed(&error));
     let mut command = command(program);
     command
         .args(arguments)
         .env("LC_ALL", "C")
-        .stdin(Stdio::null())
+        .stdin(given)
         .stdout(hand(&answer)?)
         .stderr(hand(&said)?)
         .process_group(0);
@@ -98,6 +118,7 @@ pub(super) fn ask(
     };
     if !status.success() {
         let text = read(&mut said).map_err(|error| failed(&error))?;
+        let text = String::from_utf8_lossy(&text);
         let text: String = text.trim().chars().take(SAID_MAX).collect();
         let said = if text.is_empty() {
             status.to_string()
@@ -164,12 +185,11 @@ fn ends(
     }
 }
 
-fn read(file: &mut std::fs::File) -> std::io::Result<String> {
-    use std::io::Seek as _;
+fn read(file: &mut std::fs::File) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.rewind()?;
     file.take(ANSWER_MAX).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -8,13 +8,16 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 
+use jiff::Timestamp;
 use nagi_ports::Clock;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use thiserror::Error;
 
+use super::apply::Done;
 use super::place;
 use super::plan::{Item, Step};
+use super::policy::Reclaimer;
 use super::reach::Reach;
 use crate::own::{self, Lock, OwnError, make, write_all};
 use crate::ring::{self, Ring, SLOT};
@@ -150,6 +153,53 @@ pub(super) fn intent(step: &Step, item: &Item) -> String {
         item.size,
         item.blocks.bytes(),
     )
+}
+
+/// What is written down when a step has ended: what came back, as measured.
+pub(super) fn outcome(done: &Done) -> String {
+    format!(
+        "freed {} {} files={} bytes={}",
+        done.reclaimer.name(),
+        ring::escaped(done.directory.as_os_str().as_bytes()),
+        done.removed,
+        done.measured,
+    )
+}
+
+/// What cleaning gave back, one for each step that removed something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freed {
+    /// When the step ended.
+    pub at: Timestamp,
+    /// Which kind.
+    pub kind: Reclaimer,
+    /// How many files went.
+    pub files: u64,
+    /// What came back, as measured: below nothing where others wrote meanwhile.
+    pub bytes: i64,
+}
+
+/// What the ring knows of that, the oldest first: as far back as its 2,048 slots reach.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn freed(root: &OwnedFd, reach: &Reach) -> Result<Vec<Freed>, Errno> {
+    let records = ring::read(root, reach, RING, RING_BYTES)?;
+    Ok(records
+        .iter()
+        .filter_map(|record| {
+            let mut words = record.what.strip_prefix("freed ")?.split(' ');
+            let kind = Reclaimer::named(words.next()?)?;
+            let _directory = words.next()?;
+            let mut number = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=');
+            Some(Freed {
+                at: record.at,
+                kind,
+                files: number("files")?.parse().ok()?,
+                bytes: number("bytes")?.parse().ok()?,
+            })
+        })
+        .collect())
 }
 
 /// How many slots the record of this takes.

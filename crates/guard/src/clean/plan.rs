@@ -276,6 +276,22 @@ impl Plan {
 /// The mounts or the root cannot be read, something that is to be kept is not there, or this kernel cannot keep to a directory. A single place that cannot be read is
 /// no error: the plan says so.
 pub fn plan(policy: &Policy, clock: &dyn Clock) -> Result<Plan, CleanError> {
+    plan_where(policy, clock, |_| true)
+}
+
+/// The same for what lies on these disks, and nothing else.
+///
+/// # Errors
+/// As [`plan()`].
+pub fn plan_on(disks: &[Device], policy: &Policy, clock: &dyn Clock) -> Result<Plan, CleanError> {
+    plan_where(policy, clock, |disk| disks.contains(&disk))
+}
+
+fn plan_where(
+    policy: &Policy,
+    clock: &dyn Clock,
+    is_meant: impl Fn(Device) -> bool,
+) -> Result<Plan, CleanError> {
     let at = Instant::now(clock);
     let root = super::open_root(&policy.root)?;
     let reach = Reach::of(&root)?;
@@ -285,7 +301,9 @@ pub fn plan(policy: &Policy, clock: &dyn Clock) -> Result<Plan, CleanError> {
             source,
         })?;
     }
-    let discovery = discover::discover(policy, &root, &reach, at, clock);
+    let mut discovery = discover::discover(policy, &root, &reach, at, clock);
+    // Before anything is chosen: what lies elsewhere takes nothing of the cap.
+    discovery.found.retain(|found| is_meant(found.disk.device));
     Ok(choose(policy, at, &discovery, owned::look(&root, &reach)))
 }
 

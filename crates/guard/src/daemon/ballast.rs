@@ -150,6 +150,28 @@ impl Ballast {
     /// # Errors
     /// It cannot be opened or made, or may not answer.
     pub fn at(root: &Path, place: &Path, name: &str) -> Result<Self, BallastError> {
+        Self::opened(root, place, |base| own(&base, name))
+    }
+
+    /// The same where there is one already; nothing is made.
+    ///
+    /// # Errors
+    /// It cannot be opened, or may not answer.
+    pub fn find(root: &Path, place: &Path, name: &str) -> Result<Option<Self>, BallastError> {
+        match Self::opened(root, place, |base| {
+            place::open_below(&base, name.as_bytes())
+        }) {
+            Ok(found) => Ok(Some(found)),
+            Err(BallastError::Directory(Errno::NOENT)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn opened(
+        root: &Path,
+        place: &Path,
+        open: impl FnOnce(OwnedFd) -> Result<OwnedFd, Errno>,
+    ) -> Result<Self, BallastError> {
         let failed = BallastError::Directory;
         let root = place::open_root(root).map_err(failed)?;
         let reach = Reach::of(&root).map_err(|_unreadable| failed(Errno::NOENT))?;
@@ -157,7 +179,7 @@ impl Ballast {
             return Err(failed(Errno::OPNOTSUPP));
         }
         let base = place::open_base(&root, place).map_err(failed)?;
-        let directory = own(&base.ok_or(failed(Errno::NOENT))?, name).map_err(failed)?;
+        let directory = open(base.ok_or(failed(Errno::NOENT))?).map_err(failed)?;
         Ok(Self { directory })
     }
 
@@ -166,8 +188,16 @@ impl Ballast {
     /// # Errors
     /// Something else has one of its names.
     pub fn held(&self) -> Result<u64, BallastError> {
-        let halves = NAMES.iter().map(|name| self.held_by(name));
-        halves.sum()
+        Ok(self.halves()?.iter().sum())
+    }
+
+    /// What each half holds, in the order in which they are taken: the last one that holds something goes first.
+    ///
+    /// # Errors
+    /// Something else has one of its names.
+    pub fn halves(&self) -> Result<[u64; 2], BallastError> {
+        let [first, second] = NAMES;
+        Ok([self.held_by(first)?, self.held_by(second)?])
     }
 
     /// Takes so much, in place of what there was.

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 
 use super::forecast::Forecast;
 use super::level::{Fill, Level, Resource, judge};
-use super::look::Reading;
+use super::look::{Reading, Silent};
+use crate::mounts::Device;
 
 /// What a person wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +28,8 @@ pub struct Rules {
 pub struct Seen {
     /// How full it is.
     pub reading: Reading,
-    /// When it would be full.
-    pub forecast: Option<Forecast>,
+    /// When its bytes are used up, and when its inodes are.
+    pub forecasts: [Option<Forecast>; 2],
     /// Its ballast.
     pub ballast: Option<BallastSeen>,
 }
@@ -36,10 +37,12 @@ pub struct Seen {
 /// A ballast as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BallastSeen {
-    /// What it should hold, by size and growth of the disk.
+    /// What it should hold, by size and growth of the disk; 0 where none is to be kept.
     pub wanted: u64,
     /// What it holds.
     pub held: u64,
+    /// What of it goes first.
+    pub half: u64,
 }
 
 /// What was decided before, as far as it matters.
@@ -56,10 +59,16 @@ pub struct DiskState {
     pub bytes: Level,
     /// Level of its inodes.
     pub inodes: Level,
-    /// When somebody was told last of its worst level.
-    pub told_at: Option<Timestamp>,
-    /// It was said that it fills.
-    pub is_filling: bool,
+    /// When somebody was told last of its bytes …
+    pub bytes_told_at: Option<Timestamp>,
+    /// … and of its inodes.
+    pub inodes_told_at: Option<Timestamp>,
+    /// It was said that its bytes fill up …
+    pub bytes_fill: bool,
+    /// … and that its inodes do.
+    pub inodes_fill: bool,
+    /// When somebody was told last that it does not answer; none while it does.
+    pub silent_told_at: Option<Timestamp>,
     /// Since when less than 85 % are used.
     pub calm_since: Option<Timestamp>,
     /// When it was cleaned last.
@@ -73,8 +82,8 @@ pub struct DiskState {
 pub enum Action {
     /// Tell people.
     Tell(Alert),
-    /// Clean this node, for this disk.
-    Clean(PathBuf),
+    /// Clean this disk.
+    Clean(Device),
     /// Leave this much of the ballast of this disk.
     ReleaseBallast(PathBuf, u64),
     /// Take this much.
@@ -94,8 +103,8 @@ pub struct Alert {
     pub level: Level,
     /// Why it is told.
     pub cause: Cause,
-    /// How full it is.
-    pub fill: Fill,
+    /// How full it is; none where it does not answer, or has no limit any more.
+    pub fill: Option<Fill>,
     /// When it would be full.
     pub forecast: Option<Forecast>,
 }
@@ -111,6 +120,10 @@ pub enum Cause {
     Remains,
     /// It would be full within a day.
     Filling,
+    /// It does not answer: who asks it, or writes on it, waits.
+    Silent,
+    /// It answers again.
+    Answers,
 }
 
 /// What follows.
@@ -122,6 +135,8 @@ pub struct Outcome {
     pub actions: Vec<Action>,
 }
 
+/// A disk that does not answer for so long is told: one that is only busy does within seconds.
+pub const SILENT: Duration = Duration::from_secs(30);
 /// A disk at 90 % or more is told again after this, as the founding document's hourly job does.
 pub const REMIND: Duration = Duration::from_hours(1);
 /// A run of cleaning takes what its rules allow; what has become old enough since is little.
@@ -131,17 +146,29 @@ const HALVES_APART: Duration = Duration::from_mins(5);
 /// That a disk fills is over when it lasts so long: twice the day within which it is told, so that nobody is told twice.
 const HORIZON_LEFT: Duration = Duration::from_hours(48);
 
-/// Decides.
-pub fn decide(rules: &Rules, seen: &[Seen], state: &State, now: Timestamp) -> Outcome {
+/// Decides. A disk may be seen and silent at once: it is asked, and does not take a write.
+pub fn decide(
+    rules: &Rules,
+    seen: &[Seen],
+    silent: &[Silent],
+    state: &State,
+    now: Timestamp,
+) -> Outcome {
     let mut next = state.clone();
     let mut actions = Vec::new();
+    for one in silent.iter().filter(|one| one.lasts >= SILENT) {
+        let disk = next.disks.entry(one.point.clone()).or_default();
+        disk.forget_the_future(now);
+        disk.tell_of_silence(one, now, &mut actions);
+    }
     for one in seen {
         let disk = next.disks.entry(one.reading.point.clone()).or_default();
         disk.forget_the_future(now);
-        let before = disk.worst();
+        if silent.iter().all(|other| other.point != one.reading.point) {
+            disk.tell_of_an_answer(one, now, &mut actions);
+        }
         disk.tell(one, now, &mut actions);
-        let rose = disk.worst() > before;
-        disk.clean(rules, one, rose, now, &mut actions);
+        disk.clean(rules, one, now, &mut actions);
         disk.ballast(rules, one, now, &mut actions);
     }
     Outcome { next, actions }
@@ -158,6 +185,19 @@ fn since(then: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
 
 fn has_passed(span: Duration, then: Option<Timestamp>, now: Timestamp) -> bool {
     since(then, now).is_none_or(|elapsed| elapsed >= span)
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// When it is used up.
+    const fn forecast(&self, resource: Resource) -> Option<&Forecast> {
+        let [bytes, inodes] = &self.forecasts;
+        match resource {
+            Resource::Bytes => bytes.as_ref(),
+            Resource::Inodes => inodes.as_ref(),
+        }
+    }
 }
 
 // === impl DiskState ===
@@ -179,7 +219,9 @@ impl DiskState {
     /// A clock that was set back must not silence anything until it is there again.
     fn forget_the_future(&mut self, now: Timestamp) {
         for then in [
-            &mut self.told_at,
+            &mut self.bytes_told_at,
+            &mut self.inodes_told_at,
+            &mut self.silent_told_at,
             &mut self.calm_since,
             &mut self.cleaned_at,
             &mut self.released_at,
@@ -190,74 +232,92 @@ impl DiskState {
 
     fn tell(&mut self, seen: &Seen, now: Timestamp, actions: &mut Vec<Action>) {
         let Reading { space, fstype, .. } = &seen.reading;
-        let mut is_told = false;
         for resource in Resource::ALL {
-            let Some(fill) = Fill::of(resource, space, fstype) else {
-                continue;
-            };
             let before = self.level(resource);
-            let level = judge(fill, before);
-            match resource {
-                Resource::Bytes => self.bytes = level,
-                Resource::Inodes => self.inodes = level,
-            }
+            let fill = Fill::of(resource, space, fstype);
+            // What has no limit any more, as inodes whose number is computed from the free blocks again, is not short of it.
+            let level = fill.map_or(Level::Calm, |fill| judge(fill, before));
+            let (own, told_at, fills) = self.of(resource);
+            *own = level;
             let cause = match level.cmp(&before) {
-                std::cmp::Ordering::Greater => Cause::Rose(before),
-                std::cmp::Ordering::Less => Cause::Fell(before),
+                std::cmp::Ordering::Greater => Some(Cause::Rose(before)),
+                std::cmp::Ordering::Less => Some(Cause::Fell(before)),
                 std::cmp::Ordering::Equal
-                    if level >= Level::Serious && has_passed(REMIND, self.told_at, now) =>
+                    if level >= Level::Serious && has_passed(REMIND, *told_at, now) =>
                 {
-                    Cause::Remains
+                    Some(Cause::Remains)
                 }
-                std::cmp::Ordering::Equal => continue,
+                std::cmp::Ordering::Equal => None,
             };
-            is_told = true;
-            actions.push(Action::Tell(alert(seen, resource, level, cause, fill, now)));
+            if let Some(cause) = cause {
+                *told_at = Some(now);
+                actions.push(Action::Tell(alert(seen, resource, level, cause, now)));
+            }
+            // Without a forecast nothing is known: what was said stays said.
+            if let Some(forecast) = seen.forecast(resource) {
+                if *fills {
+                    *fills = forecast.full_in.is_some_and(|span| span <= HORIZON_LEFT);
+                } else if forecast.warns {
+                    *fills = true;
+                    let cause = Cause::Filling;
+                    actions.push(Action::Tell(alert(seen, resource, level, cause, now)));
+                }
+            }
         }
-        if is_told {
-            self.told_at = Some(now);
-        }
-        self.tell_of_filling(seen, now, actions);
     }
 
-    fn tell_of_filling(&mut self, seen: &Seen, now: Timestamp, actions: &mut Vec<Action>) {
-        let space = &seen.reading.space;
-        let Some(fill) = Fill::of(Resource::Bytes, space, &seen.reading.fstype) else {
-            return;
-        };
-        // Without a forecast nothing is known: what was said stays said.
-        let Some(forecast) = &seen.forecast else {
-            return;
-        };
-        if self.is_filling {
-            self.is_filling = forecast.full_in.is_some_and(|span| span <= HORIZON_LEFT);
-        } else if forecast.warns {
-            self.is_filling = true;
-            let cause = Cause::Filling;
-            let level = self.bytes;
+    /// Level, when somebody was told of it, and whether it was said that it fills.
+    const fn of(&mut self, resource: Resource) -> (&mut Level, &mut Option<Timestamp>, &mut bool) {
+        match resource {
+            Resource::Bytes => (
+                &mut self.bytes,
+                &mut self.bytes_told_at,
+                &mut self.bytes_fill,
+            ),
+            Resource::Inodes => (
+                &mut self.inodes,
+                &mut self.inodes_told_at,
+                &mut self.inodes_fill,
+            ),
+        }
+    }
+
+    fn tell_of_silence(&mut self, silent: &Silent, now: Timestamp, actions: &mut Vec<Action>) {
+        if has_passed(REMIND, self.silent_told_at, now) {
+            self.silent_told_at = Some(now);
+            actions.push(Action::Tell(Alert {
+                at: now,
+                point: silent.point.clone(),
+                resource: Resource::Bytes,
+                level: self.worst(),
+                cause: Cause::Silent,
+                fill: None,
+                forecast: None,
+            }));
+        }
+    }
+
+    fn tell_of_an_answer(&mut self, seen: &Seen, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.silent_told_at.take().is_some() {
+            let level = self.worst();
+            let cause = Cause::Answers;
             actions.push(Action::Tell(alert(
                 seen,
                 Resource::Bytes,
                 level,
                 cause,
-                fill,
                 now,
             )));
         }
     }
 
-    fn clean(
-        &mut self,
-        rules: &Rules,
-        seen: &Seen,
-        rose: bool,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
+    /// When the level is reached, and each hour as long as that is so. Never sooner, however it rises on: the cap of a run
+    /// would be none.
+    fn clean(&mut self, rules: &Rules, seen: &Seen, now: Timestamp, actions: &mut Vec<Action>) {
         let is_due = rules.clean_at.is_some_and(|level| self.worst() >= level);
-        if is_due && (rose || has_passed(CLEAN_AGAIN, self.cleaned_at, now)) {
+        if is_due && has_passed(CLEAN_AGAIN, self.cleaned_at, now) {
             self.cleaned_at = Some(now);
-            actions.push(Action::Clean(seen.reading.point.clone()));
+            actions.push(Action::Clean(seen.reading.device));
         }
     }
 
@@ -274,12 +334,17 @@ impl DiskState {
             return;
         };
         let point = || seen.reading.point.clone();
-        let half = ballast.wanted / 2;
         let is_worst = self.worst() == Level::Critical;
-        if ballast.held > 0 && is_worst && room_for_root(&seen.reading) < half {
+        let is_needed = is_worst && room_for_root(&seen.reading) < ballast.half;
+        let is_unwanted = ballast.wanted == 0;
+        if ballast.held > 0 && (is_needed || is_unwanted) {
             if has_passed(HALVES_APART, self.released_at, now) {
                 self.released_at = Some(now);
-                let left = if ballast.held > half { half } else { 0 };
+                let left = if is_unwanted {
+                    0
+                } else {
+                    ballast.held.saturating_sub(ballast.half)
+                };
                 actions.push(Action::ReleaseBallast(point(), left));
             }
             return;
@@ -319,22 +384,16 @@ fn stays_calm(seen: &Seen, ballast: BallastSeen) -> bool {
     })
 }
 
-fn alert(
-    seen: &Seen,
-    resource: Resource,
-    level: Level,
-    cause: Cause,
-    fill: Fill,
-    at: Timestamp,
-) -> Alert {
+fn alert(seen: &Seen, resource: Resource, level: Level, cause: Cause, at: Timestamp) -> Alert {
+    let Reading { space, fstype, .. } = &seen.reading;
     Alert {
         at,
         point: seen.reading.point.clone(),
         resource,
         level,
         cause,
-        fill,
-        forecast: seen.forecast.clone(),
+        fill: Fill::of(resource, space, fstype),
+        forecast: seen.forecast(resource).cloned(),
     }
 }
 

@@ -401,7 +401,7 @@ fn real_of_seconds(seconds: i64) -> f64 {
     clippy::as_conversions,
     reason = "a forecast needs no more than 53 bits of a number of bytes"
 )]
-const fn real(used: u64) -> f64 {
+pub(super) const fn real(used: u64) -> f64 {
     used as f64
 }
 

@@ -5,6 +5,7 @@
 //! in between tells it once more, and loses nothing.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::io::Errno;
@@ -41,6 +42,8 @@ pub(super) enum Change {
     Leave(u64),
     /// So much is taken.
     Take(u64),
+    /// It is looked at: a person may have removed it.
+    Look,
 }
 
 /// How it ended.
@@ -61,6 +64,8 @@ pub struct Changed {
     pub before: u64,
     /// What it holds.
     pub held: u64,
+    /// What of it goes first.
+    pub half: u64,
     /// It could not be taken.
     pub has_failed: bool,
 }
@@ -68,6 +73,16 @@ pub struct Changed {
 // === impl Deeds ===
 
 impl Deeds {
+    /// How much longer than one record it may take a disk that is well: ballast is written, where it cannot be allocated, and
+    /// 10 GiB at 100 MB/s take two minutes.
+    #[must_use]
+    pub const fn allowance(&self) -> Duration {
+        match self.change {
+            Some((_, Change::Take(_))) => Duration::from_mins(5),
+            Some((_, Change::Leave(_) | Change::Look)) | None => Duration::ZERO,
+        }
+    }
+
     /// Both, where the first could not be begun before the second was there.
     #[must_use]
     pub fn and(self, later: Self) -> Self {
@@ -109,7 +124,8 @@ impl Hands {
         if let (Some(ballast), Some((point, change))) = (&self.ballast, change) {
             let before = ballast.held().unwrap_or(0);
             let ended = change_to(ballast, change);
-            let held = ballast.held().unwrap_or(0);
+            let [first, second] = ballast.halves().unwrap_or_default();
+            let (held, half) = (first + second, if second > 0 { second } else { first });
             let has_failed = ended.is_err() && matches!(change, Change::Take(_));
             if let Err(error) = ended {
                 done.troubles.push(Trouble::Ballast(point.clone(), error));
@@ -118,6 +134,7 @@ impl Hands {
                 point,
                 before,
                 held,
+                half,
                 has_failed,
             });
         }
@@ -140,5 +157,6 @@ fn change_to(ballast: &Ballast, change: Change) -> Result<(), BallastError> {
     match change {
         Change::Leave(left) => ballast.leave(left),
         Change::Take(bytes) => ballast.take(bytes, &Ballast::WAYS),
+        Change::Look => Ok(()),
     }
 }

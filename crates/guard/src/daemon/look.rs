@@ -1,11 +1,13 @@
 //! What is asked of the kernel at each look: the disks that a node lives from, and how full they are.
 //!
 //! The list of mounts is read again only when the kernel says that it changed; how full a disk is costs one call. Nothing is
-//! held open on a disk, so that the guard keeps nobody from unmounting it.
+//! held open on a disk, so that the guard keeps nobody from unmounting it. Either may wait for a disk that does not answer, so
+//! both are values that a thread of their own can hold: [`Eyes`] finds the disks, and a [`Question`] asks one of them.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -15,7 +17,7 @@ use crate::survey::{self, SurveyError, Unwatched};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// Disks that are watched, at most: each keeps about 12 KiB of history. A node has a handful.
-const DISKS_MAX: usize = 32;
+pub const DISKS_MAX: usize = 32;
 
 /// One disk at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,13 +36,79 @@ pub struct Reading {
 
 /// Where to look.
 #[derive(Debug)]
-pub(super) struct Eyes {
+pub struct Eyes {
     root: PathBuf,
     /// Paths on the node that a person named; none means all that a node lives from.
     named: Vec<PathBuf>,
+    /// One that is watched besides, where it is on a disk.
+    besides: Option<PathBuf>,
     mountinfo: File,
     disks: Vec<survey::Held>,
+    /// Disks beyond [`DISKS_MAX`].
+    left_out: usize,
     is_fresh: bool,
+}
+
+/// One disk that is to be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Where it is asked.
+    pub path: PathBuf,
+    /// Where it is seen on the node.
+    pub point: PathBuf,
+    /// As in [`Reading`].
+    pub name: Option<&'static str>,
+    /// What tells it from others.
+    pub device: Device,
+    /// Its type.
+    pub fstype: String,
+}
+
+/// The disks of a node, as they are to be asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Questions {
+    /// One for each.
+    pub disks: Vec<Question>,
+    /// Disks that are not watched: there are too many.
+    pub left_out: usize,
+}
+
+/// A disk that was asked and has not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silent {
+    /// Where it is seen on the node.
+    pub point: PathBuf,
+    /// For how long by now.
+    pub lasts: Duration,
+}
+
+/// What one look found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// Disks that answered.
+    pub readings: Vec<Reading>,
+    /// Disks that did not, yet.
+    pub silent: Vec<Silent>,
+    /// Something is being written on the disk of `/var/lib`, for so long by now.
+    pub writing: Option<Duration>,
+    /// Disks that are not watched: there are too many.
+    pub left_out: usize,
+}
+
+// === impl Question ===
+
+impl Question {
+    /// How full the disk is now; none when it is gone. Waits for it, for as long as it takes.
+    pub fn ask(&self) -> Option<Reading> {
+        let stat = rustix::fs::statvfs(&self.path).ok()?;
+        Some(Reading {
+            point: self.point.clone(),
+            name: self.name,
+            device: self.device,
+            fstype: self.fstype.clone(),
+            space: Space::of(&stat),
+        })
+    }
 }
 
 // === impl Eyes ===
@@ -54,33 +122,44 @@ impl Eyes {
         let mut eyes = Self {
             root: root.to_owned(),
             named: named.to_vec(),
+            besides: None,
             mountinfo: File::open(MOUNTINFO).map_err(SurveyError::ReadMounts)?,
             disks: Vec::new(),
+            left_out: 0,
             is_fresh: false,
         };
         eyes.find(Unwatched::Refused)?;
         Ok(eyes)
     }
 
-    /// How full each disk is now. One that does not answer is left out: no data is not zero.
+    /// The disk of this directory of the node is watched too, whatever a person named.
+    pub(super) fn watch_besides(&mut self, place: &str) {
+        if !self.named.is_empty() {
+            self.besides = Some(self.root.join(place.trim_start_matches('/')));
+            self.is_fresh = false;
+        }
+    }
+
+    /// The disks as they are mounted now. Where something is mounted or unmounted, paths are looked up, which may wait for a
+    /// disk.
     ///
     /// # Errors
     /// The mounts cannot be read, or there is no disk any more.
-    pub(super) fn look(&mut self) -> Result<Vec<Reading>, SurveyError> {
+    pub fn disks(&mut self) -> Result<Questions, SurveyError> {
         if !self.is_fresh || self.has_changed() {
             self.find(Unwatched::LeftOut)?;
         }
-        let readings = self.disks.iter().filter_map(|(name, disk)| {
-            let stat = rustix::fs::statvfs(&disk.point).ok()?;
-            Some(Reading {
-                point: on_node(&self.root, &disk.point),
-                name: *name,
-                device: disk.device,
-                fstype: disk.fstype.clone(),
-                space: Space::of(&stat),
-            })
+        let disks = self.disks.iter().map(|(name, disk)| Question {
+            path: disk.point.clone(),
+            point: on_node(&self.root, &disk.point),
+            name: *name,
+            device: disk.device,
+            fstype: disk.fstype.clone(),
         });
-        Ok(readings.collect())
+        Ok(Questions {
+            disks: disks.collect(),
+            left_out: self.left_out,
+        })
     }
 
     /// The kernel marks the file when something is mounted or unmounted.
@@ -102,10 +181,22 @@ impl Eyes {
             .map_err(SurveyError::ReadMounts)?;
         let mounts = Mounts::parse(&text).map_err(SurveyError::ParseMounts)?;
         let mut disks = survey::disks(&self.root, mounts, &self.named, unwatched)?;
+        if let Some(besides) = &self.besides {
+            let text = Mounts::parse(&text).map_err(SurveyError::ParseMounts)?;
+            let path = std::slice::from_ref(besides);
+            let more = survey::disks(&self.root, text, path, Unwatched::LeftOut)?;
+            let is_new = |disk: &Device| disks.iter().all(|(_, known)| known.device != *disk);
+            let more: Vec<_> = more
+                .into_iter()
+                .filter(|(_, disk)| is_new(&disk.device))
+                .collect();
+            disks.extend(more);
+        }
         disks.retain(|(_, disk)| match disk.read_only {
             ReadOnly::Filesystem | ReadOnly::Withdrawn => false,
             ReadOnly::Mount | ReadOnly::No => true,
         });
+        self.left_out = disks.len().saturating_sub(DISKS_MAX);
         disks.truncate(DISKS_MAX);
         if disks.is_empty() {
             return Err(SurveyError::NoDisk);

@@ -20,11 +20,14 @@ use super::history::{LONG_POINTS, LONG_SECONDS, Point, Series};
 use super::level::{Level, Resource};
 use crate::clean::reach::Reach;
 use crate::owner::Owner;
-use crate::ring::{self, Ring};
+use crate::ring::{self, Record, Ring};
 
 const RING: &str = "guard.ring";
 /// 2,048 records of a slot each: with three disks and twelve owners, which write 18 an hour, more than four days.
 const RING_BYTES: u64 = 1 << 20;
+/// What was decided of a disk is written again before so many slots more are used: half of the ring, so that it is in there as
+/// long as it holds.
+const AGAIN_SLOTS: u64 = RING_BYTES / 512 / 2;
 /// History is written this often.
 pub(super) const HISTORY_EVERY: Duration = Duration::from_hours(1);
 /// Points of one record: with 20 digits each they fit in its slot.
@@ -62,6 +65,10 @@ pub(super) struct Memory {
     /// The newest point of each series that is in the ring.
     kept: BTreeMap<Key, Point>,
     history_at: Option<Timestamp>,
+    /// Slots that were written since the start …
+    slots: u64,
+    /// … and how many of them when what was decided of a disk was. Of one that is missing it is not known how old that is.
+    decided: BTreeMap<PathBuf, u64>,
 }
 
 // === impl Memory ===
@@ -80,27 +87,7 @@ impl Memory {
             Ok(recalled) => recalled,
             Err(error) => return (Self::default(), Past::new(), Err(error)),
         };
-        let mut past = Past::new();
-        let mut state = State::default();
-        for (_, record) in &records {
-            if let Some((point, disk)) = read_disk(record) {
-                state.disks.insert(point, disk);
-            } else if let Some((key, points)) = read_points(record)
-                && (past.contains_key(&key) || past.len() < SERIES_MAX)
-            {
-                let series = past.entry(key).or_default();
-                for point in points {
-                    series.restore(point);
-                }
-            }
-        }
-        // What is too old, or lies ahead because the clock was set back, tells nothing of now.
-        let span = now.as_second().div_euclid(LONG_SECONDS);
-        let oldest = span - i64::try_from(LONG_POINTS).unwrap_or(0);
-        past.retain(|_, series| {
-            let last = series.long().back();
-            last.is_some_and(|point| (oldest..=span).contains(&point.span))
-        });
+        let (state, past) = recall(&records, now);
         let newest = past.iter();
         let newest = newest.filter_map(|(key, series)| Some((key.clone(), *series.long().back()?)));
         let memory = Self {
@@ -109,6 +96,8 @@ impl Memory {
             kept: newest.collect(),
             state,
             history_at: Some(now),
+            slots: 0,
+            decided: BTreeMap::new(),
         };
         (memory, past, Ok(()))
     }
@@ -130,11 +119,30 @@ impl Memory {
     pub(super) fn keep_state(&mut self, state: &State, now: Timestamp) -> Result<(), Errno> {
         for (point, disk) in &state.disks {
             if self.state.disks.get(point) != Some(disk) {
-                self.write(&disk_record(point, disk), now)?;
+                self.write_disk(point, disk, now)?;
             }
         }
         self.state.clone_from(state);
         Ok(())
+    }
+
+    fn write_disk(&mut self, point: &Path, disk: &DiskState, now: Timestamp) -> Result<(), Errno> {
+        self.write(&disk_record(point, disk), now)?;
+        self.decided.insert(point.to_owned(), self.slots);
+        Ok(())
+    }
+
+    /// Before history goes round and over it.
+    fn write_old_again(&mut self, now: Timestamp) -> Result<(), Errno> {
+        let old = self.state.disks.iter().filter(|(point, _)| {
+            let written = self.decided.get(*point);
+            written.is_none_or(|slots| self.slots - slots >= AGAIN_SLOTS)
+        });
+        let old: Vec<(PathBuf, DiskState)> = old
+            .map(|(point, disk)| (point.clone(), disk.clone()))
+            .collect();
+        old.iter()
+            .try_for_each(|(point, disk)| self.write_disk(point, disk, now))
     }
 
     /// Writes down what is new of the history, when it is time or when the guard ends.
@@ -168,6 +176,7 @@ impl Memory {
                 .copied()
                 .collect();
             for points in new.chunks(POINTS) {
+                self.write_old_again(now)?;
                 self.write(&points_record(key, points), now)?;
             }
             self.kept.insert(key.clone(), *last);
@@ -181,12 +190,48 @@ impl Memory {
         };
         self.sequence += 1;
         let line = ring::line(self.sequence, now, what);
+        let slots = (line.len() + 1).div_ceil(ring::SLOT);
+        self.slots += u64::try_from(slots).unwrap_or(u64::MAX);
         let written = ring.append(line.as_bytes());
         if written.is_err() {
             self.ring = None;
         }
         written
     }
+}
+
+/// The history of the disks of a node, read and nothing else.
+///
+/// # Errors
+/// The ring cannot be read.
+pub(super) fn history(root: &OwnedFd, reach: &Reach, now: Timestamp) -> Result<Past, Errno> {
+    let records = ring::read(root, reach, RING, RING_BYTES)?;
+    Ok(recall(&records, now).1)
+}
+
+fn recall(records: &[Record], now: Timestamp) -> (State, Past) {
+    let mut past = Past::new();
+    let mut state = State::default();
+    for Record { what: record, .. } in records {
+        if let Some((point, disk)) = read_disk(record) {
+            state.disks.insert(point, disk);
+        } else if let Some((key, points)) = read_points(record)
+            && (past.contains_key(&key) || past.len() < SERIES_MAX)
+        {
+            let series = past.entry(key).or_default();
+            for point in points {
+                series.restore(point);
+            }
+        }
+    }
+    // What is too old, or lies ahead because the clock was set back, tells nothing of now.
+    let span = now.as_second().div_euclid(LONG_SECONDS);
+    let oldest = span - i64::try_from(LONG_POINTS).unwrap_or(0);
+    past.retain(|_, series| {
+        let last = series.long().back();
+        last.is_some_and(|point| (oldest..=span).contains(&point.span))
+    });
+    (state, past)
 }
 
 /// It changed by a thousandth or more.
@@ -200,8 +245,11 @@ fn disk_record(point: &Path, disk: &DiskState) -> String {
     let DiskState {
         bytes,
         inodes,
-        told_at,
-        is_filling,
+        bytes_told_at,
+        inodes_told_at,
+        bytes_fill,
+        inodes_fill,
+        silent_told_at,
         calm_since,
         cleaned_at,
         released_at,
@@ -209,12 +257,15 @@ fn disk_record(point: &Path, disk: &DiskState) -> String {
     let moment =
         |at: &Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| at.as_second().to_string());
     format!(
-        "disk {} bytes={} inodes={} told={} filling={} calm={} cleaned={} released={}",
+        "disk {} bytes={} inodes={} told={},{} filling={},{} silent={} calm={} cleaned={} released={}",
         ring::escaped(point.as_os_str().as_bytes()),
         bytes.name(),
         inodes.name(),
-        moment(told_at),
-        u8::from(*is_filling),
+        moment(bytes_told_at),
+        moment(inodes_told_at),
+        u8::from(*bytes_fill),
+        u8::from(*inodes_fill),
+        moment(silent_told_at),
         moment(calm_since),
         moment(cleaned_at),
         moment(released_at),
@@ -226,11 +277,17 @@ fn read_disk(record: &str) -> Option<(PathBuf, DiskState)> {
     let point = unescaped(words.next()?)?;
     let mut next = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=');
     let moment = |text: &str| Timestamp::from_second(text.parse().ok()?).ok();
+    let (bytes, inodes) = (next("bytes")?, next("inodes")?);
+    let (bytes_told, inodes_told) = next("told")?.split_once(',')?;
+    let (bytes_fill, inodes_fill) = next("filling")?.split_once(',')?;
     let disk = DiskState {
-        bytes: Level::named(next("bytes")?)?,
-        inodes: Level::named(next("inodes")?)?,
-        told_at: moment(next("told")?),
-        is_filling: next("filling")? == "1",
+        bytes: Level::named(bytes)?,
+        inodes: Level::named(inodes)?,
+        bytes_told_at: moment(bytes_told),
+        inodes_told_at: moment(inodes_told),
+        bytes_fill: bytes_fill == "1",
+        inodes_fill: inodes_fill == "1",
+        silent_told_at: moment(next("silent")?),
         calm_since: moment(next("calm")?),
         cleaned_at: moment(next("cleaned")?),
         released_at: moment(next("released")?),

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nagi_guard::{
-    Allocate, Ballast, BallastError, Cause, Changed, Guard, GuardError, GuardSettings, Hands,
-    Level, Reserve, Resource, Round, Rules, Scramble, SurveyError, Trouble,
+    Allocate, Ballast, BallastError, Cause, Changed, Eyes, Guard, GuardError, GuardSettings, Hands,
+    Level, Looked, Question, Reserve, Resource, Round, Rules, Scramble, SurveyError, Trouble,
 };
-use nagi_ports::SystemClock;
+use nagi_ports::{Clock, SystemClock};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
@@ -40,26 +40,60 @@ fn settings(node: &Path, ballast: bool) -> GuardSettings {
     }
 }
 
-/// A guard, and what writes for it.
-type Both = (Guard, Hands);
+/// A guard, what writes for it, and what looks for it.
+type Both = (Guard, Hands, Eyes);
 
 fn begin(node: &Path, ballast: bool) -> Both {
-    Guard::begin(settings(node, ballast), &SystemClock::new()).unwrap()
+    with(settings(node, ballast)).unwrap()
+}
+
+fn with(settings: GuardSettings) -> Result<Both, GuardError> {
+    let (guard, eyes, hands) = Guard::begin(settings, &SystemClock::new())?;
+    Ok((guard, hands, eyes))
 }
 
 /// A look alone: nothing of what follows from it is written.
 fn glance(both: &mut Both) -> Round {
-    both.0.round(&SystemClock::new()).unwrap()
+    glance_at(both, &SystemClock::new())
+}
+
+fn glance_at(both: &mut Both, clock: &dyn Clock) -> Round {
+    let disks = both.2.disks().unwrap();
+    let looked = Looked {
+        readings: disks.disks.iter().filter_map(Question::ask).collect(),
+        left_out: disks.left_out,
+        ..Looked::default()
+    };
+    both.0.round(looked, clock)
+}
+
+/// A clock that is so far ahead.
+#[derive(Debug)]
+struct Ahead(Duration);
+
+impl Clock for Ahead {
+    fn now(&self) -> jiff::Timestamp {
+        SystemClock::new().now() + self.0
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock::new().monotonic() + self.0
+    }
 }
 
 /// A look, and all that follows: what went wrong, and what became of the ballast.
 fn act(both: &mut Both) -> (Round, Vec<Trouble>, Option<Changed>) {
-    let mut round = glance(both);
+    act_at(both, &SystemClock::new())
+}
+
+/// The same at another time.
+fn act_at(both: &mut Both, clock: &dyn Clock) -> (Round, Vec<Trouble>, Option<Changed>) {
+    let mut round = glance_at(both, clock);
     let mut troubles = std::mem::take(&mut round.troubles);
     let mut changed = None;
     if let Some(deeds) = round.deeds.take() {
         let done = both.1.carry_out(deeds);
-        both.0.done(&done, &SystemClock::new());
+        both.0.done(&done, clock);
         troubles.extend(done.troubles);
         changed = done.ballast;
     }
@@ -85,7 +119,7 @@ fn fill_to(point: &Path, per_mille: u64) {
 fn rises(round: &Round) -> Vec<(Resource, Level)> {
     let rises = round.alerts.iter().filter_map(|alert| match alert.cause {
         Cause::Rose(_) => Some((alert.resource, alert.level)),
-        Cause::Fell(_) | Cause::Remains | Cause::Filling => None,
+        Cause::Fell(_) | Cause::Remains | Cause::Filling | Cause::Silent | Cause::Answers => None,
     });
     rises.collect()
 }
@@ -225,7 +259,7 @@ fn a_guard_that_would_watch_nothing_does_not_begin() {
                 paths,
                 ..settings(&node, false)
             };
-            Guard::begin(settings, &SystemClock::new())
+            with(settings)
         };
         let memory = begin(vec![node.clone(), node.join("run")]);
         let Err(GuardError::Look(SurveyError::NotDisk { path, fstype })) = memory else {
@@ -254,7 +288,7 @@ fn there_is_one_guard_on_a_node() {
         let disk = Type::Ext4.mounted(100, &[]);
         let node = node(&disk);
         let first = begin(&node, false);
-        let second = Guard::begin(settings(&node, false), &SystemClock::new());
+        let second = with(settings(&node, false));
         assert!(matches!(second, Err(GuardError::Busy)), "{second:?}");
         drop(first);
         begin(&node, false);
@@ -303,6 +337,66 @@ fn ballast_reserves_and_gives_back_at_0_bytes() {
             let mut next = begin(&node, true);
             assert_eq!(look(&mut next).disks[0].ballast, held / 2, "{kind}");
         }
+    });
+}
+
+// What a person removed is seen within a minute, and not taken again before the disk was calm for an hour.
+#[test]
+fn ballast_that_a_person_removed_is_seen() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(400, &[]);
+        let node = node(&disk);
+        let mut guard = begin(&node, true);
+        let held = act(&mut guard).2.unwrap().held;
+        assert!(held > 0);
+        assert_eq!(act(&mut guard).2, None, "it is there");
+        for half in ["ballast.1", "ballast.2"] {
+            fs::remove_file(node.join("var/lib/nagi-guard").join(half)).unwrap();
+        }
+        let later = |minutes: u64| Ahead(Duration::from_mins(minutes));
+        let seen = act_at(&mut guard, &later(2)).2.unwrap();
+        assert_eq!((seen.before, seen.held), (0, 0));
+        let (round, _, changed) = act_at(&mut guard, &later(3));
+        assert_eq!(round.disks[0].ballast, 0);
+        assert!(changed.is_none_or(|changed| changed.held == 0), "too soon");
+        assert_eq!(act_at(&mut guard, &later(64)).2.unwrap().held, held);
+    });
+}
+
+// --no-ballast: what an earlier guard took is given back.
+#[test]
+fn ballast_that_nobody_wants_any_more_is_given_back() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(400, &[]);
+        let node = node(&disk);
+        let mut first = begin(&node, true);
+        assert!(act(&mut first).2.unwrap().held > 0);
+        drop(first);
+        let mut second = begin(&node, false);
+        assert_eq!(act(&mut second).2.unwrap().held, 0);
+        assert!(!node.join("var/lib/nagi-guard/ballast.1").exists());
+        assert_eq!(act(&mut second).2, None);
+    });
+}
+
+// The disk of the ballast is watched whatever --path names, for somebody has to let it go.
+#[test]
+fn the_disk_of_the_ballast_is_watched_too() {
+    inside("", || {
+        let disk = Type::Ext4.mounted(400, &[]);
+        let node = node(&disk);
+        let other = Type::Ext4.mounted(100, &[]);
+        let named = |ballast| GuardSettings {
+            paths: vec![other.point.clone()],
+            ..settings(&node, ballast)
+        };
+        let mut without = with(named(false)).unwrap();
+        assert_eq!(look(&mut without).disks.len(), 1);
+        drop(without);
+        let mut guard = with(named(true)).unwrap();
+        let (round, _, changed) = act(&mut guard);
+        assert_eq!(round.disks.len(), 2);
+        assert!(changed.unwrap().held > 0);
     });
 }
 

@@ -20,8 +20,9 @@ pub struct DiskFacts {
     pub inodes: [u64; 2],
     /// Levels of bytes and inodes, 0 to 4.
     pub levels: [u8; 2],
-    /// Until it is full: at the earliest, most likely, at the latest. None is not within the reach of a forecast.
-    pub full_in: [Option<Duration>; 3],
+    /// Until its bytes and its inodes are used up: at the earliest, most likely, at the latest. None is not within the reach of a
+    /// forecast.
+    pub full_in: [[Option<Duration>; 3]; 2],
     /// What is held back for the worst minute.
     pub ballast: u64,
     /// When it was looked at, in seconds since 1970.
@@ -33,7 +34,7 @@ pub(super) struct DiskFamilies {
     bytes: Family<Part, Gauge>,
     inodes: Family<Part, Gauge>,
     levels: Family<Of, Gauge>,
-    full: Family<Bound, Gauge>,
+    full: Family<Until, Gauge>,
     ballast: Family<Disk, Gauge>,
     looked_at: Family<Disk, Gauge>,
     growth: Family<Owned, Gauge>,
@@ -59,8 +60,9 @@ struct Of {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Bound {
+struct Until {
     disk: &'static str,
+    resource: &'static str,
     bound: &'static str,
 }
 
@@ -102,11 +104,17 @@ impl Metrics {
             let of = Of { disk, resource };
             own.levels.get_or_create(&of).set(level.into());
         }
-        for (bound, span) in ["earliest", "likely", "latest"]
-            .into_iter()
-            .zip(facts.full_in)
-        {
-            let bound = Bound { disk, bound };
+        let resources = ["bytes", "inodes"].into_iter().zip(facts.full_in);
+        let spans = resources.flat_map(|(resource, spans)| {
+            let bounds = ["earliest", "likely", "latest"].into_iter().zip(spans);
+            bounds.map(move |(bound, span)| (resource, bound, span))
+        });
+        for (resource, bound, span) in spans {
+            let bound = Until {
+                disk,
+                resource,
+                bound,
+            };
             match span {
                 Some(span) => {
                     own.full.get_or_create(&bound).set(signed(span.as_secs()));
@@ -218,7 +226,7 @@ mod tests {
             bytes: [8, 1, 1],
             inodes: [5, 6],
             levels: [2, 0],
-            full_in: [Some(Duration::from_hours(1)), None, None],
+            full_in: [[Some(Duration::from_hours(1)), None, None], [None; 3]],
             ballast: 64,
             looked_at: 1_900_000_000,
         };
@@ -227,13 +235,13 @@ mod tests {
         for line in [
             "nagi_disk_bytes{disk=\"/\",state=\"reserved\"} 1",
             "nagi_disk_level{disk=\"/\",resource=\"bytes\"} 2",
-            "nagi_disk_full_seconds{disk=\"/\",bound=\"earliest\"} 3600",
+            "nagi_disk_full_seconds{disk=\"/\",resource=\"bytes\",bound=\"earliest\"} 3600",
             "nagi_disk_looked_at_seconds{disk=\"/\"} 1900000000",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
         assert!(!text.contains("latest"), "{text}");
-        facts.full_in = [None; 3];
+        facts.full_in = [[None; 3]; 2];
         metrics.set_disk("/", &facts);
         assert!(!metrics.encode().unwrap().contains("full_seconds"));
     }

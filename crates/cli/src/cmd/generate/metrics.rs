@@ -55,7 +55,7 @@ fn scrape() -> Result<String, Failure> {
         bytes: [0; 3],
         inodes: [0; 2],
         levels: [0; 2],
-        full_in: [Some(Duration::ZERO); 3],
+        full_in: [[Some(Duration::ZERO); 3]; 2],
         ballast: 0,
         looked_at: 0,
     };

@@ -24,12 +24,12 @@ struct Body<'a> {
     disk: String,
     resource: &'static str,
     level: &'static str,
-    /// `rose`, `fell`, `remains` or `filling`.
+    /// `rose`, `fell`, `remains`, `filling`, `silent` or `answers`.
     cause: &'static str,
-    /// Of what is not reserved, cut off after a tenth.
-    used_percent: f64,
-    used: u64,
-    whole: u64,
+    /// Of what is not reserved, cut off after a tenth; null with the two below where that is not known.
+    used_percent: Option<f64>,
+    used: Option<u64>,
+    whole: Option<u64>,
     /// Seconds until it is full, when that is in sight.
     full_in_seconds: Option<u64>,
     earliest_seconds: Option<u64>,
@@ -41,26 +41,32 @@ struct Body<'a> {
 /// A sentence for people.
 pub(super) fn sentence(alert: &Alert) -> String {
     let disk = words::clean(&alert.point.display().to_string());
-    let per_mille = alert.fill.per_mille();
-    let (whole, tenth) = (per_mille / 10, per_mille % 10);
-    let of = match alert.resource {
-        Resource::Bytes => format!(
-            "{} of {}",
-            words::bytes(alert.fill.used),
-            words::bytes(alert.fill.whole)
-        ),
-        Resource::Inodes => format!("{} of {} inodes", alert.fill.used, alert.fill.whole),
-    };
     let level = alert.level.name();
     let what = match alert.cause {
         Cause::Rose(before) => format!("is {level} now, {} before", before.name()),
         Cause::Fell(before) => format!("is {level} again, {} before", before.name()),
         Cause::Remains => format!("is still {level}"),
         Cause::Filling => "fills".to_owned(),
+        Cause::Silent => "does not answer: whoever reads or writes there waits".to_owned(),
+        Cause::Answers => "answers again".to_owned(),
     };
     let resource = alert.resource.name();
-    let mut text =
-        format!("Disk {disk} {what}: {whole}.{tenth} % of its {resource} are used ({of})");
+    let mut text = format!("Disk {disk} {what}");
+    match alert.fill {
+        Some(fill) => {
+            let (whole, tenth) = (fill.per_mille() / 10, fill.per_mille() % 10);
+            let of = match alert.resource {
+                Resource::Bytes => {
+                    let (used, whole) = (words::bytes(fill.used), words::bytes(fill.whole));
+                    format!("{used} of {whole}")
+                }
+                Resource::Inodes => format!("{} of {} inodes", fill.used, fill.whole),
+            };
+            text = format!("{text}: {whole}.{tenth} % of its {resource} are used ({of})");
+        }
+        None if alert.cause == Cause::Silent => {}
+        None => text = format!("{text}: its {resource} have no limit any more"),
+    }
     let Some(forecast) = &alert.forecast else {
         return text;
     };
@@ -87,12 +93,17 @@ pub(super) fn line(alert: &Alert) -> Option<String> {
             alert.cause,
             Cause::Rose(_) | Cause::Remains | Cause::Fell(_)
         );
-    let disk = if alert.point == std::path::Path::new("/") {
+    is_meant.then(|| over_90(&alert.point, alert.at))
+}
+
+/// The line itself.
+pub(super) fn over_90(point: &std::path::Path, at: Timestamp) -> String {
+    let disk = if point == std::path::Path::new("/") {
         String::new()
     } else {
-        format!(" ({})", words::clean(&alert.point.display().to_string()))
+        format!(" ({})", words::clean(&point.display().to_string()))
     };
-    is_meant.then(|| format!("ALERT: Disk over 90% at {}{disk}", date(alert.at)))
+    format!("ALERT: Disk over 90% at {}{disk}", date(at))
 }
 
 /// As `date` says it in the C locale.
@@ -103,10 +114,13 @@ fn date(at: Timestamp) -> String {
 /// One datagram of syslog, RFC 5424.
 pub(super) fn syslog(alert: &Alert, node: &str) -> String {
     let severity = match (alert.cause, alert.level) {
-        (_, Level::Critical) => 2,
+        (Cause::Silent, _) | (_, Level::Critical) => 2,
         (_, Level::Serious) => 3,
         (_, Level::Alert) | (Cause::Filling, Level::Notice | Level::Calm) => 4,
-        (Cause::Rose(_) | Cause::Fell(_) | Cause::Remains, Level::Notice | Level::Calm) => 5,
+        (
+            Cause::Rose(_) | Cause::Fell(_) | Cause::Remains | Cause::Answers,
+            Level::Notice | Level::Calm,
+        ) => 5,
     };
     let at = format!("{:.3}", alert.at);
     format!(
@@ -146,9 +160,9 @@ pub(super) fn json(alert: &Alert, node: &str) -> Result<Vec<u8>, serde_json::Err
         resource: alert.resource.name(),
         level: alert.level.name(),
         cause: cause(alert.cause),
-        used_percent: f64::from(alert.fill.per_mille()) / 10.0,
-        used: alert.fill.used,
-        whole: alert.fill.whole,
+        used_percent: alert.fill.map(|fill| f64::from(fill.per_mille()) / 10.0),
+        used: alert.fill.map(|fill| fill.used),
+        whole: alert.fill.map(|fill| fill.whole),
         full_in_seconds: seconds(forecast.and_then(|forecast| forecast.full_in)),
         earliest_seconds: seconds(forecast.and_then(|forecast| forecast.earliest)),
         latest_seconds: seconds(forecast.and_then(|forecast| forecast.latest)),
@@ -163,6 +177,8 @@ pub(super) const fn cause(cause: Cause) -> &'static str {
         Cause::Fell(_) => "fell",
         Cause::Remains => "remains",
         Cause::Filling => "filling",
+        Cause::Silent => "silent",
+        Cause::Answers => "answers",
     }
 }
 
@@ -179,10 +195,10 @@ mod tests {
             resource: Resource::Bytes,
             level,
             cause,
-            fill: Fill {
+            fill: Some(Fill {
                 used: 915 << 20,
                 whole: 1000 << 20,
-            },
+            }),
             forecast: None,
         }
     }
@@ -236,6 +252,30 @@ mod tests {
             (&"n1".into(), &"filling".into())
         );
         assert_eq!(body["used_percent"], 91.5);
+    }
+
+    // What is not known is not zero.
+    #[test]
+    fn a_disk_that_does_not_answer_has_no_numbers() {
+        let silent = Alert {
+            fill: None,
+            ..alert(Level::Calm, Cause::Silent)
+        };
+        assert_eq!(
+            sentence(&silent),
+            "Disk / does not answer: whoever reads or writes there waits"
+        );
+        let body = json(&silent, "n1").unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["cause"], "silent");
+        assert!(body["used_percent"].is_null() && body["used"].is_null());
+        assert!(syslog(&silent, "n1").starts_with("<26>1 "));
+        let lifted = Alert {
+            fill: None,
+            resource: Resource::Inodes,
+            ..alert(Level::Calm, Cause::Fell(Level::Critical))
+        };
+        assert!(sentence(&lifted).ends_with("its inodes have no limit any more"));
     }
 
     #[test]

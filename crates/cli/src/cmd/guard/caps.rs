@@ -36,7 +36,7 @@ pub(super) struct CapsArgs {
     #[arg(long, conflicts_with = "remove")]
     replace: bool,
 
-    /// Only these: journal, coredumps, kubelet, snaps
+    /// Only these: journal, coredumps, kubelet, snaps, docker
     #[arg(long, value_name = "LIMIT", value_delimiter = ',', value_parser = parse_capped)]
     only: Vec<Capped>,
 
@@ -48,7 +48,7 @@ pub(super) struct CapsArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     coredump_max: Option<u64>,
 
-    /// How large the log of a container becomes before kubelet rotates it [default: 10M]
+    /// How large the log of a container becomes before kubelet, or docker, rotates it [default: 10M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     log_max: Option<u64>,
 
@@ -238,5 +238,5 @@ fn of(error: &CapError) -> Failure {
 
 fn parse_capped(text: &str) -> Result<Capped, String> {
     let found = Capped::ALL.into_iter().find(|what| what.name() == text);
-    found.ok_or_else(|| "must be journal, coredumps, kubelet or snaps".to_owned())
+    found.ok_or_else(|| "must be journal, coredumps, kubelet, snaps or docker".to_owned())
 }

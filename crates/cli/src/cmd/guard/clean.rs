@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nagi_guard::{ApplyError, CleanError, Consent, Event, Plan, Policy, Report};
+use nagi_guard::{ApplyError, CleanError, Consent, Device, Event, Plan, Policy, Report};
 use nagi_ports::Clock;
 use thiserror::Error;
 
@@ -20,6 +20,8 @@ pub(super) enum Mode {
 #[derive(Debug, Clone)]
 pub(super) struct Order {
     pub(super) root: PathBuf,
+    /// What lies elsewhere stays, however full that is.
+    pub(super) disks: Vec<Device>,
     pub(super) mode: Mode,
     /// In one run.
     pub(super) bytes_max: u64,
@@ -50,7 +52,7 @@ pub(super) enum CleanFailure {
 /// The node cannot be looked at, another cleaner is at work, or there is nowhere to write down what is removed.
 pub(super) fn clean(order: &Order, clock: &dyn Clock) -> Result<Cleaned, CleanFailure> {
     let policy = policy(order);
-    let plan = nagi_guard::plan(&policy, clock)?;
+    let plan = nagi_guard::plan_on(&order.disks, &policy, clock)?;
     let report = match order.mode {
         Mode::Apply if plan.expected() > 0 => {
             let mut tell = |event: &Event<'_>| match event {

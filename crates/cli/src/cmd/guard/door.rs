@@ -13,7 +13,7 @@ use nagi_telemetry::{CONTENT_TYPE, Metrics};
 use serde_json::json;
 use tokio::sync::watch;
 
-/// A look that takes longer hangs on a disk that does not answer: two turns are not missed by chance.
+/// A loop that has not looked for so long is stuck itself, or there is no disk any more: no disk that hangs holds it up.
 const LATE: Duration = Duration::from_secs(30);
 
 /// When the guard looked last.
@@ -49,7 +49,7 @@ async fn health(State(health): State<Health>) -> Response {
     let (code, status) = if is_well {
         (StatusCode::OK, "healthy")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "a disk does not answer")
+        (StatusCode::SERVICE_UNAVAILABLE, "disks cannot be looked at")
     };
     let body = json!({
         "status": status,

@@ -8,7 +8,7 @@
 //! A webhook has a task and a bounded queue of its own, so that one that does not answer delays nobody. So has the file, in
 //! [`scribe`]: its disk may be the one in trouble.
 
-mod scribe;
+pub(super) mod scribe;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -21,7 +21,7 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
-use nagi_guard::Alert;
+use nagi_guard::{Alert, Cause};
 use nagi_runtime::{Backoff, Deadline, Shutdown};
 use nagi_telemetry::Metrics;
 use thiserror::Error;
@@ -132,6 +132,19 @@ pub(super) fn parse_url(text: &str) -> Result<Url, String> {
     })
 }
 
+// === impl PostError ===
+
+impl PostError {
+    /// The same alert may be taken later. Whoever refuses it as such does so again; 408, 425 and 429 ask for patience.
+    const fn may_pass(&self) -> bool {
+        match self {
+            Self::Late | Self::Connect(_) | Self::Exchange(_) => true,
+            Self::Request(_) => false,
+            Self::Refused(code) => matches!(*code, 408 | 425 | 429) || *code >= 500,
+        }
+    }
+}
+
 // === impl Sinks ===
 
 impl Sinks {
@@ -199,7 +212,7 @@ impl Sinks {
         let (resource, fullness) = (alert.resource.name(), alert.level.name());
         let (cause, message) = (alert::cause(alert.cause), alert::sentence(alert));
         let line = alert::line(alert);
-        if alert.level >= nagi_guard::Level::Serious {
+        if alert.level >= nagi_guard::Level::Serious || alert.cause == Cause::Silent {
             tracing::error!(
                 disk,
                 resource,
@@ -320,7 +333,7 @@ impl Postman {
                 Err(_passed) => PostError::Late,
             };
             tracing::warn!(sink = "webhook", error = %words(&error), "Alert was not taken");
-            if backoff.attempts() >= ATTEMPTS_MAX {
+            if !error.may_pass() || backoff.attempts() >= ATTEMPTS_MAX {
                 self.metrics.disk_alert("webhook", "failed");
                 return;
             }
@@ -433,6 +446,51 @@ mod tests {
         remote.send(b"third").unwrap();
         let length = server.recv(&mut datagram).unwrap();
         assert_eq!(&datagram[..length], b"third");
+    }
+
+    // A webhook that refuses an alert as such is not asked again, and holds up no other: it has one attempt.
+    #[tokio::test]
+    async fn a_webhook_that_refuses_is_not_asked_again() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let server = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .unwrap();
+        let url = parse_url(&format!("http://{}/", server.local_addr().unwrap())).unwrap();
+        let (_sender, waiting) = mpsc::channel(1);
+        let log = nagi_telemetry::Log::start(
+            nagi_telemetry::LevelFilter::default(),
+            nagi_telemetry::Sink::Writer(Box::new(io::sink())),
+        )
+        .unwrap();
+        let postman = Postman {
+            url,
+            waiting,
+            metrics: Metrics::new("0", log.lines_dropped()),
+        };
+        for (answers, asked) in [
+            (&["404"][..], 1),
+            (&["400"], 1),
+            (&["503", "429", "204"], 3),
+        ] {
+            let serve = async {
+                for code in answers {
+                    let (mut stream, _) = server.accept().await.unwrap();
+                    let mut request = vec![0; 4096];
+                    assert!(stream.read(&mut request).await.unwrap() > 0);
+                    let answer = format!(
+                        "HTTP/1.1 {code} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                    );
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+                answers.len()
+            };
+            let both = async { tokio::join!(serve, postman.deliver(b"{}")) };
+            // One that asks again does so for minutes.
+            let ended = tokio::time::timeout(Duration::from_secs(30), both).await;
+            let (count, ()) = ended.unwrap();
+            assert_eq!(count, asked, "{answers:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The loop of the guard: a look every two seconds, alerts before anything else, then cleaning and owners beside it.
 //!
-//! Looks, what follows from them, cleaning and the walk over owners block, so each has a thread of its own; a disk that does
-//! not answer holds up the looks and nothing else, and then `/health` says so. Alerts are handed over before anything is
-//! written or cleaned, so that a disk in trouble delays none.
+//! Looks, what follows from them, cleaning and the walk over owners block, so each has a thread of its own, and each disk is
+//! asked by itself ([`Looks`]): one that does not answer is told, and holds up nothing. Alerts are handed over before anything
+//! is written or cleaned, so that a disk in trouble delays none.
 
 use std::future::{Future, pending};
 use std::num::NonZeroUsize;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nagi_guard::{
-    Acted, Deeds, DiskNow, Effort, Guard, GuardError, GuardSettings, Hands, Request, Round, Survey,
-    SurveyError, Trouble, Watch, What,
+    Acted, Deeds, Device, DiskNow, Effort, Guard, GuardError, GuardSettings, Hands, Looked,
+    Request, Round, Survey, SurveyError, Trouble, Watch, What,
 };
 use nagi_ports::{Clock, SystemClock};
 use nagi_runtime::{
@@ -26,6 +26,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::clean::{self, CleanFailure, Cleaned, Mode, Order};
 use super::door::{self, Health};
+use super::looks::Looks;
 use super::sinks::{Sinks, Ways};
 use super::words;
 use crate::small_door::Door;
@@ -82,12 +83,17 @@ struct Loop {
     /// What waits until they have written: the newest state, so never more than one.
     deeds: Option<Deeds>,
     acting: Option<Work<Result<(Hands, Acted), BlockingError>>>,
+    /// Since when something is written for longer than it may take a disk that is well.
+    acting_since: Option<Duration>,
     settings: Settings,
     clock: Arc<SystemClock>,
     metrics: Metrics,
     sinks: Sinks,
     looked: Sender<Duration>,
-    looks: Blocking,
+    looks: Looks,
+    decides: Blocking,
+    /// Disks that are to be cleaned when that which is being cleaned is done.
+    to_clean: Vec<Device>,
     cleaning: Option<Work<Result<Result<Cleaned, CleanFailure>, BlockingError>>>,
     owners: Option<Work<Result<Result<Survey, SurveyError>, BlockingError>>>,
     owners_at: Option<Duration>,
@@ -128,7 +134,7 @@ pub(super) async fn run(
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|source| WatchError::Listen { address, source })?;
     let (sinks, takers) = Sinks::open(&settings.ways, &settings.guard.root, metrics.clone());
-    let (guard, hands) =
+    let (guard, eyes, hands) =
         Guard::begin(settings.guard.clone(), &*clock).map_err(WatchError::Guard)?;
     let (looked, looked_at) = tokio::sync::watch::channel(clock.monotonic());
     let mut supervisor = Supervisor::new();
@@ -166,12 +172,15 @@ pub(super) async fn run(
         hands: Some(hands),
         deeds: None,
         acting: None,
+        acting_since: None,
         settings,
         clock,
         metrics,
         sinks,
         looked,
-        looks: Blocking::new("disk look", 1),
+        looks: Looks::new(eyes),
+        decides: Blocking::new("disk round", 1),
+        to_clean: Vec::new(),
         cleaning: None,
         owners: None,
         owners_at: None,
@@ -185,7 +194,7 @@ pub(super) async fn run(
 fn say_troubles(troubles: &[Trouble]) {
     for trouble in troubles {
         match trouble {
-            Trouble::Memory(_) | Trouble::Ballast(..) => {
+            Trouble::Memory(_) | Trouble::Ballast(..) | Trouble::LeftOut(_) => {
                 tracing::warn!(error = %words(trouble), "Guard goes on without");
             }
         }
@@ -217,7 +226,10 @@ impl Loop {
                 // Cancel-safe: it stays until it has ended.
                 acted = done(&mut self.acting) => self.acted(acted?),
                 // Cancel-safe: as above.
-                cleaned = done(&mut self.cleaning) => self.cleaned(cleaned?),
+                cleaned = done(&mut self.cleaning) => {
+                    self.cleaned(cleaned?);
+                    self.clean();
+                }
                 // Cancel-safe: as above.
                 survey = done(&mut self.owners) => self.surveyed(survey?),
                 // Cancel-safe: a state, not an event.
@@ -237,7 +249,7 @@ impl Loop {
                 let done = deeds.map(|deeds| hands.carry_out(deeds));
                 (done, guard.end(hands, &*clock))
             };
-            let (done, kept) = self.looks.run(end).await?;
+            let (done, kept) = self.decides.run(end).await?;
             if let Some(done) = done {
                 self.say(&done);
             }
@@ -250,22 +262,19 @@ impl Loop {
 
     /// One look, and what follows.
     async fn turn(&mut self) -> Result<(), WatchError> {
-        let Some(mut guard) = self.guard.take() else {
-            return Ok(());
-        };
-        let clock = Arc::clone(&self.clock);
-        let look = move || {
-            let round = guard.round(&*clock);
-            (guard, round)
-        };
-        let (guard, round) = self.looks.run(look).await?;
-        self.guard = Some(guard);
-        match round {
-            Ok(round) => {
+        match self.looks.look(&*self.clock).await? {
+            Ok(looked) => {
                 self.is_blind = false;
-                self.looked.send_replace(self.clock.monotonic());
-                self.follow(&round);
-                self.act(round.deeds);
+                let now = self.clock.monotonic();
+                let round = self.round(Looked {
+                    writing: self.acting_since.map(|since| now.saturating_sub(since)),
+                    ..looked
+                });
+                if let Some(round) = round.await? {
+                    self.looked.send_replace(self.clock.monotonic());
+                    self.follow(&round);
+                    self.act(round.deeds);
+                }
             }
             Err(error) if !self.is_blind => {
                 self.is_blind = true;
@@ -277,14 +286,27 @@ impl Loop {
         Ok(())
     }
 
+    async fn round(&mut self, looked: Looked) -> Result<Option<Round>, WatchError> {
+        let Some(mut guard) = self.guard.take() else {
+            return Ok(None);
+        };
+        let clock = Arc::clone(&self.clock);
+        let decide = move || {
+            let round = guard.round(looked, &*clock);
+            (guard, round)
+        };
+        let (guard, round) = self.decides.run(decide).await?;
+        self.guard = Some(guard);
+        Ok(Some(round))
+    }
+
     fn follow(&mut self, round: &Round) {
         for alert in &round.alerts {
             self.sinks.tell(alert);
         }
         say_troubles(&round.troubles);
-        if !round.clean.is_empty() {
-            self.clean();
-        }
+        self.to_clean.extend(&round.clean);
+        self.clean();
         for disk in &round.disks {
             self.show(disk);
         }
@@ -303,6 +325,7 @@ impl Loop {
             self.deeds = Some(deeds);
             return;
         };
+        self.acting_since = Some(self.clock.monotonic() + deeds.allowance());
         // Not a look: it waits for the disk, and looks go on meanwhile.
         let acts = Blocking::new("disk act", 1);
         self.acting = Some(Box::pin(async move {
@@ -316,6 +339,7 @@ impl Loop {
 
     fn acted(&mut self, (hands, done): (Hands, Acted)) {
         self.hands = Some(hands);
+        self.acting_since = None;
         self.say(&done);
         self.act(None);
     }
@@ -337,8 +361,13 @@ impl Loop {
         let (Some(mode), None) = (self.settings.cleaning, &self.cleaning) else {
             return;
         };
+        let disks = std::mem::take(&mut self.to_clean);
+        if disks.is_empty() {
+            return;
+        }
         let order = Order {
             root: self.settings.guard.root.clone(),
+            disks,
             mode,
             bytes_max: self.settings.clean_max,
             grace: self.settings.clean_min_age,
@@ -360,6 +389,10 @@ impl Loop {
             }
         };
         let Some(report) = report else {
+            if self.settings.cleaning == Some(Mode::Apply) {
+                tracing::warn!("Nothing to clean");
+                return;
+            }
             tracing::warn!(
                 expected_bytes = plan.expected(),
                 hint = "'nagi disk clean' shows the plan; --clean apply carries it out next time",
@@ -430,16 +463,18 @@ impl Loop {
     fn show(&self, disk: &DiskNow) {
         let name = disk.reading.name.unwrap_or(NAMED);
         let space = &disk.reading.space;
-        let forecast = disk.forecast.as_ref();
         let facts = DiskFacts {
             bytes: [space.used(), space.bytes_available, space.reserved()],
             inodes: [space.inodes_used(), space.inodes_free],
             levels: [disk.bytes.number(), disk.inodes.number()],
-            full_in: [
-                forecast.and_then(|forecast| forecast.earliest),
-                forecast.and_then(|forecast| forecast.full_in),
-                forecast.and_then(|forecast| forecast.latest),
-            ],
+            full_in: disk.forecasts.each_ref().map(|forecast| {
+                let forecast = forecast.as_ref();
+                [
+                    forecast.and_then(|forecast| forecast.earliest),
+                    forecast.and_then(|forecast| forecast.full_in),
+                    forecast.and_then(|forecast| forecast.latest),
+                ]
+            }),
             ballast: disk.ballast,
             looked_at: self.clock.now().as_second(),
         };

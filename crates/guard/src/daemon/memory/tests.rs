@@ -36,8 +36,11 @@ fn levels_and_history_are_recalled_by_the_next_guard() {
     let disk = DiskState {
         bytes: Level::Critical,
         inodes: Level::Notice,
-        told_at: Some(at(5)),
-        is_filling: true,
+        bytes_told_at: Some(at(5)),
+        inodes_told_at: Some(at(4)),
+        bytes_fill: true,
+        inodes_fill: false,
+        silent_told_at: Some(at(3)),
         calm_since: None,
         cleaned_at: Some(at(6)),
         released_at: Some(at(-7)),
@@ -72,6 +75,42 @@ fn levels_and_history_are_recalled_by_the_next_guard() {
         .collect();
     assert_eq!(series.long().iter().copied().collect::<Vec<_>>(), kept);
     assert!(recalled.contains_key(&key(What::Of(Owner::ContainerdContent))));
+}
+
+// A level that holds is recalled however often history has gone round the ring since it was decided.
+#[test]
+fn a_level_outlives_the_ring() {
+    let (_directory, root, reach) = node();
+    let (mut memory, mut past, opened) = Memory::open(&root, &reach, at(0));
+    if opened.is_err() {
+        return nagi_testkit::skipped("no room for a ring");
+    }
+    let mut state = State::default();
+    let disk = DiskState {
+        bytes: Level::Serious,
+        bytes_told_at: Some(at(1)),
+        ..DiskState::default()
+    };
+    state.disks.insert("/".into(), disk);
+    memory.keep_state(&state, at(1)).unwrap();
+    // More records than the ring has slots.
+    let hours = 30_u64;
+    for hour in 1..=hours {
+        let now = at(i64::try_from(hour).unwrap() * 3600);
+        for disk in 0..80 {
+            let key = Key {
+                point: format!("/{disk}").into(),
+                what: What::All(Resource::Bytes),
+            };
+            past.entry(key).or_default().add(now, hour * 1_000_000);
+        }
+        memory.keep_past(&past, now, false).unwrap();
+        memory.keep_state(&state, now).unwrap();
+    }
+    assert!(memory.sequence > RING_BYTES / 512, "{}", memory.sequence);
+    drop(memory);
+    let (memory, ..) = Memory::open(&root, &reach, at(3600 * 31));
+    assert_eq!(memory.state(), &state);
 }
 
 // B16: on a node that rests nothing is written, and an orderly end writes what is new.
@@ -165,8 +204,8 @@ proptest! {
         prop_assert_eq!(read_points(&record), Some((key, points)));
         let disk = DiskState {
             bytes: Level::ALL[level],
-            is_filling,
-            told_at: told.map(|second| Timestamp::from_second(second).unwrap()),
+            inodes_fill: is_filling,
+            inodes_told_at: told.map(|second| Timestamp::from_second(second).unwrap()),
             ..DiskState::default()
         };
         let record = disk_record(&point, &disk);

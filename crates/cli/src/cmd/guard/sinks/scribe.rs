@@ -125,6 +125,11 @@ impl AlertLog {
     }
 }
 
+/// Writes one line, and waits for it.
+pub(in super::super) fn append(path: &Path, line: &str) -> io::Result<()> {
+    open(path)?.write_all(format!("{line}\n").as_bytes())
+}
+
 /// Opens a plain file. A link that somebody laid there leads nowhere, and a pipe that nobody reads holds up nobody.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
