@@ -133,6 +133,8 @@ fn of_all_injected_faults_the_first_cause_is_the_right_one() {
             slowest.as_millis()
         );
         assert!(faults.len() >= 30, "B11 wants 30");
+        // The bar is 2 s; ten times that, on a machine that has other things to do, is no answer that waits for nobody.
+        assert!(slowest < Duration::from_secs(20), "{slowest:?}");
         assert_eq!(harmful, Vec::<String>::new());
         assert_eq!(wrong, Vec::<String>::new());
     });
