@@ -1,7 +1,7 @@
 //! Replacing a file that belongs to somebody else, as a whole and as it was: owner, mode and the link to it stay.
 //!
 //! Whoever reads it sees the old content or the new, also after a kill or the loss of power. It is replaced only while it is
-//! what was read. What it deliberately does not keep: access lists and other extended attributes.
+//! what was read, and by one call at a time: the directory is locked meanwhile. What it deliberately does not keep: access lists and other extended attributes.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
@@ -54,11 +54,22 @@ impl Original {
     /// # Errors
     /// It cannot be written, or is no longer what was read; then nothing has changed.
     pub(crate) fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let directory = self.locked()?;
         let new = self.written(bytes)?;
         let replaced = self
             .unchanged()
             .and_then(|()| std::fs::rename(&new, &self.path));
-        self.finished(&new, replaced)
+        finished(&directory, &new, replaced)
+    }
+
+    /// Lays a file of ours down beside it, with its owner and mode, in place of what is there.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn lay(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let directory = self.locked()?;
+        let new = self.written(bytes)?;
+        finished(&directory, &new, std::fs::rename(&new, path))
     }
 
     /// Lays a copy of it down at a path where nothing is, with its owner and mode.
@@ -66,6 +77,7 @@ impl Original {
     /// # Errors
     /// Something is there, or it cannot be written.
     pub(crate) fn copy_to(&self, path: &Path) -> io::Result<()> {
+        let directory = self.locked()?;
         let new = self.written(&self.bytes)?;
         let renamed = rustix::fs::renameat_with(
             rustix::fs::CWD,
@@ -74,7 +86,7 @@ impl Original {
             path,
             rustix::fs::RenameFlags::NOREPLACE,
         );
-        self.finished(&new, renamed.map_err(io::Error::from))
+        finished(&directory, &new, renamed.map_err(io::Error::from))
     }
 
     /// Takes a copy of ours away.
@@ -82,11 +94,19 @@ impl Original {
     /// # Errors
     /// It cannot be removed.
     pub(crate) fn remove_copy(&self, path: &Path) -> io::Result<()> {
+        let directory = self.locked()?;
         remove(path)?;
-        self.sync_directory()
+        directory.sync_all()
     }
 
-    /// A file beside it with this content, durable.
+    /// Its directory, which nobody else who edits like this has until it is dropped.
+    fn locked(&self) -> io::Result<File> {
+        let directory = File::open(self.path.parent().unwrap_or(Path::new("/")))?;
+        directory.lock()?;
+        Ok(directory)
+    }
+
+    /// A file beside it with this content, durable. The directory is locked, so what has its name is of nobody who runs.
     fn written(&self, bytes: &[u8]) -> io::Result<PathBuf> {
         let new = self.beside(".nagi-new");
         // What a call that was killed left.
@@ -110,27 +130,12 @@ impl Original {
             file.set_permissions(PermissionsExt::from_mode(metadata.mode() & 0o7777))?;
             file.sync_all()
         });
-        match written {
-            Ok(()) => Ok(new),
-            Err(error) => self.finished(&new, Err(error)).map(|()| new.clone()),
+        if let Err(error) = written {
+            // That it stays is no harm, and why it was made is over.
+            drop(remove(&new));
+            return Err(error);
         }
-    }
-
-    /// What was laid down and did not find its place goes.
-    fn finished(&self, new: &Path, done: io::Result<()>) -> io::Result<()> {
-        match done {
-            Ok(()) => self.sync_directory(),
-            Err(error) => {
-                // That it stays is no harm, and why it was made is over.
-                drop(remove(new));
-                Err(error)
-            }
-        }
-    }
-
-    fn sync_directory(&self) -> io::Result<()> {
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
-        File::open(directory)?.sync_all()
+        Ok(new)
     }
 
     fn unchanged(&self) -> io::Result<()> {
@@ -141,6 +146,15 @@ impl Original {
         }
         Err(io::Error::other("somebody else has changed it meanwhile"))
     }
+}
+
+/// What was laid down and did not find its place goes.
+fn finished(directory: &File, new: &Path, done: io::Result<()>) -> io::Result<()> {
+    if let Err(error) = done {
+        drop(remove(new));
+        return Err(error);
+    }
+    directory.sync_all()
 }
 
 fn content(path: &Path) -> io::Result<(Metadata, Vec<u8>)> {
@@ -204,6 +218,28 @@ mod tests {
         let error = original.replace(b"new").unwrap_err();
         assert!(error.to_string().contains("changed it meanwhile"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "not");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    // Two who edit at once: each finds the other's whole content or its own, and nothing is lost in between.
+    #[test]
+    fn edits_at_once_do_not_mix() {
+        let (directory, path) = file("0");
+        let long = 1 << 20;
+        std::thread::scope(|scope| {
+            for letter in [b'a', b'b', b'c', b'd'] {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        // One that lost the race is told so.
+                        drop(Original::read(path).unwrap().replace(&vec![letter; long]));
+                    }
+                });
+            }
+        });
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), long);
+        assert!(bytes.iter().all(|byte| Some(byte) == bytes.first()));
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 

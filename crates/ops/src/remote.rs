@@ -149,7 +149,7 @@ async fn go(
             own,
         });
     }
-    let announced = format!("{} {}\n", program.len(), checksum(&program));
+    let announced = format!("{} {}\n", program.len(), digest(&program));
     node.send(running, announced.as_bytes()).await?;
     node.send(running, &program).await?;
     drop(program);
@@ -163,7 +163,8 @@ fn read(program: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn checksum(bytes: &[u8]) -> String {
+/// The SHA-256 of these bytes, as `sha256sum` writes it.
+pub(crate) fn digest(bytes: &[u8]) -> String {
     let mut text = String::new();
     for byte in Sha256::digest(bytes) {
         // Writing to a string cannot fail.

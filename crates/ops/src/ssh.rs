@@ -30,6 +30,13 @@ const ALIVE_EVERY: Duration = Duration::from_secs(5);
 const ALIVE_COUNT: u32 = 3;
 /// ssh ends within milliseconds of a SIGTERM; what takes longer hangs.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
+/// Of OpenSSH 8.5 and 8.7: no other program says which host keys count; ssh stays the process that was started, and has the
+/// input that it was given.
+const NEWER: [(&str, &str); 3] = [
+    ("KnownHostsCommand", "none"),
+    ("ForkAfterAuthentication", "no"),
+    ("StdinNull", "no"),
+];
 /// Of what ssh says so many lines are kept: it says why it ends in the last ones.
 const SAID_MAX: usize = 40;
 
@@ -125,7 +132,15 @@ impl Ssh {
     fn options(&self) -> Vec<OsString> {
         let mut options: Vec<OsString> = ["-T", "-a", "-x"].map(OsString::from).to_vec();
         let mut set = |option: String| options.extend(["-o".into(), option.into()]);
-        // What is said here holds, whatever the configuration says.
+        // What is said here holds, whatever the configuration says. Older versions of ssh do not know all of it.
+        set(format!(
+            "IgnoreUnknown={}",
+            NEWER.map(|(name, _)| name).join(",")
+        ));
+        for (name, value) in NEWER {
+            set(format!("{name}={value}"));
+        }
+        set("VerifyHostKeyDNS=no".to_owned());
         set("StrictHostKeyChecking=yes".to_owned());
         set("NoHostAuthenticationForLocalhost=no".to_owned());
         // A master of the user's would keep the forward when this call has ended.
@@ -190,6 +205,11 @@ impl Running {
         };
         // It said what it said.
         drop(tokio::time::timeout(within, reading).await);
+    }
+
+    /// What it said until now no longer counts.
+    pub(crate) fn forget(&mut self) {
+        self.said.clear();
     }
 
     /// What it said, the oldest first.

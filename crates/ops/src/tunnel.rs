@@ -180,6 +180,8 @@ async fn keep(
             }
         }
         let Some(running) = link else { continue };
+        // What a forward or a login said before is no reason for a later end.
+        running.forget();
         while let Some(line) = running.next_line().await {
             tell(TunnelEvent::Said(line));
         }
@@ -250,6 +252,7 @@ async fn connected(running: &mut Running, port: u16) -> Result<TcpStream, Tunnel
         if let Ok(stream) = TcpStream::connect(address).await
             // A port that nobody has may be given to the very connection that looks for it.
             && stream.local_addr().ok() != Some(address)
+            && is_own(running, port)
         {
             return Ok(stream);
         }
@@ -263,6 +266,14 @@ async fn connected(running: &mut Running, port: u16) -> Result<TcpStream, Tunnel
             () = tokio::time::sleep(LOOK) => {}
         }
     }
+}
+
+/// Whoever listens is the ssh that was started, as far as that can be seen, and not somebody who was faster.
+fn is_own(running: &Running, port: u16) -> bool {
+    let all = listeners::look(Path::new("/proc")).unwrap_or_default();
+    let found = all.into_iter().find(|one| one.port == port);
+    let owner = found.and_then(|one| one.process).map(|(pid, _)| pid);
+    owner.is_none() || owner == running.child.id()
 }
 
 /// What answers behind the tunnel.

@@ -15,10 +15,13 @@ use super::{Choice, Kubeconfig};
 use crate::decide::best_name;
 use crate::edit::Original;
 use crate::endpoint::{HandshakeError, Trust, present, tls_host};
+use crate::remote::digest;
 use crate::root::Root;
 
 /// The file as it was before the first edit.
 const BACKUP: &str = ".nagi-backup";
+/// The SHA-256 of everything that was written here since, a line each: what has none of them, somebody else has changed.
+const WRITTEN: &str = ".nagi-backup.sha256";
 /// What kubectl lays down beside a kubeconfig while it writes it.
 const LOCK: &str = ".lock";
 
@@ -209,13 +212,15 @@ pub fn undo_kubeconfig(files: &[PathBuf]) -> Result<PathBuf, KubeconfigError> {
         }
         unlocked(&original)?;
         let (kept, old) = opened(&backup)?;
-        if replayed(&old, &text).as_ref() != Some(&text) {
+        if old != text && !is_ours(&original, &text)? {
             let file = original.path().to_owned();
             return Err(KubeconfigError::Changed { file, backup });
         }
+        let list = original.beside(WRITTEN);
         let written = original
             .replace(&kept.bytes)
-            .and_then(|()| original.remove_copy(&backup));
+            .and_then(|()| original.remove_copy(&backup))
+            .and_then(|()| original.remove_copy(&list));
         let file = original.path().to_owned();
         return match written {
             Ok(()) => Ok(file),
@@ -246,22 +251,17 @@ fn unlocked(original: &Original) -> Result<(), KubeconfigError> {
     Ok(())
 }
 
-/// The backup with what each of its clusters has now: the file, if nobody but us has changed it.
-fn replayed(backup: &str, now: &str) -> Option<String> {
-    let mut text = backup.to_owned();
-    for cluster in text::clusters(backup) {
-        // One that is not verified is none that we change.
-        let Ok(has) = text::has(now, &cluster) else {
-            continue;
-        };
-        let wanted = Wanted {
-            cluster: &cluster,
-            server: &has.server,
-            tls_server_name: has.tls_server_name.as_deref(),
-        };
-        text = text::edited(&text, wanted).ok()?;
+/// The file is as one of our edits left it.
+fn is_ours(original: &Original, text: &str) -> Result<bool, KubeconfigError> {
+    let list = original.beside(WRITTEN);
+    match std::fs::read_to_string(&list) {
+        Ok(lines) => Ok(lines.lines().any(|line| line == digest(text.as_bytes()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(KubeconfigError::Unusable(format!(
+            "{}: {error}",
+            list.display()
+        ))),
     }
-    Some(text)
 }
 
 /// Asking a server for its certificate.
@@ -376,13 +376,34 @@ impl KubeconfigPlan {
         if std::fs::symlink_metadata(&self.backup).is_ok() {
             let (_, old) = opened(&self.backup)?;
             let now = String::from_utf8_lossy(&self.original.bytes);
-            if replayed(&old, &now).as_deref() != Some(&*now) {
+            if old != now && !is_ours(&self.original, &now)? {
                 return Err(KubeconfigError::Stale(self.backup.clone()));
             }
+            self.write().map_err(failed)
         } else {
             self.original.copy_to(&self.backup).map_err(failed)?;
+            self.write().map_err(|source| {
+                // Nothing was edited, so nothing is to be undone. That they stay is no harm: they say the same.
+                for ours in [&self.backup, &self.original.beside(WRITTEN)] {
+                    drop(self.original.remove_copy(ours));
+                }
+                failed(source)
+            })
         }
-        self.original.replace(self.new.as_bytes()).map_err(failed)
+    }
+
+    /// Says first what is going to be written: whoever is killed in between has changed nothing.
+    fn write(&self) -> std::io::Result<()> {
+        let list = self.original.beside(WRITTEN);
+        let mut lines = match std::fs::read_to_string(&list) {
+            Ok(lines) => lines,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error),
+        };
+        lines.push_str(&digest(self.new.as_bytes()));
+        lines.push('\n');
+        self.original.lay(&list, lines.as_bytes())?;
+        self.original.replace(self.new.as_bytes())
     }
 }
 

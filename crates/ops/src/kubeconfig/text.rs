@@ -52,14 +52,6 @@ struct Cluster {
     insecure_skip_tls_verify: bool,
 }
 
-/// The names of its clusters.
-pub(crate) fn clusters(text: &str) -> Vec<String> {
-    let parsed: Result<Text, _> = serde_saphyr::from_str(text);
-    let clusters = parsed.ok().and_then(|parsed| parsed.clusters);
-    let named = clusters.into_iter().flatten();
-    named.map(|one| one.name).collect()
-}
-
 /// What the cluster has now.
 ///
 /// # Errors

@@ -51,7 +51,7 @@ const WORDS: &[(SshFault, &[&str])] = &[
     ),
     (
         SshFault::Denied,
-        &["Permission denied", "Too many authentication failures"],
+        &["Permission denied (", "Too many authentication failures"],
     ),
     (SshFault::Unresolved, &["Could not resolve hostname"]),
     (

@@ -99,7 +99,7 @@ fn failure(args: &HostsArgs, error: HostsError) -> Failure {
     let file = shown(&args.file);
     match error {
         HostsError::File(source) => {
-            let failure = Failure::of(Exit::Failed, format!("{file} stays as it is"), &source);
+            let failure = Failure::of(Exit::Failed, format!("{file} cannot be changed"), &source);
             if source.kind() == std::io::ErrorKind::PermissionDenied {
                 failure.hint("it belongs to root: sudo nagi recover hosts")
             } else if source.kind() == std::io::ErrorKind::ResourceBusy {

@@ -235,7 +235,7 @@ fn failure(error: KubeconfigError) -> Failure {
             shown(&file)
         )),
         KubeconfigError::Write { file, source } => {
-            let message = format!("{} cannot be written; it is as it was", shown(&file));
+            let message = format!("{} cannot be written", shown(&file));
             Failure::of(Exit::Failed, message, &source)
         }
     }

@@ -70,7 +70,7 @@ async fn run(ssh: &Ssh) -> Result<(), Failure> {
     let Some(code) = code else {
         return Err(Failure::new(
             Exit::Failed,
-            "interrupted; it was ended there too",
+            "interrupted; it ends there when its sshd notices",
         ));
     };
     match Exit::ALL
@@ -142,7 +142,9 @@ fn failure(ssh: &Ssh, error: RemoteError) -> Failure {
             failure.hint("nothing of it stayed there")
         }
         RemoteError::Broke { said } => {
-            let what = format!("the connection to {host} broke; what it began was ended there");
+            let what = format!(
+                "the connection to {host} broke; what it began may run there until its sshd notices"
+            );
             let mut failure = Failure::new(Exit::Unreachable, what);
             failure
                 .causes

@@ -97,7 +97,7 @@ fn server_and_name_are_written_at_once_and_undone() {
     assert_eq!(fs::metadata(&file).unwrap().ino(), inode);
     assert_eq!(
         names(file.parent().unwrap()),
-        ["config", "config.nagi-backup"]
+        ["config", "config.nagi-backup", "config.nagi-backup.sha256"]
     );
 
     // The literal way of the founding document, with what the hosts file then says.
