@@ -39,8 +39,12 @@ fn main() -> ExitCode {
         return curl::run(arguments);
     }
     // The supervisor of a replica must begin before this process has a second thread.
-    if arguments.next().is_some_and(|first| first == "shim") {
+    let first = arguments.next().unwrap_or_default();
+    if first == "shim" {
         return nagi_local::shim::run(arguments);
+    }
+    if first == nagi_ops::TETHER {
+        return nagi_ops::tether(arguments);
     }
     let Cli { global, command } = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,

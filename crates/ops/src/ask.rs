@@ -1,7 +1,7 @@
 //! Asking a program of this machine, for never longer than it may take: it is killed at the deadline, and what
 //! it printed until then is kept.
 //!
-//! Only two are asked, and neither changes anything: `systemctl show` and `journalctl`.
+//! Only two are asked, and neither changes anything: `systemctl show` and `journalctl`. How ssh is started is in `ssh`.
 
 use std::process::Stdio;
 
@@ -98,9 +98,9 @@ async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) -> std::
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the one place of this crate that starts programs: those that tell what systemd and its journal know"
+    reason = "the one place of this crate that starts programs: those that tell what systemd and its journal know, and ssh"
 )]
-fn command(program: &str) -> Command {
+pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     Command::new(program)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The order is the rank: what explains most, and is surest, comes first. What is certain of a disk, the store or a
 //! certificate stands before what an API server says to one client; lines of logs alone stand behind both, and behind all
-//! that was seen to be down; that nothing answers is a symptom, and stands last. `next` looks at something, writes a kubeconfig or a snapshot; never more.
+//! that was seen to be down; that nothing answers is a symptom, and stands last. `next` looks at something or writes a snapshot; never more.
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -282,7 +282,7 @@ pub const ROWS: &[Row] = &[
         Cause::TlsName,
         "tls-name",
         "the certificate of the API server is of a trusted authority, and for other names than the kubeconfig's",
-        "kubectl --kubeconfig {holder} config set-cluster {cluster} --server={server} --tls-server-name={name}",
+        "nagi recover kubeconfig --kubeconfig {holder} --cluster {cluster} --tls-server-name {name}",
         "`openssl s_client -connect {address} | openssl x509 -noout -ext subjectAltName` shows {expected}",
     ),
     row(
@@ -401,7 +401,7 @@ pub const ROWS: &[Row] = &[
         Cause::TunnelRefused,
         "tunnel-refused",
         "ssh listens here and closes at once, or says `open failed: connect failed: Connection refused`: the tunnel works, and nothing listens on the port of the API server behind it",
-        "ssh {host} sudo nagi recover diagnose",
+        "nagi recover diagnose --ssh {host}",
         "`ss -tln` on the node shows the port",
     ),
     row(
@@ -498,7 +498,7 @@ mod tests {
         assert_eq!(quoted(""), "''");
     }
 
-    // B11: what is advised first looks, or writes a kubeconfig or a snapshot.
+    // B11: what is advised first looks, or writes a snapshot.
     #[test]
     fn no_next_step_takes_anything_away() {
         const HARM: &[&str] = &[

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::certificate::{Certificate, read_pem};
-use crate::kubeconfig;
+use crate::kubeconfig::{self, Choice};
 use crate::observed::{CertificateFile, Looked, Manifest, Signed, Unseen};
 use crate::root::Root;
 
@@ -175,7 +175,7 @@ fn of_kubeconfig(root: &Root, path: &Path, denied: &mut Option<String>) -> Vec<C
     {
         *denied = Some(format!("{}: {error}", path.display()));
     }
-    let Ok(kubeconfig) = kubeconfig::read(root, &[path.to_owned()], None) else {
+    let Ok(kubeconfig) = kubeconfig::read(root, &[path.to_owned()], Choice::Context(None)) else {
         return Vec::new(); // Whether it can be used is said where it is used.
     };
     let Some((client, _)) = kubeconfig.credentials.certificate else {

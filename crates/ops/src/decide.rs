@@ -23,6 +23,8 @@ use crate::policy::Policy;
 
 pub use store::{Defrag, defrag};
 
+pub(crate) use endpoint::best_name;
+
 /// What was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {

@@ -16,12 +16,12 @@ use nagi_runtime::Deadline;
 use tokio::net::TcpStream;
 
 use crate::certificate::{Certificate, read_pem};
-use crate::kubeconfig::{self, Kubeconfig};
+use crate::kubeconfig::{self, Choice, Kubeconfig};
 use crate::observed::{Endpoint, Listener, Looked, Reach, Stage, Unseen};
 use crate::root::Root;
 
 pub(crate) use http::{Answer, Call, CallError, call};
-pub(crate) use tls::{Handshake, HandshakeError, Trust, handshake};
+pub(crate) use tls::{Handshake, HandshakeError, Trust, handshake, look};
 
 /// Programs that listen on this machine for something behind them: the kernel cuts their names after 15 bytes.
 const TUNNELS: [&str; 4] = ["ssh", "sshd", "autossh", "kubectl"];
@@ -165,6 +165,54 @@ async fn go(
     }
 }
 
+/// Shakes hands with a server, and sends nothing.
+///
+/// # Errors
+/// There is no connection to shake hands on; why, in words.
+pub(crate) async fn present(
+    server: &str,
+    trust: &Trust<'_>,
+    deadline: Deadline,
+) -> Result<Handshake, String> {
+    let target = Target::of(server)?;
+    let stream = connect(&target, deadline.remaining(), deadline).await;
+    let stream = stream.map_err(|reach| match reach {
+        Reach::Refused => "connection refused".to_owned(),
+        Reach::Unresolved(why) | Reach::Unreachable(why) => why,
+        Reach::TimedOut { stage, after } => {
+            format!("no {} within {} ms", stage.word(), after.as_millis())
+        }
+        // What a connection alone never comes to.
+        Reach::Ready
+        | Reach::RefusedThroughTunnel
+        | Reach::Closed
+        | Reach::TlsName
+        | Reach::TlsExpired
+        | Reach::TlsNotYetValid
+        | Reach::TlsUnknownAuthority
+        | Reach::TlsFailed(_)
+        | Reach::Unauthorized
+        | Reach::Forbidden
+        | Reach::NotReady { .. }
+        | Reach::Odd(_)
+        | Reach::Unusable(_) => "no connection".to_owned(),
+    })?;
+    Ok(handshake(stream, trust, deadline).await)
+}
+
+/// The host of a server that is spoken to in TLS.
+///
+/// # Errors
+/// It is no such server; why, in words.
+pub(crate) fn tls_host(server: &str) -> Result<String, String> {
+    let target = Target::of(server)?;
+    if !target.has_tls {
+        return Err(format!("{server:?} does not begin with https://"));
+    }
+    let host = target.host.trim_start_matches('[').trim_end_matches(']');
+    Ok(host.to_owned())
+}
+
 fn readyz(target: &Target, token: Option<&str>) -> Call {
     Call {
         method: ::http::Method::GET,
@@ -263,7 +311,7 @@ impl Chosen {
     /// Reads them. Their paths are those of the node below `root`.
     pub(crate) fn read(root: &Root, paths: &[PathBuf], context: Option<&str>) -> Self {
         let outside = |path: &PathBuf| root.outside(path);
-        let config = kubeconfig::read(root, paths, context);
+        let config = kubeconfig::read(root, paths, Choice::Context(context));
         Self {
             shown: paths
                 .iter()

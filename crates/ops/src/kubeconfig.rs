@@ -3,6 +3,9 @@
 //! Credentials by a plugin are not used, because a diagnosis starts no program that it does not know; the call then goes
 //! without any, and the answer says so.
 
+mod edit;
+mod text;
+
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -10,6 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use crate::root::Root;
+
+pub use edit::{
+    Check, Checked, KubeconfigEdit, KubeconfigError, KubeconfigPlan, Server, plan_kubeconfig,
+    undo_kubeconfig,
+};
 
 /// A kubeconfig with one context chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +116,15 @@ struct Exec {
     command: String,
 }
 
+/// What of a kubeconfig is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice<'a> {
+    /// A context; none means the current one.
+    Context(Option<&'a str>),
+    /// A cluster, whoever uses it.
+    Cluster(&'a str),
+}
+
 /// Reads kubeconfigs as one, of which the first that has a name wins, as in client-go. The paths are those of the node below
 /// `root`; paths inside of each are relative to its directory.
 ///
@@ -116,7 +133,7 @@ struct Exec {
 pub(crate) fn read(
     root: &Root,
     paths: &[PathBuf],
-    context: Option<&str>,
+    choice: Choice<'_>,
 ) -> Result<Kubeconfig, String> {
     let files: Vec<String> = paths
         .iter()
@@ -143,15 +160,28 @@ pub(crate) fn read(
             .filter_map(|(_, text)| text.current_context.clone());
         named.find(|name| !name.is_empty())
     };
-    let Some(name) = context.map(str::to_owned).or_else(current) else {
-        return Err(format!("{files} has no current context"));
-    };
-    let chosen = texts.iter().find_map(|(_, text)| {
-        let contexts = text.contexts.iter().flatten();
-        contexts.into_iter().find(|known| known.name == name)
-    });
-    let Some(NamedContext { context, .. }) = chosen else {
-        return Err(format!("{files} has no context '{name}'"));
+    let of_cluster;
+    let (name, context) = match choice {
+        Choice::Cluster(cluster) => {
+            of_cluster = Context {
+                cluster: cluster.to_owned(),
+                user: String::new(),
+            };
+            (String::new(), &of_cluster)
+        }
+        Choice::Context(named) => {
+            let Some(name) = named.map(str::to_owned).or_else(current) else {
+                return Err(format!("{files} has no current context"));
+            };
+            let chosen = texts.iter().find_map(|(_, text)| {
+                let contexts = text.contexts.iter().flatten();
+                contexts.into_iter().find(|known| known.name == name)
+            });
+            let Some(NamedContext { context, .. }) = chosen else {
+                return Err(format!("{files} has no context '{name}'"));
+            };
+            (name, context)
+        }
     };
     let cluster = texts.iter().find_map(|(near, text)| {
         let mut clusters = text.clusters.iter().flatten();

@@ -13,8 +13,10 @@ mod certificates;
 mod classes;
 mod cri;
 mod decide;
+mod edit;
 mod endpoint;
 mod etcd;
+mod hosts;
 mod kubeconfig;
 mod listeners;
 mod logs;
@@ -22,12 +24,20 @@ mod manifests;
 mod observe;
 mod observed;
 mod policy;
+mod remote;
 mod root;
+mod ssh;
+mod tunnel;
 mod units;
 
 pub use cause::{Cause, ROWS, Row};
 pub use certificate::Certificate;
 pub use decide::{Defrag, Diagnosis, Finding, Verdict, decide, defrag};
+pub use hosts::{HostsChange, HostsEntry, HostsError, HostsPlan, HostsStep, plan_hosts};
+pub use kubeconfig::{
+    Check, Checked, KubeconfigEdit, KubeconfigError, KubeconfigPlan, Server, plan_kubeconfig,
+    undo_kubeconfig,
+};
 pub use observe::{Disks, Request, observe};
 pub use observed::{
     Area, CertificateFile, Container, ContainerState, Endpoint, Etcd, EtcdAnswer, EtcdStatus,
@@ -35,3 +45,6 @@ pub use observed::{
     RuntimeAnswer, Signed, Space, Stage, StaticPod, Unit, Unseen, Writable,
 };
 pub use policy::Policy;
+pub use remote::{RemoteError, RemoteStream, run_remote};
+pub use ssh::{Asks, Destination, Ssh, SshFault, TETHER, tether};
+pub use tunnel::{FarEnd, Forward, TunnelError, TunnelEvent, tunnel};

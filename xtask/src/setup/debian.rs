@@ -82,6 +82,15 @@ pub(super) const FOR_TESTS_OF_ROOT: &[Package<'static>] = &[
         program: "/lib/systemd/systemd-journal-remote",
         name: "systemd-journal-remote",
     },
+    // What tunnels and commands on other machines are tested against, on loopback with a configuration of the test.
+    Package {
+        program: "/usr/sbin/sshd",
+        name: "openssh-server",
+    },
+    Package {
+        program: "/usr/bin/ssh",
+        name: "openssh-client",
+    },
 ];
 
 /// What the container image is built with beside Rust.

@@ -1,6 +1,11 @@
 //! `nagi recover`: a cluster that does not answer. It works without an API server, a network and a kubeconfig.
 
 mod diagnose;
+mod hosts;
+mod kubeconfig;
+mod on_node;
+mod reach;
+mod tunnel;
 
 use clap::Subcommand;
 
@@ -14,11 +19,26 @@ pub(crate) enum RecoverCommand {
     /// It looks at the API server as your kubeconfig reaches it and, on a node, at disks, services, ports, containers, static
     /// pods, etcd, certificates and logs, all at once. It changes nothing.
     Diagnose(Box<diagnose::DiagnoseArgs>),
+    /// Reach the API server of a machine through ssh, and keep the way open
+    ///
+    /// A forward of the system's ssh that fails fast, comes back after a break, and is up only when something behind it has
+    /// answered in TLS.
+    Tunnel(tunnel::TunnelArgs),
+    /// Lead a cluster of a kubeconfig another way: server and tls-server-name in one edit
+    ///
+    /// The name comes from the certificate that the server presents, if the authority of the cluster signed it. Every other
+    /// byte of the file stays, and the file as it was is kept until --undo.
+    Kubeconfig(kubeconfig::KubeconfigArgs),
+    /// Let a name lead to this machine, by one line of the hosts file
+    Hosts(hosts::HostsArgs),
 }
 
 /// Runs the command.
 pub(crate) async fn run(command: &RecoverCommand, session: &Session) -> Result<(), Failure> {
     match command {
         RecoverCommand::Diagnose(args) => diagnose::run(args, session).await,
+        RecoverCommand::Tunnel(args) => tunnel::run(args, session).await,
+        RecoverCommand::Kubeconfig(args) => kubeconfig::run(args, session).await,
+        RecoverCommand::Hosts(args) => hosts::run(args, session),
     }
 }

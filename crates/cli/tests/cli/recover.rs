@@ -3,11 +3,15 @@
 //! Sockets, handshakes, certificates, journals and filesystems are real; what plays etcd and the container runtime here says
 //! what no test can bring a real one to say in seconds. A real etcd and a real kubectl are in the test target `real`.
 
+mod edits;
 mod faults;
 mod loops;
 mod node;
+mod on_node;
+mod reach;
 mod runtime;
 mod servers;
+mod sshd;
 mod tunnel;
 
 use std::collections::BTreeMap;
@@ -58,6 +62,7 @@ fn a_command_of_the_table_differs_only_by_its_values() {
         "etcdctl defrag",
         "etcdctl --endpoints=http://127.0.0.1:2379 alarm disarm",
         "kubectl --kubeconfig a delete node b",
+        "nagi recover kubeconfig --kubeconfig a --cluster b --apply",
         "crictl rmp --all",
     ] {
         assert!(!is_of_the_table(command), "{command}");
@@ -128,6 +133,8 @@ fn of_all_injected_faults_the_first_cause_is_the_right_one() {
             slowest.as_millis()
         );
         assert!(faults.len() >= 30, "B11 wants 30");
+        // The bar is 2 s; ten times that, on a machine that has other things to do, is no answer that waits for nobody.
+        assert!(slowest < Duration::from_secs(20), "{slowest:?}");
         assert_eq!(harmful, Vec::<String>::new());
         assert_eq!(wrong, Vec::<String>::new());
     });
@@ -190,9 +197,8 @@ fn people_see_the_cause_with_evidence_next_step_and_disproof() {
         "Cause: tls-name at https://127.0.0.1:",
         "  because    the certificate of https://127.0.0.1:",
         " is for ip-172-31-37-254, kubernetes, not 127.0.0.1",
-        "  next       kubectl --kubeconfig ",
-        "/etc/kubernetes/admin.conf config set-cluster lab --server=https://127.0.0.1:",
-        " --tls-server-name=ip-172-31-37-254\n",
+        "  next       nagi recover kubeconfig --kubeconfig ",
+        "/etc/kubernetes/admin.conf --cluster lab --tls-server-name ip-172-31-37-254\n",
         "  not so if  ",
         "\nWorth knowing\n",
         "etcd 3.5.21 is leader; 40.0 MiB of file, 20.0 MiB in use, quota 2.0 GiB",

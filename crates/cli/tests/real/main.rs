@@ -146,19 +146,34 @@ fn what_is_advised_for_a_wrong_name_makes_kubectl_work() {
     let next = answer["cause"]["next"].as_str().unwrap();
     let file = node.root.join("etc/kubernetes/admin.conf");
     let mut words = next.split(' ');
-    assert_eq!(words.next(), Some("kubectl"));
-    let edited = Command::new(program("kubectl"))
-        .env_clear()
-        .env("KUBECONFIG", &file)
-        .args(words)
-        .output()
-        .unwrap();
-    assert!(edited.status.success(), "{edited:?}");
+    assert_eq!(words.next(), Some("nagi"));
+    let before = std::fs::read_to_string(&file).unwrap();
+    let words: Vec<&str> = words.collect();
+    run::call(&[&words[..], &["--apply"]].concat())
+        .run()
+        .exits(0);
     assert!(kubectl(&node).contains("readyz check passed"));
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(text.contains("tls-server-name: ip-172-31-37-254"), "{text}");
     assert!(!text.contains("insecure-skip-tls-verify: true"), "{text}");
     node.diagnose(&[]).exits(0);
+    let view = Command::new(program("kubectl"))
+        .env_clear()
+        .arg("--kubeconfig")
+        .arg(&file)
+        .args([
+            "config",
+            "view",
+            "--output",
+            "jsonpath={.clusters[*].cluster.tls-server-name}",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&view.stdout), "ip-172-31-37-254");
+    let file = file.to_str().unwrap();
+    let undo = ["recover", "kubeconfig", "--kubeconfig", file, "--undo"];
+    run::call(&undo).run().exits(0);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), before);
 }
 
 // D-01: what a real API server says of itself, and of credentials that it does not know.

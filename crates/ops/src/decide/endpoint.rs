@@ -35,7 +35,8 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
     } else {
         endpoint.host()
     };
-    let name = best_name(endpoint);
+    let presented = endpoint.presented.as_ref();
+    let name = presented.and_then(|one| best_name(&one.names, endpoint.host()));
     let next_of = if cause == Cause::TlsName && name.is_none() {
         evidence.push(
             "it has neither kubernetes nor kubernetes.default, so it is no API server's certificate"
@@ -190,8 +191,7 @@ const COMMON: [&str; 2] = ["kubernetes", "kubernetes.default"];
 
 /// The name that a kubeconfig had best expect; none where the certificate is not that of an API server. Through a tunnel it
 /// is one that is the node's own, as the seed has it; elsewhere one that every API server of the cluster has.
-fn best_name(endpoint: &Endpoint) -> Option<String> {
-    let names = endpoint.presented.as_ref()?.names.as_slice();
+pub(crate) fn best_name(names: &[String], host: &str) -> Option<String> {
     let common = COMMON
         .iter()
         .find(|common| names.iter().any(|name| name == *common))?;
@@ -201,10 +201,7 @@ fn best_name(endpoint: &Endpoint) -> Option<String> {
             && name.parse::<IpAddr>().is_err()
             && !name.contains('*')
     };
-    let own = names
-        .iter()
-        .find(is_own)
-        .filter(|_| is_loopback(endpoint.host()));
+    let own = names.iter().find(is_own).filter(|_| is_loopback(host));
     Some(own.cloned().unwrap_or_else(|| (*common).to_owned()))
 }
 

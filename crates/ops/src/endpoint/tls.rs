@@ -7,8 +7,8 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nagi_runtime::Deadline;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -64,7 +64,8 @@ pub(crate) enum HandshakeError {
 /// Keeps what was presented; decides nothing.
 #[derive(Debug)]
 struct Recorder {
-    inner: Arc<WebPkiServerVerifier>,
+    /// None accepts nothing.
+    inner: Option<Arc<WebPkiServerVerifier>>,
     presented: Mutex<Option<Vec<u8>>>,
 }
 
@@ -74,15 +75,40 @@ pub(crate) async fn handshake(
     trust: &Trust<'_>,
     deadline: Deadline,
 ) -> Handshake {
-    let (config, recorder) = match prepared(trust) {
-        Ok(prepared) => prepared,
-        Err(why) => {
-            return Handshake {
-                stream: Err(HandshakeError::Unusable(why)),
-                presented: None,
-            };
-        }
+    match prepared(trust) {
+        Ok(prepared) => shake(stream, trust, prepared, deadline).await,
+        Err(why) => Handshake {
+            stream: Err(HandshakeError::Unusable(why)),
+            presented: None,
+        },
+    }
+}
+
+/// Learns what is presented, and accepts nothing: the handshake always ends in an error.
+pub(crate) async fn look(stream: TcpStream, name: &str, deadline: Deadline) -> Handshake {
+    let trust = Trust {
+        authority: None,
+        name,
+        client: None,
     };
+    match recording(None) {
+        Ok((config, recorder)) => {
+            let prepared = (config.with_no_client_auth(), recorder);
+            shake(stream, &trust, prepared, deadline).await
+        }
+        Err(why) => Handshake {
+            stream: Err(HandshakeError::Unusable(why)),
+            presented: None,
+        },
+    }
+}
+
+async fn shake(
+    stream: TcpStream,
+    trust: &Trust<'_>,
+    (config, recorder): (ClientConfig, Arc<Recorder>),
+    deadline: Deadline,
+) -> Handshake {
     let plain = trust.name.trim_start_matches('[').trim_end_matches(']');
     let Ok(name) = ServerName::try_from(plain.to_owned()) else {
         return Handshake {
@@ -104,18 +130,11 @@ pub(crate) async fn handshake(
 }
 
 fn prepared(trust: &Trust<'_>) -> Result<(ClientConfig, Arc<Recorder>), String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = Arc::new(roots(trust.authority)?);
-    let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+    let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::new(provider()))
         .build()
         .map_err(|error| format!("the authorities cannot be used: {error}"))?;
-    let recorder = Arc::new(Recorder {
-        inner,
-        presented: Mutex::new(None),
-    });
-    let config = builder(provider)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::<Recorder>::clone(&recorder));
+    let (config, recorder) = recording(Some(inner))?;
     let config = match trust.client {
         None => config.with_no_client_auth(),
         Some((certificate, key)) => {
@@ -132,12 +151,25 @@ fn prepared(trust: &Trust<'_>) -> Result<(ClientConfig, Arc<Recorder>), String> 
     Ok((config, recorder))
 }
 
-fn builder(
-    provider: Arc<CryptoProvider>,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, String> {
-    ClientConfig::builder_with_provider(provider)
+type WithoutClient = rustls::ConfigBuilder<ClientConfig, WantsClientCert>;
+
+fn recording(
+    inner: Option<Arc<WebPkiServerVerifier>>,
+) -> Result<(WithoutClient, Arc<Recorder>), String> {
+    let recorder = Arc::new(Recorder {
+        inner,
+        presented: Mutex::new(None),
+    });
+    let config = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::<Recorder>::clone(&recorder));
+    Ok((config, recorder))
+}
+
+fn provider() -> CryptoProvider {
+    rustls::crypto::ring::default_provider()
 }
 
 fn roots(authority: Option<&[u8]>) -> Result<RootCertStore, String> {
@@ -229,6 +261,12 @@ impl Recorder {
             .unwrap_or_else(PoisonError::into_inner);
         der.as_deref().and_then(|der| read_der(der).ok())
     }
+
+    /// Asked only behind a certificate that was accepted.
+    fn signer(&self) -> Result<&WebPkiServerVerifier, Error> {
+        let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        self.inner.as_deref().ok_or(unknown)
+    }
 }
 
 impl ServerCertVerifier for Recorder {
@@ -244,8 +282,10 @@ impl ServerCertVerifier for Recorder {
             .presented
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(end_entity.to_vec());
-        self.inner
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let Some(inner) = &self.inner else {
+            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        };
+        inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -254,7 +294,7 @@ impl ServerCertVerifier for Recorder {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
+        self.signer()?.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -263,10 +303,12 @@ impl ServerCertVerifier for Recorder {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
+        self.signer()?.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -23,12 +23,13 @@ use crate::session::Session;
 use crate::when::parse_span;
 use disks::NodeDisks;
 
+use super::on_node::{self, OnNodeArgs};
+
 const EXAMPLES: &str = "\
 Examples:
   nagi recover diagnose                              here: on a node, or where kubectl fails
-  ssh NODE sudo nagi recover diagnose                on a node that kubectl does not reach
-  ssh -N -L 6443:localhost:6443 NODE 2> tunnel.log & nagi recover diagnose --log tunnel.log
-                                                     with what a tunnel says
+  nagi recover diagnose --ssh ubuntu@NODE            on a node that kubectl does not reach, also without nagi there
+  nagi recover diagnose --log tunnel.log             with what a tunnel of ssh said
   nagi recover diagnose --root /mnt --files-only     the disk of a node that does not start, in a rescue system
   nagi recover diagnose --output json | jq -r '.cause.id, .cause.next'
                                                      the cause, and the next command";
@@ -64,14 +65,20 @@ pub(crate) struct DiagnoseArgs {
     /// How long each probe may take; they run at the same time
     #[arg(long, value_name = "SPAN", default_value = "1500ms", value_parser = parse_span)]
     timeout: Duration,
+
+    #[command(flatten)]
+    on_node: OnNodeArgs,
 }
 
 /// Runs the command.
 pub(crate) async fn run(args: &DiagnoseArgs, session: &Session) -> Result<(), Failure> {
+    if let Some(ended) = on_node::instead(&args.on_node, session).await {
+        return ended;
+    }
     let request = Request {
         root: args.root.clone(),
         files_only: args.files_only,
-        kubeconfigs: kubeconfigs(args),
+        kubeconfigs: kubeconfigs(args.kubeconfig.as_ref()),
         usual: usual(),
         context: args.context.clone(),
         logs: args.log.clone(),
@@ -115,8 +122,7 @@ fn ended(diagnosis: &Diagnosis, session: &Session) -> Result<(), Failure> {
 }
 
 /// Those that are named.
-fn kubeconfigs(args: &DiagnoseArgs) -> Vec<PathBuf> {
-    let named = args.kubeconfig.as_ref();
+pub(super) fn kubeconfigs(named: Option<&OsString>) -> Vec<PathBuf> {
     let named: Vec<PathBuf> = named
         .map(|files| std::env::split_paths(files).collect())
         .unwrap_or_default();
@@ -127,7 +133,7 @@ fn kubeconfigs(args: &DiagnoseArgs) -> Vec<PathBuf> {
 }
 
 /// The one that kubectl reads where none is named.
-fn usual() -> Option<PathBuf> {
+pub(super) fn usual() -> Option<PathBuf> {
     let home = Home::from_environment().directory;
     home.map(|home| home.join(".kube").join("config"))
 }

@@ -90,7 +90,7 @@ fn a_name_is_offered_only_of_the_certificate_of_an_api_server() {
         let names = ["ip-172-31-37-254", "kubernetes.default", "10.96.0.1"];
         let next = next(&presenting(server, &names));
         assert!(
-            next.ends_with(&format!("--tls-server-name={name}")),
+            next.ends_with(&format!("--tls-server-name {name}")),
             "{next}"
         );
     }
@@ -102,7 +102,7 @@ fn kubectl_is_told_which_kubeconfig() {
     let file = "/etc/kubernetes/admin.conf";
     let edit = next(&reach(Reach::TlsName));
     assert!(
-        edit.starts_with(&format!("kubectl --kubeconfig {file} config set-cluster")),
+        edit.starts_with(&format!("nagi recover kubeconfig --kubeconfig {file} ")),
         "{edit}"
     );
     for answer in [

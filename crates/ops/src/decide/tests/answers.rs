@@ -9,7 +9,7 @@ fn a_wrong_name_is_mended_in_one_command_with_the_name_of_the_node() {
     let cause = diagnosis.cause().unwrap();
     assert_eq!(
         cause.next,
-        "kubectl --kubeconfig /etc/kubernetes/admin.conf config set-cluster kubernetes --server=https://127.0.0.1:6443 --tls-server-name=ip-172-31-37-254"
+        "nagi recover kubeconfig --kubeconfig /etc/kubernetes/admin.conf --cluster kubernetes --tls-server-name ip-172-31-37-254"
     );
     assert!(cause.evidence[0].contains("kubernetes, ip-172-31-37-254, 10.96.0.1, not 127.0.0.1"));
 }

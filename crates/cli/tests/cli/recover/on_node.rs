@@ -1,0 +1,142 @@
+//! `--ssh`: the same command on another machine, through a real sshd on loopback whose `/run` may hold no programs.
+
+use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::node::Node;
+use super::sshd::{Sshd, wait};
+use crate::run::{Call, call, piped};
+
+fn diagnose(sshd: &Sshd, arguments: &[&str]) -> Call {
+    let config = sshd.config();
+    let words = [
+        "recover",
+        "diagnose",
+        "--ssh",
+        "node",
+        "--ssh-config",
+        &config,
+    ];
+    call(&[&words[..], arguments].concat())
+}
+
+/// A program that is found first there, instead of the node's.
+fn stand_in(directory: &std::path::Path, name: &str, script: &str) {
+    let path = directory.join(name);
+    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+// The node has no nagi: output and exit code are those of the same call there, and nothing stays.
+#[test]
+fn a_command_runs_on_the_node_and_leaves_nothing() {
+    let Some(sshd) = Sshd::start() else { return };
+    let node = Node::new();
+    node.write(super::node::API_SERVER, "");
+    // A blank, a quote and a line end are of the name.
+    let odd = node.root.join("it's\na b");
+    std::os::unix::fs::symlink(&node.root, &odd).unwrap();
+    let root = odd.to_str().unwrap();
+    let arguments = ["--root", root, "--files-only", "--timeout", "20s"];
+    let here = call(&[&["recover", "diagnose"][..], &arguments].concat()).run();
+    let there = diagnose(&sshd, &arguments).run();
+    assert_eq!(here.code, 13, "{here:#?}");
+    assert_eq!(there.code, here.code, "{there:#?}");
+    assert_eq!(there.stdout, here.stdout);
+    assert_eq!(there.stderr, here.stderr);
+    assert_eq!(sshd.left_behind(), Vec::<String>::new());
+
+    let failed = diagnose(&sshd, &["--root", "/nowhere"]).run();
+    failed
+        .exits(2)
+        .says("cannot open /nowhere")
+        .prints_nothing();
+    assert_eq!(sshd.left_behind(), Vec::<String>::new());
+    sshd.forget();
+    diagnose(&sshd, &[])
+        .run()
+        .exits(5)
+        .says("the host key of node is not known")
+        .prints_nothing();
+}
+
+// What cannot be done there is said with its reason before anything is sent.
+#[test]
+fn a_node_that_cannot_run_it_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    std::fs::set_permissions(at, PermissionsExt::from_mode(0o755)).unwrap();
+    // Not by SetEnv: what the user's own shell does first is not ours.
+    let path = format!("PATH={}:/usr/bin:/bin", at.display());
+    let lines = format!("ForceCommand {path} exec sh -c \"$SSH_ORIGINAL_COMMAND\"");
+    let Some(sshd) = Sshd::start_with(&lines) else {
+        return;
+    };
+    stand_in(at, "uname", "echo riscv64");
+    diagnose(&sshd, &[]).run().exits(5).says("node is riscv64");
+    std::fs::remove_file(at.join("uname")).unwrap();
+
+    stand_in(
+        at,
+        "head",
+        "echo head: write error: No space left on device >&2; exit 1",
+    );
+    let full = diagnose(&sshd, &[]).run();
+    full.exits(1).says("No space left on device");
+    stand_in(at, "head", "shift 1; exec /usr/bin/head -c 1000");
+    diagnose(&sshd, &[])
+        .run()
+        .exits(1)
+        .says("it arrived damaged: 1000 of");
+    std::fs::remove_file(at.join("head")).unwrap();
+
+    stand_in(at, "id", "echo 1000");
+    stand_in(at, "sudo", "echo sudo: a password is required >&2; exit 1");
+    diagnose(&sshd, &[])
+        .run()
+        .exits(4)
+        .says("sudo does not work unasked")
+        .says("a password is required")
+        .says("NOPASSWD");
+    stand_in(at, "sudo", "shift; exec \"$@\"");
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().to_str().unwrap();
+    let done = diagnose(&sshd, &["--root", root, "--files-only"]).run();
+    done.exits(14).says("nothing wrong was seen");
+    assert_eq!(sshd.left_behind(), Vec::<String>::new());
+}
+
+// Whoever called is gone: so is what it began.
+#[test]
+fn what_was_begun_there_ends_with_the_call() {
+    let Some(sshd) = Sshd::start() else { return };
+    let node = Node::refused();
+    // Reading it waits forever.
+    node.remove("proc");
+    std::fs::create_dir_all(node.root.join("proc/net")).unwrap();
+    let fifo = node.root.join("proc/net/tcp");
+    let made = std::process::Command::new("mkfifo").arg(fifo).status();
+    assert!(made.unwrap().success());
+    let root = node.root.to_str().unwrap();
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let call = diagnose(&sshd, &["--root", root, "--timeout", "10m"]);
+        let mut child = piped(call.command());
+        let is_there = |count| sshd.programs() == count;
+        wait("it runs there", || is_there(1));
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        child.wait().unwrap();
+        wait("it has ended there", || {
+            is_there(0) && sshd.left_behind().is_empty()
+        });
+    }
+}
+
+#[test]
+fn a_key_without_a_machine_is_refused() {
+    call(&["recover", "diagnose", "--identity", "/k"])
+        .run()
+        .exits(2)
+        .says("--ssh");
+}

@@ -1,0 +1,42 @@
+# What the node runs: it takes the program from the connection into memory, runs it, and leaves nothing.
+# $1 is the word that begins our lines; the arguments of the program follow. It has no single quote.
+word=$1
+shift
+own=/run/nagi-$word
+umask 077
+# A shell says when what it started was killed; with nobody to tell, it must go on and tidy up.
+trap "" PIPE
+say() { printf "%s %s\n" "$word" "$*"; }
+fail() { say "failed $*"; exit 1; }
+is_mounted=
+program=
+leave() {
+    [ -z "$program" ] || kill "$program" 2>/dev/null
+    if [ -n "$is_mounted" ]; then umount "$own" 2>/dev/null || umount -l "$own"; fi
+    rmdir "$own"
+}
+why=$(mkdir "$own" 2>&1) || fail "$why"
+trap leave EXIT
+trap "exit 143" HUP INT TERM
+why=$(mount -t tmpfs -o mode=0700,nosuid,nodev tmpfs "$own" 2>&1) || fail "$why"
+is_mounted=yes
+say "ready $(uname -m)"
+read -r size sum || exit 1
+[ "$size" != no ] || exit 1
+why=$(head -c "$size" 2>&1 >"$own/nagi") || fail "$why"
+got=$(sha256sum <"$own/nagi")
+[ "${got%% *}" = "$sum" ] || fail "it arrived damaged: $(wc -c <"$own/nagi") of $size bytes"
+chmod 0700 "$own/nagi"
+why=$("$own/nagi" version 2>&1 >/dev/null </dev/null) || fail "it does not run there: $why"
+exec 3<&0
+say started
+"$own/nagi" "$@" </dev/null 3<&- &
+program=$!
+# The connection ends: so does what it started.
+(cat <&3; kill "$program") >/dev/null 2>&1 &
+watch=$!
+wait "$program"
+code=$?
+program=
+kill "$watch" 2>/dev/null
+exit "$code"
