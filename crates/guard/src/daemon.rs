@@ -11,6 +11,7 @@
 mod ballast;
 mod decide;
 mod forecast;
+mod growth;
 mod hands;
 mod history;
 mod level;
@@ -37,6 +38,7 @@ pub use decide::{
     Action, Alert, BallastSeen, Cause, DiskState, Outcome, REMIND, Rules, Seen, State, decide,
 };
 pub use forecast::{Basis, Forecast, Trend, forecast};
+pub use growth::growth;
 pub use hands::{Acted, Changed, Deeds, Hands};
 pub use history::{Point, Series};
 pub use level::{Fill, Level, Resource, judge};

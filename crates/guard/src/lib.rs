@@ -21,6 +21,7 @@ mod own;
 mod owner;
 mod owner_table;
 mod ring;
+mod run_files;
 mod survey;
 mod view;
 mod walk;
@@ -36,14 +37,15 @@ pub use daemon::{
     Acted, Action, Alert, Allocate, Ballast, BallastError, BallastSeen, Basis, Cause, Changed,
     Deeds, DiskNow, DiskState, Fill, Forecast, Guard, GuardError, GuardSettings, Hands, Key, Level,
     Outcome, Point, REMIND, Reading, Reserve, Resource, Round, Rules, Scramble, Seen, Series,
-    State, Trend, Trouble, What, decide, forecast, judge, wanted,
+    State, Trend, Trouble, What, decide, forecast, growth, judge, wanted,
 };
 pub use filesystem::{Filesystem, Kind, ReadOnly, Space};
 pub use gap::{Estimate, Gap};
 pub use kubelet::{Quantity, ThresholdSource, Thresholds};
 pub use mounts::{Device, Mount, Mounts};
-pub use open_files::{Deleted, Holder, OpenFiles};
+pub use open_files::{Deleted, Holder, OpenFiles, open_files};
 pub use owner::{Class, Owner};
+pub use run_files::{RunError, RunFiles, RunLock};
 pub use survey::{
     Effort, Glance, Hidden, Place, Request, Survey, SurveyError, Under, glance, survey,
 };

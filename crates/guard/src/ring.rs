@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, FallocateFlags, FileType, IFlags, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::blocks::Blocks;
@@ -87,6 +87,33 @@ impl Ring {
         let (at, last) = head(&read_all(&file, bytes)?);
         Ok(Some((Self { file, bytes, at }, last)))
     }
+
+    /// The ring as it is, only to be read; none where there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn existing(
+        root: &OwnedFd,
+        reach: &Reach,
+        name: &str,
+        bytes: u64,
+    ) -> Result<Option<Self>, Errno> {
+        if reach.refuses(Path::new(STATE)).is_some() {
+            return Ok(None);
+        }
+        let Some(state) = place::open_base(root, Path::new(STATE))? else {
+            return Ok(None);
+        };
+        let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = place::open_below(&state, STATE_OWN.as_bytes())
+            .and_then(|directory| rustix::fs::openat(&directory, name, how, Mode::empty()));
+        match opened {
+            Ok(file) => Ok(Some(Self { file, bytes, at: 0 })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Writes one record, and returns once it is on its medium.
     ///
     /// # Errors

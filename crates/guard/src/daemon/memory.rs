@@ -22,9 +22,9 @@ use crate::clean::reach::Reach;
 use crate::owner::Owner;
 use crate::ring::{self, Ring};
 
-const RING: &str = "guard.ring";
+pub(super) const RING: &str = "guard.ring";
 /// 2,048 records of a slot each: with three disks and twelve owners, which write 18 an hour, more than four days.
-const RING_BYTES: u64 = 1 << 20;
+pub(super) const RING_BYTES: u64 = 1 << 20;
 /// History is written this often.
 pub(super) const HISTORY_EVERY: Duration = Duration::from_hours(1);
 /// Points of one record: with 20 digits each they fit in its slot.
@@ -258,7 +258,7 @@ fn points_record(key: &Key, points: &[Point]) -> String {
     text
 }
 
-fn read_points(record: &str) -> Option<(Key, Vec<Point>)> {
+pub(super) fn read_points(record: &str) -> Option<(Key, Vec<Point>)> {
     let mut words = record.strip_prefix("past ")?.split(' ');
     let point = unescaped(words.next()?)?;
     let what = What::named(words.next()?)?;
