@@ -22,12 +22,13 @@ mod manifests;
 mod observe;
 mod observed;
 mod policy;
+pub mod recover;
 mod root;
 mod units;
 
 pub use cause::{Cause, ROWS, Row};
 pub use certificate::Certificate;
-pub use decide::{Defrag, Diagnosis, Finding, Verdict, decide, defrag};
+pub use decide::{Defrag, Diagnosis, Finding, Floor, Verdict, decide, defrag, floors};
 pub use observe::{Disks, Request, observe};
 pub use observed::{
     Area, CertificateFile, Container, ContainerState, Endpoint, Etcd, EtcdAnswer, EtcdStatus,
