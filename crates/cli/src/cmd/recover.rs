@@ -1,6 +1,8 @@
 //! `nagi recover`: a cluster that does not answer. It works without an API server, a network and a kubeconfig.
 
 mod diagnose;
+mod drill;
+mod run;
 
 use clap::Subcommand;
 
@@ -14,11 +16,23 @@ pub(crate) enum RecoverCommand {
     /// It looks at the API server as your kubeconfig reaches it and, on a node, at disks, services, ports, containers, static
     /// pods, etcd, certificates and logs, all at once. It changes nothing.
     Diagnose(Box<diagnose::DiagnoseArgs>),
+
+    /// Bring a control plane back: free, mend etcd, restart, and prove that it stays; a plan first
+    ///
+    /// Without '--apply' it says what it would do, and changes nothing. The order never changes: files go, etcd is copied,
+    /// compacted, defragmented and takes writes again, the container runtime and kubelet are started. Before each step
+    /// everything is looked at anew, so that a run which was killed is simply started again.
+    Run(Box<run::RunArgs>),
+
+    /// Rehearse a recovery: diagnosis, plan and ladder, each with its time; nothing is changed
+    Drill(Box<drill::DrillArgs>),
 }
 
 /// Runs the command.
 pub(crate) async fn run(command: &RecoverCommand, session: &Session) -> Result<(), Failure> {
     match command {
         RecoverCommand::Diagnose(args) => diagnose::run(args, session).await,
+        RecoverCommand::Run(args) => run::run(args, session).await,
+        RecoverCommand::Drill(args) => drill::run(args, session).await,
     }
 }

@@ -4,8 +4,10 @@
 //! what no test can bring a real one to say in seconds. A real etcd and a real kubectl are in the test target `real`.
 
 mod faults;
+mod incident;
 mod loops;
 mod node;
+mod runs;
 mod runtime;
 mod servers;
 mod tunnel;

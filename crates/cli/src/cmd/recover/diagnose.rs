@@ -3,8 +3,8 @@
 //! It asks and prints. What is looked at and what it means is in `nagi-ops`; what is known of disks comes from `nagi-guard`,
 //! through [`disks`].
 
-mod body;
-mod disks;
+pub(super) mod body;
+pub(super) mod disks;
 mod text;
 
 use std::ffi::OsString;
@@ -71,7 +71,7 @@ pub(crate) async fn run(args: &DiagnoseArgs, session: &Session) -> Result<(), Fa
     let request = Request {
         root: args.root.clone(),
         files_only: args.files_only,
-        kubeconfigs: kubeconfigs(args),
+        kubeconfigs: kubeconfigs(args.kubeconfig.as_ref()),
         usual: usual(),
         context: args.context.clone(),
         logs: args.log.clone(),
@@ -115,8 +115,7 @@ fn ended(diagnosis: &Diagnosis, session: &Session) -> Result<(), Failure> {
 }
 
 /// Those that are named.
-fn kubeconfigs(args: &DiagnoseArgs) -> Vec<PathBuf> {
-    let named = args.kubeconfig.as_ref();
+pub(super) fn kubeconfigs(named: Option<&OsString>) -> Vec<PathBuf> {
     let named: Vec<PathBuf> = named
         .map(|files| std::env::split_paths(files).collect())
         .unwrap_or_default();
@@ -127,7 +126,7 @@ fn kubeconfigs(args: &DiagnoseArgs) -> Vec<PathBuf> {
 }
 
 /// The one that kubectl reads where none is named.
-fn usual() -> Option<PathBuf> {
+pub(super) fn usual() -> Option<PathBuf> {
     let home = Home::from_environment().directory;
     home.map(|home| home.join(".kube").join("config"))
 }
