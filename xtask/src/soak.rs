@@ -32,6 +32,13 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
         steps.run("cleaning of disks, as often as the goals name", || {
             counted(cleaning(checkout).environment(ALL.0, ALL.1))
         });
+        steps.run("recovery of a node, killed as often", || {
+            counted(recovery(checkout).environment(ALL.0, ALL.1))
+        });
+        steps.run(
+            "recovery of a real etcd, as often as its goal names",
+            || counted(real(checkout).environment(ALL.0, ALL.1)),
+        );
     }
     steps.run("pages of faults", || {
         generate::fault_pages(checkout)?;
@@ -58,5 +65,21 @@ fn cleaning(checkout: &Checkout) -> Run {
     Run::cargo()
         .arguments(["test", "--package", "nagi-guard", "--test", "disk"])
         .arguments(["--locked", "--", "clean::"])
+        .within(checkout.root())
+}
+
+/// Kills of `nagi recover run`.
+fn recovery(checkout: &Checkout) -> Run {
+    Run::cargo()
+        .arguments(["test", "--package", "nagi-cli", "--test", "cli"])
+        .arguments(["--locked", "--", "recover::runs"])
+        .within(checkout.root())
+}
+
+/// What needs a real etcd, which the tests of what is delivered have.
+fn real(checkout: &Checkout) -> Run {
+    Run::cargo()
+        .arguments(["test", "--package", "nagi-e2e", "--test", "delivery"])
+        .arguments(["--locked", "--", "a_dead_cluster"])
         .within(checkout.root())
 }

@@ -36,11 +36,15 @@ pub(crate) enum Exit {
     CauseFound,
     /// `nagi recover diagnose` saw nothing wrong, and could not look at everything.
     Unclear,
+    /// `nagi recover run` brought the cluster back, and did not show that it stays so.
+    NotStable,
+    /// `nagi recover run` did not bring the cluster back.
+    NotRecovered,
 }
 
 impl Exit {
     /// Every ending, in the order of its number.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -56,6 +60,8 @@ impl Exit {
         Self::AboveTarget,
         Self::CauseFound,
         Self::Unclear,
+        Self::NotStable,
+        Self::NotRecovered,
     ];
 
     /// The exit code.
@@ -76,6 +82,8 @@ impl Exit {
             Self::AboveTarget => 12,
             Self::CauseFound => 13,
             Self::Unclear => 14,
+            Self::NotStable => 15,
+            Self::NotRecovered => 16,
         }
     }
 
@@ -88,7 +96,7 @@ impl Exit {
             Self::NotFound => "no such workload, namespace, schedule or key",
             Self::Denied => "no key, a wrong key, or a key that may not do this",
             Self::Refused => {
-                "refused as it stands: by the server, or a plan that was edited or is too old"
+                "refused as it stands: by the server, a plan that was edited or is too old, or what a person has to mend"
             }
             Self::Unreachable => "the server cannot be reached, or cannot answer for now",
             Self::TimedOut => "--timeout ran out while waiting; what was asked for goes on",
@@ -101,6 +109,8 @@ impl Exit {
             Self::Unclear => {
                 "recover diagnose: nothing wrong was seen, and not everything could be looked at"
             }
+            Self::NotStable => "recover run: the cluster is up; that it stays so is not shown",
+            Self::NotRecovered => "recover run: the cluster is not back; the answer names the rung",
         }
     }
 
@@ -141,7 +151,7 @@ mod tests {
     #[test]
     fn every_ending_has_a_number_of_its_own_in_order() {
         let codes: Vec<u8> = Exit::ALL.into_iter().map(Exit::code).collect();
-        assert_eq!(codes, (0..=14).collect::<Vec<u8>>());
+        assert_eq!(codes, (0..=16).collect::<Vec<u8>>());
         let table = Exit::table();
         for exit in Exit::ALL {
             assert!(table.contains(&format!("{:>2}  {}\n", exit.code(), exit.meaning())));

@@ -21,6 +21,7 @@ mod own;
 mod owner;
 mod owner_table;
 mod ring;
+mod run_files;
 pub mod schedule;
 mod survey;
 mod view;
@@ -44,8 +45,9 @@ pub use filesystem::{Filesystem, Kind, ReadOnly, Space};
 pub use gap::{Estimate, Gap};
 pub use kubelet::{Quantity, ThresholdSource, Thresholds};
 pub use mounts::{Device, Mount, Mounts};
-pub use open_files::{Deleted, Holder, OpenFiles};
+pub use open_files::{Deleted, Holder, OpenFiles, open_files};
 pub use owner::{Class, Owner};
+pub use run_files::{RunError, RunFiles, RunLock};
 pub use survey::{
     Effort, Glance, Hidden, Place, Request, Survey, SurveyError, Under, glance, survey,
 };

@@ -61,6 +61,16 @@ pub struct OpenFiles {
     pub denied: u64,
 }
 
+/// Files without a name that some process of the node holds open, wherever they lie.
+///
+/// # Errors
+/// There is no proc below that root, or the mounts cannot be read.
+pub fn open_files(root: &Path) -> std::io::Result<OpenFiles> {
+    let text = std::fs::read("/proc/self/mountinfo")?;
+    let mounts = Mounts::parse(&text).map_err(std::io::Error::other)?;
+    Ok(look(&root.join("proc"), &mounts)?)
+}
+
 type Files = BTreeMap<(Device, u64), Deleted>;
 
 /// Looks through every process that can be seen at `proc`.

@@ -11,16 +11,17 @@ mod logs;
 mod node;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::Path;
 
 use jiff::Timestamp;
 
 use crate::cause::{Cause, fill};
-use crate::observed::{Area, Observed, Unseen};
+use crate::observed::{Area, Looked, Observed, Unseen};
 use crate::policy::Policy;
 
+pub(crate) use store::{DEFRAG_TENTHS, beside_etcd, defrag_by_version};
 pub use store::{Defrag, defrag};
 
 pub(crate) use endpoint::best_name;
@@ -62,6 +63,30 @@ pub struct Finding {
     pub next: String,
     /// What would show that it is not so.
     pub disproof: String,
+}
+
+/// Whether a filesystem that the node lives from has the room without which nothing may be started on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Floor {
+    /// Where it is mounted.
+    pub point: std::path::PathBuf,
+    /// It has.
+    pub is_met: bool,
+    /// What shows it.
+    pub evidence: String,
+}
+
+/// The floors of the filesystems that the node lives from.
+///
+/// # Errors
+/// They were not seen.
+pub fn floors(policy: &Policy, observed: &Observed) -> Looked<Vec<Floor>> {
+    disks::floors(Facts {
+        policy,
+        observed,
+        // No floor depends on it.
+        now: Timestamp::UNIX_EPOCH,
+    })
 }
 
 /// What the rules fill.
@@ -236,7 +261,7 @@ fn said(line: &crate::observed::Line, count: usize) -> String {
 }
 
 /// Bytes as people read them: `12.0 MiB`.
-fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");

@@ -20,7 +20,7 @@ use crate::kubeconfig::{self, Choice, Kubeconfig};
 use crate::observed::{Endpoint, Listener, Looked, Reach, Stage, Unseen};
 use crate::root::Root;
 
-pub(crate) use http::{Answer, Call, CallError, call};
+pub(crate) use http::{Answer, Call, CallError, call, stream};
 pub(crate) use tls::{Handshake, HandshakeError, Trust, handshake, look};
 
 /// Programs that listen on this machine for something behind them: the kernel cuts their names after 15 bytes.
@@ -45,7 +45,7 @@ struct Target {
 }
 
 /// Kubeconfigs that were read as one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Chosen {
     /// As programs of this machine reach them.
     shown: Vec<String>,
@@ -141,11 +141,7 @@ async fn go(
         let answer = call(stream, &readyz(target, None), deadline).await;
         return Probed::of(answer, whole, now);
     }
-    let trust = Trust {
-        authority: config.authority.as_deref(),
-        name: expected_name,
-        client: config.credentials.certificate.as_ref(),
-    };
+    let trust = trust(config, expected_name);
     let Handshake { stream, presented } = handshake(stream, &trust, deadline).await;
     let stream = match stream {
         Ok(stream) => stream,
@@ -211,6 +207,55 @@ pub(crate) fn tls_host(server: &str) -> Result<String, String> {
     }
     let host = target.host.trim_start_matches('[').trim_end_matches(']');
     Ok(host.to_owned())
+}
+
+fn trust<'a>(config: &'a Kubeconfig, name: &'a str) -> Trust<'a> {
+    Trust {
+        authority: config.authority.as_deref(),
+        name,
+        client: config.credentials.certificate.as_ref(),
+    }
+}
+
+/// What an API server says to a call, whatever it is.
+///
+/// # Errors
+/// It cannot be called, or does not answer; in words.
+pub(crate) async fn ask(
+    chosen: &Chosen,
+    method: ::http::Method,
+    path: &str,
+    body: Option<String>,
+    deadline: Deadline,
+) -> Result<Answer, String> {
+    let config = chosen.config.as_ref().map_err(Clone::clone)?;
+    if let Some(proxy) = &config.proxy {
+        return Err(format!(
+            "the way goes over the proxy {proxy}, which is not followed"
+        ));
+    }
+    let target = Target::of(&config.server)?;
+    let expected = config.tls_server_name.as_deref().unwrap_or(&target.host);
+    let whole = deadline.remaining();
+    let stream = connect(&target, whole, deadline).await;
+    let stream = stream.map_err(|reach| format!("{}: {reach:?}", config.server))?;
+    let request = Call {
+        method,
+        host: target.authority(),
+        path: format!("{}{path}", target.path),
+        // A token goes over no connection that anybody may read.
+        token: config.credentials.token.clone().filter(|_| target.has_tls),
+        body,
+    };
+    let answer = if target.has_tls {
+        let trust = trust(config, expected);
+        let Handshake { stream, .. } = handshake(stream, &trust, deadline).await;
+        let stream = stream.map_err(|error| format!("{}: TLS: {error:?}", config.server))?;
+        call(stream, &request, deadline).await
+    } else {
+        call(stream, &request, deadline).await
+    };
+    answer.map_err(|error| format!("{} {path}: {}", config.server, error.words()))
 }
 
 fn readyz(target: &Target, token: Option<&str>) -> Call {

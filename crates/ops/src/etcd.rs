@@ -1,7 +1,9 @@
 //! The store, asked through its own gateway for JSON, which every etcd since 3.4 has on the port of its clients.
 //!
 //! A member tells its status by itself, and its alarms only with a leader: the status is asked for first, and counts alone.
-//! Where it listens, with which certificates, and where its data are, its manifest says. Nothing here writes.
+//! Where it listens, with which certificates, and where its data are, its manifest says. Nothing here writes but [`mend`].
+
+mod mend;
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +12,12 @@ use nagi_runtime::Deadline;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::endpoint::{Call, CallError, Handshake, Trust, call, handshake};
 use crate::observed::{Etcd, EtcdAnswer, EtcdStatus, Looked, StaticPod, Unseen};
 use crate::root::Root;
+pub(crate) use mend::Mender;
 
 const DATA_DIR: &str = "/var/lib/etcd";
 /// Where etcd listens unless its flags say otherwise.
@@ -48,6 +52,8 @@ struct Status {
 struct Header {
     #[serde(default)]
     member_id: Number,
+    #[serde(default)]
+    revision: Number,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,6 +66,8 @@ struct Alarms {
 struct Alarm {
     #[serde(default)]
     alarm: String,
+    #[serde(default, rename = "memberID")]
+    member: Number,
 }
 
 /// A number of 64 bits, which JSON of gRPC writes as text; absent when it is zero.
@@ -199,6 +207,20 @@ impl Keys {
     }
 }
 
+/// A connection to a member.
+enum Opened {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+fn silent(error: &CallError, path: &str) -> Silence {
+    Silence::Failed(match error {
+        CallError::TimedOut => format!("no answer to {path} in time"),
+        CallError::Closed => format!("the connection was closed at {path}"),
+        CallError::Failed(why) => why.clone(),
+    })
+}
+
 /// One member, with what it takes to ask it.
 #[derive(Clone, Copy)]
 struct Ask<'a> {
@@ -259,12 +281,42 @@ impl Ask<'_> {
         path: &str,
         body: Option<String>,
     ) -> Result<String, Silence> {
-        let failed = |why: String| Silence::Failed(why);
-        let (scheme, address) = self
-            .member
-            .url
-            .split_once("://")
-            .ok_or_else(|| failed(format!("{} is no URL", self.member.url)))?;
+        let request = self.request(method, path, body)?;
+        let answer = match self.open().await? {
+            Opened::Plain(stream) => call(stream, &request, self.deadline).await,
+            Opened::Tls(stream) => call(*stream, &request, self.deadline).await,
+        };
+        let answer = answer.map_err(|error| silent(&error, path))?;
+        if answer.status != 200 {
+            let head: String = answer.text.chars().take(200).collect();
+            return Err(Silence::Failed(format!(
+                "{path} answers {}: {head}",
+                answer.status
+            )));
+        }
+        Ok(answer.text)
+    }
+
+    fn request(&self, method: Method, path: &str, body: Option<String>) -> Result<Call, Silence> {
+        Ok(Call {
+            method,
+            host: self.address()?.1.to_owned(),
+            path: path.to_owned(),
+            token: None,
+            body,
+        })
+    }
+
+    fn address(&self) -> Result<(&str, &str), Silence> {
+        let url = &self.member.url;
+        url.split_once("://")
+            .ok_or_else(|| Silence::Failed(format!("{url} is no URL")))
+    }
+
+    /// A connection, over TLS where the member has it.
+    async fn open(&self) -> Result<Opened, Silence> {
+        let failed = Silence::Failed;
+        let (scheme, address) = self.address()?;
         let connecting = self.deadline.timeout(TcpStream::connect(address)).await;
         let stream = match connecting {
             Err(_) => return Err(failed("no connection in time".to_owned())),
@@ -274,38 +326,18 @@ impl Ask<'_> {
             }
             Ok(Err(error)) => return Err(failed(error.to_string())),
         };
-        let request = Call {
-            method,
-            host: address.to_owned(),
-            path: path.to_owned(),
-            token: None,
-            body,
-        };
-        let answer = if scheme == "https" {
-            let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-            let trust = Trust {
-                authority: self.keys.authority.as_deref(),
-                name: host,
-                client: self.keys.client.as_ref(),
-            };
-            let Handshake { stream, .. } = handshake(stream, &trust, self.deadline).await;
-            let stream = stream.map_err(|error| failed(format!("TLS: {error:?}")))?;
-            call(stream, &request, self.deadline).await
-        } else {
-            call(stream, &request, self.deadline).await
-        };
-        let answer = answer.map_err(|error| {
-            failed(match error {
-                CallError::TimedOut => format!("no answer to {path} in time"),
-                CallError::Closed => format!("the connection was closed at {path}"),
-                CallError::Failed(why) => why,
-            })
-        })?;
-        if answer.status != 200 {
-            let head: String = answer.text.chars().take(200).collect();
-            return Err(failed(format!("{path} answers {}: {head}", answer.status)));
+        if scheme != "https" {
+            return Ok(Opened::Plain(stream));
         }
-        Ok(answer.text)
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let trust = Trust {
+            authority: self.keys.authority.as_deref(),
+            name: host,
+            client: self.keys.client.as_ref(),
+        };
+        let Handshake { stream, .. } = handshake(stream, &trust, self.deadline).await;
+        let stream = stream.map_err(|error| failed(format!("TLS: {error:?}")))?;
+        Ok(Opened::Tls(Box::new(stream)))
     }
 }
 

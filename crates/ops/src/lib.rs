@@ -24,6 +24,7 @@ mod manifests;
 mod observe;
 mod observed;
 mod policy;
+pub mod recover;
 mod remote;
 mod root;
 mod ssh;
@@ -32,7 +33,7 @@ mod units;
 
 pub use cause::{Cause, ROWS, Row};
 pub use certificate::Certificate;
-pub use decide::{Defrag, Diagnosis, Finding, Verdict, decide, defrag};
+pub use decide::{Defrag, Diagnosis, Finding, Floor, Verdict, decide, defrag, floors};
 pub use hosts::{HostsChange, HostsEntry, HostsError, HostsPlan, HostsStep, plan_hosts};
 pub use kubeconfig::{
     Check, Checked, KubeconfigEdit, KubeconfigError, KubeconfigPlan, Server, plan_kubeconfig,

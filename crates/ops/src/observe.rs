@@ -247,7 +247,7 @@ async fn endpoint_of(request: &Request, node: NodeFiles<'_>) -> Looked<Endpoint>
 }
 
 /// The kubeconfigs, read: those that are named, the usual one, or the administrator's on the node.
-fn chosen(request: &Request, root: &Root) -> Looked<Chosen> {
+pub(crate) fn chosen(request: &Request, root: &Root) -> Looked<Chosen> {
     let context = request.context.as_deref();
     let named = &request.kubeconfigs;
     let mut paths: Vec<&PathBuf> = named.iter().collect();

@@ -495,6 +495,15 @@ impl Observed {
     }
 }
 
+// === impl Filesystem ===
+
+impl Filesystem {
+    /// It lies in memory and ends with the boot.
+    pub fn is_memory(&self) -> bool {
+        matches!(self.fstype.as_str(), "tmpfs" | "ramfs" | "devtmpfs")
+    }
+}
+
 // === impl Space ===
 
 impl Space {
@@ -506,6 +515,14 @@ impl Space {
     /// Free bytes that only root may write.
     pub const fn reserved(&self) -> u64 {
         self.bytes_free.saturating_sub(self.bytes_available)
+    }
+
+    /// How much is used, as df says it: of what anybody may write, rounded up. None of a filesystem without bytes.
+    pub fn used_percent(&self) -> Option<u64> {
+        let used = u128::from(self.used());
+        let whole = used + u128::from(self.bytes_available);
+        let percent = (used * 100).checked_add(whole.checked_sub(1)?)? / whole;
+        u64::try_from(percent).ok()
     }
 }
 

@@ -464,7 +464,10 @@ fn conformance(world: &mut World) -> anyhow::Result<()> {
         .succeed()
 }
 
-/// Tests of `nagi recover diagnose` that need real programs.
+/// With all rounds, a hundred stores are filled and mended, of which each takes up to half a minute.
+const ON_REAL_PROGRAMS_LIMIT: Duration = Duration::from_mins(75);
+
+/// Tests of `nagi recover` that need real programs.
 const ON_REAL_PROGRAMS: [&str; 8] = [
     "test",
     "--package",
@@ -490,7 +493,7 @@ fn diagnosis(world: &mut World) -> anyhow::Result<()> {
         .environment("NAGI_TEST_PROGRAMS", directories)
         .environment("NAGI_TEST_KUBECONFIG", control_plane.kubeconfig())
         .within(&root())
-        .limit(CONFORMANCE_LIMIT)
+        .limit(ON_REAL_PROGRAMS_LIMIT)
         .succeed()
 }
 

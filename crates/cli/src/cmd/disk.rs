@@ -23,7 +23,7 @@ use crate::output::{Place, words, write};
 use crate::progress::Progress;
 use crate::session::Session;
 
-pub(crate) use clean::{parse_age, parse_bytes};
+pub(crate) use clean::{end as clean_end, parse_absolute, parse_age, parse_bytes};
 
 const EXAMPLES: &str = "\
 Examples:

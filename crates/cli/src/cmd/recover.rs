@@ -1,10 +1,12 @@
 //! `nagi recover`: a cluster that does not answer. It works without an API server, a network and a kubeconfig.
 
 mod diagnose;
+mod drill;
 mod hosts;
 mod kubeconfig;
 mod on_node;
 mod reach;
+mod run;
 mod tunnel;
 
 use clap::Subcommand;
@@ -31,6 +33,16 @@ pub(crate) enum RecoverCommand {
     Kubeconfig(kubeconfig::KubeconfigArgs),
     /// Let a name lead to this machine, by one line of the hosts file
     Hosts(hosts::HostsArgs),
+
+    /// Bring a control plane back: free, mend etcd, restart, and prove that it stays; a plan first
+    ///
+    /// Without '--apply' it says what it would do, and changes nothing. The order never changes: files go, etcd is copied,
+    /// compacted, defragmented and takes writes again, the container runtime and kubelet are started. Before each step
+    /// everything is looked at anew, so that a run which was killed is simply started again.
+    Run(Box<run::RunArgs>),
+
+    /// Rehearse a recovery: diagnosis, plan and ladder, each with its time; nothing is changed
+    Drill(Box<drill::DrillArgs>),
 }
 
 /// Runs the command.
@@ -40,5 +52,7 @@ pub(crate) async fn run(command: &RecoverCommand, session: &Session) -> Result<(
         RecoverCommand::Tunnel(args) => tunnel::run(args, session).await,
         RecoverCommand::Kubeconfig(args) => kubeconfig::run(args, session).await,
         RecoverCommand::Hosts(args) => hosts::run(args, session),
+        RecoverCommand::Run(args) => run::run(args, session).await,
+        RecoverCommand::Drill(args) => drill::run(args, session).await,
     }
 }

@@ -5,10 +5,12 @@
 
 mod edits;
 mod faults;
+mod incident;
 mod loops;
 mod node;
 mod on_node;
 mod reach;
+mod runs;
 mod runtime;
 mod servers;
 mod sshd;

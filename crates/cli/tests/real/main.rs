@@ -21,6 +21,7 @@ mod loops;
 mod member;
 #[path = "../cli/recover/node.rs"]
 mod node;
+mod recovery;
 #[path = "../cli/run.rs"]
 mod run;
 #[path = "../cli/recover/runtime.rs"]

@@ -116,6 +116,31 @@ impl Member {
         panic!("it takes everything");
     }
 
+    /// Writes one key until it takes no more: what is full then is its history. Returns why.
+    pub(crate) fn write_over(&self) -> String {
+        for _ in 0..100 {
+            let answer = self.put("same", 900_000);
+            if answer.contains("\"code\"") {
+                return answer;
+            }
+        }
+        panic!("it takes everything");
+    }
+
+    /// Writes a key of so many bytes; returns what it says.
+    pub(crate) fn put(&self, key: &str, bytes: usize) -> String {
+        let (key, value) = (STANDARD.encode(key), STANDARD.encode(vec![7; bytes]));
+        self.call(
+            "/v3/kv/put",
+            &json!({ "key": key, "value": value }).to_string(),
+        )
+    }
+
+    /// It has not ended.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     fn call(&self, path: &str, body: &str) -> String {
         let mut answer = String::new();
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else {

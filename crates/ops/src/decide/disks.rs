@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Facts, Found, bytes};
+use super::{Facts, Floor, Found, bytes};
 use crate::cause::Cause;
-use crate::observed::{Filesystem, LineClass, Space, Writable};
+use crate::observed::{Filesystem, LineClass, Looked, Space, Writable};
 
 /// Parts of a node that write all the time. The root alone is read-only on purpose on many systems.
 const WRITERS: [&str; 8] = [
@@ -58,6 +58,39 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
             let point = shown(&one.point);
             found.add(Cause::DiskPressure, point, one.evicting.clone(), &[]);
         }
+    }
+}
+
+/// Of each filesystem that the node lives from, whether there is room: for a restart, and for a write-ahead log to go on.
+pub(super) fn floors(facts: Facts<'_>) -> Looked<Vec<Floor>> {
+    let filesystems = facts.observed.filesystems.as_ref().map_err(Clone::clone)?;
+    let lived_from = filesystems
+        .iter()
+        .filter(|one| !one.holds.is_empty() && is_lived_from(one, facts));
+    Ok(lived_from.map(|one| floor(one, facts)).collect())
+}
+
+fn floor(one: &Filesystem, facts: Facts<'_>) -> Floor {
+    let point = shown(&one.point);
+    let Some(space) = &one.space else {
+        return Floor {
+            point: one.point.clone(),
+            is_met: false,
+            evidence: format!("{point} did not say how full it is"),
+        };
+    };
+    let inodes = match space.inodes {
+        0 => String::new(),
+        all => format!(", {} of {all} inodes free", space.inodes_free),
+    };
+    Floor {
+        point: one.point.clone(),
+        is_met: !is_full(one, facts) && !has_no_inodes(one, space, facts),
+        evidence: format!(
+            "{point}: {} of {} available{inodes}",
+            bytes(space.bytes_available),
+            bytes(space.bytes)
+        ),
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use super::disks::shown;
 use super::{Facts, Found, bytes};
 use crate::cause::Cause;
-use crate::observed::{Etcd, EtcdAnswer, EtcdStatus, Filesystem, LineClass};
+use crate::observed::{Etcd, EtcdAnswer, EtcdStatus, Filesystem, LineClass, Observed};
 
 /// etcd copies what is in use into a second file beside the first: with a fifth to spare for what is written meanwhile.
-const DEFRAG_TENTHS: u128 = 12;
+pub(crate) const DEFRAG_TENTHS: u128 = 12;
 /// A defragmentation that fails for want of space ends earlier ones by a nil pointer: CHANGELOG-3.4.md of 3.4.35,
 /// CHANGELOG-3.5.md of 3.5.17.
 const MENDED: [(u64, u64, u64); 2] = [(3, 4, 35), (3, 5, 17)];
@@ -26,17 +26,8 @@ pub enum Defrag {
 ///
 /// W-B15. What is not known refuses.
 pub fn defrag(status: &EtcdStatus, filesystem: Option<&Filesystem>) -> Defrag {
-    let Some(version) = version(&status.version) else {
-        return Defrag::Refused(format!(
-            "version {:?} is none that is known",
-            status.version
-        ));
-    };
-    if !is_mended(version) {
-        return Defrag::Refused(format!(
-            "etcd {} can crash when a defragmentation finds no room; 3.4.35 and 3.5.17 are the first that do not",
-            status.version
-        ));
+    if let Err(why) = defrag_by_version(status) {
+        return Defrag::Refused(why);
     }
     let Some(space) = filesystem.and_then(|one| one.space) else {
         return Defrag::Refused("the room beside its data is not known".to_owned());
@@ -52,6 +43,26 @@ pub fn defrag(status: &EtcdStatus, filesystem: Option<&Filesystem>) -> Defrag {
         ));
     }
     Defrag::Safe
+}
+
+/// Whether it is safe by the version alone.
+///
+/// # Errors
+/// It is not, for this reason.
+pub(crate) fn defrag_by_version(status: &EtcdStatus) -> Result<(), String> {
+    let Some(version) = version(&status.version) else {
+        return Err(format!(
+            "version {:?} is none that is known",
+            status.version
+        ));
+    };
+    if is_mended(version) {
+        return Ok(());
+    }
+    Err(format!(
+        "etcd {} can crash when a defragmentation finds no room; 3.4.35 and 3.5.17 are the first that do not",
+        status.version
+    ))
 }
 
 fn version(text: &str) -> Option<(u64, u64, u64)> {
@@ -101,7 +112,7 @@ fn answering(etcd: &Etcd, status: &EtcdStatus, facts: Facts<'_>, found: &mut Fou
             ),
             size.clone(),
         ];
-        evidence.push(match defrag(status, beside(etcd, facts)) {
+        evidence.push(match defrag(status, beside_etcd(facts.observed)) {
             Defrag::Safe => {
                 "after the snapshot: compact, defrag, which is safe here, then disarm".to_owned()
             }
@@ -158,7 +169,7 @@ fn answering(etcd: &Etcd, status: &EtcdStatus, facts: Facts<'_>, found: &mut Fou
             bytes(quota)
         ));
     }
-    if let Defrag::Refused(why) = defrag(status, beside(etcd, facts)) {
+    if let Defrag::Refused(why) = defrag(status, beside_etcd(facts.observed)) {
         found.note(format!("etcd must not be defragmented now: {why}"));
     }
 }
@@ -252,9 +263,9 @@ fn size(status: &EtcdStatus) -> String {
 }
 
 /// The filesystem with the data.
-fn beside<'a>(etcd: &Etcd, facts: Facts<'a>) -> Option<&'a Filesystem> {
-    let filesystems = facts.observed.filesystems.as_ref().ok()?;
-    let point = etcd.point.as_ref()?;
+pub(crate) fn beside_etcd(observed: &Observed) -> Option<&Filesystem> {
+    let filesystems = observed.filesystems.as_ref().ok()?;
+    let point = observed.etcd.as_ref().ok()?.point.as_ref()?;
     filesystems.iter().find(|one| one.point == *point)
 }
 

@@ -2,7 +2,7 @@
 
 mod advice;
 mod answers;
-mod facts;
+pub(crate) mod facts;
 mod healthy;
 mod rank;
 

@@ -1,8 +1,9 @@
 //! One HTTP/1.1 call over a connection that is there, with a limit on the answer.
 
-use ::http::{HeaderValue, Method, Request, header};
+use ::http::{HeaderValue, Method, Request, Response, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
@@ -42,12 +43,58 @@ pub(crate) enum CallError {
     Failed(String),
 }
 
+// === impl CallError ===
+
+impl CallError {
+    /// In words.
+    pub(crate) fn words(&self) -> &str {
+        match self {
+            Self::TimedOut => "no answer in time",
+            Self::Closed => "the connection was closed",
+            Self::Failed(why) => why,
+        }
+    }
+}
+
 /// Asks, and reads the whole answer.
 pub(crate) async fn call<S>(stream: S, call: &Call, deadline: Deadline) -> Result<Answer, CallError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    match deadline.timeout(exchange(stream, call)).await {
+    match deadline.timeout(Box::pin(exchange(stream, call))).await {
+        Err(_) => Err(CallError::TimedOut),
+        Ok(ended) => ended,
+    }
+}
+
+/// Asks, and hands on the pieces of an answer of any length as they come; of one that is no success, its text is the error.
+pub(crate) async fn stream<S>(
+    stream: S,
+    call: &Call,
+    deadline: Deadline,
+    mut piece: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<(), CallError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let streamed = exchanged(stream, call, async |answer: Response<Incoming>| {
+        let status = answer.status().as_u16();
+        if status != 200 {
+            let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
+            let body = body.map_err(|error| CallError::Failed(error.to_string()))?;
+            let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+            return Err(CallError::Failed(format!("status {status}: {text}")));
+        }
+        let mut body = answer.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| of(&error))?;
+            if let Some(data) = frame.data_ref() {
+                piece(data).map_err(CallError::Failed)?;
+            }
+        }
+        Ok(())
+    });
+    match deadline.timeout(Box::pin(streamed)).await {
         Err(_) => Err(CallError::TimedOut),
         Ok(ended) => ended,
     }
@@ -57,12 +104,7 @@ async fn exchange<S>(stream: S, call: &Call) -> Result<Answer, CallError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let request = request(call)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| of(&e))?;
-    let answer = async {
-        let answer = sender.send_request(request).await.map_err(|e| of(&e))?;
+    exchanged(stream, call, async |answer: Response<Incoming>| {
         let status = answer.status().as_u16();
         let date = answer.headers().get(header::DATE).and_then(date);
         let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
@@ -72,6 +114,26 @@ where
             text: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
             date,
         })
+    })
+    .await
+}
+
+/// Asks, and reads the answer in one way or another.
+async fn exchanged<S, T>(
+    stream: S,
+    call: &Call,
+    read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, CallError>,
+) -> Result<T, CallError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let request = request(call)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| of(&e))?;
+    let answer = async {
+        let answer = sender.send_request(request).await.map_err(|e| of(&e))?;
+        read(answer).await
     };
     // The connection moves the bytes; it ends with the answer, or before it with the same error.
     let driven = async {

@@ -23,6 +23,7 @@ use crate::failure::Failure;
 use crate::output::{Detail, Output, Place, words};
 use crate::session::Session;
 use crate::when::parse_span;
+pub(crate) use text::end;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -462,7 +463,8 @@ fn parse_kind(text: &str) -> Result<Reclaimer, String> {
     Reclaimer::named(text).ok_or(format!("one of {names}"))
 }
 
-fn parse_absolute(text: &str) -> Result<PathBuf, String> {
+/// A path of the node.
+pub(crate) fn parse_absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() {
         Ok(path)

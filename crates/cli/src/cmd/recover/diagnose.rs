@@ -3,8 +3,8 @@
 //! It asks and prints. What is looked at and what it means is in `nagi-ops`; what is known of disks comes from `nagi-guard`,
 //! through [`disks`].
 
-mod body;
-mod disks;
+pub(super) mod body;
+pub(super) mod disks;
 mod text;
 
 use std::ffi::OsString;

@@ -40,6 +40,13 @@ pub(crate) fn inside(test: impl FnOnce(Loops)) {
 #[derive(Debug)]
 pub(crate) struct Mounted(PathBuf);
 
+impl Mounted {
+    /// Something that was mounted there otherwise.
+    pub(crate) fn at(point: &Path) -> Self {
+        Self(point.to_owned())
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         // A test that failed leaves it to the namespace.
@@ -97,6 +104,33 @@ pub(crate) fn mount(point: &Path, fstype: &str, mebibytes: u64, options: &[&str]
     ];
     run("mount", words);
     Mounted(point.to_owned())
+}
+
+/// The same in place of a directory, which keeps what it holds.
+pub(crate) fn mount_over(point: &Path, fstype: &str, mebibytes: u64, options: &[&str]) -> Mounted {
+    let aside = point.with_extension("aside");
+    fs::rename(point, &aside).unwrap();
+    let mounted = mount(point, fstype, mebibytes, options);
+    let from = aside.join(".");
+    let words: [&OsStr; 3] = ["-a".as_ref(), from.as_os_str(), point.as_os_str()];
+    run("cp", words);
+    mounted
+}
+
+/// So many packages of apt of a megabyte each, or as many as there is room for, in the `/var` of a node.
+pub(crate) fn packages(var: &Path, most: usize) {
+    let archives = var.join("cache/apt/archives");
+    fs::create_dir_all(&archives).unwrap();
+    for number in 0..most {
+        let path = archives.join(format!("p{number}_1.0_amd64.deb"));
+        let written = File::create(&path).and_then(|mut file| {
+            file.write_all(&vec![7; 1 << 20])?;
+            file.sync_all()
+        });
+        if written.is_err() {
+            return;
+        }
+    }
 }
 
 /// Makes it read-only, as the kernel does after an error: the filesystem, and not its mount.

@@ -84,6 +84,18 @@ pub(crate) fn ready() -> String {
 
 /// Answers every request over TLS with the same bytes. The thread ends with the test process.
 pub(crate) fn tls(pair: &Pair, answer: String) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tls_on(listener, pair, move |_| answer.clone());
+    port
+}
+
+/// The same on a listener that is there; `answer` is chosen by the head of the request.
+pub(crate) fn tls_on(
+    listener: TcpListener,
+    pair: &Pair,
+    answer: impl Fn(&str) -> String + Send + Sync + 'static,
+) {
     let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes());
     let chain: Vec<_> = chain.map(|one| one.unwrap()).collect();
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
@@ -95,13 +107,13 @@ pub(crate) fn tls(pair: &Pair, answer: String) -> u16 {
         .with_single_cert(chain, key)
         .unwrap();
     let config = Arc::new(config);
-    listen(move |stream| {
+    serve(listener, move |stream| {
         let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
         let mut stream = StreamOwned::new(connection, stream);
         exchange(&mut stream, &answer);
         stream.conn.send_close_notify();
         drop(stream.flush());
-    })
+    });
 }
 
 /// The same without TLS; `answer` is chosen by the head of the request.
@@ -131,9 +143,14 @@ pub(crate) fn closed() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-fn listen(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
+fn listen(each: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
+    serve(listener, each);
+    port
+}
+
+fn serve(listener: TcpListener, serve: impl Fn(TcpStream) + Send + Sync + 'static) {
     let serve = Arc::new(serve);
     std::thread::spawn(move || {
         for stream in listener.incoming().filter_map(Result::ok) {
@@ -141,13 +158,13 @@ fn listen(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
             std::thread::spawn(move || serve(stream));
         }
     });
-    port
 }
 
-fn exchange(stream: &mut (impl std::io::Read + std::io::Write), answer: &str) {
+fn exchange(stream: &mut (impl std::io::Read + std::io::Write), answer: &impl Fn(&str) -> String) {
     let mut head = [0; 8192];
     // One read holds the whole request: it is small and sent at once. A client that does not trust us sends none.
-    if stream.read(&mut head).is_ok_and(|length| length > 0) {
-        drop(stream.write_all(answer.as_bytes()));
+    if let Ok(length @ 1..) = stream.read(&mut head) {
+        let head = String::from_utf8_lossy(&head[..length]).into_owned();
+        drop(stream.write_all(answer(&head).as_bytes()));
     }
 }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 pub(super) const NOW: &str = "2026-01-31T12:00:00Z";
 
-pub(super) fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     NOW.parse().unwrap()
 }
 
@@ -71,7 +71,7 @@ pub(super) fn disk(point: &str, holds: &[&str]) -> Filesystem {
     }
 }
 
-pub(super) fn status() -> EtcdStatus {
+pub(crate) fn status() -> EtcdStatus {
     EtcdStatus {
         version: "3.5.21".to_owned(),
         db_size: 40 << 20,
@@ -102,7 +102,7 @@ pub(super) fn no_space(path: &str, point: &str) -> Line {
 }
 
 /// A control plane that is well.
-pub(super) fn sound() -> Observed {
+pub(crate) fn sound() -> Observed {
     let container = |name: &str| Container {
         id: format!("{name}-0123456789abcdef"),
         name: name.to_owned(),

@@ -70,7 +70,7 @@ pub(super) fn message(plan: &Plan, report: Option<&Report>) -> String {
 }
 
 /// How a step ended, in a sentence.
-pub(super) fn end(end: &End) -> String {
+pub(crate) fn end(end: &End) -> String {
     match end {
         End::Done => "done".to_owned(),
         End::Target => "done: the target is reached".to_owned(),

@@ -227,7 +227,8 @@ fn facts(observed: &Observed) -> FactsBody {
     }
 }
 
-const fn reach(reach: &Reach) -> &'static str {
+/// How far a call came, in a word.
+pub(in crate::cmd::recover) const fn reach(reach: &Reach) -> &'static str {
     match reach {
         Reach::Ready => "ready",
         Reach::Refused => "refused",

@@ -10,7 +10,7 @@ use crate::cmd::disk;
 
 /// The filesystems of a node, looked at once: when they are first asked for, which is on a thread that may wait.
 #[derive(Debug)]
-pub(super) struct NodeDisks {
+pub(in crate::cmd::recover) struct NodeDisks {
     root: PathBuf,
     glance: OnceLock<Result<Glance, String>>,
 }
@@ -18,7 +18,7 @@ pub(super) struct NodeDisks {
 // === impl NodeDisks ===
 
 impl NodeDisks {
-    pub(super) fn of(root: &Path) -> Self {
+    pub(in crate::cmd::recover) fn of(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
             glance: OnceLock::new(),

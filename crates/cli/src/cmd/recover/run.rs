@@ -1,0 +1,492 @@
+//! `nagi recover run`: a plan, and on demand the plan carried out and its end proven.
+//!
+//! What is done and in which order is in `nagi_ops::recover`; what may go from the disks comes from `nagi-guard`, through
+//! [`room`]. Here are the words, the lock, and the record that a killed run leaves for the report of the next.
+
+mod record;
+pub(super) mod report;
+mod room;
+pub(super) mod text;
+
+use std::ffi::OsString;
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use nagi_guard::{Consent, Policy as DiskPolicy, RunError};
+use nagi_ops::recover::{
+    Applied, Event, Hands as _, HandsRequest, Held, Ladder, NodeHands, Plan, Rules, Rung, Step,
+    Verdict, World, apply, climb,
+};
+use nagi_ops::{Policy, Request};
+use nagi_ports::SystemClock;
+
+use super::diagnose::{kubeconfigs, usual};
+use crate::cmd::disk::{parse_absolute, parse_age, parse_bytes};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Place, words};
+use crate::serve::settings::{CONTEXT, KUBECONFIG};
+use crate::session::Session;
+use crate::when::parse_span;
+use record::Journal;
+use report::{DoneBody, Report};
+use room::NodeRoom;
+
+/// kubelet's default of `evictionPressureTransitionPeriod`.
+const TRANSITION: Duration = Duration::from_mins(5);
+/// For how long the port of the API server is looked for after a restart: an etcd that replays its log and an API server
+/// that starts take half a minute on a small machine.
+const COMES_BACK: Duration = Duration::from_mins(2);
+
+const EXAMPLES: &str = "\
+Examples:
+  nagi recover run                                   what would be done, and why
+  nagi recover run --lossy                           old logs, journals and crash dumps may go too
+  nagi recover run --apply                           do it, and prove that the cluster is back
+  nagi recover run --apply --nodes 3                 ... which it is when three nodes are Ready
+  nagi recover run --apply --snapshot /mnt/etcd.db   copy etcd there before it is touched
+  nagi recover run --apply --markdown > report.md    for the ticket
+  ssh NODE sudo nagi recover run                     on a node that kubectl does not reach";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// Carry the plan out; without it nothing changes
+    #[arg(long)]
+    apply: bool,
+
+    /// Do not ask, though '--lossy' without a digest removes what nobody has looked at
+    #[arg(long, requires = "apply")]
+    yes: bool,
+
+    /// Carry the plan out only if what goes from the disks has this digest, as it was shown
+    #[arg(long, value_name = "DIGEST", requires = "apply")]
+    digest: Option<String>,
+
+    /// Where etcd is copied to before it is touched [default: /run/nagi/etcd-snapshot.db, if memory allows]
+    #[arg(long, value_name = "FILE")]
+    snapshot: Option<PathBuf>,
+
+    #[command(flatten)]
+    look: LookArgs,
+
+    #[command(flatten)]
+    proof: ProofArgs,
+}
+
+/// What is looked at, and what may go.
+#[derive(Debug, Args)]
+pub(super) struct LookArgs {
+    /// Files that say how the API server is reached, as kubectl reads them
+    /// [default: `~/.kube/config`, else the administrator's on the node]
+    #[arg(long, env = KUBECONFIG.env, value_name = "FILES")]
+    kubeconfig: Option<OsString>,
+
+    /// Context of the kubeconfig [default: the current one]
+    #[arg(long, env = CONTEXT.env, value_name = "NAME")]
+    context: Option<String>,
+
+    /// Where the root directory of the node is seen
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+
+    /// How long each probe may take; they run at the same time
+    #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = parse_span)]
+    timeout: Duration,
+
+    /// Also what cannot be had again may go: old revisions, logs, journals, crash dumps
+    #[arg(long)]
+    lossy: bool,
+
+    /// A disk of which df says that more percent are used is not stable; it is freed until two less are
+    #[arg(long, value_name = "PERCENT", default_value_t = DiskPolicy::TARGET_PERCENT, value_parser = clap::value_parser!(u8).range(0..=99))]
+    target: u8,
+
+    /// At most so many bytes go in one run: 500M, 2G
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    max: Option<u64>,
+
+    /// What was written or renamed within this time stays: 1h, 30m, 0 for no limit
+    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_age)]
+    min_age: Duration,
+
+    /// A file or directory of the node that stays, whatever the rules say; may be given several times
+    #[arg(long, value_name = "PATH", value_parser = parse_absolute)]
+    keep: Vec<PathBuf>,
+}
+
+/// When a cluster counts as back.
+#[derive(Debug, Args)]
+pub(super) struct ProofArgs {
+    /// So many nodes must be Ready [default: all that the cluster lists]
+    #[arg(long, value_name = "COUNT")]
+    nodes: Option<usize>,
+
+    /// For so long nothing may be started again
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = parse_age)]
+    stable: Duration,
+
+    /// How long the proof may take in all
+    #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = parse_age)]
+    within: Duration,
+
+    /// Print the report as Markdown
+    #[arg(long)]
+    pub(super) markdown: bool,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: &RunArgs, session: &Session) -> Result<(), Failure> {
+    let is_unseen = args.apply && args.look.lossy && !args.yes && args.digest.is_none();
+    if is_unseen && !session.output.terminal().asks {
+        return Err(Failure::usage(
+            "--apply --lossy would remove what cannot be had again, and nobody can be asked",
+        )
+        .hint("say so with --yes, or name a plan that was seen: --digest"));
+    }
+    let journal = if args.apply {
+        Some(Journal::open(&args.look.root).map_err(|error| of_run(&error))?)
+    } else {
+        None
+    };
+    let mut hands = args.look.hands(args.snapshot.clone(), session);
+    let policy = Policy::default();
+    let began = tokio::time::Instant::now();
+    let world = hands.look().await.map_err(|why| blind(&why))?;
+    let diagnosis = world.diagnosis(&policy);
+    let plan = world.plan(&policy);
+    let mut report = Report::of(&world, &diagnosis, &plan);
+    report.timed("diagnosis and plan", began.elapsed());
+    check_digest(args.digest.as_deref(), &report)?;
+    let Some(journal) = journal else {
+        return planned(report, &world, &plan, args, session);
+    };
+    if plan.steps().next().is_none() && !plan.refusals.is_empty() {
+        report.status = "refused";
+        report.message = refusal(&plan);
+        print(&report, args.proof.markdown, session)?;
+        return Err(refused(&plan));
+    }
+    if is_unseen && plan.has(Step::Free) {
+        confirm(&report, session)?;
+    }
+    let began = tokio::time::Instant::now();
+    let applied = carried_out(&mut hands, &policy, &mut report, journal, session).await;
+    report.timed("steps", began.elapsed());
+    prove(hands, &policy, args, report, &applied, session).await
+}
+
+/// Does the plan, and writes down what it did as it goes.
+async fn carried_out(
+    hands: &mut NodeHands,
+    policy: &Policy,
+    report: &mut Report,
+    mut journal: Journal,
+    session: &Session,
+) -> Applied {
+    let earlier = journal.begin(session.now(), &report.before);
+    let (before, done) = (earlier.before, earlier.done);
+    report.before = before;
+    let output = session.output.clone();
+    let mut tell = |event: &Event<'_>| match event {
+        Event::Begins(step, what) => {
+            output.note(&format!("{}: {}", step.name(), words::clean(what)));
+        }
+        Event::Ended(one) => {
+            for line in &one.did.evidence {
+                output.note(&format!("  {}", words::clean(line)));
+            }
+            journal.add(DoneBody::of(one));
+        }
+    };
+    let applied = apply(hands, policy, &mut tell).await;
+    if let Some(why) = journal.trouble() {
+        session.output.note(&format!(
+            "what was done is not written down, which a killed run would miss in its report: {why}"
+        ));
+    }
+    report.applied(&applied, done);
+    journal.end();
+    applied
+}
+
+async fn prove(
+    mut hands: NodeHands,
+    policy: &Policy,
+    args: &RunArgs,
+    mut report: Report,
+    applied: &Applied,
+    session: &Session,
+) -> Result<(), Failure> {
+    let rules = args.proof.rules(args.look.target);
+    // What failed is not waited for, and what a person has to mend only for as long as it takes to see that it stays.
+    let is_refused = applied.last.iter().any(|plan| !plan.refusals.is_empty());
+    let within = match applied.stopped {
+        Some(_) => Duration::ZERO,
+        None if is_refused => args.proof.within.min(args.proof.stable),
+        None => args.proof.within,
+    };
+    session.output.note("proving that it is back, and stays");
+    let climbed = Box::pin(climb(&mut hands, policy, &rules, within, &mut |_| {})).await;
+    report.timed("proof", climbed.took);
+    report.climbed(&climbed.ladder, &climbed.last.observed);
+    let verdict = climbed.ladder.verdict;
+    let verdict = match (verdict, &applied.stopped) {
+        (Verdict::Recovered, Some(_)) => Verdict::UpNotStable,
+        (verdict, _) => verdict,
+    };
+    report.status = match verdict {
+        Verdict::Recovered => "recovered",
+        Verdict::UpNotStable => "up-not-stable",
+        Verdict::NotRecovered => "not-recovered",
+    };
+    report.message = message(verdict, report.stopped.as_deref(), &climbed.ladder);
+    print(&report, args.proof.markdown, session)?;
+    ended(verdict, &report, applied)
+}
+
+/// The verdict, and why it is no better: what stopped the steps, and the rungs that did not pass, the worst in full.
+fn message(verdict: Verdict, stopped: Option<&str>, ladder: &Ladder) -> String {
+    let mut why: Vec<String> = stopped.iter().map(|why| (*why).to_owned()).collect();
+    let counts = |held: &&Held| verdict != Verdict::Recovered || held.rung == Rung::Growth;
+    let mut open: Vec<&Held> = ladder.open().filter(counts).collect();
+    // Stable: of two that fail, the lower rung explains the higher.
+    open.sort_by_key(|held| std::cmp::Reverse(held.outcome));
+    for (at, held) in open.into_iter().enumerate() {
+        let evidence = held.evidence.first().filter(|_| at == 0);
+        let evidence = evidence.map_or_else(String::new, |evidence| format!(" ({evidence})"));
+        why.push(format!(
+            "{} {}{evidence}",
+            held.rung.name(),
+            held.outcome.name()
+        ));
+    }
+    if why.is_empty() {
+        return verdict.words().to_owned();
+    }
+    format!("{}: {}", verdict.words(), why.join(", "))
+}
+
+fn ended(verdict: Verdict, report: &Report, applied: &Applied) -> Result<(), Failure> {
+    let exit = match verdict {
+        Verdict::Recovered => return Ok(()),
+        Verdict::UpNotStable => Exit::NotStable,
+        Verdict::NotRecovered => Exit::NotRecovered,
+    };
+    let failure = Failure::new(exit, report.message.clone());
+    let refusals = applied.last.iter().flat_map(|plan| &plan.refusals);
+    let failure = refusals.fold(failure, |failure, refusal| failure.hint(&refusal.next));
+    if failure.hints.is_empty() {
+        return Err(failure.hint("nagi recover diagnose"));
+    }
+    Err(failure)
+}
+
+fn planned(
+    mut report: Report,
+    world: &World,
+    plan: &Plan,
+    args: &RunArgs,
+    session: &Session,
+) -> Result<(), Failure> {
+    let has_steps = plan.steps().next().is_some();
+    (report.status, report.message) = match (has_steps, plan.refusals.is_empty()) {
+        (true, _) => ("planned", planned_words(plan)),
+        (false, false) => ("refused", refusal(plan)),
+        (false, true) => ("nothing-to-do", nothing(&report)),
+    };
+    print(&report, args.proof.markdown, session)?;
+    if !has_steps && !plan.refusals.is_empty() {
+        return Err(refused(plan));
+    }
+    let waits: u64 = world
+        .freeing
+        .iter()
+        .flat_map(|freeing| &freeing.steps)
+        .filter(|step| !step.has_consent)
+        .map(|step| step.expected)
+        .sum();
+    if waits > 0 && plan.has(Step::Free) {
+        session.output.hint(&format!(
+            "--lossy would give back {} more, which cannot be had again",
+            words::bytes(waits)
+        ));
+    }
+    if has_steps {
+        session
+            .output
+            .hint("nothing was changed; the same with --apply carries it out, as root");
+    }
+    Ok(())
+}
+
+fn planned_words(plan: &Plan) -> String {
+    let steps: Vec<&str> = plan.steps().map(|(step, _)| step.name()).collect();
+    format!("in this order: {}", steps.join(", "))
+}
+
+fn nothing(report: &Report) -> String {
+    match &report.cause {
+        None => "nothing is to be done".to_owned(),
+        Some(cause) => format!("nothing is to be done on this node for {}", cause.id),
+    }
+}
+
+fn refusal(plan: &Plan) -> String {
+    let first = plan.refusals.first();
+    let why = first.and_then(|refusal| refusal.why.first());
+    let blocks = first.map_or("nothing is done", |refusal| refusal.blocks.words());
+    format!("{blocks}: {}", why.cloned().unwrap_or_default())
+}
+
+fn refused(plan: &Plan) -> Failure {
+    let failure = Failure::new(Exit::Refused, refusal(plan));
+    let hints = plan.refusals.iter();
+    hints.fold(failure, |failure, refusal| failure.hint(&refusal.next))
+}
+
+pub(super) fn print(report: &Report, markdown: bool, session: &Session) -> Result<(), Failure> {
+    let raw = serde_json::to_value(report)
+        .map_err(|error| Failure::of(Exit::Failed, "cannot write the answer", &error))?;
+    session.output.body(&raw, Place::Alone, |_detail| {
+        if markdown {
+            text::markdown(report)
+        } else {
+            text::whole(report, &session.output)
+        }
+    })
+}
+
+/// Shows the plan and asks.
+fn confirm(report: &Report, session: &Session) -> Result<(), Failure> {
+    let shown = text::whole(report, &session.output);
+    crate::output::draw(&format!("{shown}\ncarry this out? [y/N] "));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, "nothing was changed"))
+}
+
+fn check_digest(wanted: Option<&str>, report: &Report) -> Result<(), Failure> {
+    let Some(wanted) = wanted else {
+        return Ok(());
+    };
+    if report.plan.digest.as_deref() == Some(wanted) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Conflict,
+        "what would go is not what was shown: files came, went or grew old enough meanwhile",
+    )
+    .hint("look at the plan again: nagi recover run"))
+}
+
+pub(super) fn blind(why: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("cannot look at the node: {why}"))
+        .hint("--root names the root directory of the node")
+}
+
+fn of_run(error: &RunError) -> Failure {
+    match error {
+        RunError::Busy(_) => Failure::new(Exit::Conflict, "another nagi recovers this node")
+            .hint("wait for it; its lock is /run/nagi/recover.lock"),
+        RunError::NoRun => Failure::new(Exit::Failed, error.to_string())
+            .hint("mount a tmpfs on /run: what is done is written down there first"),
+        RunError::Look(_) | RunError::File { .. } => {
+            let source = std::error::Error::source(error);
+            let failure = match source {
+                Some(source) => Failure::of(Exit::Failed, error.to_string(), source),
+                None => Failure::new(Exit::Failed, error.to_string()),
+            };
+            failure.hint("root may use it: try with sudo")
+        }
+    }
+}
+
+// === impl LookArgs ===
+
+impl LookArgs {
+    pub(super) fn hands(&self, snapshot: Option<PathBuf>, session: &Session) -> NodeHands {
+        let request = HandsRequest {
+            observe: Request {
+                root: self.root.clone(),
+                files_only: false,
+                kubeconfigs: kubeconfigs(self.kubeconfig.as_ref()),
+                usual: usual(),
+                context: self.context.clone(),
+                logs: Vec::new(),
+                window: LOGS,
+                timeout: self.timeout,
+                now: session.now(),
+            },
+            snapshot,
+            comes_back: COMES_BACK,
+        };
+        let room = Arc::new(NodeRoom::of(self.policy(&self.root)));
+        NodeHands::new(request, room, Arc::new(SystemClock::new()))
+    }
+
+    fn policy(&self, root: &Path) -> DiskPolicy {
+        DiskPolicy {
+            consent: if self.lossy {
+                Consent::Lossy
+            } else {
+                Consent::Regenerable
+            },
+            target_percent: self.target.saturating_sub(MARGIN_PERCENT),
+            bytes_max: self.max,
+            grace: self.min_age,
+            keep: self.keep.clone(),
+            ..DiskPolicy::at(root)
+        }
+    }
+
+    pub(super) const fn target(&self) -> u8 {
+        self.target
+    }
+}
+
+/// What comes back writes: with nothing to spare, the first pod would put the disk above its target again.
+const MARGIN_PERCENT: u8 = 2;
+/// How far back lines of logs count, as for a diagnosis.
+const LOGS: Duration = Duration::from_hours(1);
+
+// === impl ProofArgs ===
+
+impl ProofArgs {
+    pub(super) const fn rules(&self, target_percent: u8) -> Rules {
+        Rules {
+            target_percent,
+            window: self.stable,
+            transition: TRANSITION,
+            nodes: self.nodes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nagi_ops::recover::Step;
+
+    // B-026, D-26: the runbook has the steps that the code has, in its order and with its conditions.
+    #[test]
+    fn the_page_has_every_step_as_the_code_has_it() {
+        let row = |step: Step| format!("| `{}` | {} | {} |", step.name(), step.when(), step.gate());
+        let rows: Vec<String> = Step::ALL.into_iter().map(row).collect();
+        let rows = rows.join("\n");
+        let page = include_str!("../../../../../docs/recovery.md");
+        assert!(page.contains(&rows), "docs/recovery.md must have:\n{rows}");
+        let twin = include_str!("../../../../../docs/ja/recovery.md");
+        let cell = |step: Step| format!("| `{}` |", step.name());
+        let places: Vec<Option<usize>> = Step::ALL
+            .into_iter()
+            .map(|step| twin.find(&cell(step)))
+            .collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted());
+    }
+}

@@ -1,0 +1,331 @@
+//! `nagi recover run` and `drill` on the incident of the founding document.
+
+use std::fs;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use serde_json::Value;
+
+use super::incident::{Full, Incident};
+use super::loops::{self, Loops};
+use crate::run::Ran;
+
+/// Tests that are worth running often, run so often.
+const SOAK: &str = "NAGI_TEST_SOAK";
+
+fn with(full: Full, test: impl FnOnce(&Incident)) {
+    loops::inside(|loops| {
+        if loops == Loops::Allowed {
+            test(&Incident::new(full));
+        }
+    });
+}
+
+fn rung<'a>(answer: &'a Value, name: &str) -> &'a Value {
+    let rungs = answer["ladder"].as_array().unwrap();
+    rungs.iter().find(|one| one["rung"] == name).unwrap()
+}
+
+fn disk<'a>(state: &'a Value, point: &str) -> &'a Value {
+    let disks = state["disks"].as_array().unwrap();
+    let found = disks.iter().find(|one| one["mounted_on"] == point);
+    found.unwrap_or_else(|| panic!("no {point} in {state:#}"))
+}
+
+fn steps(answer: &Value) -> Vec<String> {
+    let done = answer["done"].as_array().unwrap();
+    done.iter()
+        .map(|one| one["step"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn recovered(ran: &Ran) -> Value {
+    let answer = ran.json();
+    assert_eq!(ran.code, 0, "{answer:#}\n{}", ran.stderr);
+    assert_eq!(answer["status"], "recovered", "{answer:#}");
+    answer
+}
+
+// B-001, B-016, B-017, B-021, B-038, B-040, B-041, D-11, D-12, D-20, W-B10, W-B11
+#[test]
+fn a_full_disk_with_the_api_server_down_is_brought_back_by_one_command() {
+    with(Full::Packages, |incident| {
+        // A plan first, and nothing changes.
+        let before = incident.digest();
+        let ran = incident.recover(&[]).run().exits(0);
+        for part in [
+            "Cause: disk-full at /var",
+            "free",
+            "restart-kubelet",
+            "every filesystem",
+        ] {
+            assert!(ran.stdout.contains(part), "no {part:?} in {}", ran.stdout);
+        }
+        ran.says("hint: nothing was changed");
+        assert_eq!(incident.digest(), before);
+        let answer = recovered(&incident.apply(&[]));
+        assert_eq!(steps(&answer), ["free", "restart-kubelet"]);
+        assert_eq!(incident.told(), ["restart kubelet.service"]);
+        let free = &answer["done"][0];
+        // To the byte, but for what others write meanwhile: here nobody does.
+        assert_eq!(free["expected_bytes"], free["measured_bytes"], "{free:#}");
+        assert!(free["expected_bytes"].as_u64().unwrap() > 10 << 20);
+        let was = disk(&answer["before"], "/var");
+        assert_eq!(
+            (&was["used_percent"], &was["available"]),
+            (&100.into(), &0.into())
+        );
+        assert!(
+            answer["before"]["api_server"]
+                .as_str()
+                .unwrap()
+                .starts_with("down")
+        );
+        let is = disk(&answer["after"], "/var");
+        assert!(is["used_percent"].as_u64().unwrap() <= 80, "{is:#}");
+        assert_eq!(answer["after"]["api_server"], "ready");
+        assert_eq!(incident.writes.load(Ordering::SeqCst), 1);
+        // The audit of what went, and nothing else of ours.
+        assert!(!incident.path("run/nagi/recover.json").exists());
+        // Again: nothing is to be done, and it is still proven.
+        let answer = recovered(&incident.apply(&[]));
+        assert_eq!(steps(&answer), Vec::<String>::new());
+        assert_eq!(incident.told().len(), 1);
+    });
+}
+
+// B-016: a kubelet without a container runtime starts nothing, so that comes first.
+#[test]
+fn a_container_runtime_that_is_down_is_started_before_kubelet() {
+    with(Full::Packages, |incident| {
+        incident.without_runtime();
+        let answer = recovered(&incident.apply(&[]));
+        let expected = ["free", "start-runtime", "restart-kubelet"];
+        assert_eq!(steps(&answer), expected, "{answer:#}");
+        let told = ["start containerd.service", "restart kubelet.service"];
+        assert_eq!(incident.told(), told);
+    });
+}
+
+// B-042, B10, W-B07
+#[test]
+fn a_disk_that_stays_above_its_target_is_up_and_not_stable() {
+    with(Full::PackagesAndOther, |incident| {
+        let ran = incident.apply(&[]);
+        let answer = ran.json();
+        assert_eq!(ran.code, 15, "{answer:#}\n{}", ran.stderr);
+        assert_eq!(answer["status"], "up-not-stable");
+        assert_eq!(rung(&answer, "space")["outcome"], "failed");
+        assert_eq!(rung(&answer, "nodes")["outcome"], "passed");
+        ran.says("up, not stable");
+    });
+}
+
+// D-12: without an inode nothing can be made, and nothing has to be.
+#[test]
+fn a_disk_without_inodes_is_brought_back() {
+    with(Full::Inodes, |incident| {
+        let answer = recovered(&incident.apply(&[]));
+        assert_eq!(steps(&answer), ["free", "restart-kubelet"]);
+        assert_eq!(answer["cause"]["id"], "inodes-exhausted");
+    });
+}
+
+// D-16: a kubelet that starts on a full disk deletes pods.
+#[test]
+fn nothing_is_started_on_a_disk_that_stays_full() {
+    with(Full::Other, |incident| {
+        let before = incident.digest();
+        let ran = incident.apply(&[]).exits(5);
+        let answer = ran.json();
+        assert_eq!(answer["status"], "refused", "{answer:#}");
+        let why = answer["plan"]["refusals"][0]["why"].to_string();
+        assert!(why.contains("nothing on /var may go"), "{why}");
+        assert_eq!(incident.told(), Vec::<String>::new());
+        // A lock is made, in memory.
+        assert_eq!(
+            incident.digest().replace(&of_lock(incident), ""),
+            before.replace(&of_lock(incident), "")
+        );
+        ran.says("hint: nagi disk");
+    });
+}
+
+/// The lines of our own directory under `/run`, and of `/run` itself, which got it.
+fn of_lock(incident: &Incident) -> String {
+    let digest = incident.digest();
+    let run = format!("{}/nagi", incident.path("run").display());
+    let lines = digest.split_inclusive('\n');
+    lines.filter(|line| line.starts_with(&run)).collect()
+}
+
+// D-08: what only a person mends is refused with the next command; space is given back all the same.
+#[test]
+fn an_expired_certificate_is_refused_and_space_is_given_back() {
+    with(Full::Packages, |incident| {
+        let pair =
+            incident
+                .node
+                .authority
+                .pair("kube-apiserver", &["kubernetes"], super::servers::ENDED);
+        incident
+            .node
+            .write("etc/kubernetes/pki/apiserver.crt", pair.certificate);
+        let ran = incident.apply(&[]).exits(16);
+        let answer = ran.json();
+        assert_eq!(steps(&answer), ["free"], "{answer:#}");
+        assert_eq!(incident.told(), Vec::<String>::new());
+        assert_eq!(
+            answer["plan"]["refusals"][0]["cause"],
+            "certificate-expired"
+        );
+        ran.says("hint: kubeadm certs check-expiration");
+    });
+}
+
+// W-B10
+#[test]
+fn two_recoveries_of_one_node_do_not_run_at_once() {
+    with(Full::Packages, |incident| {
+        fs::create_dir(incident.path("run/nagi")).unwrap();
+        let lock = fs::File::create(incident.path("run/nagi/recover.lock")).unwrap();
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        incident
+            .apply(&[])
+            .exits(8)
+            .prints_nothing()
+            .says("another nagi recovers this node");
+        assert_eq!(incident.told(), Vec::<String>::new());
+        drop(lock);
+        recovered(&incident.apply(&[]));
+    });
+}
+
+// B6: killed at any moment, and started again, it ends the same; and its report knows how it was before.
+#[test]
+fn a_run_that_was_killed_is_started_again_and_ends_the_same() {
+    let rounds: u64 = if std::env::var_os(SOAK).is_some() {
+        100
+    } else {
+        6
+    };
+    with(Full::Packages, |incident| {
+        let whole = incident.path("var/cache/apt/archives/p0_1.0_amd64.deb");
+        assert!(whole.exists());
+        for round in 0..rounds {
+            let mut command = incident.recover(&["--apply", "--quiet"]).command();
+            let quiet = || std::process::Stdio::null();
+            let mut child = command.stdout(quiet()).stderr(quiet()).spawn().unwrap();
+            // From before the first look to behind the restart, which takes about a second.
+            std::thread::sleep(Duration::from_millis(40 + 997 * round / rounds));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let answer = recovered(&incident.apply(&[]));
+        // At most one restart for each run that came so far, and never one on a full disk, which the double fails.
+        assert!(
+            !incident.told().is_empty()
+                && incident.told().len() <= usize::try_from(rounds).unwrap() + 1
+        );
+        let was = disk(&answer["before"], "/var");
+        assert!(was["used_percent"].is_u64(), "{answer:#}");
+        assert!(!incident.path("run/nagi/recover.json").exists());
+    });
+}
+
+// B6: between two steps.
+#[test]
+fn what_a_killed_run_left_is_in_the_report_of_the_next() {
+    with(Full::Packages, |incident| {
+        let record = incident.path("run/nagi/recover.json");
+        let mut command = incident.recover(&["--apply", "--quiet"]).command();
+        let quiet = || std::process::Stdio::null();
+        let mut child = command.stdout(quiet()).stderr(quiet()).spawn().unwrap();
+        // Killed as soon as it has written down its first step.
+        let is_written =
+            || fs::read_to_string(&record).is_ok_and(|text| text.contains("\"step\":\"free\""));
+        while !is_written() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if !record.exists() {
+            return; // It was quicker.
+        }
+        let answer = recovered(&incident.apply(&[]));
+        assert_eq!(answer["resumed"], true, "{answer:#}");
+        assert_eq!(steps(&answer)[0], "free");
+        assert_eq!(disk(&answer["before"], "/var")["available"], 0);
+    });
+}
+
+// B-032, D-26: a rehearsal changes nothing, down to the last byte and inode.
+#[test]
+fn a_drill_changes_nothing_and_says_what_would_be_done() {
+    with(Full::Packages, |incident| {
+        let stat = || {
+            let stat = rustix::fs::statvfs(incident.path("var")).unwrap();
+            (stat.f_bfree, stat.f_ffree)
+        };
+        let (before, was) = (incident.digest(), stat());
+        let words = [
+            "recover",
+            "drill",
+            "--min-age",
+            "0",
+            "--timeout",
+            "20s",
+            "--output",
+            "json",
+        ];
+        let answer = incident.call(&words).run().exits(0).json();
+        assert_eq!(answer["status"], "rehearsed", "{answer:#}");
+        let message = answer["message"].as_str().unwrap();
+        assert_eq!(
+            message,
+            "would be done: free, restart-kubelet; nothing was changed"
+        );
+        assert!(answer["times"].as_array().unwrap().len() == 2);
+        assert_eq!((incident.digest(), stat()), (before, was));
+        // Of a cluster that runs too: no write goes to it.
+        incident.start();
+        let answer = incident.call(&words).run().exits(0).json();
+        assert_eq!(rung(&answer, "store")["outcome"], "unknown", "{answer:#}");
+        assert_eq!(incident.writes.load(Ordering::SeqCst), 0);
+    });
+}
+
+// B-040, B-041: the report for a ticket.
+#[test]
+fn a_report_is_had_as_markdown() {
+    with(Full::Packages, |incident| {
+        let ran = incident.recover(&["--apply", "--markdown"]).run().exits(0);
+        for part in [
+            "# Recovery: recovered\n",
+            "| | Before | After |",
+            "| disk /var | 100 % used, 0 B available",
+            "| API server | down: refused | ready |",
+            "| free | ",
+            "| nodes | passed | 3 of 3 nodes are Ready |",
+        ] {
+            assert!(ran.stdout.contains(part), "no {part:?} in {}", ran.stdout);
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_had_again_needs_a_word() {
+    with(Full::Packages, |incident| {
+        incident
+            .apply(&["--lossy"])
+            .exits(2)
+            .prints_nothing()
+            .says("nobody can be asked");
+        incident
+            .apply(&["--digest", &"0".repeat(64)])
+            .exits(8)
+            .says("is not what was shown");
+        assert_eq!(incident.told(), Vec::<String>::new());
+    });
+}

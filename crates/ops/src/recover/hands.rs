@@ -1,0 +1,349 @@
+//! The hands and eyes of a recovery on a real node.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nagi_ports::Clock;
+use nagi_runtime::{Blocking, Deadline};
+
+use super::api;
+use super::apply::{Did, Hands, World};
+use super::climb::Eyes;
+use super::ladder::Look;
+use super::plan::{Freeing, KUBELET, RUNTIME, Step};
+use crate::ask::{AskError, ask};
+use crate::decide::floors;
+use crate::etcd::Mender;
+use crate::listeners;
+use crate::observe::{Disks, Request, chosen, observe};
+use crate::observed::{Filesystem, Looked, Observed, Unseen};
+use crate::policy::Policy;
+use crate::root::Root;
+
+/// The default of systemd for a unit that starts is 90 s.
+const SYSTEMD_WITHIN: Duration = Duration::from_mins(2);
+/// Between two looks for a port or a socket.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A write through the API server waits for one write of etcd; on a disk that was full until now it may take long.
+const WRITE_WITHIN: Duration = Duration::from_secs(15);
+/// Where the API server listens unless its manifest says otherwise.
+const PORT: u16 = 6443;
+/// Where the store is copied to unless another place is named: in memory, beside our lock.
+const SNAPSHOT: &str = "/run/nagi/etcd-snapshot.db";
+
+/// What gives space back, from where that is known.
+pub trait Room: Send + Sync + 'static {
+    /// The disks as they are now.
+    fn disks(&self) -> Arc<dyn Disks>;
+
+    /// Plans what may go; it waits for files.
+    ///
+    /// # Errors
+    /// It is not known.
+    fn plan(&self) -> Looked<Freeing>;
+
+    /// Carries out the plan that was made last; it waits for files.
+    ///
+    /// # Errors
+    /// It was not carried out, or not wholly; in words.
+    fn free(&self) -> Result<Did, String>;
+
+    /// How many bytes a day a disk grows.
+    ///
+    /// # Errors
+    /// It is not known.
+    fn growth(&self, point: &Path) -> Looked<i64>;
+}
+
+/// What the hands need.
+#[derive(Debug, Clone)]
+pub struct HandsRequest {
+    /// What is looked at.
+    pub observe: Request,
+    /// Where the store is copied to; none means memory.
+    pub snapshot: Option<PathBuf>,
+    /// How long it is waited for that the API server listens again.
+    pub comes_back: Duration,
+}
+
+/// Hands on a node.
+#[expect(
+    missing_debug_implementations,
+    reason = "what gives space back is behind a trait of the binary"
+)]
+pub struct NodeHands {
+    request: HandsRequest,
+    room: Arc<dyn Room>,
+    clock: Arc<dyn Clock>,
+    files: Blocking,
+}
+
+// === impl NodeHands ===
+
+impl NodeHands {
+    /// Hands for this node.
+    pub fn new(request: HandsRequest, room: Arc<dyn Room>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            request,
+            room,
+            clock,
+            // One plan at a time, and one that hangs holds no look at the growth up.
+            files: Blocking::new("disks of the node", 2),
+        }
+    }
+
+    async fn observed(&self) -> Result<Observed, String> {
+        let request = Request {
+            now: self.clock.now(),
+            ..self.request.observe.clone()
+        };
+        Box::pin(observe(&request, self.room.disks()))
+            .await
+            .map_err(|error| format!("{}: {error}", request.root.display()))
+    }
+
+    fn root(&self) -> Result<Root, String> {
+        let path = &self.request.observe.root;
+        Root::open(path).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    fn mender(&self, world: &World) -> Result<Mender, String> {
+        let manifests = world.observed.manifests.as_deref();
+        let manifests = manifests.map_err(|unseen| unseen.why().to_owned())?;
+        Mender::of(&self.root()?, manifests)
+    }
+
+    async fn free(&self) -> Result<Did, String> {
+        let room = Arc::clone(&self.room);
+        self.files
+            .run(move || room.free())
+            .await
+            .map_err(|error| error.to_string())?
+    }
+
+    async fn start_runtime(&self, world: &World) -> Result<Did, String> {
+        systemctl("start", RUNTIME).await?;
+        let socket = match &world.observed.containers {
+            Ok(runtime) => runtime.socket.clone(),
+            Err(unseen) => return Err(unseen.why().to_owned()),
+        };
+        let outside = self.root()?.outside(&socket);
+        let waited = Wait::new(self.request.comes_back);
+        loop {
+            let connected = tokio::net::UnixStream::connect(&outside).await;
+            match connected {
+                Ok(_) => return Ok(waited.did(&format!("{} answers", socket.display()))),
+                Err(error) if waited.is_over() => {
+                    return Err(format!(
+                        "{}: {error}, {:?} after it was started",
+                        socket.display(),
+                        self.request.comes_back
+                    ));
+                }
+                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    /// B-016, B-017: the port is looked for instead of a time being slept.
+    async fn restart_kubelet(&self, world: &World) -> Result<Did, String> {
+        systemctl("restart", KUBELET).await?;
+        let Some(port) = port(&world.observed) else {
+            return Ok(Did {
+                evidence: vec!["there is no API server on this node to wait for".to_owned()],
+                ..Did::default()
+            });
+        };
+        let proc = self.request.observe.root.join("proc");
+        let waited = Wait::new(self.request.comes_back);
+        loop {
+            let proc = proc.clone();
+            let looked = self.files.run(move || listeners::look(&proc)).await;
+            let looked = looked.map_err(|error| error.to_string())?;
+            let listeners = looked.map_err(|unseen| unseen.why().to_owned())?;
+            if listeners.iter().any(|one| one.port == port) {
+                return Ok(waited.did(&format!("port {port} listens")));
+            }
+            if waited.is_over() {
+                // The ladder says what is missing.
+                return Ok(waited.did(&format!("nothing listens on port {port}")));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+impl Hands for NodeHands {
+    async fn look(&mut self) -> Result<World, String> {
+        let observed = self.observed().await?;
+        let room = Arc::clone(&self.room);
+        let planned = self.files.run(move || room.plan()).await;
+        let freeing = match planned {
+            Ok(planned) => planned,
+            Err(error) => Err(Unseen::Failed(error.to_string())),
+        };
+        Ok(World {
+            observed,
+            freeing,
+            now: self.clock.now(),
+        })
+    }
+
+    async fn act(&mut self, step: Step, world: &World) -> Result<Did, String> {
+        let said = |evidence: String| Did {
+            evidence: vec![evidence],
+            ..Did::default()
+        };
+        match step {
+            Step::Free => self.free().await,
+            Step::Snapshot => {
+                let default = self.root()?.outside(Path::new(SNAPSHOT));
+                let file = self.request.snapshot.clone().unwrap_or(default);
+                self.mender(world)?.snapshot(&file).await.map(said)
+            }
+            Step::Compact => self.mender(world)?.compact().await.map(said),
+            Step::Defrag => self.mender(world)?.defrag().await.map(said),
+            Step::Disarm => self.mender(world)?.disarm().await.map(said),
+            Step::StartRuntime => self.start_runtime(world).await,
+            Step::RestartKubelet => self.restart_kubelet(world).await,
+        }
+    }
+}
+
+impl Eyes for NodeHands {
+    async fn look(&mut self) -> Look {
+        let observed = self.observed().await;
+        let observed = observed.unwrap_or_else(|why| blind(&self.request.observe.root, &why));
+        let deadline = Deadline::in_(self.request.observe.timeout);
+        let chosen = self.chosen();
+        let api = match &chosen {
+            Ok(chosen) => Ok(Box::pin(api::facts(chosen, deadline)).await),
+            Err(unseen) => Err(unseen.clone()),
+        };
+        let points = disks(&observed);
+        let room = Arc::clone(&self.room);
+        let asked = self.files.run(move || {
+            points
+                .into_iter()
+                .map(|point| {
+                    let growth = room.growth(&point);
+                    (point, growth)
+                })
+                .collect()
+        });
+        Look {
+            observed,
+            api,
+            growth: asked.await.unwrap_or_default(),
+            now: self.clock.now(),
+        }
+    }
+
+    async fn write(&mut self, mut look: Look) -> Look {
+        if let Ok(facts) = &mut look.api
+            && let Ok(chosen) = self.chosen()
+        {
+            facts.write = Some(Box::pin(api::write(&chosen, Deadline::in_(WRITE_WITHIN))).await);
+        }
+        look
+    }
+}
+
+impl NodeHands {
+    fn chosen(&self) -> Looked<crate::endpoint::Chosen> {
+        let root = self.root().map_err(Unseen::Failed)?;
+        chosen(&self.request.observe, &root)
+    }
+}
+
+/// A wait for something that comes.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    began: tokio::time::Instant,
+    within: Duration,
+}
+
+// === impl Wait ===
+
+impl Wait {
+    fn new(within: Duration) -> Self {
+        Self {
+            began: tokio::time::Instant::now(),
+            within,
+        }
+    }
+
+    fn is_over(self) -> bool {
+        self.began.elapsed() >= self.within
+    }
+
+    fn did(self, what: &str) -> Did {
+        let seconds = self.began.elapsed().as_secs_f32();
+        Did {
+            evidence: vec![format!("{what} after {seconds:.1} s")],
+            ..Did::default()
+        }
+    }
+}
+
+async fn systemctl(verb: &str, unit: &str) -> Result<(), String> {
+    let arguments = [verb.to_owned(), unit.to_owned()];
+    let printed = ask("systemctl", &arguments, Deadline::in_(SYSTEMD_WITHIN)).await;
+    let printed = printed.map_err(|error| match error {
+        AskError::NotThere(why) | AskError::Failed(why) => why,
+    })?;
+    if printed.is_cut {
+        return Err(format!(
+            "systemctl {verb} {unit} did not end within {SYSTEMD_WITHIN:?}"
+        ));
+    }
+    match printed.failed {
+        None => Ok(()),
+        Some(said) if said.is_empty() => Err(format!("systemctl {verb} {unit} failed")),
+        Some(said) => Err(format!("systemctl {verb} {unit}: {said}")),
+    }
+}
+
+/// Where the API server of this node listens; none where none has a manifest that can be read.
+fn port(observed: &Observed) -> Option<u16> {
+    let manifests = observed.manifests.as_deref().unwrap_or_default();
+    let mut pods = manifests.iter().filter_map(|one| one.pod.as_ref().ok());
+    let pod = pods.find(|pod| pod.name == "kube-apiserver")?;
+    Some(
+        pod.flag("secure-port")
+            .and_then(|port| port.parse().ok())
+            .unwrap_or(PORT),
+    )
+}
+
+/// Where what lies there outlives a boot.
+fn disks(observed: &Observed) -> Vec<PathBuf> {
+    let floors = floors(&Policy::default(), observed).unwrap_or_default();
+    let filesystems = observed.filesystems.as_deref().unwrap_or_default();
+    let is_memory = |point: &Path| {
+        let found = filesystems.iter().find(|one| one.point == point);
+        found.is_some_and(Filesystem::is_memory)
+    };
+    let points = floors.into_iter().map(|floor| floor.point);
+    points.filter(|point| !is_memory(point)).collect()
+}
+
+/// Nothing was seen, for one reason.
+fn blind(root: &Path, why: &str) -> Observed {
+    let unseen = || Unseen::Failed(why.to_owned());
+    Observed {
+        root: root.to_owned(),
+        endpoint: Err(unseen()),
+        filesystems: Err(unseen()),
+        units: Err(unseen()),
+        listeners: Err(unseen()),
+        containers: Err(unseen()),
+        manifests: Err(unseen()),
+        etcd: Err(unseen()),
+        certificates: Err(unseen()),
+        lines: Err(unseen()),
+        newest_write: None,
+        partly_unseen: Vec::new(),
+    }
+}

@@ -1,0 +1,289 @@
+//! Each rung where it holds, where it does not, and where it cannot be asked.
+
+use std::time::Duration;
+
+use super::{now, sound};
+use crate::observed::{ContainerState, Reach, RuntimeAnswer, Unseen};
+use crate::policy::Policy;
+use crate::recover::*;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn rules() -> Rules {
+    Rules {
+        target_percent: 80,
+        window: MINUTE,
+        transition: Duration::from_mins(5),
+        nodes: Some(3),
+    }
+}
+
+fn node(name: &str) -> NodeState {
+    NodeState {
+        name: name.to_owned(),
+        ready: Ok(()),
+        pressure: Pressure::No(Some(now() - jiff::SignedDuration::from_mins(6))),
+    }
+}
+
+fn look() -> Look {
+    Look {
+        observed: sound(),
+        api: Ok(ApiFacts {
+            livez: Ok(Vec::new()),
+            readyz: Ok(Vec::new()),
+            nodes: Ok(["a", "b", "c"].map(node).to_vec()),
+            write: Some(Ok(())),
+        }),
+        growth: vec![("/".into(), Ok(1 << 20))],
+        now: now(),
+    }
+}
+
+fn judged(first: &Look, last: &Look, held: Duration) -> Ladder {
+    judge(&Policy::default(), &rules(), first, last, held)
+}
+
+fn of(change: impl FnOnce(&mut Look)) -> Ladder {
+    let mut last = look();
+    change(&mut last);
+    judged(&look(), &last, MINUTE)
+}
+
+#[track_caller]
+fn holds(ladder: &Ladder, rung: Rung, outcome: Outcome, verdict: Verdict) {
+    assert_eq!(ladder.rung(rung).unwrap().outcome, outcome, "{ladder:#?}");
+    assert_eq!(ladder.verdict, verdict, "{ladder:#?}");
+    assert!(ladder.rungs.iter().all(|one| !one.evidence.is_empty()));
+}
+
+// D-20, B-021
+#[test]
+fn a_cluster_that_is_back_and_stays_is_recovered() {
+    let ladder = of(|_| {});
+    assert!(
+        ladder
+            .rungs
+            .iter()
+            .all(|one| one.outcome == Outcome::Passed),
+        "{ladder:#?}"
+    );
+    assert_eq!(ladder.verdict, Verdict::Recovered);
+}
+
+// B10, B-042, W-B07: the 93 % at which the founding document stopped.
+#[test]
+fn ninety_three_percent_is_up_and_not_stable() {
+    let ladder = of(|last| {
+        let disk = &mut last.observed.filesystems.as_mut().unwrap()[0];
+        let space = disk.space.as_mut().unwrap();
+        space.bytes = 7_600_000_000;
+        space.bytes_free = 595_000_000;
+        space.bytes_available = 595_000_000;
+    });
+    holds(&ladder, Rung::Space, Outcome::Failed, Verdict::UpNotStable);
+    let evidence = ladder.rung(Rung::Space).unwrap().evidence.join("; ");
+    assert!(
+        evidence.contains("93 % used") && evidence.contains("above the goal of 85 %"),
+        "{evidence}"
+    );
+    // At the edge.
+    for (used, outcome) in [(80, Outcome::Passed), (81, Outcome::Failed)] {
+        let ladder = of(|last| {
+            for disk in last.observed.filesystems.as_mut().unwrap() {
+                let space = disk.space.as_mut().unwrap();
+                space.bytes = 100 << 30;
+                space.bytes_free = (100 - used) << 30;
+                space.bytes_available = space.bytes_free;
+            }
+        });
+        assert_eq!(ladder.rung(Rung::Space).unwrap().outcome, outcome);
+    }
+    let ladder = of(|last| {
+        let disk = &mut last.observed.filesystems.as_mut().unwrap()[0];
+        disk.evicting.push("/: kubelet kills pods".to_owned());
+    });
+    holds(&ladder, Rung::Space, Outcome::Failed, Verdict::UpNotStable);
+}
+
+// B-021: with three nodes, one that is not ready.
+#[test]
+fn one_node_that_is_not_ready_or_not_there_is_no_recovery() {
+    let ladder = of(|last| {
+        let nodes = last.api.as_mut().unwrap().nodes.as_mut().unwrap();
+        nodes[1].ready = Err("Ready is Unknown: NodeStatusUnknown".to_owned());
+    });
+    holds(&ladder, Rung::Nodes, Outcome::Failed, Verdict::NotRecovered);
+    let ladder = of(|last| {
+        last.api.as_mut().unwrap().nodes.as_mut().unwrap().pop();
+    });
+    holds(&ladder, Rung::Nodes, Outcome::Failed, Verdict::NotRecovered);
+    // None at all is not all of none.
+    let rules = Rules {
+        nodes: None,
+        ..rules()
+    };
+    let mut last = look();
+    last.api.as_mut().unwrap().nodes = Ok(Vec::new());
+    let ladder = judge(&Policy::default(), &rules, &look(), &last, MINUTE);
+    assert_eq!(ladder.verdict, Verdict::NotRecovered);
+}
+
+#[test]
+fn what_was_started_within_the_window_is_not_stable() {
+    let ladder = of(|last| {
+        let runtime = last.observed.containers.as_mut().unwrap();
+        let RuntimeAnswer::Containers(containers) = &mut runtime.answer else {
+            unreachable!("it answers")
+        };
+        containers[0].attempt += 1;
+    });
+    holds(
+        &ladder,
+        Rung::Containers,
+        Outcome::Failed,
+        Verdict::UpNotStable,
+    );
+    let ladder = of(|last| {
+        let runtime = last.observed.containers.as_mut().unwrap();
+        let RuntimeAnswer::Containers(containers) = &mut runtime.answer else {
+            unreachable!("it answers")
+        };
+        containers[1].state = ContainerState::Exited;
+    });
+    holds(
+        &ladder,
+        Rung::Containers,
+        Outcome::Failed,
+        Verdict::UpNotStable,
+    );
+    let ladder = of(|last| last.observed.units.as_mut().unwrap()[0].restarts += 1);
+    holds(&ladder, Rung::Units, Outcome::Failed, Verdict::UpNotStable);
+    // Too short to tell.
+    let ladder = judged(&look(), &look(), MINUTE / 2);
+    holds(
+        &ladder,
+        Rung::Containers,
+        Outcome::Unknown,
+        Verdict::UpNotStable,
+    );
+}
+
+#[test]
+fn a_store_with_an_alarm_or_without_a_write_is_no_recovery() {
+    let ladder = of(|last| {
+        let etcd = last.observed.etcd.as_mut().unwrap();
+        let crate::observed::EtcdAnswer::Status(status) = &mut etcd.answer else {
+            unreachable!("it answers")
+        };
+        status.alarms = Ok(vec!["NOSPACE".to_owned()]);
+    });
+    holds(&ladder, Rung::Store, Outcome::Failed, Verdict::NotRecovered);
+    let ladder = of(|last| {
+        last.api.as_mut().unwrap().write = Some(Err("507".to_owned()));
+    });
+    holds(&ladder, Rung::Store, Outcome::Failed, Verdict::NotRecovered);
+    let ladder = of(|last| last.api.as_mut().unwrap().write = None);
+    holds(
+        &ladder,
+        Rung::Store,
+        Outcome::Unknown,
+        Verdict::NotRecovered,
+    );
+}
+
+#[test]
+fn an_api_server_that_is_not_ready_or_not_there_is_no_recovery() {
+    let ladder = of(|last| {
+        last.api.as_mut().unwrap().readyz = Ok(vec!["etcd".to_owned()]);
+    });
+    holds(&ladder, Rung::Api, Outcome::Failed, Verdict::NotRecovered);
+    let ladder = of(|last| {
+        last.observed.endpoint.as_mut().unwrap().reach = Reach::Refused;
+        last.api = Err(Unseen::NotHere("no kubeconfig".to_owned()));
+    });
+    holds(&ladder, Rung::Api, Outcome::Unknown, Verdict::NotRecovered);
+}
+
+#[test]
+fn a_pressure_counts_as_ended_after_its_time() {
+    let with = |pressure: Pressure| {
+        of(|last| {
+            last.api.as_mut().unwrap().nodes.as_mut().unwrap()[0].pressure = pressure;
+        })
+    };
+    let since = |seconds| Pressure::No(Some(now() - jiff::SignedDuration::from_secs(seconds)));
+    for (pressure, outcome, verdict) in [
+        (Pressure::Yes, Outcome::Failed, Verdict::UpNotStable),
+        (since(299), Outcome::Failed, Verdict::UpNotStable),
+        (since(300), Outcome::Passed, Verdict::Recovered),
+        (Pressure::No(None), Outcome::Unknown, Verdict::UpNotStable),
+        (Pressure::Unknown, Outcome::Unknown, Verdict::UpNotStable),
+    ] {
+        holds(&with(pressure), Rung::Pressure, outcome, verdict);
+    }
+}
+
+#[test]
+fn a_days_growth_must_fit_and_an_unknown_one_is_said() {
+    let with = |growth| of(|last| last.growth = vec![("/".into(), growth)]);
+    let (fits, too_much) = (with(Ok(3 << 30)), with(Ok((3 << 30) + 1)));
+    holds(&fits, Rung::Growth, Outcome::Passed, Verdict::Recovered);
+    holds(
+        &too_much,
+        Rung::Growth,
+        Outcome::Failed,
+        Verdict::UpNotStable,
+    );
+    let unknown = with(Err(Unseen::NotHere("no guard has run here".to_owned())));
+    holds(&unknown, Rung::Growth, Outcome::Unknown, Verdict::Recovered);
+    holds(
+        &with(Ok(-5)),
+        Rung::Growth,
+        Outcome::Passed,
+        Verdict::Recovered,
+    );
+}
+
+// What cannot be asked is never passed.
+#[test]
+fn a_rung_that_cannot_be_asked_is_unknown() {
+    let unseen = || Unseen::Failed("it cannot be read".to_owned());
+    let ladder = of(|last| last.observed.filesystems = Err(unseen()));
+    holds(&ladder, Rung::Space, Outcome::Unknown, Verdict::UpNotStable);
+    let ladder = of(|last| last.observed.units = Err(unseen()));
+    holds(&ladder, Rung::Units, Outcome::Unknown, Verdict::UpNotStable);
+    let ladder = of(|last| last.observed.containers = Err(unseen()));
+    holds(
+        &ladder,
+        Rung::Containers,
+        Outcome::Unknown,
+        Verdict::UpNotStable,
+    );
+    let ladder = of(|last| last.observed.etcd = Err(unseen()));
+    holds(
+        &ladder,
+        Rung::Store,
+        Outcome::Unknown,
+        Verdict::NotRecovered,
+    );
+    let ladder = of(|last| last.observed.manifests = Err(unseen()));
+    holds(
+        &ladder,
+        Rung::Containers,
+        Outcome::Unknown,
+        Verdict::UpNotStable,
+    );
+}
+
+// A worker has neither static pods nor a store.
+#[test]
+fn a_worker_recovers_without_a_control_plane_of_its_own() {
+    let ladder = of(|last| {
+        let none = || Unseen::NotHere("there is no directory of them".to_owned());
+        last.observed.manifests = Err(none());
+        last.observed.containers = Err(none());
+        last.observed.etcd = Err(none());
+    });
+    assert_eq!(ladder.verdict, Verdict::Recovered, "{ladder:#?}");
+}
