@@ -25,7 +25,7 @@ test: ## everything that a change must pass; CI runs this
 test-cluster: ## harness, delivery, product and faults on a real Kubernetes that is started here
 	@$(XTASK) test-cluster
 
-soak: ## every fault on a real control plane, also those of minutes; writes docs/faults.md
+soak: ## every fault and every recovery on a real control plane, also those of minutes; writes docs/faults.md
 	@$(XTASK) soak $(ARGUMENTS)
 
 check: ## the fast loop: format, lints, tidy, unit tests

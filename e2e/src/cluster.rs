@@ -13,7 +13,7 @@ use crate::directory::{Lifetime, Record};
 use crate::image;
 use crate::node::{self, Node, NodeKind, NodeRecord, Surroundings, containerd_socket};
 use crate::process::{Component, Place, Process};
-use crate::tools;
+use crate::tools::{self, Built};
 use crate::wait::{self, Look};
 
 /// From the last ready node to an answer of CoreDNS.
@@ -73,6 +73,13 @@ impl Cluster {
         tools::COREDNS.build()?;
         tools::METRICS_SERVER.build()?;
         let control_plane = ControlPlane::start_as(name, &options.control_plane, lifetime)?;
+        let mut cluster = Self::around(control_plane, stand_ins)?;
+        cluster.bring_up(options, autoscaler)?;
+        Ok(cluster)
+    }
+
+    /// One without nodes, of a control plane whose address is known.
+    pub(crate) fn around(control_plane: ControlPlane, stand_ins: Built) -> anyhow::Result<Self> {
         let surroundings = Surroundings {
             cluster: control_plane.directory().to_owned(),
             network: network_of(control_plane.record())?.clone(),
@@ -80,13 +87,11 @@ impl Cluster {
             kubernetes: tools::KUBERNETES.build()?,
             stand_ins,
         };
-        let mut cluster = Self {
+        Ok(Self {
             control_plane,
             surroundings,
             nodes: Vec::new(),
-        };
-        cluster.bring_up(options, autoscaler)?;
-        Ok(cluster)
+        })
     }
 
     fn bring_up(

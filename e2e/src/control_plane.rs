@@ -5,6 +5,7 @@
 //! works. In both, every connection is TLS with certificates of the cluster's own authority.
 
 mod configuration;
+mod kubectl;
 mod outage;
 mod ports;
 
@@ -25,6 +26,7 @@ use crate::process::{self, Component, Place, Process, Started};
 use crate::tools::{self, Built};
 use crate::wait::Look;
 use configuration::Configuration;
+pub(crate) use kubectl::Kubectl;
 use ports::Ports;
 
 /// The node whose network namespace the control plane shares, and its number.
@@ -159,31 +161,36 @@ impl ControlPlane {
         options: &Options,
         lifetime: Lifetime,
     ) -> anyhow::Result<Self> {
-        let kubernetes = tools::KUBERNETES.build()?;
         let etcd = tools::ETCD.build()?;
         let wanted = match options.place {
             Where::Namespace => Wanted::Network,
             Where::Loopback => Wanted::Loopback,
         };
+        let mut control_plane = Self::claim(name, lifetime, wanted)?;
+        control_plane.begin(&etcd, options)?;
+        Ok(control_plane)
+    }
+
+    /// Takes a name and makes the network, and starts nothing. From here on dropping it takes away whatever was made.
+    pub(crate) fn claim(name: &str, lifetime: Lifetime, wanted: Wanted) -> anyhow::Result<Self> {
+        let kubernetes = tools::KUBERNETES.build()?;
         let (directory, record) = Directory::claim(name, lifetime, wanted)?;
-        // From here on dropping it takes away whatever was made.
-        let mut control_plane = Self {
+        let control_plane = Self {
             directory,
             record,
             started: Vec::new(),
             next: Vec::new(),
             kubernetes,
         };
-        control_plane.begin(&etcd, options)?;
-        Ok(control_plane)
-    }
-
-    fn begin(&mut self, etcd: &Built, options: &Options) -> anyhow::Result<()> {
-        if let Some(network) = &self.record.network {
+        if let Some(network) = &control_plane.record.network {
             network.create()?;
             let (node, number) = FIRST_NODE;
             network.add_node(node, number)?;
         }
+        Ok(control_plane)
+    }
+
+    fn begin(&mut self, etcd: &Built, options: &Options) -> anyhow::Result<()> {
         let place = self.place();
         let ports = Ports::from(self.free_ports(Ports::STANDARD)?);
         let configuration = Configuration {
@@ -196,8 +203,7 @@ impl ControlPlane {
             is_reached_by_nodes: self.record.network.is_some(),
             ports,
         };
-        self.record.server = configuration.server();
-        self.record.store(&self.directory.path)?;
+        self.is_reached_at(configuration.server())?;
         write_certificates(&configuration)?;
         configuration.write_files()?;
         let component = |built: &Built, name: &str, mut arguments: Vec<String>| {
@@ -252,12 +258,26 @@ impl ControlPlane {
         self.record.store(&self.directory.path)
     }
 
+    /// Waits for something that needs all components.
+    pub(crate) fn wait_for<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        look: impl FnMut() -> anyhow::Result<Look<T>>,
+    ) -> anyhow::Result<T> {
+        process::until(what, limit, &mut self.started, look)
+    }
+
     /// Waits until the API server says that it is ready.
     pub fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        self.wait_until_ready_within(UP_LIMIT)
+    }
+
+    pub(crate) fn wait_until_ready_within(&mut self, limit: Duration) -> anyhow::Result<()> {
         let kubectl = Kubectl::of(&self.kubernetes, &self.directory.path);
         let address = self.record.server.trim_start_matches("https://");
         let address: SocketAddr = address.parse().context("read the API server's address")?;
-        process::until("the API server", UP_LIMIT, &mut self.started, || {
+        self.wait_for("the API server", limit, || {
             // Until its port is open there is no use in starting a client again and again.
             if let Err(error) = TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
                 return Ok(Look::NotYet(error.to_string()));
@@ -274,7 +294,7 @@ impl ControlPlane {
     /// The account without which no pod is accepted is made by a controller: when it is there, they work.
     pub(crate) fn wait_for_controllers(&mut self) -> anyhow::Result<()> {
         let kubectl = Kubectl::of(&self.kubernetes, &self.directory.path);
-        process::until("the controllers", UP_LIMIT, &mut self.started, || {
+        self.wait_for("the controllers", UP_LIMIT, || {
             let ended = kubectl
                 .call()
                 .arguments(["get", "serviceaccount", "default", "--namespace=default"])
@@ -311,6 +331,12 @@ impl ControlPlane {
             Some(_) => Ok(standard),
             None => ports::free(),
         }
+    }
+
+    /// Records where the API server will be.
+    pub(crate) fn is_reached_at(&mut self, server: String) -> anyhow::Result<()> {
+        self.record.server = server;
+        self.record.store(&self.directory.path)
     }
 
     pub(crate) fn record(&self) -> &Record {
@@ -460,39 +486,6 @@ impl Drop for ControlPlane {
         if let Err(error) = self.take_away() {
             crate::say(&format!("not everything could be taken away: {error:#}"));
         }
-    }
-}
-
-/// What it takes to call kubectl.
-#[derive(Debug, Clone)]
-pub(crate) struct Kubectl {
-    program: PathBuf,
-    directory: PathBuf,
-}
-
-// === impl Kubectl ===
-
-impl Kubectl {
-    pub(crate) fn of(kubernetes: &Built, directory: &Path) -> Self {
-        Self {
-            program: kubernetes.program("kubectl"),
-            directory: directory.to_owned(),
-        }
-    }
-
-    /// The one that was built together with another program.
-    pub(crate) fn beside(program: &Path, directory: &Path) -> Self {
-        Self {
-            program: program.with_file_name("kubectl"),
-            directory: directory.to_owned(),
-        }
-    }
-
-    /// As administrator; what it remembers of the API goes away with the cluster.
-    pub(crate) fn call(&self) -> Call {
-        Call::new(&self.program)
-            .environment("KUBECONFIG", kubeconfig(&self.directory))
-            .environment("KUBECACHEDIR", self.directory.join("kubectl-cache"))
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn of_node(
     stand_ins: &Built,
     node: &str,
 ) -> anyhow::Result<Vec<PathBuf>> {
-    let mut archives = vec![archive(stand_ins, "pause", PAUSE)?];
+    let mut archives = vec![pause(stand_ins)?];
     if node == FIRST_NODE.0 {
         let tools = [
             (tools::COREDNS, "coredns", COREDNS),
@@ -72,8 +72,37 @@ pub(crate) fn of_node(
     Ok(archives)
 }
 
-/// The archive of one program, written when it is not there.
+/// The archive of one program, written when it is not there: in the root of its image, and run as nobody.
 fn archive(built: &Built, program: &str, name: &str) -> anyhow::Result<PathBuf> {
+    archive_of(built, program, name, |image| {
+        image
+            .file(program, 0o755, 0, Content::File(built.program(program)))
+            .entrypoint([&format!("/{program}")])
+            .user(NOBODY)
+    })
+}
+
+/// The archive of a program that manifests of kubeadm call by its name, and run as root.
+pub(crate) fn on_its_path(built: &Built, program: &str, name: &str) -> anyhow::Result<PathBuf> {
+    archive_of(built, program, name, |image| {
+        let path = format!("usr/local/bin/{program}");
+        image
+            .file(&path, 0o755, 0, Content::File(built.program(program)))
+            .environment("PATH", "/usr/local/bin")
+    })
+}
+
+/// The archive of `pause`.
+pub(crate) fn pause(stand_ins: &Built) -> anyhow::Result<PathBuf> {
+    archive(stand_ins, "pause", PAUSE)
+}
+
+fn archive_of(
+    built: &Built,
+    program: &str,
+    name: &str,
+    filled: impl FnOnce(Image) -> Image,
+) -> anyhow::Result<PathBuf> {
     let of_build = built
         .directory()
         .file_name()
@@ -83,11 +112,7 @@ fn archive(built: &Built, program: &str, name: &str) -> anyhow::Result<PathBuf> 
         .join("images")
         .join(format!("{of_build}-{program}.tar"));
     if !path.exists() {
-        Image::new()
-            .directory("tmp", 0o1777, 0)
-            .file(program, 0o755, 0, Content::File(built.program(program)))
-            .entrypoint([&format!("/{program}")])
-            .user(NOBODY)
+        filled(Image::new().directory("tmp", 0o1777, 0))
             .write(&path, name)
             .with_context(|| format!("make the image {name}"))?;
     }

@@ -2,7 +2,8 @@
 //!
 //! [`ControlPlane`] is etcd, API server, controllers and scheduler. It runs anywhere, also without root, and is what tests of
 //! the adapter need. [`Cluster`] adds nodes: each a network and a mount namespace with containerd, kubelet and kube-proxy, in
-//! which pods really run. Both clean up when they are dropped; what a killed one left, the next start takes away.
+//! which pods really run. [`StackedCluster`] is one whose control plane are static pods of a machine that can be broken. All
+//! clean up when they are dropped; what a killed one left, the next start takes away.
 //!
 //! No container engine, no registry and no internet but that of the Go modules is needed. Nothing of the product lives here.
 
@@ -36,6 +37,7 @@ mod process;
 mod program;
 mod remove;
 pub mod rights;
+mod stacked;
 pub mod suite;
 pub mod tools;
 pub mod wait;
@@ -48,6 +50,7 @@ pub use node::{NodeKind, Taint};
 pub use process::Process;
 pub use program::{Program, build_nagi, cargo, free_ports};
 pub use rustix::process::Signal;
+pub use stacked::{StackedCluster, StackedOptions};
 
 /// Tells the person who waits.
 pub(crate) fn say(what: &str) {

@@ -180,7 +180,7 @@ impl Network {
     pub(crate) fn place(&self, name: &str) -> Place {
         Place {
             network: Some(namespace_file(&self.namespace(name))),
-            mounts_of: None,
+            ..Place::default()
         }
     }
 

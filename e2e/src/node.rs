@@ -6,6 +6,7 @@
 //! settings that a kubelet insists on are files of the node too: a test must not change how the machine behaves.
 
 mod configuration;
+pub(crate) mod settings;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::call::on_path;
+use crate::call::{Ended, on_path};
 use crate::certificates::{Authority, Use};
 use crate::cgroup::{self, Groups};
 use crate::control_plane::{FIRST_NODE, certificates, write_component_kubeconfig};
@@ -24,8 +25,9 @@ use crate::process::{self, Component, Place, Recorded, Started};
 use crate::remove::remove_directory;
 use crate::tools::Built;
 use crate::wait::{Look, Unstoppable};
-use configuration::{Configuration, NETWORK_PLUGINS};
-pub(crate) use configuration::{DNS_SERVICE, DOMAIN};
+use configuration::Configuration;
+use settings::NETWORK_PLUGINS;
+pub(crate) use settings::{DNS_SERVICE, DOMAIN};
 
 /// On two busy cores containerd has been seen to take 10 s.
 const UP_LIMIT: Duration = Duration::from_mins(2);
@@ -218,15 +220,7 @@ impl Surroundings {
                 .call()
                 .arguments(["get", "node", &name, "--output=json"])
                 .end()?;
-            if !ended.status.success() {
-                return Ok(Look::NotYet(ended.errors));
-            }
-            let found =
-                serde_json::from_str(&ended.output).context("read what kubectl says of a node")?;
-            Ok(match missing(&found, resource.as_deref()) {
-                None => Look::There(()),
-                Some(missing) => Look::NotYet(missing),
-            })
+            is_ready(&ended, resource.as_deref())
         })
     }
 
@@ -347,6 +341,18 @@ fn nodes(cluster: &Path) -> PathBuf {
 /// The socket of a node's containerd, as the machine sees it.
 pub(crate) fn containerd_socket(node: &Path) -> PathBuf {
     node.join("run/containerd/containerd.sock")
+}
+
+/// Whether a node is ready and has its devices, by what kubectl says of it.
+pub(crate) fn is_ready(said: &Ended, resource: Option<&str>) -> anyhow::Result<Look<()>> {
+    if !said.status.success() {
+        return Ok(Look::NotYet(said.errors.clone()));
+    }
+    let found = serde_json::from_str(&said.output).context("read what kubectl says of a node")?;
+    Ok(match missing(&found, resource) {
+        None => Look::There(()),
+        Some(missing) => Look::NotYet(missing),
+    })
 }
 
 /// What a node lacks before pods can be placed on it.

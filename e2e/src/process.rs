@@ -47,6 +47,8 @@ pub(crate) struct Place {
     pub(crate) network: Option<PathBuf>,
     /// A process whose mounts it sees; without it, the machine's.
     pub(crate) mounts_of: Option<u32>,
+    /// A process that made namespaces of processes and of the machine's name for those that it starts, and is left for them.
+    pub(crate) machine_of: Option<u32>,
 }
 
 /// A component that was started.
@@ -135,6 +137,10 @@ impl Place {
         }
         if let Some(process) = self.mounts_of {
             line.push(format!("--mount=/proc/{process}/ns/mnt"));
+        }
+        if let Some(process) = self.machine_of {
+            line.push(format!("--pid=/proc/{process}/ns/pid_for_children"));
+            line.push(format!("--uts=/proc/{process}/ns/uts"));
         }
         if line.is_empty() {
             return line;

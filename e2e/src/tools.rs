@@ -72,7 +72,7 @@ pub struct Built {
     version: String,
 }
 
-/// API server, controllers, scheduler, node agent, Service proxy and command line.
+/// API server, controllers, scheduler, node agent, Service proxy, command line, and what lays a control-plane node out.
 pub const KUBERNETES: Tool = Tool {
     name: "kubernetes",
     module: "k8s.io/kubernetes",
@@ -100,6 +100,10 @@ pub const KUBERNETES: Tool = Tool {
         Program {
             package: "k8s.io/kubernetes/cmd/kubectl",
             name: "kubectl",
+        },
+        Program {
+            package: "k8s.io/kubernetes/cmd/kubeadm",
+            name: "kubeadm",
         },
     ],
     variables: &[
@@ -204,8 +208,8 @@ pub const KARPENTER: Tool = Tool {
     takes: "about 60 seconds",
 };
 
-/// Small programs of our own: `pause`, which holds a pod's namespaces, the stand-in for a GPU's device plugin, and a web
-/// server for pods of tests.
+/// Small programs of our own: `pause`, which holds a pod's namespaces, the stand-ins for a GPU's device plugin and for systemd,
+/// and a web server for pods of tests.
 pub const STAND_INS: Tool = Tool {
     name: "stand-ins",
     module: "k8s.io/kubelet",
@@ -217,6 +221,10 @@ pub const STAND_INS: Tool = Tool {
         Program {
             package: "./device-plugin",
             name: "device-plugin",
+        },
+        Program {
+            package: "./services",
+            name: "services",
         },
         Program {
             package: "./web",

@@ -101,6 +101,9 @@ pub(crate) fn on_cluster(checkout: &Checkout, _arguments: &[String]) -> anyhow::
         image::run(checkout, &["--prove".to_owned()])?;
         Ok(Outcome::Held)
     });
+    steps.run("a control plane of static pods", || {
+        counted(soak::static_pods(checkout))
+    });
     steps.run("faults on a real control plane", || soak::short(checkout));
     steps.finish()
 }

@@ -1,42 +1,21 @@
 //! What the programs of a node are told: their arguments and files.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde_json::json;
 
-use super::{NodeKind, Surroundings};
+use super::{NodeKind, Surroundings, settings};
 use crate::call::on_path;
 use crate::control_plane::certificates;
 use crate::files;
-use crate::image;
 use crate::process::{Component, Place};
-
-/// Where Debian puts the plugins that give pods their network.
-pub(super) const NETWORK_PLUGINS: &str = "/usr/lib/cni";
-
-/// The address of the Service that resolves names; the tenth, as everywhere.
-pub(crate) const DNS_SERVICE: &str = "10.96.0.10";
-
-/// The domain of Services.
-pub(crate) const DOMAIN: &str = "cluster.local";
 
 /// Directories of the machine that a node has its own of.
 const OWN_DIRECTORIES: [(&str, &str); 3] = [
     ("run", "/run"),
     ("var-lib", "/var/lib"),
     ("var-log", "/var/log"),
-];
-
-/// Kernel settings that a kubelet writes when they are others.
-const KERNEL_SETTINGS: [(&str, &str); 6] = [
-    ("vm/overcommit_memory", "1"),
-    ("vm/panic_on_oom", "0"),
-    ("kernel/panic", "10"),
-    ("kernel/panic_on_oops", "1"),
-    ("kernel/keys/root_maxkeys", "1000000"),
-    ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
 /// Makes the mounts of a node and keeps their namespace while the other programs come and go. Names of other network
@@ -86,10 +65,6 @@ impl Configuration<'_> {
         self.directory.join(name)
     }
 
-    fn kernel_setting(&self, name: &str) -> PathBuf {
-        self.file("kernel").join(name.replace('/', "-"))
-    }
-
     /// Writes the files that the arguments name.
     pub(super) fn write_files(&self) -> anyhow::Result<()> {
         for (own, machines) in OWN_DIRECTORIES {
@@ -103,12 +78,21 @@ impl Configuration<'_> {
             let own = self.file(own);
             std::fs::create_dir_all(&own).with_context(|| format!("create {}", own.display()))?;
         }
-        for (name, value) in KERNEL_SETTINGS {
-            files::write_private(&self.kernel_setting(name), &format!("{value}\n"))?;
-        }
-        files::write_private(&self.file("containerd.toml"), &self.containerd_settings())?;
-        files::write_json(&self.file("cni/10-nagi.conflist"), &self.pod_network())?;
-        files::write_json(&self.file("kubelet.json"), &self.kubelet_settings())?;
+        settings::write_kernel(&self.file("kernel"))?;
+        let networks = self.file("cni");
+        files::write_private(
+            &self.file("containerd.toml"),
+            &settings::containerd(&networks),
+        )?;
+        let pods = self.surroundings.network.addresses.pods(self.kind.number);
+        files::write_json(
+            &networks.join("10-nagi.conflist"),
+            &settings::pod_network(&pods),
+        )?;
+        let authority = certificates(&self.surroundings.cluster).join("ca.crt");
+        let mut kubelet = settings::kubelet(&authority, self.group, &self.file("resolv.conf"));
+        kubelet["registerWithTaints"] = json!(self.kind.taints);
+        files::write_json(&self.file("kubelet.json"), &kubelet)?;
         files::write_json(&self.file("kube-proxy.json"), &self.kube_proxy_settings())?;
         // Nothing outside the cluster is resolved: there is no way to it.
         files::write_private(&self.file("resolv.conf"), "")
@@ -121,9 +105,9 @@ impl Configuration<'_> {
             .to_vec();
         arguments.extend([HOLDER.to_owned(), "node".to_owned()]);
         // The settings first: later mounts do not hide their files, wherever the cache is.
-        for (name, _) in KERNEL_SETTINGS {
-            arguments.push(self.kernel_setting(name).display().to_string());
-            arguments.push(format!("/proc/sys/{name}"));
+        for (file, setting) in settings::kernel(&self.file("kernel")) {
+            arguments.push(file.display().to_string());
+            arguments.push(setting);
         }
         for (own, machines) in OWN_DIRECTORIES {
             arguments.push(self.file(own).display().to_string());
@@ -178,84 +162,6 @@ impl Configuration<'_> {
         let arguments = vec![format!("-resource={resource}"), format!("-count={count}")];
         let program = self.surroundings.stand_ins.program("device-plugin");
         Some(self.component("device-plugin", program, place, arguments))
-    }
-
-    /// `restrict_oom_score_adj`: a process without `CAP_SYS_RESOURCE` may not lower the score of a pod's first process, and
-    /// without this setting no pod would start. The plugin `opt` would make a directory on the machine.
-    fn containerd_settings(&self) -> String {
-        let mut text = String::new();
-        let configuration = self.file("cni");
-        let lines = [
-            "version = 2".to_owned(),
-            "root = \"/var/lib/containerd\"".to_owned(),
-            "state = \"/run/containerd\"".to_owned(),
-            "disabled_plugins = [\"io.containerd.internal.v1.opt\"]".to_owned(),
-            "[grpc]".to_owned(),
-            "address = \"/run/containerd/containerd.sock\"".to_owned(),
-            "[plugins.\"io.containerd.grpc.v1.cri\"]".to_owned(),
-            format!("sandbox_image = \"{}\"", image::PAUSE),
-            "restrict_oom_score_adj = true".to_owned(),
-            "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]".to_owned(),
-            "runtime_type = \"io.containerd.runc.v2\"".to_owned(),
-            "[plugins.\"io.containerd.grpc.v1.cri\".cni]".to_owned(),
-            format!("bin_dir = \"{NETWORK_PLUGINS}\""),
-            format!("conf_dir = \"{}\"", configuration.display()),
-        ];
-        for line in lines {
-            // Writing to a string cannot fail.
-            let _written = writeln!(text, "{line}");
-        }
-        text
-    }
-
-    /// Each pod has a link of its own to its node, and everything that it sends is routed there. On a bridge, answers between
-    /// two pods of one node would bypass the rules of Services unless the kernel's bridge filter is loaded.
-    fn pod_network(&self) -> serde_json::Value {
-        json!({
-            "cniVersion": "1.0.0",
-            "name": "nagi",
-            "plugins": [
-                {
-                    "type": "ptp",
-                    "ipMasq": false,
-                    "ipam": {
-                        "type": "host-local",
-                        "ranges": [[{"subnet": self.surroundings.network.addresses.pods(self.kind.number)}]],
-                        "routes": [{"dst": "0.0.0.0/0"}],
-                    },
-                },
-                {"type": "portmap", "capabilities": {"portMappings": true}},
-            ],
-        })
-    }
-
-    fn kubelet_settings(&self) -> serde_json::Value {
-        let authority = certificates(&self.surroundings.cluster).join("ca.crt");
-        json!({
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "authentication": {
-                "anonymous": {"enabled": false},
-                "webhook": {"enabled": true},
-                "x509": {"clientCAFile": authority},
-            },
-            "authorization": {"mode": "Webhook"},
-            "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
-            "cgroupDriver": "cgroupfs",
-            "cgroupRoot": format!("/{}", self.group),
-            "failCgroupV1": false,
-            "failSwapOn": false,
-            "oomScoreAdj": 0,
-            "clusterDNS": [DNS_SERVICE],
-            "clusterDomain": DOMAIN,
-            "resolvConf": self.file("resolv.conf"),
-            "registerWithTaints": self.kind.taints,
-            "volumePluginDir": "/var/lib/kubelet/volume-plugins",
-            "serializeImagePulls": false,
-            // The disk is the machine's; a test cluster must neither suffer from how full it is nor clean it up.
-            "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
-            "imageGCHighThresholdPercent": 100,
-        })
     }
 
     fn kube_proxy_settings(&self) -> serde_json::Value {

@@ -156,6 +156,27 @@ pub(super) const FOR_CLUSTERS: &[Package<'static>] = &[
         program: "faketime",
         name: "faketime",
     },
+    // A node that is a whole machine has a disk of its own and journals, and a certificate that has ended.
+    Package {
+        program: "/usr/sbin/mkfs.ext4",
+        name: "e2fsprogs",
+    },
+    Package {
+        program: "/lib/systemd/systemd-journald",
+        name: "systemd",
+    },
+    Package {
+        program: "/lib/systemd/systemd-journal-remote",
+        name: "systemd-journal-remote",
+    },
+    Package {
+        program: "openssl",
+        name: "openssl",
+    },
+    Package {
+        program: "pkill",
+        name: "procps",
+    },
 ];
 
 /// Installs the packages whose program is not on the path.
