@@ -79,8 +79,7 @@ pub(crate) async fn journal(
     let printed = ask("journalctl", &arguments(path, since), deadline)
         .await
         .map_err(|(AskError::NotThere(why) | AskError::Failed(why))| Unseen::Failed(why))?;
-    // That it found nothing is a failure without a word.
-    if let Some(said) = printed.failed.as_ref().filter(|said| !said.is_empty()) {
+    if let Some(said) = printed.failed.as_deref().and_then(failure) {
         return Err(Unseen::Failed(format!("journalctl: {said}")));
     }
     let lines = understood(entries(&printed));
@@ -116,6 +115,16 @@ pub(crate) fn readable(root: &Root) -> Looked<()> {
         Some(why) => Unseen::Failed(why),
         None => Unseen::NotHere("there is no journal".to_owned()),
     })
+}
+
+/// Why journalctl failed. That it found nothing is a failure without a word, or with none but of files that it passed over:
+/// a crash leaves one that is damaged, which stays for years, and the others are read all the same.
+fn failure(said: &str) -> Option<&str> {
+    // Each has a line of its own, and one that this journalctl is too old for has a hint behind it.
+    let is_passed_over =
+        |line: &str| line.starts_with("Journal file ") || line.starts_with("Use SYSTEMD_LOG_LEVEL");
+    said.lines()
+        .find(|line| !line.trim().is_empty() && !is_passed_over(line))
 }
 
 fn arguments(root: &Path, since: Timestamp) -> Vec<String> {
@@ -336,6 +345,16 @@ mod tests {
             LineClass::NoSpace(Some("/var/lib/kubelet/pods/a/etc-hosts".into()))
         );
         assert_eq!(lines[0].at.unwrap().to_string(), "2026-01-01T00:00:02Z");
+    }
+
+    #[test]
+    fn a_damaged_journal_beside_good_ones_is_no_failure() {
+        let damaged = "Journal file /var/log/journal/a/b.journal~ corrupted, ignoring file.";
+        assert_eq!(failure(""), None);
+        assert_eq!(failure(damaged), None);
+        let said =
+            format!("{damaged}\nNo journal files were opened due to insufficient permissions.");
+        assert!(failure(&said).unwrap().starts_with("No journal files"));
     }
 
     #[test]
