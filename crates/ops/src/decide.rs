@@ -21,6 +21,7 @@ use crate::cause::{Cause, fill};
 use crate::observed::{Area, Looked, Observed, Unseen};
 use crate::policy::Policy;
 
+pub(crate) use disks::inodes_used_percent;
 pub(crate) use store::{DEFRAG_TENTHS, beside_etcd, defrag_by_version};
 pub use store::{Defrag, defrag};
 

@@ -143,6 +143,15 @@ fn writers(one: &Filesystem) -> Vec<&Path> {
         .collect()
 }
 
+/// How many of its inodes are used, rounded up. None of a filesystem that makes them as long as it has blocks.
+pub(crate) fn inodes_used_percent(one: &Filesystem) -> Option<u64> {
+    let is_fixed = !INODES_ON_DEMAND.contains(&one.fstype.as_str());
+    let space = one.space.filter(|space| is_fixed && space.inodes > 0)?;
+    let used = space.inodes.saturating_sub(space.inodes_free);
+    let percent = (u128::from(used) * 100).div_ceil(u128::from(space.inodes));
+    u64::try_from(percent).ok()
+}
+
 pub(super) fn has_no_inodes(one: &Filesystem, space: &Space, facts: Facts<'_>) -> bool {
     let is_fixed = !INODES_ON_DEMAND.contains(&one.fstype.as_str());
     let floor = u128::from(space.inodes) * u128::from(facts.policy.inodes_free_permille) / 1000;

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::api::{ApiFacts, Pressure};
 use super::plan::KUBELET;
-use crate::decide::{bytes, floors};
+use crate::decide::{bytes, floors, inodes_used_percent};
 use crate::observed::{
     Container, ContainerState, EtcdAnswer, Filesystem, Looked, Observed, RuntimeAnswer, StaticPod,
     Unseen,
@@ -208,12 +208,20 @@ fn used(one: &Filesystem, rules: &Rules, evidence: String) -> (Outcome, String) 
     };
     let free = one.space.map_or(0, |space| space.bytes_free);
     let text = format!("{percent} % used, {} free; {evidence}", bytes(free));
-    if percent > u64::from(rules.target_percent) {
+    let goal = u64::from(rules.target_percent);
+    if let Some(inodes) = inodes_used_percent(one).filter(|inodes| *inodes > goal) {
+        return (
+            Outcome::Failed,
+            format!(
+                "{text}: {inodes} % of the inodes used, above {goal} %; 'nagi disk' says what else takes them"
+            ),
+        );
+    }
+    if percent > goal {
         let above = match percent {
             GOAL.. => format!(", above the goal of {GOAL} % too"),
             _ => String::new(),
         };
-        let goal = rules.target_percent;
         return (
             Outcome::Failed,
             format!(

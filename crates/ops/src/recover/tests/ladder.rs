@@ -106,6 +106,28 @@ fn ninety_three_percent_is_up_and_not_stable() {
     holds(&ladder, Rung::Space, Outcome::Failed, Verdict::UpNotStable);
 }
 
+// D-22: inodes run out as bytes do, but where the filesystem makes them.
+#[test]
+fn a_disk_that_is_nearly_out_of_inodes_is_up_and_not_stable() {
+    for (fstype, free, outcome) in [
+        ("ext4", 200, Outcome::Passed),
+        ("ext4", 199, Outcome::Failed),
+        ("xfs", 1, Outcome::Passed),
+    ] {
+        let ladder = of(|last| {
+            let disk = &mut last.observed.filesystems.as_mut().unwrap()[0];
+            disk.fstype = fstype.to_owned();
+            let space = disk.space.as_mut().unwrap();
+            (space.inodes, space.inodes_free) = (1000, free);
+        });
+        assert_eq!(
+            ladder.rung(Rung::Space).unwrap().outcome,
+            outcome,
+            "{ladder:#?}"
+        );
+    }
+}
+
 // B-021: with three nodes, one that is not ready.
 #[test]
 fn one_node_that_is_not_ready_or_not_there_is_no_recovery() {
