@@ -125,7 +125,11 @@ pub(crate) fn wrong_name(world: &mut World) -> anyhow::Result<()> {
         .inside(words.next().context("it has a program")?)
         .arguments(words)
         .succeed()?;
-    node.recover(&[&by])?.is_back()?;
+    let (answer, ended) = node.nagi_json(["recover", "diagnose", &by])?;
+    ensure!(
+        ended.status.success() && answer["status"] == "sound",
+        "{answer}"
+    );
     std::fs::write(&hosts, before).context("write the names as they were")
 }
 
