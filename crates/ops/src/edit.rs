@@ -46,6 +46,7 @@ impl Original {
     /// # Errors
     /// It is not there, may not be read, is no file, or has more than [`FILE_MAX`] bytes.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
         let directory = path.parent().unwrap_or(Path::new("/")).canonicalize()?;
         let named = directory.join(path.file_name().unwrap_or_default());
         let path = path.canonicalize()?;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
-use crate::endpoint::{Call, CallError, Handshake, Trust, call, handshake};
+use crate::endpoint::{Call, CallError, Handshake, HandshakeError, Trust, call, handshake};
 use crate::observed::{Etcd, EtcdAnswer, EtcdStatus, Looked, StaticPod, Unseen};
 use crate::root::Root;
 
@@ -80,6 +80,8 @@ impl Default for Number {
 enum Silence {
     Refused,
     Failed(String),
+    /// Somebody is there.
+    Odd(String),
 }
 
 // === impl Member ===
@@ -139,6 +141,7 @@ pub(crate) async fn look(member: Member, files: Files, deadline: Deadline) -> Et
         Ok(status) => EtcdAnswer::Status(status),
         Err(Silence::Refused) => EtcdAnswer::Refused,
         Err(Silence::Failed(why)) => EtcdAnswer::Failed(why),
+        Err(Silence::Odd(why)) => EtcdAnswer::Odd(why),
     };
     Etcd {
         endpoint: member.url,
@@ -243,14 +246,16 @@ impl Ask<'_> {
             Err(Silence::Refused) => Err(Unseen::Failed(
                 "etcd ended before it told its alarms".to_owned(),
             )),
-            Err(Silence::Failed(why)) => Err(Unseen::Failed(format!("its alarms: {why}"))),
+            Err(Silence::Failed(why) | Silence::Odd(why)) => {
+                Err(Unseen::Failed(format!("its alarms: {why}")))
+            }
         }
     }
 
     async fn json<T: DeserializeOwned>(&self, path: &str, body: &str) -> Result<T, Silence> {
         let text = self.text(Method::POST, path, Some(body.to_owned())).await?;
         serde_json::from_str(&text)
-            .map_err(|error| Silence::Failed(format!("{path} answers as no etcd does: {error}")))
+            .map_err(|error| Silence::Odd(format!("{path} answers as no etcd does: {error}")))
     }
 
     async fn text(
@@ -289,7 +294,12 @@ impl Ask<'_> {
                 client: self.keys.client.as_ref(),
             };
             let Handshake { stream, .. } = handshake(stream, &trust, self.deadline).await;
-            let stream = stream.map_err(|error| failed(format!("TLS: {error:?}")))?;
+            let stream = stream.map_err(|error| match error {
+                HandshakeError::TimedOut => failed("no handshake in time".to_owned()),
+                HandshakeError::Closed => failed("the connection was closed".to_owned()),
+                // It has a certificate, or says that it does not accept ours.
+                error => Silence::Odd(format!("TLS: {error:?}")),
+            })?;
             call(stream, &request, self.deadline).await
         } else {
             call(stream, &request, self.deadline).await
@@ -303,7 +313,10 @@ impl Ask<'_> {
         })?;
         if answer.status != 200 {
             let head: String = answer.text.chars().take(200).collect();
-            return Err(failed(format!("{path} answers {}: {head}", answer.status)));
+            return Err(Silence::Odd(format!(
+                "{path} answers {}: {head}",
+                answer.status
+            )));
         }
         Ok(answer.text)
     }

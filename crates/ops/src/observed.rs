@@ -326,8 +326,10 @@ pub enum EtcdAnswer {
     Status(EtcdStatus),
     /// Nobody listens.
     Refused,
-    /// It does not answer in time, or not as etcd does.
+    /// It does not answer in time, or ends the connection.
     Failed(String),
+    /// Somebody answers, and not as etcd does to this call, or in a TLS that is not accepted here: how etcd is is not known.
+    Odd(String),
 }
 
 /// The state of a member.

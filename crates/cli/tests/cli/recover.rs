@@ -315,6 +315,63 @@ fn what_may_not_be_read_is_unknown_and_no_fault() {
     }
 }
 
+// Somebody answers there, so it is not down; how it is, is not known.
+#[test]
+fn an_etcd_that_answers_another_way_is_unknown_and_not_down() {
+    let over_tls = || {
+        let node = Node::refused();
+        node.write_etcd_pair(&["127.0.0.1"], servers::GOOD);
+        let pair = node.authority.pair("etcd", &["10.0.0.1"], servers::GOOD);
+        node.has_etcd_over_tls(servers::tls(&pair, servers::http("200 OK", "{}")));
+        node
+    };
+    let plain = |answer: String| {
+        let node = Node::refused();
+        node.write_manifests(1, servers::plain(move |_| answer.clone()));
+        node
+    };
+    for (node, words) in [
+        (over_tls(), "TLS: Name"),
+        (
+            plain(servers::http("404 Not Found", "404 page not found")),
+            "answers 404",
+        ),
+        (plain(servers::http("200 OK", "hello")), "as no etcd does"),
+    ] {
+        let answer = node.diagnose(&["--output", "json"]).json();
+        assert!(
+            !ids(&answer).contains(&"etcd-down".to_owned()),
+            "{answer:#}"
+        );
+        let unseen = answer["unseen"].as_array().unwrap();
+        let etcd = unseen.iter().find(|one| one["area"] == "etcd").unwrap();
+        assert_eq!(etcd["unknown"], true, "{answer:#}");
+        assert!(etcd.to_string().contains(words), "{answer:#}");
+    }
+}
+
+// kubectl would go another way than this call does. The password of it is nobody's.
+#[test]
+fn a_proxy_that_is_not_followed_is_told() {
+    let node = Node::new();
+    let root = node.root.to_str().unwrap();
+    for (name, is_told) in [
+        ("HTTPS_PROXY", true),
+        ("https_proxy", true),
+        ("NOTHING", false),
+    ] {
+        let ran = node::asked(&["--root", root])
+            .env(name, "http://me:secret@10.0.0.1:3128")
+            .run();
+        assert_eq!(
+            ran.stderr.contains("HTTPS_PROXY is set"),
+            is_told,
+            "{ran:#?}"
+        );
+        assert!(!ran.stderr.contains("secret"), "{ran:#?}");
+    }
+}
+
 #[test]
 fn a_root_that_is_no_directory_is_refused() {
     node::diagnose(std::path::Path::new("/nowhere"), &[])

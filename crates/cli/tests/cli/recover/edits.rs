@@ -367,6 +367,15 @@ fn the_line_of_the_hosts_file_comes_once_and_goes_without_a_trace() {
         call(&[&words[..], arguments].concat()).run()
     };
     let read = || fs::read_to_string(&file).unwrap();
+    // A name in the current directory will do.
+    let mut near = call(&["recover", "hosts", NODE, "--file", "hosts"]).command();
+    assert!(
+        near.current_dir(&directory)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     assert_eq!(hosts(&[NODE]).exits(0).json()["status"], "planned");
     assert_eq!(read(), before);
     assert_eq!(

@@ -219,7 +219,7 @@ pub(super) fn answer(observed: &mut Observed, answer: EtcdAnswer) {
 pub(super) fn member(observed: &mut Observed) -> &mut EtcdStatus {
     match &mut observed.etcd.as_mut().unwrap().answer {
         EtcdAnswer::Status(status) => status,
-        EtcdAnswer::Refused | EtcdAnswer::Failed(_) => panic!("it answers"),
+        EtcdAnswer::Refused | EtcdAnswer::Failed(_) | EtcdAnswer::Odd(_) => panic!("it answers"),
     }
 }
 
