@@ -298,7 +298,12 @@ impl Ask<'_> {
                 HandshakeError::TimedOut => failed("no handshake in time".to_owned()),
                 HandshakeError::Closed => failed("the connection was closed".to_owned()),
                 // It has a certificate, or says that it does not accept ours.
-                error => Silence::Odd(format!("TLS: {error:?}")),
+                HandshakeError::Name
+                | HandshakeError::Expired
+                | HandshakeError::NotYetValid
+                | HandshakeError::UnknownAuthority
+                | HandshakeError::Unusable(_)
+                | HandshakeError::Failed(_) => Silence::Odd(format!("TLS: {error:?}")),
             })?;
             call(stream, &request, self.deadline).await
         } else {
@@ -342,6 +347,8 @@ mod tests {
     fn a_member_is_found_by_its_flags() {
         let pod = |flags: &[(&str, &str)]| StaticPod {
             name: "etcd".to_owned(),
+            namespace: "kube-system".to_owned(),
+            pod: "etcd".to_owned(),
             flags: flags
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))

@@ -301,7 +301,12 @@ async fn containers_of(
         )));
     }
     let outside = root.outside(&socket);
-    cri::look(socket, &outside, deadline).await
+    let manifests = manifests.as_deref().unwrap_or_default();
+    let pods: Vec<_> = manifests
+        .iter()
+        .filter_map(|one| one.pod.as_ref().ok())
+        .collect();
+    cri::look(socket, &outside, &pods, deadline).await
 }
 
 /// There are no static pods. Where the manifests could not be read there may be.

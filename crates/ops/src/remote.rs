@@ -327,9 +327,9 @@ impl Node {
 }
 
 /// Says something there every few seconds, until what this returns is dropped.
-fn beat(stdin: ChildStdin) -> Result<mpsc::Sender<()>, std::io::Error> {
+fn beat(stdin: ChildStdin) -> Result<mpsc::SyncSender<()>, std::io::Error> {
     let mut stdin = std::fs::File::from(stdin.into_owned_fd()?);
-    let (end, ended) = mpsc::channel();
+    let (end, ended) = mpsc::sync_channel(0);
     std::thread::Builder::new()
         .name("beat".to_owned())
         .spawn(move || {

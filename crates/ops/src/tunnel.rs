@@ -187,9 +187,9 @@ async fn keep(
         // What a forward or a login said before is no reason for a later end.
         running.forget();
         loop {
-            let line = tokio::select! {
+            let said = tokio::select! {
                 // Cancel-safe: `next_line` is.
-                line = running.next_line() => line,
+                said = running.next_line() => said,
                 // Cancel-safe: a pause.
                 () = tokio::time::sleep(ASKED_AGAIN), if !answers => {
                     if let Some(presented) = asked_again(port, running).await {
@@ -201,9 +201,9 @@ async fn keep(
                     continue;
                 }
             };
-            match line {
+            match said {
                 // What ssh says of each look is known.
-                Some(line) if answers => tell(TunnelEvent::Said(line)),
+                Some(said) if answers => tell(TunnelEvent::Said(said)),
                 Some(_) => {}
                 None => break,
             }

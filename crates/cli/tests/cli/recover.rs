@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use faults::{DISKS, ENDPOINTS, FILES, Fault, LOGS, PROGRAMS};
 use loops::Loops;
 use node::Node;
+use runtime::State;
 use serde_json::Value;
 use servers::Authority;
 
@@ -347,6 +348,30 @@ fn an_etcd_that_answers_another_way_is_unknown_and_not_down() {
         let etcd = unseen.iter().find(|one| one["area"] == "etcd").unwrap();
         assert_eq!(etcd["unknown"], true, "{answer:#}");
         assert!(etcd.to_string().contains(words), "{answer:#}");
+    }
+}
+
+// A static pod may be of any namespace, and its containers may be called as those of other pods are.
+#[test]
+fn a_static_pod_is_found_by_its_namespace_and_its_name() {
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: { name: web, namespace: edge }\n\
+         spec: { containers: [{ name: main }] }\n";
+    for (container, state, is_down) in [
+        ("edge/web/main", State::Running, false),
+        ("edge/web/main", State::Exited, true),
+        ("edge/other/main", State::Running, true),
+        ("default/web/main", State::Running, true),
+    ] {
+        let node = Node::new();
+        node.write("etc/kubernetes/manifests/web.yaml", manifest);
+        node.run_containers(&[
+            ("kube-apiserver", State::Running, 0),
+            ("etcd", State::Running, 0),
+            (container, state, 0),
+        ]);
+        let answer = node.diagnose(&["--output", "json"]).json();
+        let found = ids(&answer).contains(&"static-pod-down".to_owned());
+        assert_eq!(found, is_down, "{container} {state:?}: {answer:#}");
     }
 }
 

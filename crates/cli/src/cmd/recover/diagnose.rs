@@ -107,6 +107,10 @@ pub(crate) async fn run(args: &DiagnoseArgs, session: &Session) -> Result<(), Fa
 }
 
 /// Neither is followed here; Go reads both spellings.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "variables of others, which are told and not followed"
+)]
 fn proxy_is_set() -> bool {
     let is_said = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     ["HTTPS_PROXY", "https_proxy"].into_iter().any(is_said)
