@@ -1,4 +1,4 @@
-//! The containers of the control plane, asked of the container runtime over its socket.
+//! The containers of the control plane and of static pods, asked of the container runtime over its socket.
 //!
 //! The CRI is gRPC: HTTP/2 frames, which `h2` moves, around messages of some fields, which [`wire`] reads. One call of
 //! `ListContainers` is all that is needed, so no stack of generated code is.
@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use nagi_runtime::Deadline;
 use tokio::net::UnixStream;
 
-use crate::observed::{Container, Looked, Runtime, RuntimeAnswer, Unseen};
+use crate::observed::{Container, Looked, Runtime, RuntimeAnswer, StaticPod, Unseen};
 
 /// What kubelet uses unless it is told otherwise.
 pub(crate) const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -27,11 +27,17 @@ pub(crate) fn socket(endpoint: Option<&str>) -> PathBuf {
     PathBuf::from(named.filter(|one| !one.is_empty()).unwrap_or(SOCKET))
 }
 
-/// Asks the runtime behind a socket. `shown` is how the node calls it, `socket` where it is seen.
+/// Asks the runtime behind a socket for the containers of these static pods, and of the control plane. `shown` is how the node
+/// calls it, `socket` where it is seen.
 ///
 /// # Errors
 /// This process may not connect to it.
-pub(crate) async fn look(shown: PathBuf, socket: &Path, deadline: Deadline) -> Looked<Runtime> {
+pub(crate) async fn look(
+    shown: PathBuf,
+    socket: &Path,
+    pods: &[&StaticPod],
+    deadline: Deadline,
+) -> Looked<Runtime> {
     let whole = deadline.remaining();
     let answer = match deadline.timeout(UnixStream::connect(socket)).await {
         Err(_) => RuntimeAnswer::Silent(whole),
@@ -39,7 +45,16 @@ pub(crate) async fn look(shown: PathBuf, socket: &Path, deadline: Deadline) -> L
             return Err(Unseen::Failed(format!("{}: {error}", shown.display())));
         }
         Ok(Err(error)) => RuntimeAnswer::Down(error.to_string()),
-        Ok(Ok(stream)) => asked(stream, whole, deadline).await,
+        Ok(Ok(stream)) => match asked(stream, whole, deadline).await {
+            RuntimeAnswer::Containers(mut all) => {
+                let is_static = |one: &Container| pods.iter().any(|pod| pod.has(one));
+                all.retain(|one| one.namespace == NAMESPACE || is_static(one));
+                RuntimeAnswer::Containers(all)
+            }
+            answer @ (RuntimeAnswer::Down(_)
+            | RuntimeAnswer::Silent(_)
+            | RuntimeAnswer::Failed(_)) => answer,
+        },
     };
     Ok(Runtime {
         socket: shown,
@@ -86,11 +101,7 @@ async fn list(stream: UnixStream) -> Result<Vec<Container>, String> {
         if let Some(trailers) = body.trailers().await.map_err(failed)? {
             said(&trailers)?;
         }
-        let containers = wire::containers(&bytes).ok_or("the answer cannot be understood")?;
-        let own = containers
-            .into_iter()
-            .filter(|one| one.namespace == NAMESPACE);
-        Ok(own.map(|one| one.container).collect())
+        wire::containers(&bytes).ok_or_else(|| "the answer cannot be understood".to_owned())
     };
     let driven = async {
         drop(connection.await);

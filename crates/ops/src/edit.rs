@@ -14,10 +14,28 @@ use crate::root::FILE_MAX;
 /// A file, read.
 #[derive(Debug)]
 pub(crate) struct Original {
+    /// As it was named, in a directory behind every link.
+    named: PathBuf,
     /// Behind every link.
     path: PathBuf,
     metadata: Metadata,
     pub(crate) bytes: Vec<u8>,
+}
+
+/// Locks that are ours until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Lock(Vec<PathBuf>);
+
+// === impl Lock ===
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // Whoever comes next is told what stays.
+            drop(remove(path));
+        }
+    }
 }
 
 // === impl Original ===
@@ -28,9 +46,13 @@ impl Original {
     /// # Errors
     /// It is not there, may not be read, is no file, or has more than [`FILE_MAX`] bytes.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        let directory = path.parent().unwrap_or(Path::new("/")).canonicalize()?;
+        let named = directory.join(path.file_name().unwrap_or_default());
         let path = path.canonicalize()?;
         let (metadata, bytes) = content(&path)?;
         Ok(Self {
+            named,
             path,
             metadata,
             bytes,
@@ -44,9 +66,26 @@ impl Original {
 
     /// `NAME.SUFFIX` beside it.
     pub(crate) fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = OsString::from(self.path.file_name().unwrap_or_default());
-        name.push(suffix);
-        self.path.with_file_name(name)
+        beside(&self.path, suffix)
+    }
+
+    /// Takes the lock `NAME.SUFFIX` of programs that lock by making a file: beside it, and beside the link that named it.
+    ///
+    /// # Errors
+    /// One cannot be made, or is there already; which.
+    pub(crate) fn lock(&self, suffix: &str) -> Result<Lock, (PathBuf, io::Error)> {
+        let mut lock = Lock(Vec::new());
+        let is_linked = self.named != self.path;
+        for path in [Some(&self.path), is_linked.then_some(&self.named)] {
+            let Some(path) = path.map(|path| beside(path, suffix)) else {
+                continue;
+            };
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(_) => lock.0.push(path),
+                Err(error) => return Err((path, error)),
+            }
+        }
+        Ok(lock)
     }
 
     /// Puts other content in its place.
@@ -148,6 +187,12 @@ impl Original {
     }
 }
 
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path.file_name().unwrap_or_default());
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
 /// What was laid down and did not find its place goes.
 fn finished(directory: &File, new: &Path, done: io::Result<()>) -> io::Result<()> {
     if let Err(error) = done {
@@ -177,7 +222,7 @@ fn content(path: &Path) -> io::Result<(Metadata, Vec<u8>)> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "only files that this module has laid down beside another: the new content, and the copy of the old"
+    reason = "only files that this module has laid down beside another: locks, the new content, and the copy of the old"
 )]
 fn remove(path: &Path) -> io::Result<()> {
     std::fs::remove_file(path)

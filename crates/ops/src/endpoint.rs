@@ -203,6 +203,7 @@ pub(crate) async fn present(
 pub(crate) fn tls_host(server: &str) -> Result<String, String> {
     let target = Target::of(server)?;
     if !target.has_tls {
+        let server = kubeconfig::without_userinfo(server);
         return Err(format!("{server:?} does not begin with https://"));
     }
     let host = target.host.trim_start_matches('[').trim_end_matches(']');
@@ -374,6 +375,7 @@ impl Chosen {
 
 impl Target {
     fn of(server: &str) -> Result<Self, String> {
+        let server = kubeconfig::without_userinfo(server);
         let uri: Uri = server
             .parse()
             .map_err(|error| format!("{server:?} is no URL: {error}"))?;

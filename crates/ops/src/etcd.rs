@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::endpoint::{Call, CallError, Handshake, Trust, call, handshake};
+use crate::endpoint::{Call, CallError, Handshake, HandshakeError, Trust, call, handshake};
 use crate::observed::{Etcd, EtcdAnswer, EtcdStatus, Looked, StaticPod, Unseen};
 use crate::root::Root;
 pub(crate) use mend::Mender;
@@ -88,6 +88,8 @@ impl Default for Number {
 enum Silence {
     Refused,
     Failed(String),
+    /// Somebody is there.
+    Odd(String),
 }
 
 // === impl Member ===
@@ -147,6 +149,7 @@ pub(crate) async fn look(member: Member, files: Files, deadline: Deadline) -> Et
         Ok(status) => EtcdAnswer::Status(status),
         Err(Silence::Refused) => EtcdAnswer::Refused,
         Err(Silence::Failed(why)) => EtcdAnswer::Failed(why),
+        Err(Silence::Odd(why)) => EtcdAnswer::Odd(why),
     };
     Etcd {
         endpoint: member.url,
@@ -265,14 +268,16 @@ impl Ask<'_> {
             Err(Silence::Refused) => Err(Unseen::Failed(
                 "etcd ended before it told its alarms".to_owned(),
             )),
-            Err(Silence::Failed(why)) => Err(Unseen::Failed(format!("its alarms: {why}"))),
+            Err(Silence::Failed(why) | Silence::Odd(why)) => {
+                Err(Unseen::Failed(format!("its alarms: {why}")))
+            }
         }
     }
 
     async fn json<T: DeserializeOwned>(&self, path: &str, body: &str) -> Result<T, Silence> {
         let text = self.text(Method::POST, path, Some(body.to_owned())).await?;
         serde_json::from_str(&text)
-            .map_err(|error| Silence::Failed(format!("{path} answers as no etcd does: {error}")))
+            .map_err(|error| Silence::Odd(format!("{path} answers as no etcd does: {error}")))
     }
 
     async fn text(
@@ -289,7 +294,7 @@ impl Ask<'_> {
         let answer = answer.map_err(|error| silent(&error, path))?;
         if answer.status != 200 {
             let head: String = answer.text.chars().take(200).collect();
-            return Err(Silence::Failed(format!(
+            return Err(Silence::Odd(format!(
                 "{path} answers {}: {head}",
                 answer.status
             )));
@@ -336,7 +341,17 @@ impl Ask<'_> {
             client: self.keys.client.as_ref(),
         };
         let Handshake { stream, .. } = handshake(stream, &trust, self.deadline).await;
-        let stream = stream.map_err(|error| failed(format!("TLS: {error:?}")))?;
+        let stream = stream.map_err(|error| match error {
+            HandshakeError::TimedOut => failed("no handshake in time".to_owned()),
+            HandshakeError::Closed => failed("the connection was closed".to_owned()),
+            // It has a certificate, or says that it does not accept ours.
+            HandshakeError::Name
+            | HandshakeError::Expired
+            | HandshakeError::NotYetValid
+            | HandshakeError::UnknownAuthority
+            | HandshakeError::Unusable(_)
+            | HandshakeError::Failed(_) => Silence::Odd(format!("TLS: {error:?}")),
+        })?;
         Ok(Opened::Tls(Box::new(stream)))
     }
 }
@@ -361,6 +376,8 @@ mod tests {
     fn a_member_is_found_by_its_flags() {
         let pod = |flags: &[(&str, &str)]| StaticPod {
             name: "etcd".to_owned(),
+            namespace: "kube-system".to_owned(),
+            pod: "etcd".to_owned(),
             flags: flags
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))

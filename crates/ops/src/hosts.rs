@@ -56,6 +56,13 @@ pub enum HostsError {
         /// What it says.
         text: String,
     },
+    /// Our line gives the name another address than the one that was named.
+    Other {
+        /// Its number.
+        line: usize,
+        /// What it leads to.
+        address: IpAddr,
+    },
 }
 
 /// A change of the hosts file that can be looked at, and made.
@@ -79,7 +86,7 @@ pub fn plan_hosts(
     let original = Original::read(file).map_err(HostsError::File)?;
     let (new, step) = match change {
         HostsChange::Add => added(&original.bytes, entry)?,
-        HostsChange::Remove => removed(&original.bytes, entry),
+        HostsChange::Remove => removed(&original.bytes, entry)?,
     };
     Ok(HostsPlan {
         original,
@@ -126,34 +133,65 @@ fn added(text: &[u8], entry: &HostsEntry) -> Result<(Vec<u8>, HostsStep), HostsE
     Ok((new, HostsStep::Add(line)))
 }
 
-fn removed(text: &[u8], entry: &HostsEntry) -> (Vec<u8>, HostsStep) {
+fn removed(text: &[u8], entry: &HostsEntry) -> Result<(Vec<u8>, HostsStep), HostsError> {
     let mut new = Vec::with_capacity(text.len());
     let mut step = HostsStep::AsItIs;
-    let mut lines = text.split_inclusive(|byte| *byte == b'\n').peekable();
-    while let Some(line) = lines.next() {
+    let mut other = None;
+    // Our next line takes over that the one above had no end.
+    let mut takes_over = false;
+    let mut lines = text
+        .split_inclusive(|byte| *byte == b'\n')
+        .enumerate()
+        .peekable();
+    while let Some((index, line)) = lines.next() {
         let plain = String::from_utf8_lossy(line);
         let plain = plain.trim_end();
         let found = Line::of(plain);
-        let found =
-            found.filter(|found| found.address == Some(entry.address) && found.has(&entry.name));
+        let is_ours = found.as_ref().is_some_and(|found| found.is_ours);
+        let has_mark = std::mem::take(&mut takes_over);
+        let found = found.filter(|found| found.has(&entry.name));
         match found {
+            Some(found) if found.is_ours && found.address != Some(entry.address) => {
+                other = other.or(found.address.map(|address| (index + 1, address)));
+                new.extend_from_slice(&marked(line, has_mark));
+            }
             Some(found) if found.is_ours => {
-                // The line above ends where the file ended, unless somebody wrote behind ours.
-                if plain.ends_with(MARK_ENDED) && lines.peek().is_none() && new.ends_with(b"\n") {
-                    new.pop();
+                if plain.ends_with(MARK_ENDED) || has_mark {
+                    // The line above ends where the file ended, unless somebody wrote behind ours.
+                    if lines.peek().is_none() && new.ends_with(b"\n") {
+                        new.pop();
+                    }
+                    takes_over = true;
                 }
                 step = HostsStep::Remove(plain.to_owned());
             }
-            Some(_) => {
+            Some(found) if found.address == Some(entry.address) => {
                 if step == HostsStep::AsItIs {
                     step = HostsStep::OfOthers(plain.to_owned());
                 }
                 new.extend_from_slice(line);
             }
-            None => new.extend_from_slice(line),
+            Some(_) | None => new.extend_from_slice(&marked(line, has_mark && is_ours)),
         }
     }
-    (new, step)
+    match (&step, other) {
+        (HostsStep::AsItIs, Some((line, address))) => Err(HostsError::Other { line, address }),
+        _ => Ok((new, step)),
+    }
+}
+
+/// A line of ours, which from now on says that the one above had no end.
+fn marked(line: &[u8], takes_over: bool) -> Vec<u8> {
+    let mut line = line.to_owned();
+    let end = line.trim_ascii_end().len();
+    if takes_over
+        && line
+            .get(..end)
+            .is_some_and(|said| said.ends_with(MARK.as_bytes()))
+    {
+        line.splice(end - MARK.len()..end, MARK_ENDED.bytes());
+    }
+    line
 }
 
 /// A line that says something.
@@ -236,10 +274,10 @@ mod tests {
             assert!(once.ends_with(b"\n"), "others may append to it");
             let (twice, step) = added(&once, &entry()).unwrap();
             assert_eq!((twice, step), (once.clone(), HostsStep::AsItIs));
-            let (back, step) = removed(&once, &entry());
+            let (back, step) = removed(&once, &entry()).unwrap();
             assert!(matches!(step, HostsStep::Remove(_)));
             assert_eq!(back, text);
-            assert_eq!(removed(&back, &entry()).1, HostsStep::AsItIs);
+            assert_eq!(removed(&back, &entry()).unwrap().1, HostsStep::AsItIs);
         }
     }
 
@@ -249,16 +287,57 @@ mod tests {
         let (same, step) = added(theirs, &entry()).unwrap();
         assert_eq!(same, theirs);
         assert!(matches!(step, HostsStep::OfOthers(_)));
-        let (same, step) = removed(theirs, &entry());
+        let (same, step) = removed(theirs, &entry()).unwrap();
         assert_eq!(same, theirs);
         assert!(matches!(step, HostsStep::OfOthers(_)));
         // Somebody wrote behind ours, where the file had no last line end.
         let (mut text, _) = added(b"a", &entry()).unwrap();
         text.extend_from_slice(b"10.0.0.1 b\n");
-        assert_eq!(removed(&text, &entry()).0, b"a\n10.0.0.1 b\n");
+        assert_eq!(removed(&text, &entry()).unwrap().0, b"a\n10.0.0.1 b\n");
         // Somebody gave our line a second name.
         let shared = b"127.0.0.1 ip-172-31-37-254 b # by nagi recover hosts\n";
-        assert_eq!(removed(shared, &entry()).0, shared);
+        assert_eq!(removed(shared, &entry()).unwrap().0, shared);
+    }
+
+    // In whatever order several lines of ours go.
+    #[test]
+    fn lines_that_go_one_by_one_give_every_byte_back() {
+        let names = ["a", "b", "c"];
+        let of = |name: &str| HostsEntry {
+            name: name.to_owned(),
+            ..entry()
+        };
+        for text in [&b"10.0.0.1 x"[..], b"10.0.0.1 x\n", b""] {
+            for order in [
+                [0, 1, 2],
+                [0, 2, 1],
+                [1, 0, 2],
+                [1, 2, 0],
+                [2, 0, 1],
+                [2, 1, 0],
+            ] {
+                let mut now = text.to_owned();
+                for name in names {
+                    now = added(&now, &of(name)).unwrap().0;
+                }
+                for index in order {
+                    now = removed(&now, &of(names[index])).unwrap().0;
+                }
+                assert_eq!(now, text, "{order:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn our_line_with_another_address_is_told() {
+        let (text, _) = added(b"a\n", &entry()).unwrap();
+        let address = "10.0.0.1".parse().unwrap();
+        let entry = HostsEntry { address, ..entry() };
+        let error = removed(&text, &entry).unwrap_err();
+        assert!(
+            matches!(error, HostsError::Other { line: 2, .. }),
+            "{error:?}"
+        );
     }
 
     // The first line of a family counts, so one below it would change nothing.

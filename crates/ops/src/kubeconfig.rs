@@ -212,14 +212,26 @@ pub(crate) fn read(
     Ok(Kubeconfig {
         cluster: context.cluster.clone(),
         holder: near.path.to_owned(),
-        server: cluster.server.clone(),
+        server: without_userinfo(&cluster.server),
         tls_server_name: set(&cluster.tls_server_name),
         authority,
         is_insecure: cluster.insecure_skip_tls_verify,
-        proxy: set(&cluster.proxy_url),
+        proxy: set(&cluster.proxy_url).map(|url| without_userinfo(&url)),
         credentials,
         context: name,
     })
+}
+
+/// A URL as it may be shown: a user and password in it belong to nobody else, and no call of ours needs them.
+pub(crate) fn without_userinfo(url: &str) -> String {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = url.split_at(start);
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    format!("{scheme}{host}{path}")
 }
 
 /// Files that a kubeconfig names.

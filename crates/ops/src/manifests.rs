@@ -38,6 +38,13 @@ struct Pod {
 #[derive(Debug, Deserialize)]
 struct Metadata {
     name: String,
+    #[serde(default = "usual_namespace")]
+    namespace: String,
+}
+
+/// kubelet's own rule.
+fn usual_namespace() -> String {
+    "default".to_owned()
 }
 
 #[derive(Debug, Deserialize)]
@@ -159,9 +166,11 @@ fn understood(root: &Root, pod: Pod) -> StaticPod {
         .next()
         .map(|container| container.name)
         .filter(|name| !name.is_empty())
-        .unwrap_or(pod.metadata.name);
+        .unwrap_or_else(|| pod.metadata.name.clone());
     StaticPod {
         name,
+        namespace: pod.metadata.namespace,
+        pod: pod.metadata.name,
         flags,
         missing,
     }
@@ -277,6 +286,10 @@ spec:
         assert_eq!(all.len(), 1);
         let pod = all[0].pod.as_ref().unwrap();
         assert_eq!(pod.name, "kube-apiserver");
+        assert_eq!(
+            (&*pod.namespace, &*pod.pod),
+            ("default", "kube-apiserver-a")
+        );
         assert_eq!(pod.flag("secure-port"), Some("6443"));
         assert_eq!(pod.flag("client-ca-file"), Some("/pki/ca.crt"));
         assert_eq!(pod.flag("allow-privileged"), Some(""));

@@ -175,7 +175,7 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
     let (lines, point, why) = places.of(lines, asked.etcd.as_ref().ok()).await;
     partly_unseen.extend(why.map(|why| (Area::Logs, why)));
     let etcd = asked.etcd.map(|etcd| Etcd { point, ..etcd });
-    partly_unseen.extend(alarms_unseen(etcd.as_ref().ok()).map(|why| (Area::Etcd, why)));
+    partly_unseen.extend(etcd_unseen(etcd.as_ref().ok()).map(|why| (Area::Etcd, why)));
     Ok(Observed {
         root: request.root.clone(),
         filesystems: holding(filesystems.and_then(|seen| seen), etcd.as_ref().ok()),
@@ -301,7 +301,12 @@ async fn containers_of(
         )));
     }
     let outside = root.outside(&socket);
-    cri::look(socket, &outside, deadline).await
+    let manifests = manifests.as_deref().unwrap_or_default();
+    let pods: Vec<_> = manifests
+        .iter()
+        .filter_map(|one| one.pod.as_ref().ok())
+        .collect();
+    cri::look(socket, &outside, &pods, deadline).await
 }
 
 /// There are no static pods. Where the manifests could not be read there may be.
@@ -343,10 +348,11 @@ fn space_unseen(filesystems: &[Filesystem]) -> impl Iterator<Item = (Area, Unsee
     })
 }
 
-/// Why etcd told all but its alarms.
-fn alarms_unseen(etcd: Option<&Etcd>) -> Option<Unseen> {
+/// What etcd did not tell, though somebody answered.
+fn etcd_unseen(etcd: Option<&Etcd>) -> Option<Unseen> {
     match &etcd?.answer {
         EtcdAnswer::Status(status) => status.alarms.as_ref().err().cloned(),
+        EtcdAnswer::Odd(why) => Some(Unseen::Failed(why.clone())),
         EtcdAnswer::Refused | EtcdAnswer::Failed(_) => None,
     }
 }

@@ -257,11 +257,15 @@ pub enum RuntimeAnswer {
     Failed(String),
 }
 
-/// A container of the namespace `kube-system`.
+/// A container of the namespace `kube-system`, or of a static pod of another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
     /// Its id.
     pub id: String,
+    /// The namespace of its pod.
+    pub namespace: String,
+    /// Its pod; the name of a static pod has that of the node behind it.
+    pub pod: String,
     /// Its name in the pod: `kube-apiserver`.
     pub name: String,
     /// What it does.
@@ -297,6 +301,10 @@ pub struct Manifest {
 pub struct StaticPod {
     /// The name of the pod, which is that of its container for the parts of a control plane.
     pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The name of the pod in its manifest.
+    pub pod: String,
     /// Flags of its first container that begin with `--`, name and value.
     pub flags: Vec<(String, String)>,
     /// Files that it needs and that are not there, as the node calls them.
@@ -326,8 +334,10 @@ pub enum EtcdAnswer {
     Status(EtcdStatus),
     /// Nobody listens.
     Refused,
-    /// It does not answer in time, or not as etcd does.
+    /// It does not answer in time, or ends the connection.
     Failed(String),
+    /// Somebody answers, and not as etcd does to this call, or in a TLS that is not accepted here: how etcd is is not known.
+    Odd(String),
 }
 
 /// The state of a member.
@@ -529,6 +539,15 @@ impl Space {
 // === impl StaticPod ===
 
 impl StaticPod {
+    /// This container is its first one.
+    pub fn has(&self, container: &Container) -> bool {
+        // kubelet puts the name of the node behind that of the pod.
+        let rest = container.pod.strip_prefix(self.pod.as_str());
+        container.namespace == self.namespace
+            && container.name == self.name
+            && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+
     /// The value of a flag.
     pub fn flag(&self, name: &str) -> Option<&str> {
         let found = self.flags.iter().find(|(known, _)| known == name);

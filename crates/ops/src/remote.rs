@@ -2,16 +2,17 @@
 //!
 //! One connection does it all. A shell on the node mounts a tmpfs that only itself sees, in `/run/nagi-…`, says what machine it
 //! is, takes the program from the connection, compares its checksum, and runs it as root. Its output and its exit code come
-//! back as they are. When the connection ends, so does the program there; the mount goes with the last process.
+//! back as they are. When the connection ends, so does the program there; the mount goes with the last process. A connection
+//! that only fell silent has ended too: this side says something every few seconds.
 //!
 //! It asks nothing on the way: `sudo` must need no password. What the program reads on stdin is empty.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt::Write as _;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use nagi_runtime::{Deadline, random_bits};
@@ -25,6 +26,10 @@ const USER_SCRIPT: &str = include_str!("remote/user.sh");
 const NODE_SCRIPT: &str = include_str!("remote/node.sh");
 /// A node whose disk is full answers slowly; ssh has its own limit for connecting before.
 const READY_WITHIN: Duration = Duration::from_secs(20);
+/// What was sent may still be on its way, over a slow line; then the node only compares it and starts it.
+const STARTED_WITHIN: Duration = Duration::from_mins(5);
+/// The script of the node ends the program when four of these are missing.
+const BEAT_EVERY: Duration = Duration::from_secs(5);
 /// Of what is said before the program runs so much is kept.
 const HEAD_MAX: usize = 64 << 10;
 /// One read.
@@ -111,8 +116,11 @@ async fn go(
     let word = format!("{:x}", random_bits());
     let command = command(&word, arguments);
     let pipes = [Stdio::piped(), Stdio::piped()];
+    // It is a command and nothing else, whatever the configuration says of this host.
+    let session = format!("{}=default", crate::ssh::SESSION_TYPE);
+    let only = ["-o", &session, "-o", "ClearAllForwardings=yes"].map(OsString::from);
     let running = ssh
-        .start(&[], Some(command), pipes)
+        .start(&only, Some(command), pipes)
         .map_err(RemoteError::Run)?;
     let running = link.insert(running);
     let (Some(stdin), Some(stdout)) = (running.child.stdin.take(), running.child.stdout.take())
@@ -153,7 +161,10 @@ async fn go(
     node.send(running, announced.as_bytes()).await?;
     node.send(running, &program).await?;
     drop(program);
-    node.reply(running, "started").await?;
+    let started = node.reply(running, "started");
+    let silent = || Err(RemoteError::Node("it did not start in time".to_owned()));
+    let started = Deadline::in_(STARTED_WITHIN).timeout(started).await;
+    started.unwrap_or_else(|_| silent())?;
     node.pass(running, hand_on).await
 }
 
@@ -168,7 +179,7 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
     let mut text = String::new();
     for byte in Sha256::digest(bytes) {
         // Writing to a string cannot fail.
-        write!(text, "{byte:02x}").unwrap_or(());
+        std::fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}")).unwrap_or(());
     }
     text
 }
@@ -271,6 +282,8 @@ impl Node {
         running: &mut Running,
         hand_on: &mut (dyn FnMut(RemoteStream, &[u8]) + Send),
     ) -> Result<i32, RemoteError> {
+        // It beats until this is dropped, whatever the output waits for.
+        let _beating = beat(self.stdin).map_err(RemoteError::Run)?;
         if !self.head.is_empty() {
             hand_on(RemoteStream::Stdout, &self.head);
         }
@@ -311,6 +324,24 @@ impl Node {
             }
         }
     }
+}
+
+/// Says something there every few seconds, until what this returns is dropped.
+fn beat(stdin: ChildStdin) -> Result<mpsc::SyncSender<()>, std::io::Error> {
+    let mut stdin = std::fs::File::from(stdin.into_owned_fd()?);
+    let (end, ended) = mpsc::sync_channel(0);
+    std::thread::Builder::new()
+        .name("beat".to_owned())
+        .spawn(move || {
+            while ended.recv_timeout(BEAT_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+                match stdin.write_all(b".") {
+                    // A pipe that is full: ssh has not sent the last ones yet.
+                    Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => break,
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        })?;
+    Ok(end)
 }
 
 async fn read_some(from: &mut Option<BufReader<ChildStderr>>, into: &mut [u8]) -> usize {

@@ -30,7 +30,9 @@ const ALIVE_EVERY: Duration = Duration::from_secs(5);
 const ALIVE_COUNT: u32 = 3;
 /// ssh ends within milliseconds of a SIGTERM; what takes longer hangs.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
-/// Of OpenSSH 8.5 and 8.7: no other program says which host keys count; ssh stays the process that was started, and has the
+/// Of OpenSSH 8.5 and 8.7. Older ones pass over it, and over what a configuration says of it.
+pub(crate) const SESSION_TYPE: &str = "SessionType";
+/// Of the same: no other program says which host keys count; ssh stays the process that was started, and has the
 /// input that it was given.
 const NEWER: [(&str, &str); 3] = [
     ("KnownHostsCommand", "none"),
@@ -134,7 +136,7 @@ impl Ssh {
         let mut set = |option: String| options.extend(["-o".into(), option.into()]);
         // What is said here holds, whatever the configuration says. Older versions of ssh do not know all of it.
         set(format!(
-            "IgnoreUnknown={}",
+            "IgnoreUnknown={SESSION_TYPE},{}",
             NEWER.map(|(name, _)| name).join(",")
         ));
         for (name, value) in NEWER {

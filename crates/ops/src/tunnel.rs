@@ -28,6 +28,8 @@ const SAYS_WITHIN: Duration = Duration::from_millis(200);
 const PROVES_WITHIN: Duration = Duration::from_secs(5);
 /// Ctrl-C at a terminal reaches ssh too, which may end before the signal is seen here.
 const INTERRUPT: Duration = Duration::from_millis(100);
+/// While nothing behind it answers, it is asked again so often.
+const ASKED_AGAIN: Duration = Duration::from_secs(2);
 /// The first pause after a break, and the longest: a machine that starts again takes about a minute.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -157,6 +159,7 @@ async fn keep(
     let mut since = Instant::now();
     let mut was_up = false;
     loop {
+        let mut answers = true;
         match go(ssh, forward, port, link).await {
             Ok(presented) => {
                 let after = since.elapsed();
@@ -170,6 +173,7 @@ async fn keep(
             }
             // It was well once, so it is waited for: an API server that starts again.
             Err(TunnelError::FarEnd(why)) if was_up => {
+                answers = false;
                 tell(TunnelEvent::Unanswered { port, why });
                 backoff.reset();
             }
@@ -182,8 +186,27 @@ async fn keep(
         let Some(running) = link else { continue };
         // What a forward or a login said before is no reason for a later end.
         running.forget();
-        while let Some(line) = running.next_line().await {
-            tell(TunnelEvent::Said(line));
+        loop {
+            let said = tokio::select! {
+                // Cancel-safe: `next_line` is.
+                said = running.next_line() => said,
+                // Cancel-safe: a pause.
+                () = tokio::time::sleep(ASKED_AGAIN), if !answers => {
+                    if let Some(presented) = asked_again(port, running).await {
+                        answers = true;
+                        let after = since.elapsed();
+                        tell(TunnelEvent::Up { port, after, presented });
+                    }
+                    running.forget();
+                    continue;
+                }
+            };
+            match said {
+                // What ssh says of each look is known.
+                Some(said) if answers => tell(TunnelEvent::Said(said)),
+                Some(_) => {}
+                None => break,
+            }
         }
         let error = match running.ended().await {
             Ok(_) => of_said(running),
@@ -274,6 +297,12 @@ fn is_own(running: &Running, port: u16) -> bool {
     let found = all.into_iter().find(|one| one.port == port);
     let owner = found.and_then(|one| one.process).map(|(pid, _)| pid);
     owner.is_none() || owner == running.child.id()
+}
+
+/// What answers now behind a tunnel that is there.
+async fn asked_again(port: u16, running: &mut Running) -> Option<Option<Certificate>> {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+    answered(stream, running).await.ok()
 }
 
 /// What answers behind the tunnel.

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use faults::{DISKS, ENDPOINTS, FILES, Fault, LOGS, PROGRAMS};
 use loops::Loops;
 use node::Node;
+use runtime::State;
 use serde_json::Value;
 use servers::Authority;
 
@@ -314,6 +315,87 @@ fn what_may_not_be_read_is_unknown_and_no_fault() {
             found.iter().all(|id| expected.contains(&id.as_str())),
             "{path}: {answer:#}"
         );
+    }
+}
+
+// Somebody answers there, so it is not down; how it is, is not known.
+#[test]
+fn an_etcd_that_answers_another_way_is_unknown_and_not_down() {
+    let over_tls = || {
+        let node = Node::refused();
+        node.write_etcd_pair(&["127.0.0.1"], servers::GOOD);
+        let pair = node.authority.pair("etcd", &["10.0.0.1"], servers::GOOD);
+        node.has_etcd_over_tls(servers::tls(&pair, servers::http("200 OK", "{}")));
+        node
+    };
+    let plain = |answer: String| {
+        let node = Node::refused();
+        node.write_manifests(1, servers::plain(move |_| answer.clone()));
+        node
+    };
+    for (node, words) in [
+        (over_tls(), "TLS: Name"),
+        (
+            plain(servers::http("404 Not Found", "404 page not found")),
+            "answers 404",
+        ),
+        (plain(servers::http("200 OK", "hello")), "as no etcd does"),
+    ] {
+        let answer = node.diagnose(&["--output", "json"]).json();
+        assert!(
+            !ids(&answer).contains(&"etcd-down".to_owned()),
+            "{answer:#}"
+        );
+        let unseen = answer["unseen"].as_array().unwrap();
+        let etcd = unseen.iter().find(|one| one["area"] == "etcd").unwrap();
+        assert_eq!(etcd["unknown"], true, "{answer:#}");
+        assert!(etcd.to_string().contains(words), "{answer:#}");
+    }
+}
+
+// A static pod may be of any namespace, and its containers may be called as those of other pods are.
+#[test]
+fn a_static_pod_is_found_by_its_namespace_and_its_name() {
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: { name: web, namespace: edge }\n\
+         spec: { containers: [{ name: main }] }\n";
+    for (container, state, is_down) in [
+        ("edge/web/main", State::Running, false),
+        ("edge/web/main", State::Exited, true),
+        ("edge/other/main", State::Running, true),
+        ("default/web/main", State::Running, true),
+    ] {
+        let node = Node::new();
+        node.write("etc/kubernetes/manifests/web.yaml", manifest);
+        node.run_containers(&[
+            ("kube-apiserver", State::Running, 0),
+            ("etcd", State::Running, 0),
+            (container, state, 0),
+        ]);
+        let answer = node.diagnose(&["--output", "json"]).json();
+        let found = ids(&answer).contains(&"static-pod-down".to_owned());
+        assert_eq!(found, is_down, "{container} {state:?}: {answer:#}");
+    }
+}
+
+// kubectl would go another way than this call does. The password of it is nobody's.
+#[test]
+fn a_proxy_that_is_not_followed_is_told() {
+    let node = Node::new();
+    let root = node.root.to_str().unwrap();
+    for (name, is_told) in [
+        ("HTTPS_PROXY", true),
+        ("https_proxy", true),
+        ("NOTHING", false),
+    ] {
+        let ran = node::asked(&["--root", root])
+            .env(name, "http://me:secret@10.0.0.1:3128")
+            .run();
+        assert_eq!(
+            ran.stderr.contains("HTTPS_PROXY is set"),
+            is_told,
+            "{ran:#?}"
+        );
+        assert!(!ran.stderr.contains("secret"), "{ran:#?}");
     }
 }
 

@@ -57,6 +57,8 @@ fn cause(answer: &Value) -> &str {
 fn kubectl(node: &Node) -> String {
     let output = Command::new(program("kubectl"))
         .env_clear()
+        // It keeps what it learned of servers there.
+        .env("HOME", &node.root)
         .arg("--kubeconfig")
         .arg(node.root.join("etc/kubernetes/admin.conf"))
         .args(["--request-timeout=5s", "get", "--raw", "/readyz?verbose"])
@@ -367,6 +369,7 @@ fn a_kubeconfig_in_two_files_is_read_as_kubectl_reads_it() {
     );
     let output = Command::new(program("kubectl"))
         .env_clear()
+        .env("HOME", &node.root)
         .env("KUBECONFIG", &files)
         .args(["get", "--raw", "/readyz?verbose"])
         .output()

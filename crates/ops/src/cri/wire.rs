@@ -6,14 +6,8 @@
 use crate::observed::{Container, ContainerState};
 
 /// Labels that kubelet gives each container.
+const POD_LABEL: &str = "io.kubernetes.pod.name";
 const NAMESPACE_LABEL: &str = "io.kubernetes.pod.namespace";
-
-/// A container, and the namespace of its pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) namespace: String,
-    pub(super) container: Container,
-}
 
 /// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +19,7 @@ enum Value<'a> {
 }
 
 /// The containers of a body of gRPC: one frame with a flag and a length before it.
-pub(super) fn containers(body: &[u8]) -> Option<Vec<Listed>> {
+pub(super) fn containers(body: &[u8]) -> Option<Vec<Container>> {
     let (head, rest) = body.split_at_checked(5)?;
     let (flag, length) = head.split_first()?;
     let length = u32::from_be_bytes(length.try_into().ok()?);
@@ -43,33 +37,32 @@ pub(super) fn containers(body: &[u8]) -> Option<Vec<Listed>> {
 }
 
 /// `Container`: id 1, metadata 3, state 6, labels 8.
-fn container_of(message: &[u8]) -> Option<Listed> {
-    let mut listed = Listed {
+fn container_of(message: &[u8]) -> Option<Container> {
+    let mut listed = Container {
+        id: String::new(),
         namespace: String::new(),
-        container: Container {
-            id: String::new(),
-            name: String::new(),
-            // Proto3 leaves zero out.
-            state: ContainerState::Created,
-            attempt: 0,
-        },
+        pod: String::new(),
+        name: String::new(),
+        // Proto3 leaves zero out.
+        state: ContainerState::Created,
+        attempt: 0,
     };
     for field in fields(message) {
         match field? {
-            (1, Value::Bytes(id)) => listed.container.id = text(id),
+            (1, Value::Bytes(id)) => listed.id = text(id),
             (3, Value::Bytes(metadata)) => {
                 for field in fields(metadata) {
                     match field? {
-                        (1, Value::Bytes(name)) => listed.container.name = text(name),
+                        (1, Value::Bytes(name)) => listed.name = text(name),
                         (2, Value::Number(attempt)) => {
-                            listed.container.attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
+                            listed.attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
                         }
                         _ => {}
                     }
                 }
             }
             (6, Value::Number(state)) => {
-                listed.container.state = match state {
+                listed.state = match state {
                     0 => ContainerState::Created,
                     1 => ContainerState::Running,
                     2 => ContainerState::Exited,
@@ -78,8 +71,10 @@ fn container_of(message: &[u8]) -> Option<Listed> {
             }
             (8, Value::Bytes(label)) => {
                 let (key, value) = entry(label)?;
-                if key == NAMESPACE_LABEL {
-                    listed.namespace = value;
+                match key.as_str() {
+                    NAMESPACE_LABEL => listed.namespace = value,
+                    POD_LABEL => listed.pod = value,
+                    _ => {}
                 }
             }
             _ => {}
@@ -168,14 +163,15 @@ pub(crate) mod tests {
     }
 
     fn body() -> Vec<u8> {
-        let label = [with(1, NAMESPACE_LABEL.as_bytes()), with(2, b"kube-system")].concat();
+        let label = |key: &str, value| [with(1, key.as_bytes()), with(2, value)].concat();
         let metadata = [with(1, b"etcd"), vec![2 << 3, 3]].concat();
         let container = [
             with(1, b"0123"),
             with(3, &metadata),
             vec![6 << 3, 2],
             vec![7 << 3, 0xff, 0xff, 0x01],
-            with(8, &label),
+            with(8, &label(NAMESPACE_LABEL, b"kube-system")),
+            with(8, &label(POD_LABEL, b"etcd-a")),
         ]
         .concat();
         let message = with(1, &container);
@@ -188,14 +184,13 @@ pub(crate) mod tests {
     #[test]
     fn a_container_is_read_with_its_pod() {
         let listed = containers(&body()).unwrap();
-        let expected = Listed {
+        let expected = Container {
+            id: "0123".to_owned(),
             namespace: "kube-system".to_owned(),
-            container: Container {
-                id: "0123".to_owned(),
-                name: "etcd".to_owned(),
-                state: ContainerState::Exited,
-                attempt: 3,
-            },
+            pod: "etcd-a".to_owned(),
+            name: "etcd".to_owned(),
+            state: ContainerState::Exited,
+            attempt: 3,
         };
         assert_eq!(listed, [expected]);
         assert_eq!(containers(&[0; 5]), Some(Vec::new()));

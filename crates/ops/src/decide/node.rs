@@ -192,7 +192,7 @@ fn runtime(facts: Facts<'_>, found: &mut Found) {
 fn of_pod(pod: &StaticPod, containers: &[Container], found: &mut Found) {
     let own: Vec<&Container> = containers
         .iter()
-        .filter(|container| container.name == pod.name)
+        .filter(|container| pod.has(container))
         .collect();
     if own.iter().any(|one| one.state == ContainerState::Running) {
         return;

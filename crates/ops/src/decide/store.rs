@@ -93,6 +93,7 @@ pub(super) fn judge(facts: Facts<'_>, found: &mut Found) {
     };
     match &etcd.answer {
         EtcdAnswer::Status(status) => answering(etcd, status, facts, found),
+        EtcdAnswer::Odd(why) => damaged(etcd, why, facts, found),
         EtcdAnswer::Refused => silent(etcd, "nobody listens", facts, found),
         EtcdAnswer::Failed(why) => silent(etcd, why, facts, found),
     }
@@ -216,8 +217,7 @@ fn in_memory(status: &EtcdStatus, facts: Facts<'_>) -> Result<(), String> {
     ))
 }
 
-fn silent(etcd: &Etcd, why: &str, facts: Facts<'_>, found: &mut Found) {
-    let data_dir = shown(&etcd.data_dir);
+fn damaged(etcd: &Etcd, why: &str, facts: Facts<'_>, found: &mut Found) {
     let said = facts.last_line(|class| *class == LineClass::EtcdDamaged);
     if !etcd.broken.is_empty() || said.is_some() {
         let mut evidence: Vec<String> = etcd
@@ -229,11 +229,15 @@ fn silent(etcd: &Etcd, why: &str, facts: Facts<'_>, found: &mut Found) {
         evidence.push(format!("{}: {why}", etcd.endpoint));
         found.add(
             Cause::EtcdDamaged,
-            data_dir.clone(),
+            shown(&etcd.data_dir),
             evidence,
             &[("data_dir", &[&facts.outside(&etcd.data_dir)])],
         );
     }
+}
+
+fn silent(etcd: &Etcd, why: &str, facts: Facts<'_>, found: &mut Found) {
+    damaged(etcd, why, facts, found);
     if let Some(line) = facts.last_line(|class| *class == LineClass::EtcdQuota) {
         // A snapshot needs a store that answers.
         found.add_with_next_of(
@@ -246,7 +250,7 @@ fn silent(etcd: &Etcd, why: &str, facts: Facts<'_>, found: &mut Found) {
     }
     let evidence = vec![
         format!("{}: {why}", etcd.endpoint),
-        format!("its data are in {data_dir}"),
+        format!("its data are in {}", shown(&etcd.data_dir)),
     ];
     found.add(Cause::EtcdDown, &etcd.endpoint, evidence, &[]);
 }

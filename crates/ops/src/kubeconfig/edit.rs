@@ -11,9 +11,9 @@ use nagi_runtime::Deadline;
 use rustls::pki_types::ServerName;
 
 use super::text::{self, Has, Wanted};
-use super::{Choice, Kubeconfig};
+use super::{Choice, Kubeconfig, without_userinfo};
 use crate::decide::best_name;
-use crate::edit::Original;
+use crate::edit::{Lock, Original};
 use crate::endpoint::{HandshakeError, Trust, present, tls_host};
 use crate::remote::digest;
 use crate::root::Root;
@@ -22,7 +22,7 @@ use crate::root::Root;
 const BACKUP: &str = ".nagi-backup";
 /// The SHA-256 of everything that was written here since, a line each: what has none of them, somebody else has changed.
 const WRITTEN: &str = ".nagi-backup.sha256";
-/// What kubectl lays down beside a kubeconfig while it writes it.
+/// What kubectl makes beside a kubeconfig while it writes it, and only where it is not there.
 const LOCK: &str = ".lock";
 
 /// What is asked for.
@@ -56,7 +56,7 @@ pub enum Check {
 /// What a cluster has, or is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// The URL.
+    /// The URL, without a user and password in it.
     pub server: String,
     /// The name that the certificate must have instead of its host.
     pub tls_server_name: Option<String>,
@@ -120,7 +120,7 @@ pub enum KubeconfigError {
         /// Why.
         why: String,
     },
-    /// Somebody is at it: the lock of kubectl is there.
+    /// Somebody is at it, or was killed: the lock that kubectl and this program take is there.
     Locked(PathBuf),
     /// There is a backup that is not of this file.
     Stale(PathBuf),
@@ -171,7 +171,7 @@ pub async fn plan_kubeconfig(edit: &KubeconfigEdit) -> Result<KubeconfigPlan, Ku
         Check::Server => {
             let asking = Asking {
                 config: &config,
-                server,
+                server: &without_userinfo(server),
                 host: &host,
                 timeout: edit.timeout,
             };
@@ -210,7 +210,7 @@ pub fn undo_kubeconfig(files: &[PathBuf]) -> Result<PathBuf, KubeconfigError> {
         if !backup.exists() {
             continue;
         }
-        unlocked(&original)?;
+        let _lock = locked(&original)?;
         let (kept, old) = opened(&backup)?;
         if old != text && !is_ours(&original, &text)? {
             let file = original.path().to_owned();
@@ -243,12 +243,14 @@ fn opened(file: &Path) -> Result<(Original, String), KubeconfigError> {
     Ok((original, text))
 }
 
-fn unlocked(original: &Original) -> Result<(), KubeconfigError> {
-    let lock = original.beside(LOCK);
-    if std::fs::symlink_metadata(&lock).is_ok() {
-        return Err(KubeconfigError::Locked(lock));
-    }
-    Ok(())
+fn locked(original: &Original) -> Result<Lock, KubeconfigError> {
+    original.lock(LOCK).map_err(|(lock, source)| {
+        if source.kind() == std::io::ErrorKind::AlreadyExists {
+            KubeconfigError::Locked(lock)
+        } else {
+            KubeconfigError::Write { file: lock, source }
+        }
+    })
 }
 
 /// The file is as one of our edits left it.
@@ -368,7 +370,7 @@ impl KubeconfigPlan {
         if !self.changes() {
             return Ok(());
         }
-        unlocked(&self.original)?;
+        let _lock = locked(&self.original)?;
         let failed = |source| KubeconfigError::Write {
             file: self.file.clone(),
             source,
@@ -410,7 +412,7 @@ impl KubeconfigPlan {
 impl From<Has> for Server {
     fn from(has: Has) -> Self {
         Self {
-            server: has.server,
+            server: without_userinfo(&has.server),
             tls_server_name: has.tls_server_name,
         }
     }

@@ -15,6 +15,9 @@ leave() {
     if [ -n "$is_mounted" ]; then umount "$own" 2>/dev/null || umount -l "$own"; fi
     rmdir "$own"
 }
+command -v timeout >/dev/null || fail "there is no timeout there"
+# What a call left whose shell was killed. A younger one may still be about to start its program.
+find /run -maxdepth 1 -type d -name "nagi-*" -mmin +60 -exec rmdir {} \; 2>/dev/null
 why=$(mkdir "$own" 2>&1) || fail "$why"
 trap leave EXIT
 trap "exit 143" HUP INT TERM
@@ -32,8 +35,8 @@ exec 3<&0
 say started
 "$own/nagi" "$@" </dev/null 3<&- &
 program=$!
-# The connection ends: so does what it started.
-(cat <&3; kill "$program") >/dev/null 2>&1 &
+# The connection ends, or nothing comes from the other end, which says something every 5 s: so does what it started.
+(while [ -n "$(timeout 20 head -c 1 <&3)" ]; do :; done; kill "$program") >/dev/null 2>&1 &
 watch=$!
 wait "$program"
 code=$?

@@ -32,8 +32,10 @@ pub(super) enum ScheduleCommand {
     #[command(after_help = EXAMPLES)]
     Install(InstallArgs),
     /// Take the jobs away, and leave what was there before, to the byte
+    #[command(after_help = EXAMPLES)]
     Remove(RemoveArgs),
     /// Show the jobs, where they stand, and what `install` would change
+    #[command(after_help = EXAMPLES)]
     Show(ShowArgs),
 }
 

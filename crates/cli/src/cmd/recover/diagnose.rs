@@ -98,7 +98,22 @@ pub(crate) async fn run(args: &DiagnoseArgs, session: &Session) -> Result<(), Fa
     session.output.body(&raw, Place::Alone, |_detail| {
         text::whole(&diagnosis, &session.output)
     })?;
+    if observed.endpoint.is_ok() && proxy_is_set() {
+        session.output.note(
+            "HTTPS_PROXY is set, and this called the API server directly; kubectl goes over the proxy unless NO_PROXY has the host",
+        );
+    }
     ended(&diagnosis, session)
+}
+
+/// Neither is followed here; Go reads both spellings.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "variables of others, which are told and not followed"
+)]
+fn proxy_is_set() -> bool {
+    let is_said = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    ["HTTPS_PROXY", "https_proxy"].into_iter().any(is_said)
 }
 
 fn ended(diagnosis: &Diagnosis, session: &Session) -> Result<(), Failure> {

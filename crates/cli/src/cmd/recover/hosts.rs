@@ -118,6 +118,14 @@ fn failure(args: &HostsArgs, error: HostsError) -> Failure {
             ),
         )
         .hint("'nagi recover kubeconfig' needs no hosts file"),
+        HostsError::Other { line, address } => Failure::new(
+            Exit::Refused,
+            format!(
+                "line {line} of {file}, which is ours, leads {} to {address}",
+                args.name
+            ),
+        )
+        .hint(format!("--address {address} takes it away")),
     }
 }
 

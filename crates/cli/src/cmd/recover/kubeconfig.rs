@@ -210,9 +210,12 @@ fn failure(error: KubeconfigError) -> Failure {
         .hint("does the tunnel lead to the right machine? 'nagi recover diagnose' tells more"),
         KubeconfigError::Locked(lock) => Failure::new(
             Exit::Conflict,
-            format!("kubectl is writing it: {} is there", shown(&lock)),
+            format!("somebody is writing it: {} is there", shown(&lock)),
         )
-        .hint("when no kubectl runs, it is what one left that was killed: remove it"),
+        .hint(format!(
+            "when neither kubectl nor nagi runs, one left it that was killed: rm {}",
+            shown(&lock)
+        )),
         KubeconfigError::Stale(backup) => Failure::new(
             Exit::Conflict,
             format!(

@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -35,7 +36,7 @@ pub(super) struct OnNodeArgs {
 /// Runs this command line there, if one is named; how that ended.
 pub(super) async fn instead(args: &OnNodeArgs, session: &Session) -> Option<Result<(), Failure>> {
     match &args.ssh {
-        Some(host) => Some(run(&args.key.to(host, PATIENCE, session)).await),
+        Some(host) => Some(run(&args.key.to(host, PATIENCE, session), session).await),
         None if args.key.is_said() => Some(Err(Failure::usage(
             "--identity and --ssh-config are for --ssh",
         ))),
@@ -43,7 +44,7 @@ pub(super) async fn instead(args: &OnNodeArgs, session: &Session) -> Option<Resu
     }
 }
 
-async fn run(ssh: &Ssh) -> Result<(), Failure> {
+async fn run(ssh: &Ssh, session: &Session) -> Result<(), Failure> {
     let arguments = for_the_node(std::env::args_os().skip(1));
     let listening = Termination::listen();
     let mut termination = listening
@@ -52,7 +53,9 @@ async fn run(ssh: &Ssh) -> Result<(), Failure> {
         termination.recv().await;
     };
     let mut written = Ok(());
+    let heard = AtomicBool::new(false);
     let mut hand_on = |stream, bytes: &[u8]| {
+        heard.store(true, Ordering::Relaxed);
         let done = match stream {
             RemoteStream::Stdout => {
                 let mut out = std::io::stdout().lock();
@@ -64,13 +67,14 @@ async fn run(ssh: &Ssh) -> Result<(), Failure> {
             written = done;
         }
     };
-    let ended = nagi_ops::run_remote(ssh, &arguments, end, &mut hand_on).await;
+    let running = nagi_ops::run_remote(ssh, &arguments, end, &mut hand_on);
+    let ended = reach::patiently(ssh, session, &heard, running).await;
     let code = ended.map_err(|error| failure(ssh, error))?;
     written?;
     let Some(code) = code else {
         return Err(Failure::new(
             Exit::Failed,
-            "interrupted; it ends there when its sshd notices",
+            "interrupted; what it began there is told to end, at the latest after 20 s",
         ));
     };
     match Exit::ALL
@@ -143,7 +147,7 @@ fn failure(ssh: &Ssh, error: RemoteError) -> Failure {
         }
         RemoteError::Broke { said } => {
             let what = format!(
-                "the connection to {host} broke; what it began may run there until its sshd notices"
+                "the connection to {host} broke; what it began there is told to end, at the latest after 20 s"
             );
             let mut failure = Failure::new(Exit::Unreachable, what);
             failure

@@ -1,6 +1,8 @@
 //! How a machine is reached over ssh: the options that commands share, and what is said when it cannot be.
 
 use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,6 +11,9 @@ use nagi_ops::{Asks, Destination, Ssh, SshFault};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::session::Session;
+
+/// Whoever answers does within seconds.
+const QUIET: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct KeyArgs {
@@ -49,6 +54,32 @@ impl KeyArgs {
             patience,
         }
     }
+}
+
+/// Does something over ssh. At a terminal, where no limit ends the wait, it is said once that nothing came for a while.
+pub(super) async fn patiently<T>(
+    ssh: &Ssh,
+    session: &Session,
+    heard: &AtomicBool,
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = pin!(work);
+    if ssh.asks == Asks::Somebody {
+        tokio::select! {
+            // Cancel-safe: it goes on below.
+            done = &mut work => return done,
+            // Cancel-safe: a pause.
+            () = tokio::time::sleep(QUIET) => {}
+        }
+        if !heard.load(Ordering::Relaxed) {
+            session.output.note(&format!(
+                "nothing came from {} for {} s; Ctrl-C ends the wait",
+                ssh.destination,
+                QUIET.as_secs()
+            ));
+        }
+    }
+    work.await
 }
 
 /// Why ssh did not do it, with what it said and the next step.

@@ -2,6 +2,7 @@
 //!
 //! It tells what happens to the tunnel, which `nagi-ops` keeps.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -64,14 +65,17 @@ pub(super) async fn run(args: &TunnelArgs, session: &Session) -> Result<(), Fail
         termination.recv().await;
     };
     let mut unwritten = Ok(());
+    let heard = AtomicBool::new(false);
     let mut tell = |event| {
+        heard.store(true, Ordering::Relaxed);
         let said = told(&event, args, session);
         // Whoever read the output is gone; the tunnel is for others too.
         if unwritten.is_ok() {
             unwritten = said;
         }
     };
-    let ended = nagi_ops::tunnel(&ssh, &forward, end, &mut tell).await;
+    let keeping = nagi_ops::tunnel(&ssh, &forward, end, &mut tell);
+    let ended = reach::patiently(&ssh, session, &heard, keeping).await;
     ended.map_err(|error| failure(&ssh, &forward, error))?;
     unwritten
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::node::Node;
 use super::servers::{self, Authority, GOOD};
-use crate::run::{Ran, call};
+use crate::run::{Ran, call, piped};
 
 const NODE: &str = "ip-172-31-37-254";
 
@@ -181,6 +181,29 @@ fn a_name_is_written_only_when_a_trusted_certificate_has_it() {
     assert_eq!(fs::read_to_string(&file).unwrap(), insecure);
 }
 
+// A user and password in a URL stay where they are.
+#[test]
+fn no_password_is_printed() {
+    let node = Node::new();
+    let file = two_clusters(&node, "https://me:secret@172.31.37.254:6443");
+    let of = |arguments: &[&str]| {
+        let ran = kubeconfig(&file, arguments);
+        let all = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(!all.contains("secret") && !all.contains("me:"), "{all}");
+        ran
+    };
+    of(&["--offline", "--api-server", "https://a:1"])
+        .exits(0)
+        .prints("https://172.31.37.254:6443 -> https://a:1");
+    of(&["--api-server", "https://me:secret@127.0.0.1:1"]).exits(6);
+    of(&["--api-server", "http://me:secret@127.0.0.1:1"]).exits(2);
+    of(&["--api-server", "me:secret@127.0.0.1:1"]).exits(2);
+    let text = fs::read_to_string(&file).unwrap();
+    let proxy = "  cluster:\n    proxy-url: http://me:secret@10.0.0.1:3128\n";
+    fs::write(&file, text.replacen("  cluster:\n", proxy, 1)).unwrap();
+    of(&[]).exits(6).says("the proxy http://10.0.0.1:3128");
+}
+
 #[test]
 fn what_others_wrote_is_never_lost() {
     let node = Node::new();
@@ -192,7 +215,20 @@ fn what_others_wrote_is_never_lost() {
     let lock = file.with_file_name("config.lock");
     fs::write(&lock, "").unwrap();
     to("https://a:1").exits(8).says("config.lock");
+    assert!(lock.exists());
     fs::remove_file(&lock).unwrap();
+    // It calls a link by its own name.
+    let link = node.root.join("link");
+    std::os::unix::fs::symlink("home/config", &link).unwrap();
+    let lock = node.root.join("link.lock");
+    fs::write(&lock, "").unwrap();
+    kubeconfig(
+        &link,
+        &["--offline", "--apply", "--api-server", "https://a:1"],
+    )
+    .exits(8)
+    .says("link.lock");
+    assert_eq!(names(file.parent().unwrap()), ["config"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), before);
 
     to("https://a:1").exits(0);
@@ -218,6 +254,99 @@ fn what_others_wrote_is_never_lost() {
     assert_eq!(fs::read_to_string(backup).unwrap(), before);
 }
 
+// A kill at any moment: the file is the old one or the new one, and what stays is told with the next step.
+#[test]
+fn a_kill_in_an_edit_loses_nothing() {
+    let node = Node::new();
+    let file = two_clusters(&node, "https://172.31.37.254:6443");
+    let before = fs::read_to_string(&file).unwrap();
+    let after = before.replacen("https://172.31.37.254:6443", "https://a:1", 1);
+    let directory = file.parent().unwrap();
+    let lock = file.with_file_name("config.lock");
+    let words = ["recover", "kubeconfig", "--kubeconfig"];
+    let edit = ["--offline", "--apply", "--api-server", "https://a:1"];
+    let edit = [&words[..], &[file.to_str().unwrap()], &edit].concat();
+    let start = || piped(call(&edit).command());
+    // It has the lock of kubectl, and waits for that of the directory, which somebody has.
+    let held = fs::File::open(directory).unwrap();
+    held.lock().unwrap();
+    let mut child = start();
+    super::sshd::wait("it has the lock", || lock.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(held);
+    assert_eq!(names(directory), ["config", "config.lock"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), before);
+    call(&edit)
+        .run()
+        .exits(8)
+        .says("somebody is writing it")
+        .says(&format!("rm {}", lock.display()));
+    fs::remove_file(&lock).unwrap();
+
+    let began = std::time::Instant::now();
+    call(&edit).run().exits(0);
+    let whole = began.elapsed();
+    undo(&file).exits(0);
+    for step in 0..60_u32 {
+        let mut child = start();
+        std::thread::sleep(whole * step / 50);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let now = fs::read_to_string(&file).unwrap();
+        assert!(now == before || now == after, "{now}");
+        if lock.exists() {
+            fs::remove_file(&lock).unwrap();
+        }
+        call(&edit).run().exits(0);
+        assert_eq!(fs::read_to_string(&file).unwrap(), after);
+        undo(&file).exits(0);
+        assert_eq!(fs::read_to_string(&file).unwrap(), before);
+        assert_eq!(names(directory), ["config"]);
+    }
+}
+
+// However little is free, there is an edit with its backup, or neither.
+#[test]
+fn a_full_disk_leaves_everything_as_it_was() {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        nagi_testkit::skipped("a tmpfs needs root");
+        return;
+    }
+    let node = Node::new();
+    let file = two_clusters(&node, "https://172.31.37.254:6443");
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().join("config");
+    let script = "pages=$1 at=$2 from=$3; shift 3\n\
+         mount -t tmpfs -o size=256k tmpfs \"$at\" && cp \"$from\" \"$at/config\" || exit 99\n\
+         cat /dev/zero >\"$at/rest\" 2>/dev/null; truncate -s -$((pages * 4096)) \"$at/rest\"\n\
+         \"$@\" >/dev/null; code=$?\n\
+         cmp -s \"$at/config\" \"$from\" && echo same; ls -A \"$at\"; exit $code";
+    let edited = "config\nconfig.nagi-backup\nconfig.nagi-backup.sha256\nrest\n";
+    let own = at.join("config");
+    let own = own.to_str().unwrap();
+    fs::create_dir(&at).unwrap();
+    let mut failed = 0;
+    for pages in 0..12 {
+        let pages = pages.to_string();
+        let words = ["recover", "kubeconfig", "--kubeconfig", own];
+        let edit = ["--offline", "--apply", "--api-server", "https://a:1"];
+        let through = ["--mount", "sh", "-c", script, "sh", &pages];
+        let paths = [at.to_str().unwrap(), file.to_str().unwrap()];
+        let ran = call(&[&words[..], &edit].concat())
+            .through("unshare", &[&through[..], &paths].concat())
+            .run();
+        if ran.code == 0 {
+            assert_eq!(ran.stdout, edited, "{ran:#?}");
+        } else {
+            failed += 1;
+            let ran = ran.exits(1).says("No space left on device");
+            assert_eq!(ran.stdout, "same\nconfig\nrest\n", "{pages}: {ran:#?}");
+        }
+    }
+    assert!((3..12).contains(&failed), "{failed}");
+}
+
 // B-019, W-B13
 #[test]
 fn the_line_of_the_hosts_file_comes_once_and_goes_without_a_trace() {
@@ -238,6 +367,15 @@ fn the_line_of_the_hosts_file_comes_once_and_goes_without_a_trace() {
         call(&[&words[..], arguments].concat()).run()
     };
     let read = || fs::read_to_string(&file).unwrap();
+    // A name in the current directory will do.
+    let mut near = call(&["recover", "hosts", NODE, "--file", "hosts"]).command();
+    assert!(
+        near.current_dir(&directory)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     assert_eq!(hosts(&[NODE]).exits(0).json()["status"], "planned");
     assert_eq!(read(), before);
     assert_eq!(
@@ -264,6 +402,12 @@ fn the_line_of_the_hosts_file_comes_once_and_goes_without_a_trace() {
         .says("line 3 of")
         .says("10.0.0.1");
     hosts(&["a b", "--apply"]).exits(2);
+    hosts(&[NODE, "--apply"]).exits(0);
+    hosts(&[NODE, "--remove", "--apply", "--address", "127.0.0.2"])
+        .exits(5)
+        .says("leads ip-172-31-37-254 to 127.0.0.1")
+        .says("--address 127.0.0.1");
+    hosts(&[NODE, "--remove", "--apply"]).exits(0);
     assert_eq!(read(), before);
     assert_eq!(names(directory.path()), ["hosts"]);
 }

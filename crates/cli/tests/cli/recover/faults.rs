@@ -384,13 +384,6 @@ pub(crate) const PROGRAMS: &[Fault] = &[
         node.write_manifests(1, servers::closed());
         node.into()
     }),
-    fault("etcd answers under another name", "etcd-down", || {
-        let node = Node::refused();
-        node.write_etcd_pair(&["127.0.0.1"], GOOD);
-        let pair = node.authority.pair("etcd", &["10.0.0.1"], GOOD);
-        node.has_etcd_over_tls(servers::tls(&pair, http("200 OK", "{}")));
-        node.into()
-    }),
     fault("etcd hangs", "etcd-down", || {
         let node = Node::refused();
         node.write_manifests(1, servers::silent());

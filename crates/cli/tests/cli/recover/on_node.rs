@@ -108,17 +108,80 @@ fn a_node_that_cannot_run_it_says_why() {
     assert_eq!(sshd.left_behind(), Vec::<String>::new());
 }
 
-// Whoever called is gone: so is what it began.
+// What a configuration says of the host is for a person's session: no session at all, forwards whose ports are taken.
 #[test]
-fn what_was_begun_there_ends_with_the_call() {
+fn it_is_a_command_and_nothing_else_whatever_the_configuration_says() {
     let Some(sshd) = Sshd::start() else { return };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let forward = format!("LocalForward 127.0.0.1:{port} 127.0.0.1:1\nExitOnForwardFailure yes");
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().to_str().unwrap();
+    for lines in ["SessionType none", &forward] {
+        sshd.write_config(lines);
+        let done = diagnose(&sshd, &["--root", root, "--files-only"]).run();
+        done.exits(14).says("nothing wrong was seen");
+    }
+}
+
+// What a shell left that was killed goes; the place of a call that may be about to start its program does not.
+#[test]
+fn an_old_empty_place_goes_and_a_young_one_stays() {
+    let Some(sshd) = Sshd::start() else { return };
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().to_str().unwrap();
+    let [old, young, used] = ["nagi-1", "nagi-2", "nagi-3"].map(|name| sshd.in_run(name));
+    let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(2);
+    for place in [&old, &young, &used] {
+        std::fs::create_dir(place).unwrap();
+    }
+    std::fs::write(used.join("a"), "").unwrap();
+    for place in [&old, &used] {
+        let place = std::fs::File::open(place).unwrap();
+        place.set_modified(hours_ago).unwrap();
+    }
+    let done = diagnose(&sshd, &["--root", root, "--files-only"]).run();
+    done.exits(14);
+    let mut left = sshd.left_behind();
+    left.sort();
+    assert_eq!(left, ["nagi-2", "nagi-3"]);
+}
+
+/// Reading it waits forever.
+fn endless() -> Node {
     let node = Node::refused();
-    // Reading it waits forever.
     node.remove("proc");
     std::fs::create_dir_all(node.root.join("proc/net")).unwrap();
     let fifo = node.root.join("proc/net/tcp");
     let made = std::process::Command::new("mkfifo").arg(fifo).status();
     assert!(made.unwrap().success());
+    node
+}
+
+// A network that carries nothing any more ends no connection; the node ends what was begun all the same. It goes on as long as
+// this side is there, though the program says nothing meanwhile.
+#[test]
+fn what_was_begun_there_ends_when_nothing_comes_any_more() {
+    let Some(sshd) = Sshd::start() else { return };
+    let node = endless();
+    let root = node.root.to_str().unwrap();
+    let call = diagnose(&sshd, &["--root", root, "--timeout", "10m"]);
+    let mut child = piped(call.command());
+    wait("it runs there", || sshd.programs() == 1);
+    std::thread::sleep(std::time::Duration::from_secs(25));
+    assert_eq!(sshd.programs(), 1, "it is not silent");
+    sshd.freeze();
+    wait("it has ended there", || {
+        sshd.programs() == 0 && sshd.left_behind().is_empty()
+    });
+    assert_eq!(child.wait().unwrap().code(), Some(6));
+}
+
+// Whoever called is gone: so is what it began.
+#[test]
+fn what_was_begun_there_ends_with_the_call() {
+    let Some(sshd) = Sshd::start() else { return };
+    let node = endless();
     let root = node.root.to_str().unwrap();
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let call = diagnose(&sshd, &["--root", root, "--timeout", "10m"]);

@@ -3,6 +3,8 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -144,6 +146,58 @@ fn a_tunnel_leads_to_the_api_server_and_comes_back_after_a_break() {
     open.send(Signal::SIGTERM);
     assert_eq!(open.child.wait().unwrap().code(), Some(0));
     assert!(is_closed(port), "its ssh ended before it");
+}
+
+// An API server that starts again is told when it answers again, though its tunnel was there all the time.
+#[test]
+fn what_does_not_answer_is_told_to_answer_again() {
+    let Some(sshd) = Sshd::start() else { return };
+    let node = Node::new();
+    let behind = api_server(&node);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let is_away = Arc::new(AtomicBool::new(false));
+    let away = Arc::clone(&is_away);
+    // It hands on, or closes at once.
+    std::thread::spawn(move || {
+        for near in listener.incoming() {
+            let mut near = near.unwrap();
+            if away.load(Ordering::Relaxed) {
+                continue;
+            }
+            let mut far = TcpStream::connect(("127.0.0.1", behind)).unwrap();
+            let (mut from, mut to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            std::thread::spawn(move || std::io::copy(&mut far, &mut near));
+        }
+    });
+    let mut open = Open::new(tunnel(&sshd, port, &[]));
+    open.event("up");
+    is_away.store(true, Ordering::Relaxed);
+    sshd.break_connections();
+    open.event("lost");
+    open.event("unanswered");
+    is_away.store(false, Ordering::Relaxed);
+    open.event("up");
+}
+
+// At a terminal somebody may be typing a passphrase, so nothing ends the wait; it is said.
+#[test]
+fn a_long_wait_at_a_terminal_is_told() {
+    let Some(sshd) = Sshd::start() else { return };
+    sshd.write_config("ProxyCommand sleep 100");
+    let binary = env!("CARGO_BIN_EXE_nagi");
+    let config = sshd.config();
+    let line = format!(
+        "exec timeout 15 {binary} recover tunnel node --ssh-config {config} --local-port 0 --timeout 1m"
+    );
+    let output = std::process::Command::new("script")
+        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("nothing came from node for 10 s"), "{said}");
 }
 
 // Whatever ends nagi ends its ssh.

@@ -54,11 +54,18 @@ async fn one(stream: tokio::net::UnixStream, answer: Bytes) -> Result<(), h2::Er
 fn answer(containers: &[(&str, State, u8)]) -> Vec<u8> {
     let mut message = Vec::new();
     for (name, state, attempt) in containers {
-        let label = [
-            field(1, b"io.kubernetes.pod.namespace"),
-            field(2, b"kube-system"),
-        ]
-        .concat();
+        let label = |key: &str, value: &str| {
+            let key = format!("io.kubernetes.pod.{key}");
+            field(
+                8,
+                &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat(),
+            )
+        };
+        // `NAMESPACE/POD/NAME`, or the name alone, as kubeadm has it.
+        let mut words = name.rsplit('/');
+        let name = words.next().unwrap();
+        let pod = words.next().unwrap_or(name);
+        let namespace = words.next().unwrap_or("kube-system");
         let metadata = [field(1, name.as_bytes()), vec![2 << 3, *attempt]].concat();
         let state = match state {
             State::Running => 1,
@@ -68,7 +75,8 @@ fn answer(containers: &[(&str, State, u8)]) -> Vec<u8> {
             field(1, b"0123456789abcdef"),
             field(3, &metadata),
             vec![6 << 3, state],
-            field(8, &label),
+            label("namespace", namespace),
+            label("name", &format!("{pod}-node-1")),
         ]
         .concat();
         message.extend(field(1, &container));

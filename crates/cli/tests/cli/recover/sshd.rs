@@ -105,6 +105,28 @@ impl Sshd {
         }
     }
 
+    /// Its connections stand still, as on a network that carries nothing any more.
+    pub(crate) fn freeze(&self) {
+        let mut found = Vec::new();
+        children(self.child.id(), &mut found);
+        let is_sshd = |pid: &u32| {
+            let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            let name = program.file_name().unwrap_or_default();
+            name.to_string_lossy().starts_with("sshd")
+        };
+        found.retain(is_sshd);
+        assert!(!found.is_empty(), "there is a connection");
+        for pid in found {
+            let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        }
+    }
+
+    /// A directory in its `/run`.
+    pub(crate) fn in_run(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root/run/{name}", self.child.id()))
+    }
+
     /// Kills it with its connections.
     pub(crate) fn kill(&mut self) {
         let mut found = Vec::new();
@@ -128,15 +150,17 @@ impl Sshd {
         children(self.child.id(), &mut found);
         let is_ours = |pid: &&u32| {
             let program = fs::read_link(format!("/proc/{pid}/exe"));
-            program.is_ok_and(|path| path.ends_with("nagi"))
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            // Whether it runs there at all is asked before.
+            let is_asked = line.split(|byte| *byte == 0).nth(1) == Some(b"version");
+            program.is_ok_and(|path| path.ends_with("nagi")) && !is_asked
         };
         found.iter().filter(is_ours).count()
     }
 
     /// What is in its `/run` of ours.
     pub(crate) fn left_behind(&self) -> Vec<String> {
-        let run = format!("/proc/{}/root/run", self.child.id());
-        let entries = fs::read_dir(run).unwrap();
+        let entries = fs::read_dir(self.in_run("")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.starts_with("nagi-")).collect()
     }

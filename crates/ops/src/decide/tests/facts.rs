@@ -27,6 +27,8 @@ pub(super) fn pod(name: &str) -> Manifest {
         path: format!("/etc/kubernetes/manifests/{name}.yaml").into(),
         pod: Ok(StaticPod {
             name: name.to_owned(),
+            namespace: "kube-system".to_owned(),
+            pod: name.to_owned(),
             flags: vec![(
                 "etcd-servers".to_owned(),
                 "https://127.0.0.1:2379".to_owned(),
@@ -105,6 +107,8 @@ pub(super) fn no_space(path: &str, point: &str) -> Line {
 pub(crate) fn sound() -> Observed {
     let container = |name: &str| Container {
         id: format!("{name}-0123456789abcdef"),
+        namespace: "kube-system".to_owned(),
+        pod: format!("{name}-ip-172-31-37-254"),
         name: name.to_owned(),
         state: ContainerState::Running,
         attempt: 1,
@@ -219,7 +223,7 @@ pub(super) fn answer(observed: &mut Observed, answer: EtcdAnswer) {
 pub(super) fn member(observed: &mut Observed) -> &mut EtcdStatus {
     match &mut observed.etcd.as_mut().unwrap().answer {
         EtcdAnswer::Status(status) => status,
-        EtcdAnswer::Refused | EtcdAnswer::Failed(_) => panic!("it answers"),
+        EtcdAnswer::Refused | EtcdAnswer::Failed(_) | EtcdAnswer::Odd(_) => panic!("it answers"),
     }
 }
 

@@ -289,7 +289,7 @@ fn etcd(observed: &Observed) -> Option<EtcdBody> {
     let (status, error) = match &etcd.answer {
         EtcdAnswer::Status(status) => (Some(etcd_status(status, beside)), None),
         EtcdAnswer::Refused => (None, Some("nobody listens".to_owned())),
-        EtcdAnswer::Failed(why) => (None, Some(why.clone())),
+        EtcdAnswer::Failed(why) | EtcdAnswer::Odd(why) => (None, Some(why.clone())),
     };
     Some(EtcdBody {
         endpoint: etcd.endpoint.clone(),
