@@ -285,7 +285,7 @@ impl Ask<'_> {
 fn words(silence: Silence) -> String {
     match silence {
         Silence::Refused => "nobody listens where etcd should".to_owned(),
-        Silence::Failed(why) => why,
+        Silence::Failed(why) | Silence::Odd(why) => why,
     }
 }
 

@@ -221,7 +221,7 @@ fn status(world: &World) -> Result<&crate::observed::EtcdStatus, String> {
         Ok(etcd) => match &etcd.answer {
             EtcdAnswer::Status(status) => Ok(status),
             EtcdAnswer::Refused => Err("etcd does not listen any more".to_owned()),
-            EtcdAnswer::Failed(why) => Err(why.clone()),
+            EtcdAnswer::Failed(why) | EtcdAnswer::Odd(why) => Err(why.clone()),
         },
         Err(unseen) => Err(unseen.why().to_owned()),
     }

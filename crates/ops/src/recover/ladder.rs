@@ -346,6 +346,9 @@ fn store(last: &Look) -> Held {
             EtcdAnswer::Failed(why) => {
                 parts.push((Outcome::Failed, format!("{}: {why}", etcd.endpoint)));
             }
+            EtcdAnswer::Odd(why) => {
+                parts.push((Outcome::Unknown, format!("{}: {why}", etcd.endpoint)));
+            }
             EtcdAnswer::Status(status) if !status.has_leader => {
                 parts.push((Outcome::Failed, format!("{} has no leader", etcd.endpoint)));
             }
