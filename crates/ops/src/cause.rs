@@ -162,7 +162,7 @@ pub const ROWS: &[Row] = &[
     row(
         Cause::InodesExhausted,
         "inodes-exhausted",
-        "a filesystem that the node lives from has less than a thousandth of its inodes free, on other types than XFS and btrfs",
+        "a filesystem that the node lives from has less than a thousandth of its inodes free, or less than 100, on other types than XFS and btrfs",
         "nagi disk clean {at_root}",
         "`df --inodes {point}` shows free inodes",
     ),

@@ -17,19 +17,23 @@ use tokio_rustls::client::TlsStream;
 use crate::endpoint::{Call, CallError, Handshake, HandshakeError, Trust, call, handshake};
 use crate::observed::{Etcd, EtcdAnswer, EtcdStatus, Looked, StaticPod, Unseen};
 use crate::root::Root;
-pub(crate) use mend::Mender;
+pub(crate) use mend::{Mender, Place};
 
 const DATA_DIR: &str = "/var/lib/etcd";
 /// Where etcd listens unless its flags say otherwise.
 const CLIENT_URL: &str = "http://127.0.0.1:2379";
 /// The metric with the quota.
+/// The alarm of a member above its quota.
+const NO_SPACE: &str = "NOSPACE";
 const QUOTA: &str = "etcd_server_quota_backend_bytes ";
 
 /// Where and how a member is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) url: String,
+    /// As the node calls it; as its container does where that is not known.
     pub(crate) data_dir: PathBuf,
+    pub(crate) is_placed: bool,
     authority: Option<PathBuf>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -70,18 +74,16 @@ struct Alarm {
     member: Number,
 }
 
-/// A number of 64 bits, which JSON of gRPC writes as text; absent when it is zero.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// A number of 64 bits, which JSON of gRPC writes as text; absent when it is zero. What is no number is no answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Written")]
+struct Number(u64);
+
+#[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Number {
+enum Written {
     Text(String),
     Plain(u64),
-}
-
-impl Default for Number {
-    fn default() -> Self {
-        Self::Plain(0)
-    }
 }
 
 /// What keeps a member from answering.
@@ -101,6 +103,10 @@ impl Member {
             let value = pod.flag(flag).filter(|value| !value.is_empty());
             value.map(PathBuf::from)
         };
+        // Its flags name paths of its container.
+        let file = |flag: &str| path(flag).map(|path| pod.on_the_node(&path).unwrap_or(path));
+        let inside = path("data-dir").unwrap_or_else(|| DATA_DIR.into());
+        let data_dir = pod.on_the_node(&inside);
         let urls = pod.flag("listen-client-urls").unwrap_or(CLIENT_URL);
         let is_own = |url: &&str| url.contains("//127.0.0.1:") || url.contains("//localhost:");
         let url = urls
@@ -112,10 +118,11 @@ impl Member {
         let url = url.replace("//0.0.0.0:", "//127.0.0.1:");
         Self {
             url: url.trim_end_matches('/').to_owned(),
-            data_dir: path("data-dir").unwrap_or_else(|| DATA_DIR.into()),
-            authority: path("trusted-ca-file"),
-            certificate: path("cert-file"),
-            key: path("key-file"),
+            is_placed: data_dir.is_some(),
+            data_dir: data_dir.unwrap_or(inside),
+            authority: file("trusted-ca-file"),
+            certificate: file("cert-file"),
+            key: file("key-file"),
         }
     }
 }
@@ -154,6 +161,7 @@ pub(crate) async fn look(member: Member, files: Files, deadline: Deadline) -> Et
     Etcd {
         endpoint: member.url,
         data_dir: member.data_dir,
+        is_placed: member.is_placed,
         point: None,
         answer,
         broken,
@@ -240,21 +248,28 @@ impl Ask<'_> {
         );
         let status = status?;
         let leader = status.leader.value();
+        let own = status.header.member_id.value();
         let alarms = self.alarms(leader != 0).await;
+        let is_own = |one: &Alarm| one.alarm == NO_SPACE && one.member.value() == own && own != 0;
+        let is_alarm_own = alarms
+            .as_deref()
+            .is_ok_and(|alarms| alarms.iter().any(is_own));
+        let alarms = alarms.map(|alarms| alarms.into_iter().map(|one| one.alarm).collect());
         Ok(EtcdStatus {
             version: status.version,
             db_size: status.db_size.value(),
             db_size_in_use: status.db_size_in_use.value(),
             quota: metrics.ok().as_deref().and_then(quota),
             has_leader: leader != 0,
-            is_leader: leader != 0 && leader == status.header.member_id.value(),
+            is_leader: leader != 0 && leader == own,
+            is_alarm_own,
             alarms,
         })
     }
 
     /// The alarms go through raft: they are asked for once a leader is known, and that they do not come says nothing of the
     /// rest.
-    async fn alarms(&self, has_leader: bool) -> Looked<Vec<String>> {
+    async fn alarms(&self, has_leader: bool) -> Looked<Vec<Alarm>> {
         if !has_leader {
             return Err(Unseen::Failed(
                 "etcd tells its alarms only with a leader".to_owned(),
@@ -264,7 +279,7 @@ impl Ask<'_> {
             .json::<Alarms>("/v3/maintenance/alarm", r#"{"action":"GET"}"#)
             .await;
         match told {
-            Ok(told) => Ok(told.alarms.into_iter().map(|one| one.alarm).collect()),
+            Ok(told) => Ok(told.alarms),
             Err(Silence::Refused) => Err(Unseen::Failed(
                 "etcd ended before it told its alarms".to_owned(),
             )),
@@ -359,10 +374,18 @@ impl Ask<'_> {
 // === impl Number ===
 
 impl Number {
-    fn value(&self) -> u64 {
-        match self {
-            Self::Text(text) => text.parse().unwrap_or(0),
-            Self::Plain(number) => *number,
+    const fn value(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<Written> for Number {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        match written {
+            Written::Text(text) => text.parse().map(Self),
+            Written::Plain(number) => Ok(Self(number)),
         }
     }
 }
@@ -382,6 +405,10 @@ mod tests {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
+            mounts: vec![
+                ("/data".into(), Some("/mnt/disk".into())),
+                ("/data/memory".into(), None),
+            ],
             missing: Vec::new(),
         };
         let member = Member::of(&pod(&[
@@ -392,10 +419,19 @@ mod tests {
             ("data-dir", "/data/etcd"),
         ]));
         assert_eq!(member.url, "https://127.0.0.1:2379");
-        assert_eq!(member.data_dir, Path::new("/data/etcd"));
+        // Flags name paths of the container: another filesystem may be meant than that of this path on the node.
+        assert_eq!(member.data_dir, Path::new("/mnt/disk/etcd"));
+        assert!(member.is_placed);
+        let member = Member::of(&pod(&[
+            ("data-dir", "/data/memory/etcd"),
+            ("key-file", "/data/key"),
+        ]));
+        assert!(!member.is_placed);
+        assert_eq!(member.key, Some("/mnt/disk/key".into()));
         let member = Member::of(&pod(&[("listen-client-urls", "http://0.0.0.0:2379/")]));
         assert_eq!(member.url, "http://127.0.0.1:2379");
         assert_eq!(Member::of(&pod(&[])).data_dir, Path::new(DATA_DIR));
+        assert!(!Member::of(&pod(&[])).is_placed);
     }
 
     // etcd renames a snapshot that it cannot read and goes on: what is older than its data took nothing down.
@@ -430,5 +466,12 @@ mod tests {
             Some(64 << 20)
         );
         assert_eq!(quota(""), None);
+        // Unknown is not zero.
+        for bad in [
+            r#"{"header":{},"dbSizeInUse":"many"}"#,
+            r#"{"header":{"member_id":""}}"#,
+        ] {
+            assert!(serde_json::from_str::<Status>(bad).is_err(), "{bad}");
+        }
     }
 }

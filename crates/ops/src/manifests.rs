@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::kubeconfig::first_line;
-use crate::observed::{Looked, Manifest, StaticPod, Unseen};
+use crate::observed::{Looked, Manifest, StaticPod, Unseen, on_the_node};
 use crate::root::Root;
 
 /// Where kubeadm puts them, and where kubelet is told to look.
@@ -72,6 +72,8 @@ struct Container {
 struct VolumeMount {
     name: String,
     mount_path: PathBuf,
+    sub_path: Option<String>,
+    sub_path_expr: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -157,7 +159,8 @@ fn parse(bytes: &[u8]) -> Result<Pod, String> {
 
 fn understood(root: &Root, pod: Pod) -> StaticPod {
     let flags = pod.spec.containers.first().map(flags).unwrap_or_default();
-    let missing = missing(root, &pod, &flags);
+    let mounts = mounts(&pod);
+    let missing = missing(root, &pod, &flags, &mounts);
     // The name of the container is the same on every node; that of the pod may have the node's behind it.
     let name = pod
         .spec
@@ -172,6 +175,7 @@ fn understood(root: &Root, pod: Pod) -> StaticPod {
         namespace: pod.metadata.namespace,
         pod: pod.metadata.name,
         flags,
+        mounts,
         missing,
     }
 }
@@ -196,7 +200,12 @@ fn flags(container: &Container) -> Vec<(String, String)> {
 }
 
 /// Files of the node that it needs and that are not there.
-fn missing(root: &Root, pod: &Pod, flags: &[(String, String)]) -> Vec<PathBuf> {
+fn missing(
+    root: &Root,
+    pod: &Pod,
+    flags: &[(String, String)],
+    mounts: &[(PathBuf, Option<PathBuf>)],
+) -> Vec<PathBuf> {
     let mut missing = Vec::new();
     let mut look = |path: PathBuf| {
         if root.lacks(&path) && !missing.contains(&path) {
@@ -214,31 +223,30 @@ fn missing(root: &Root, pod: &Pod, flags: &[(String, String)]) -> Vec<PathBuf> {
         FILE_FLAGS.iter().any(|end| name.ends_with(end)) || FILE_FLAGS_WHOLE.contains(&name)
     };
     for (_, value) in flags.iter().filter(|(name, _)| is_file(name)) {
-        if let Some(path) = on_the_node(pod, Path::new(value)) {
+        if let Some(path) = on_the_node(mounts, Path::new(value)) {
             look(path);
         }
     }
     missing
 }
 
-/// Where a path in the container lies on the node; none when no directory of the node is mounted there.
-fn on_the_node(pod: &Pod, path: &Path) -> Option<PathBuf> {
-    let container = pod.spec.containers.first()?;
-    let mounts = container.volume_mounts.iter();
-    let mount = mounts
-        .filter(|mount| path.starts_with(&mount.mount_path))
-        .max_by_key(|mount| mount.mount_path.components().count())?;
-    let volume = pod
-        .spec
-        .volumes
+/// What is mounted in the first container, and which path of the node that is; none where it is none.
+fn mounts(pod: &Pod) -> Vec<(PathBuf, Option<PathBuf>)> {
+    let container = pod.spec.containers.first();
+    let mounts = container.map_or(&[][..], |one| &one.volume_mounts);
+    let host = |mount: &VolumeMount| {
+        // A part of a volume lies elsewhere than the volume.
+        if mount.sub_path.is_some() || mount.sub_path_expr.is_some() {
+            return None;
+        }
+        let mut volumes = pod.spec.volumes.iter();
+        let volume = volumes.find(|volume| volume.name == mount.name)?;
+        volume.host_path.as_ref().map(|host| host.path.clone())
+    };
+    mounts
         .iter()
-        .find(|volume| volume.name == mount.name)?;
-    let host = volume.host_path.as_ref()?;
-    let below = path.strip_prefix(&mount.mount_path).ok()?;
-    if below.as_os_str().is_empty() {
-        return Some(host.path.clone());
-    }
-    Some(host.path.join(below))
+        .map(|mount| (mount.mount_path.clone(), host(mount)))
+        .collect()
 }
 
 #[cfg(test)]

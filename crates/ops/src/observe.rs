@@ -373,7 +373,8 @@ impl Places<'_> {
         etcd: Option<&Etcd>,
     ) -> (Looked<Vec<Line>>, Option<PathBuf>, Option<Unseen>) {
         let plain = lines.clone();
-        let data_dir = etcd.map(|etcd| etcd.data_dir.clone());
+        let placed = etcd.filter(|etcd| etcd.is_placed);
+        let data_dir = placed.map(|etcd| etcd.data_dir.clone());
         let disks = self.disks;
         let found = self.files.run(move || {
             let point = data_dir.and_then(|data_dir| disks.point_of(&data_dir));

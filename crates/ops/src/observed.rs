@@ -3,7 +3,7 @@
 //! Every area is a [`Looked`]: what was seen, or why it was not. "Not seen" is never "not there": a rule that needs an
 //! area says nothing where it was not looked at, and the answer names the area with its reason.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -307,6 +307,8 @@ pub struct StaticPod {
     pub pod: String,
     /// Flags of its first container that begin with `--`, name and value.
     pub flags: Vec<(String, String)>,
+    /// What is mounted in that container, and which path of the node it is; none where it is none.
+    pub mounts: Vec<(PathBuf, Option<PathBuf>)>,
     /// Files that it needs and that are not there, as the node calls them.
     pub missing: Vec<PathBuf>,
 }
@@ -316,8 +318,10 @@ pub struct StaticPod {
 pub struct Etcd {
     /// Where clients reach it.
     pub endpoint: String,
-    /// Where its data are, as the node calls it.
+    /// Where its data are, as the node calls it; as its container does where that is not known.
     pub data_dir: PathBuf,
+    /// It is known.
+    pub is_placed: bool,
     /// The mount point of the filesystem with them.
     pub point: Option<PathBuf>,
     /// What it says.
@@ -355,6 +359,8 @@ pub struct EtcdStatus {
     pub has_leader: bool,
     /// This member is it.
     pub is_leader: bool,
+    /// The alarm NOSPACE is that of this member, and not of another.
+    pub is_alarm_own: bool,
     /// Alarms, as etcd calls them: `NOSPACE`, `CORRUPT`. It reads them through raft, so one without a leader, or one that is
     /// slow, may tell the rest and not these.
     pub alarms: Looked<Vec<String>>,
@@ -446,6 +452,18 @@ impl LineClass {
             Self::TunnelRefused => "tunnel-refused",
         }
     }
+}
+
+/// The deepest mount that has the path decides.
+pub(crate) fn on_the_node(mounts: &[(PathBuf, Option<PathBuf>)], path: &Path) -> Option<PathBuf> {
+    let over = mounts.iter().filter(|(mount, _)| path.starts_with(mount));
+    let (mount, host) = over.max_by_key(|(mount, _)| mount.components().count())?;
+    let below = path.strip_prefix(mount).ok()?;
+    let host = host.as_ref()?;
+    if below.as_os_str().is_empty() {
+        return Some(host.clone());
+    }
+    Some(host.join(below))
 }
 
 // === impl Unseen ===
@@ -552,5 +570,10 @@ impl StaticPod {
     pub fn flag(&self, name: &str) -> Option<&str> {
         let found = self.flags.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// Where a path in its container lies on the node; none when nothing of the node is mounted there.
+    pub fn on_the_node(&self, path: &Path) -> Option<PathBuf> {
+        on_the_node(&self.mounts, path)
     }
 }

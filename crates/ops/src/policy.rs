@@ -9,6 +9,8 @@ pub struct Policy {
     pub full_below: u64,
     /// One with less inodes free than this part of all, in thousandths, has none left.
     pub inodes_free_permille: u64,
+    /// So has one with fewer than so many, whatever part of all they are.
+    pub inodes_free_min: u64,
     /// Clocks that differ by more are wrong.
     pub skew_max: Duration,
     /// A certificate that ends within this time is worth a word.
@@ -26,6 +28,7 @@ impl Default for Policy {
             full_below: 64 << 20,
             // 65 of the 65,536 inodes of a 1 GiB ext4; a pod needs about a hundred.
             inodes_free_permille: 1,
+            inodes_free_min: 100,
             // What Kerberos has taught everybody to allow; certificates of kubeadm begin up to now, so less would do harm.
             skew_max: Duration::from_mins(5),
             // kubeadm warns in the same time.

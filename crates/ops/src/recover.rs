@@ -19,7 +19,7 @@ mod remedy;
 mod tests;
 
 pub use api::{ApiFacts, NodeState, Pressure};
-pub use apply::{Applied, Did, Done, Event, Hands, Stopped, World, apply};
+pub use apply::{Applied, Approved, Did, Done, Event, Hands, Stopped, World, apply};
 pub use climb::{Climb, Eyes, climb};
 pub use hands::{HandsRequest, NodeHands, Room};
 pub use ladder::{Held, Ladder, Look, Outcome, Rules, Rung, Verdict, judge};

@@ -8,9 +8,10 @@ use crate::ask::{AskError, ask};
 use crate::observed::{Looked, Unit, Unseen};
 
 /// What runs a node. The API server is among them only to say that it is none (B-005).
-const UNITS: [&str; 5] = [
+const UNITS: [&str; 6] = [
     "kubelet.service",
     "containerd.service",
+    "crio.service",
     "etcd.service",
     "kube-apiserver.service",
     "k3s.service",

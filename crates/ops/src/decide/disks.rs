@@ -155,7 +155,9 @@ pub(crate) fn inodes_used_percent(one: &Filesystem) -> Option<u64> {
 pub(super) fn has_no_inodes(one: &Filesystem, space: &Space, facts: Facts<'_>) -> bool {
     let is_fixed = !INODES_ON_DEMAND.contains(&one.fstype.as_str());
     let floor = u128::from(space.inodes) * u128::from(facts.policy.inodes_free_permille) / 1000;
-    is_fixed && space.inodes > 0 && u128::from(space.inodes_free) <= floor
+    let is_below =
+        u128::from(space.inodes_free) <= floor || space.inodes_free < facts.policy.inodes_free_min;
+    is_fixed && space.inodes > 0 && is_below
 }
 
 fn read_only(one: &Filesystem, facts: Facts<'_>, found: &mut Found) {

@@ -32,6 +32,9 @@ pub fn defrag(status: &EtcdStatus, filesystem: Option<&Filesystem>) -> Defrag {
     let Some(space) = filesystem.and_then(|one| one.space) else {
         return Defrag::Refused("the room beside its data is not known".to_owned());
     };
+    if status.db_size_in_use == 0 && status.db_size > 0 {
+        return Defrag::Refused("how much of its file is in use is not told".to_owned());
+    }
     // etcd runs as root, which may use the reserve too; what only root may write is not counted on.
     let needed = u128::from(status.db_size_in_use) * DEFRAG_TENTHS / 10;
     let needed = u64::try_from(needed).unwrap_or(u64::MAX);
@@ -286,7 +289,9 @@ fn flags(etcd: &Etcd, facts: Facts<'_>) -> Vec<String> {
         ("cert", "cert-file"),
         ("key", "key-file"),
     ] {
-        flags.extend(pod.flag(of).map(|file| format!("--{flag}={file}")));
+        let named = pod.flag(of).map(Path::new);
+        let file = named.map(|file| pod.on_the_node(file).unwrap_or_else(|| file.to_owned()));
+        flags.extend(file.map(|file| format!("--{flag}={}", file.display())));
     }
     flags
 }

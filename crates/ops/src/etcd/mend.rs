@@ -16,7 +16,7 @@ use nagi_runtime::Deadline;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{Alarms, Ask, Keys, Member, Number, Opened, Silence, Status, silent};
+use super::{Alarms, Ask, Keys, Member, NO_SPACE, Number, Opened, Silence, Status, silent};
 use crate::decide::{DEFRAG_TENTHS, bytes};
 use crate::endpoint::stream;
 use crate::observed::Manifest;
@@ -28,9 +28,10 @@ const TRAILER: u64 = 32;
 const MESSAGE_MAX: usize = 4 << 20;
 /// A call that is no copy of all data: it waits for one write of raft.
 const CALL_WITHIN: Duration = Duration::from_secs(30);
+/// A member that answers does so at once.
+const OTHER_WITHIN: Duration = Duration::from_secs(5);
 /// Slower than this per second a disk is ill: a compaction, copy or defragmentation of so many bytes may take so long.
 const BYTES_PER_SECOND: u64 = 5 << 20;
-const NO_SPACE: &str = "NOSPACE";
 
 /// A member that can be told to do something.
 pub(crate) struct Mender {
@@ -38,6 +39,15 @@ pub(crate) struct Mender {
     keys: Keys,
     /// Where the data lie for programs of this machine.
     data_dir: PathBuf,
+}
+
+/// Where the store is copied to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// There, where nothing may be yet.
+    Named(PathBuf),
+    /// In this directory of ours, by the revision: a copy of before stays.
+    Ours(PathBuf),
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,7 +65,30 @@ struct Piece {
 #[derive(Debug, Deserialize)]
 struct Members {
     #[serde(default)]
-    members: Vec<serde_json::Value>,
+    members: Vec<Listed>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Listed {
+    #[serde(default, rename = "ID")]
+    id: Number,
+    #[serde(default, rename = "clientURLs")]
+    urls: Vec<String>,
+}
+
+// === impl Place ===
+
+impl Place {
+    fn file(&self, revision: u64) -> PathBuf {
+        match self {
+            Self::Named(file) => file.clone(),
+            Self::Ours(directory) => directory.join(format!("etcd-snapshot-{revision}.db")),
+        }
+    }
+
+    const fn is_ours(&self) -> bool {
+        matches!(self, Self::Ours(_))
+    }
 }
 
 // === impl Mender ===
@@ -71,6 +104,12 @@ impl Mender {
             .find(|pod| pod.name == "etcd")
             .ok_or("there is no manifest of etcd on this machine")?;
         let member = Member::of(pod);
+        if !member.is_placed {
+            return Err(format!(
+                "where {} of etcd lies on this node is not known: its manifest mounts nothing there",
+                member.data_dir.display()
+            ));
+        }
         let keys = Keys::read(root, &member)?;
         let data_dir = root.outside(&member.data_dir);
         Ok(Self {
@@ -98,25 +137,48 @@ impl Mender {
     ///
     /// # Errors
     /// It may not be worked on, there is no room, or the copy is not whole. Then there is none.
-    pub(crate) async fn snapshot(&self, file: &Path) -> Result<String, String> {
+    pub(crate) async fn snapshot(&self, place: &Place) -> Result<String, String> {
         let status = self.status().await?;
         self.may_be_worked_on(&status).await?;
         let size = status.db_size.value();
+        let file = place.file(status.header.revision.value());
+        let file = file.as_path();
+        match std::fs::symlink_metadata(file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("{}: {error}", file.display())),
+            // A run that was killed copied the same revision.
+            Ok(found)
+                if place.is_ours() && found.is_file() && is_snapshot(file).unwrap_or(false) =>
+            {
+                return Ok(format!(
+                    "{}, of this revision, was there; it stays until it is removed",
+                    file.display()
+                ));
+            }
+            Ok(_) => {
+                return Err(format!(
+                    "{} is there, and is not written over: name another place with --snapshot",
+                    file.display()
+                ));
+            }
+        }
+        let part = file.with_added_extension("nagi-part");
+        // What a run that was killed left in our own directory.
+        if place.is_ours() {
+            remove_own(&part);
+        }
         has_room(file, &self.data_dir, size)?;
-        may_be_written_over(file)?;
-        let part = file.with_added_extension("part");
         let copied = self.copied(&part, size).await;
+        // Another file of the name that came meanwhile stays.
         let kept = copied.and_then(|length| {
-            std::fs::rename(&part, file)
+            put_in_place(&part, file)
+                .inspect_err(|_| remove_own(&part))
                 .map_err(|error| format!("{}: {error}", file.display()))
                 .map(|()| length)
         });
-        if kept.is_err() {
-            remove_own(&part);
-        }
         let length = kept?;
         Ok(format!(
-            "{}, {}, its checksum is right",
+            "{}, {}, its checksum is right; it stays until it is removed",
             file.display(),
             bytes(length)
         ))
@@ -127,28 +189,73 @@ impl Mender {
         let listed = listed
             .json::<Members>("/v3/cluster/member/list", "{}")
             .await;
-        let members = listed.map_err(words)?.members.len();
+        let members = listed.map_err(words)?.members;
+        let own = status.header.member_id.value();
         let leader = status.leader.value();
-        if members > 1 && leader == status.header.member_id.value() {
+        if leader == 0 || !members.iter().any(|one| one.id.value() == own) {
+            return Err("it has no leader, or does not list itself".to_owned());
+        }
+        if members.len() > 1 && leader == own {
             return Err(format!(
-                "this member leads {members}, and they would wait for it meanwhile: etcdctl --endpoints={} move-leader, and run it on the others first",
+                "this member leads {}, and they would wait for it meanwhile: etcdctl --endpoints={} move-leader, and run it on the others first",
+                members.len(),
                 self.member.url
             ));
         }
+        // While it works it answers nobody: the others have to be enough, and none of them at the same work.
+        for other in members.iter().filter(|one| one.id.value() != own) {
+            self.has_leader(other, leader).await?;
+        }
         Ok(())
+    }
+
+    async fn has_leader(&self, other: &Listed, leader: u64) -> Result<(), String> {
+        let refused = |why: &str| {
+            let id = other.id.value();
+            Err(format!(
+                "member {id:x} must carry the others meanwhile, and {why}: one after the other"
+            ))
+        };
+        let Some(url) = other.urls.first() else {
+            return refused("has not started");
+        };
+        let member = Member {
+            url: url.trim_end_matches('/').to_owned(),
+            ..self.member.clone()
+        };
+        let ask = Ask {
+            member: &member,
+            keys: &self.keys,
+            deadline: Deadline::in_(OTHER_WITHIN),
+        };
+        let told = ask.json::<Status>("/v3/maintenance/status", "{}").await;
+        match told.map_err(words) {
+            Ok(status) if status.leader.value() == leader => Ok(()),
+            Ok(_) => refused("knows another leader, or none"),
+            Err(why) => refused(&format!("does not answer at {url}: {why}")),
+        }
     }
 
     async fn copied(&self, part: &Path, size: u64) -> Result<u64, String> {
         let failed = |error: std::io::Error| format!("{}: {error}", part.display());
         let file = std::fs::OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            // A file of that name that somebody else has stays as it is.
+            .create_new(true)
             .mode(0o600)
             // A link that somebody laid there leads nowhere.
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(part);
         let mut file = file.map_err(failed)?;
+        let ended = self.filled(part, &mut file, size).await;
+        if ended.is_err() {
+            remove_own(part);
+        }
+        ended
+    }
+
+    async fn filled(&self, part: &Path, file: &mut File, size: u64) -> Result<u64, String> {
+        let failed = |error: std::io::Error| format!("{}: {error}", part.display());
         let ask = self.ask(CALL_WITHIN + time_of(size));
         let mut pending = Vec::new();
         // Nothing else runs beside it, so a write holds nobody up.
@@ -216,7 +323,9 @@ impl Mender {
     /// # Errors
     /// It does not.
     pub(crate) async fn defrag(&self) -> Result<String, String> {
-        let before = self.status().await?.db_size.value();
+        let status = self.status().await?;
+        self.may_be_worked_on(&status).await?;
+        let before = status.db_size.value();
         let ask = self.ask(CALL_WITHIN + time_of(before));
         let told = ask
             .json::<serde_json::Value>("/v3/maintenance/defragment", "{}")
@@ -331,16 +440,18 @@ fn is_snapshot(path: &Path) -> std::io::Result<bool> {
     Ok(hash.finalize().as_slice() == trailer)
 }
 
-/// A file of that name is a snapshot of before, or there is none.
-fn may_be_written_over(file: &Path) -> Result<(), String> {
-    match std::fs::symlink_metadata(file) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Ok(found) if found.is_file() && is_snapshot(file).unwrap_or(false) => Ok(()),
-        Ok(_) => Err(format!(
-            "{} is there, and is no snapshot: name another place with --snapshot",
-            file.display()
-        )),
-        Err(error) => Err(format!("{}: {error}", file.display())),
+/// Gives a file its name, which nothing may have yet.
+fn put_in_place(part: &Path, file: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, part, CWD, file, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // NFS does not know that; a second name is not given where there is one.
+        Err(rustix::io::Errno::INVAL) => {
+            std::fs::hard_link(part, file)?;
+            remove_own(part);
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -403,47 +514,4 @@ fn remove_own(part: &Path) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    // D-14
-    #[test]
-    fn a_snapshot_is_one_whose_checksum_is_at_its_end() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("a.db");
-        let data = vec![7; 100_000];
-        let whole = [&data[..], Sha256::digest(&data).as_slice()].concat();
-        std::fs::write(&file, &whole).unwrap();
-        assert!(is_snapshot(&file).unwrap());
-        assert_eq!(may_be_written_over(&file), Ok(()));
-        for broken in [&whole[..whole.len() - 1], &whole[1..], &[], &whole[..32]] {
-            std::fs::write(&file, broken).unwrap();
-            assert!(!is_snapshot(&file).unwrap(), "{}", broken.len());
-            // What somebody else wrote stays.
-            assert!(may_be_written_over(&file).is_err());
-        }
-        assert_eq!(may_be_written_over(&directory.path().join("none")), Ok(()));
-    }
-
-    #[test]
-    fn a_message_is_data_or_an_error() {
-        assert_eq!(blob(br#"{"result":{"blob":"AQI="}}"#).unwrap(), [1, 2]);
-        assert!(blob(b"\n").unwrap().is_empty());
-        for bad in [
-            &br#"{"result":{"blob":"*"}}"#[..],
-            br#"{"error":{"message":"no"}}"#,
-            b"{}",
-            b"{",
-        ] {
-            assert!(blob(bad).is_err());
-        }
-    }
-
-    // D-14: the copy of a store that a full disk stops is kept elsewhere.
-    #[test]
-    fn a_snapshot_beside_its_store_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let why = has_room(&directory.path().join("a.db"), directory.path(), 1).unwrap_err();
-        assert!(why.contains("the filesystem of the store itself"), "{why}");
-    }
-}
+mod tests;

@@ -3,17 +3,23 @@
 //! The write is a Lease that is created and deleted: it goes through admission and etcd like any other, starts nothing, is
 //! watched by nobody, and has one name, so that what a killed run left is taken away by the next.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use ::http::Method;
 use jiff::Timestamp;
 use nagi_runtime::Deadline;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::endpoint::{Answer, Chosen, ask};
 use crate::observed::{Looked, Unseen};
 
 /// Nodes of one answer: each lists up to 50 images, some kilobytes in all.
-const PAGE: u32 = 50;
+const PAGE: u32 = 20;
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+/// Where each kubelet says that it lives.
+const NODE_LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 const LEASE: &str = "nagi-recover-check";
 
 /// What the API server says of itself and of its cluster.
@@ -38,6 +44,8 @@ pub struct NodeState {
     pub ready: Result<(), String>,
     /// Whether its disks press.
     pub pressure: Pressure,
+    /// So many seconds before the server's time its kubelet last renewed its lease.
+    pub lease_age: Looked<i64>,
 }
 
 /// The condition `DiskPressure`.
@@ -52,11 +60,24 @@ pub enum Pressure {
 }
 
 #[derive(Debug, Deserialize)]
-struct List {
+struct List<T> {
     #[serde(default)]
     metadata: ListMeta,
+    #[serde(default = "Vec::new")]
+    items: Vec<T>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NodeLease {
+    metadata: Meta,
     #[serde(default)]
-    items: Vec<Item>,
+    spec: LeaseSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct LeaseSpec {
+    #[serde(default, rename = "renewTime")]
+    renewed: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -96,12 +117,25 @@ struct Condition {
 }
 
 /// Asks for all but the write.
-pub(super) async fn facts(chosen: &Chosen, deadline: Deadline) -> ApiFacts {
-    let (livez, readyz, nodes) = tokio::join!(
+pub(super) async fn facts(chosen: &Chosen, within: Duration) -> ApiFacts {
+    let deadline = Deadline::in_(within);
+    let (livez, readyz, nodes, leases) = tokio::join!(
         checks(chosen, "livez", deadline),
         checks(chosen, "readyz", deadline),
-        nodes(chosen, deadline),
+        nodes(chosen, within),
+        leases(chosen, within),
     );
+    let nodes = nodes.map(|mut nodes| {
+        for node in &mut nodes {
+            node.lease_age = match &leases {
+                Err(unseen) => Err(unseen.clone()),
+                Ok(leases) => leases.get(&node.name).copied().ok_or_else(|| {
+                    Unseen::Failed("it has no lease, or no time is known of it".to_owned())
+                }),
+            };
+        }
+        nodes
+    });
     ApiFacts {
         livez,
         readyz,
@@ -125,27 +159,44 @@ async fn checks(chosen: &Chosen, path: &str, deadline: Deadline) -> Looked<Vec<S
     }
 }
 
-async fn nodes(chosen: &Chosen, deadline: Deadline) -> Looked<Vec<NodeState>> {
-    let mut nodes = Vec::new();
+async fn nodes(chosen: &Chosen, within: Duration) -> Looked<Vec<NodeState>> {
+    let listed = listed::<Item>(chosen, "/api/v1/nodes", within).await?;
+    Ok(listed.into_iter().map(|(item, _)| node(item)).collect())
+}
+
+/// How many seconds before the server's time each lease was renewed. Without that time nobody knows, and none is there.
+async fn leases(chosen: &Chosen, within: Duration) -> Looked<BTreeMap<String, i64>> {
+    let listed = listed::<NodeLease>(chosen, NODE_LEASES, within).await?;
+    let age = |(lease, date): (NodeLease, Option<Timestamp>)| {
+        let renewed: Timestamp = lease.spec.renewed?.parse().ok()?;
+        Some((lease.metadata.name, date?.duration_since(renewed).as_secs()))
+    };
+    Ok(listed.into_iter().filter_map(age).collect())
+}
+
+/// All objects, page by page, each with the server's time. Each page has its own deadline.
+async fn listed<T: DeserializeOwned>(
+    chosen: &Chosen,
+    path: &str,
+    within: Duration,
+) -> Looked<Vec<(T, Option<Timestamp>)>> {
+    let mut all = Vec::new();
     let mut next = String::new();
     loop {
-        let path = match next.as_str() {
-            "" => format!("/api/v1/nodes?limit={PAGE}"),
-            next => format!("/api/v1/nodes?limit={PAGE}&continue={next}"),
+        let asked = match next.as_str() {
+            "" => format!("{path}?limit={PAGE}"),
+            next => format!("{path}?limit={PAGE}&continue={next}"),
         };
-        let answer = get(chosen, &path, deadline).await?;
+        let answer = get(chosen, &asked, Deadline::in_(within)).await?;
         if answer.status != 200 {
-            return Err(Unseen::Failed(format!(
-                "/api/v1/nodes answers {}",
-                answer.status
-            )));
+            return Err(Unseen::Failed(format!("{path} answers {}", answer.status)));
         }
-        let list: List = serde_json::from_str(&answer.text)
-            .map_err(|error| Unseen::Failed(format!("/api/v1/nodes: {error}")))?;
-        nodes.extend(list.items.into_iter().map(node));
-        // A server that gives the same page for ever is no API server; a cluster of 5,000 nodes has a hundred.
+        let list: List<T> = serde_json::from_str(&answer.text)
+            .map_err(|error| Unseen::Failed(format!("{path}: {error}")))?;
+        all.extend(list.items.into_iter().map(|item| (item, answer.date)));
+        // A server that gives the same page for ever is no API server; a cluster of 5,000 nodes has some hundreds.
         if list.metadata.next.is_empty() || list.metadata.next == next {
-            return Ok(nodes);
+            return Ok(all);
         }
         next = list.metadata.next;
     }
@@ -171,6 +222,7 @@ fn node(item: Item) -> NodeState {
         name: item.metadata.name,
         ready,
         pressure,
+        lease_age: Err(Unseen::Failed("it was not asked for".to_owned())),
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::plan::{Freeing, Plan, Step, plan};
+use super::plan::{Freeing, Plan, Step, evicted_by_a_start, plan};
 use crate::decide::{Defrag, Diagnosis, Floor, beside_etcd, bytes, decide, defrag};
-use crate::observed::{EtcdAnswer, Looked, Observed};
+use crate::observed::{EtcdAnswer, Looked, Observed, Reach};
 use crate::policy::Policy;
 
 /// Everything that a plan is made of, at one moment.
@@ -21,6 +21,17 @@ pub struct World {
     pub freeing: Looked<Freeing>,
     /// When.
     pub now: Timestamp,
+    /// A run that was killed is gone on with.
+    pub is_resumed: bool,
+}
+
+/// What may go from the disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Approved {
+    /// Whatever the plan says when it is due.
+    Anything,
+    /// Only the plan with this digest, which somebody has seen.
+    Only(String),
 }
 
 /// What touches the node.
@@ -78,6 +89,8 @@ pub enum Stopped {
     Shut(Step, String),
     /// The node could not be looked at any more.
     Blind(String),
+    /// What would go from the disks is not what was approved; it has this digest.
+    Changed(String),
 }
 
 /// What came of it.
@@ -89,8 +102,12 @@ pub struct Applied {
     pub stopped: Option<Stopped>,
     /// What is refused in the world as it is now.
     pub last: Option<Plan>,
+    /// At the last look the API server said that it is ready.
+    pub is_ready: bool,
 }
 
+/// An alarm is let go with the file at so much of the quota or below.
+const QUOTA_PERCENT: u128 = 90;
 /// Rounds: the second is for a store that only answers since it was started.
 const ROUNDS_MAX: u8 = 2;
 
@@ -98,18 +115,20 @@ const ROUNDS_MAX: u8 = 2;
 pub async fn apply<H: Hands>(
     hands: &mut H,
     policy: &Policy,
+    approved: &Approved,
     tell: &mut dyn FnMut(&Event<'_>),
 ) -> Applied {
     let mut applied = Applied {
         done: Vec::new(),
         stopped: None,
         last: None,
+        is_ready: false,
     };
     for round in 1..=ROUNDS_MAX {
         let begun = applied.done.len();
         // Behind a restart nothing is freed and nothing restarted again.
         let may = |step: Step| round == 1 || step.is_of_store();
-        if let Err(stopped) = one_round(hands, policy, may, &mut applied, tell).await {
+        if let Err(stopped) = one_round(hands, (policy, approved), may, &mut applied, tell).await {
             applied.stopped = Some(stopped);
             return applied;
         }
@@ -132,7 +151,7 @@ pub async fn apply<H: Hands>(
 
 async fn one_round<H: Hands>(
     hands: &mut H,
-    policy: &Policy,
+    (policy, approved): (&Policy, &Approved),
     may: impl Fn(Step) -> bool,
     applied: &mut Applied,
     tell: &mut dyn FnMut(&Event<'_>),
@@ -145,10 +164,18 @@ async fn one_round<H: Hands>(
         let next = plan.next_after(last, &may);
         let next = next.map(|(step, what)| (step, what.to_owned()));
         applied.last = Some(plan);
+        let endpoint = world.observed.endpoint.as_ref();
+        applied.is_ready = endpoint.is_ok_and(|one| one.reach == Reach::Ready);
         let Some((step, what)) = next else {
             return Ok(());
         };
         let done = applied.done.get(begun..).unwrap_or_default();
+        if step == Step::Free
+            && let (Approved::Only(wanted), Ok(freeing)) = (approved, &world.freeing)
+            && *wanted != freeing.digest
+        {
+            return Err(Stopped::Changed(freeing.digest.clone()));
+        }
         gate(step, policy, &world, done).map_err(|why| Stopped::Shut(step, why))?;
         tell(&Event::Begins(step, &what));
         let since = tokio::time::Instant::now();
@@ -202,15 +229,18 @@ fn gate(step: Step, policy: &Policy, world: &World, done: &[Done]) -> Result<(),
         Step::Disarm => {
             needs(Step::Defrag)?;
             let status = status(world)?;
-            match status.quota {
-                Some(quota) if status.db_size >= quota => Err(format!(
-                    "etcd holds {} of its quota of {} in data that are not written over, and the alarm would come back: \
-                     raise --quota-backend-bytes in its manifest, or delete objects",
-                    bytes(status.db_size),
-                    bytes(quota)
-                )),
-                Some(_) | None => Ok(()),
+            let Some(quota) = status.quota else {
+                return Err("etcd does not tell its quota, so nobody knows whether the alarm would come back".to_owned());
+            };
+            if u128::from(status.db_size) * 100 <= u128::from(quota) * QUOTA_PERCENT {
+                return Ok(());
             }
+            Err(format!(
+                "etcd holds {} of its quota of {} in data that are not written over, and the alarm would come back: \
+                 raise --quota-backend-bytes in its manifest, or delete objects",
+                bytes(status.db_size),
+                bytes(quota)
+            ))
         }
         Step::StartRuntime | Step::RestartKubelet => above_floors(policy, world),
     }
@@ -243,6 +273,11 @@ fn above_floors(policy: &Policy, world: &World) -> Result<(), String> {
     if floors.is_empty() {
         return Err("no filesystem is known that the node lives from".to_owned());
     }
+    let evicted = evicted_by_a_start(&world.observed);
+    if !evicted.is_empty() {
+        let why: Vec<String> = evicted.into_iter().map(|(_, why)| why).collect();
+        return Err(why.join("; "));
+    }
     Ok(())
 }
 
@@ -261,6 +296,7 @@ impl World {
             &self.observed,
             &self.diagnosis(policy),
             &self.freeing,
+            self.is_resumed,
         )
     }
 }
@@ -274,6 +310,9 @@ impl Stopped {
             Self::Failed(step, why) => format!("{} failed: {why}", step.name()),
             Self::Shut(step, why) => format!("{} was not begun: {why}", step.name()),
             Self::Blind(why) => format!("the node cannot be looked at: {why}"),
+            Self::Changed(digest) => format!(
+                "what would go is not what was shown: files came, went or grew old enough meanwhile; its digest is {digest}"
+            ),
         }
     }
 }

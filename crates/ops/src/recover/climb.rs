@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nagi_runtime::Deadline;
 
-use super::ladder::{Ladder, Look, Outcome, Rules, Rung, judge};
+use super::ladder::{Ladder, Look, Outcome, Rules, Rung, is_own, judge};
 use crate::policy::Policy;
 
 /// Between two looks.
@@ -49,7 +49,8 @@ pub async fn climb<E: Eyes>(
         let ladder = judge(policy, rules, &first, &last, held);
         tell(&ladder);
         if is_settled(&ladder, held >= rules.window) || deadline.has_passed() {
-            if outcome(&ladder, Rung::Api) == Outcome::Passed {
+            // Nothing is written to a cluster that is another's.
+            if outcome(&ladder, Rung::Api) == Outcome::Passed && is_own(&last) {
                 last = eyes.write(last).await;
             }
             return Climb {
@@ -60,8 +61,11 @@ pub async fn climb<E: Eyes>(
         }
         tokio::time::sleep(LOOK_EVERY.min(deadline.remaining())).await;
         last = eyes.look().await;
-        // What fails does not hold; the time begins anew.
-        if !is_standing(&judge(policy, rules, &first, &last, held)) {
+        // What fails does not hold, nor what could be seen and cannot, or could not and can; the time begins anew.
+        let held = since.elapsed();
+        let holds = is_standing(&judge(policy, rules, &first, &last, held))
+            && state(policy, rules, &first) == state(policy, rules, &last);
+        if !holds {
             first = last.clone();
             since = tokio::time::Instant::now();
         }
@@ -75,10 +79,31 @@ fn outcome(ladder: &Ladder, rung: Rung) -> Outcome {
 }
 
 /// What must hold for the time of the window.
+const STANDING: [Rung; 5] = [
+    Rung::Units,
+    Rung::Containers,
+    Rung::Store,
+    Rung::Api,
+    Rung::Nodes,
+];
+
 fn is_standing(ladder: &Ladder) -> bool {
-    [Rung::Units, Rung::Containers, Rung::Api, Rung::Nodes]
-        .iter()
-        .all(|rung| outcome(ladder, *rung) != Outcome::Failed)
+    let mut all = STANDING.iter();
+    all.all(|rung| outcome(ladder, *rung) != Outcome::Failed)
+}
+
+/// What one look says by itself, as if it had held for its time and a write had gone through.
+fn state(policy: &Policy, rules: &Rules, look: &Look) -> Vec<Outcome> {
+    let mut look = look.clone();
+    if let Ok(api) = &mut look.api {
+        api.write = Some(Ok(()));
+    }
+    for unit in look.observed.units.iter_mut().flatten() {
+        unit.active_for = None;
+    }
+    let ladder = judge(policy, rules, &look, &look, rules.window);
+    let watched = STANDING.iter().chain(&[Rung::Space]);
+    watched.map(|rung| outcome(&ladder, *rung)).collect()
 }
 
 /// Nothing more is worth waiting for: a pressure that ends is, unless the disk is too full to end it.

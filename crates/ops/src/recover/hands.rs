@@ -11,10 +11,13 @@ use super::api;
 use super::apply::{Did, Hands, World};
 use super::climb::Eyes;
 use super::ladder::Look;
-use super::plan::{Freeing, KUBELET, RUNTIME, Step};
+use super::plan::{Freeing, KUBELET, Step, unit_of};
+use super::remedy::port;
 use crate::ask::{AskError, ask};
+use crate::certificate::read_pem;
 use crate::decide::floors;
-use crate::etcd::Mender;
+use crate::etcd::{Mender, Place};
+use crate::kubeconfig::{self, Choice};
 use crate::listeners;
 use crate::observe::{Disks, Request, chosen, observe};
 use crate::observed::{Filesystem, Looked, Observed, Unseen};
@@ -27,10 +30,14 @@ const SYSTEMD_WITHIN: Duration = Duration::from_mins(2);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A write through the API server waits for one write of etcd; on a disk that was full until now it may take long.
 const WRITE_WITHIN: Duration = Duration::from_secs(15);
-/// Where the API server listens unless its manifest says otherwise.
-const PORT: u16 = 6443;
 /// Where the store is copied to unless another place is named: in memory, beside our lock.
-const SNAPSHOT: &str = "/run/nagi/etcd-snapshot.db";
+const OURS: &str = "/run/nagi";
+/// A disk with millions of files is walked in less, unless it hangs.
+const PLAN_WITHIN: Duration = Duration::from_mins(5);
+/// Files that are removed one by one, each after it is written down.
+const FREE_WITHIN: Duration = Duration::from_mins(30);
+/// Who kubelet says that it is.
+const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 
 /// What gives space back, from where that is known.
 pub trait Room: Send + Sync + 'static {
@@ -43,11 +50,11 @@ pub trait Room: Send + Sync + 'static {
     /// It is not known.
     fn plan(&self) -> Looked<Freeing>;
 
-    /// Carries out the plan that was made last; it waits for files.
+    /// Carries out the plan that was made last, if it has this digest; it waits for files.
     ///
     /// # Errors
     /// It was not carried out, or not wholly; in words.
-    fn free(&self) -> Result<Did, String>;
+    fn free(&self, digest: &str) -> Result<Did, String>;
 
     /// How many bytes a day a disk grows.
     ///
@@ -65,6 +72,8 @@ pub struct HandsRequest {
     pub snapshot: Option<PathBuf>,
     /// How long it is waited for that the API server listens again.
     pub comes_back: Duration,
+    /// A run that was killed is gone on with.
+    pub is_resumed: bool,
 }
 
 /// Hands on a node.
@@ -77,6 +86,8 @@ pub struct NodeHands {
     room: Arc<dyn Room>,
     clock: Arc<dyn Clock>,
     files: Blocking,
+    /// When kubelet was started again.
+    restarted: Option<tokio::time::Instant>,
 }
 
 // === impl NodeHands ===
@@ -90,6 +101,7 @@ impl NodeHands {
             clock,
             // One plan at a time, and one that hangs holds no look at the growth up.
             files: Blocking::new("disks of the node", 2),
+            restarted: None,
         }
     }
 
@@ -114,20 +126,36 @@ impl NodeHands {
         Mender::of(&self.root()?, manifests)
     }
 
-    async fn free(&self) -> Result<Did, String> {
+    async fn free(&self, world: &World) -> Result<Did, String> {
+        let freeing = world.freeing.as_ref();
+        let digest = freeing
+            .map_err(|unseen| unseen.why().to_owned())?
+            .digest
+            .clone();
         let room = Arc::clone(&self.room);
-        self.files
-            .run(move || room.free())
-            .await
-            .map_err(|error| error.to_string())?
+        self.waited(FREE_WITHIN, move || room.free(&digest)).await?
+    }
+
+    /// On a thread that may wait for files, for no longer than this.
+    async fn waited<T: Send + 'static>(
+        &self,
+        within: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        match tokio::time::timeout(within, self.files.run(work)).await {
+            Err(_) => Err(format!("the disks did not answer within {within:?}")),
+            Ok(ended) => ended.map_err(|error| error.to_string()),
+        }
     }
 
     async fn start_runtime(&self, world: &World) -> Result<Did, String> {
-        systemctl("start", RUNTIME).await?;
         let socket = match &world.observed.containers {
             Ok(runtime) => runtime.socket.clone(),
             Err(unseen) => return Err(unseen.why().to_owned()),
         };
+        let unit = unit_of(&socket);
+        let unit = unit.ok_or_else(|| format!("no unit is known for {}", socket.display()))?;
+        systemctl("start", unit).await?;
         let outside = self.root()?.outside(&socket);
         let waited = Wait::new(self.request.comes_back);
         loop {
@@ -147,7 +175,8 @@ impl NodeHands {
     }
 
     /// B-016, B-017: the port is looked for instead of a time being slept.
-    async fn restart_kubelet(&self, world: &World) -> Result<Did, String> {
+    async fn restart_kubelet(&mut self, world: &World) -> Result<Did, String> {
+        self.restarted = Some(tokio::time::Instant::now());
         systemctl("restart", KUBELET).await?;
         let Some(port) = port(&world.observed) else {
             return Ok(Did {
@@ -159,8 +188,8 @@ impl NodeHands {
         let waited = Wait::new(self.request.comes_back);
         loop {
             let proc = proc.clone();
-            let looked = self.files.run(move || listeners::look(&proc)).await;
-            let looked = looked.map_err(|error| error.to_string())?;
+            let looked = self.waited(self.request.observe.timeout, move || listeners::look(&proc));
+            let looked = looked.await?;
             let listeners = looked.map_err(|unseen| unseen.why().to_owned())?;
             if listeners.iter().any(|one| one.port == port) {
                 return Ok(waited.did(&format!("port {port} listens")));
@@ -176,14 +205,13 @@ impl NodeHands {
 
 impl Hands for NodeHands {
     async fn look(&mut self) -> Result<World, String> {
-        let observed = self.observed().await?;
+        // A walk over the disks takes longest: what a gate asks is looked at behind it.
         let room = Arc::clone(&self.room);
-        let planned = self.files.run(move || room.plan()).await;
-        let freeing = match planned {
-            Ok(planned) => planned,
-            Err(error) => Err(Unseen::Failed(error.to_string())),
-        };
+        let planned = self.waited(PLAN_WITHIN, move || room.plan()).await;
+        let freeing = planned.unwrap_or_else(|why| Err(Unseen::Failed(why)));
+        let observed = self.observed().await?;
         Ok(World {
+            is_resumed: self.request.is_resumed,
             observed,
             freeing,
             now: self.clock.now(),
@@ -196,11 +224,13 @@ impl Hands for NodeHands {
             ..Did::default()
         };
         match step {
-            Step::Free => self.free().await,
+            Step::Free => self.free(world).await,
             Step::Snapshot => {
-                let default = self.root()?.outside(Path::new(SNAPSHOT));
-                let file = self.request.snapshot.clone().unwrap_or(default);
-                self.mender(world)?.snapshot(&file).await.map(said)
+                let place = match &self.request.snapshot {
+                    Some(file) => Place::Named(file.clone()),
+                    None => Place::Ours(self.root()?.outside(Path::new(OURS))),
+                };
+                self.mender(world)?.snapshot(&place).await.map(said)
             }
             Step::Compact => self.mender(world)?.compact().await.map(said),
             Step::Defrag => self.mender(world)?.defrag().await.map(said),
@@ -215,15 +245,16 @@ impl Eyes for NodeHands {
     async fn look(&mut self) -> Look {
         let observed = self.observed().await;
         let observed = observed.unwrap_or_else(|why| blind(&self.request.observe.root, &why));
-        let deadline = Deadline::in_(self.request.observe.timeout);
+        let within = self.request.observe.timeout;
         let chosen = self.chosen();
         let api = match &chosen {
-            Ok(chosen) => Ok(Box::pin(api::facts(chosen, deadline)).await),
+            Ok(chosen) => Ok(Box::pin(api::facts(chosen, within)).await),
             Err(unseen) => Err(unseen.clone()),
         };
         let points = disks(&observed);
         let room = Arc::clone(&self.room);
-        let asked = self.files.run(move || {
+        let restarted = self.restarted.map(|at| at.elapsed());
+        let asked = self.waited(self.request.observe.timeout, move || {
             points
                 .into_iter()
                 .map(|point| {
@@ -235,8 +266,11 @@ impl Eyes for NodeHands {
         Look {
             observed,
             api,
+            // Without an answer nothing is known of growth, which is said of the rung.
             growth: asked.await.unwrap_or_default(),
             now: self.clock.now(),
+            name: self.node_name().await,
+            restarted,
         }
     }
 
@@ -251,6 +285,13 @@ impl Eyes for NodeHands {
 }
 
 impl NodeHands {
+    /// How the API server calls this node.
+    async fn node_name(&self) -> Looked<String> {
+        let root = self.root().map_err(Unseen::Failed)?;
+        let read = self.waited(self.request.observe.timeout, move || node_name(&root));
+        read.await.map_err(Unseen::Failed)?
+    }
+
     fn chosen(&self) -> Looked<crate::endpoint::Chosen> {
         let root = self.root().map_err(Unseen::Failed)?;
         chosen(&self.request.observe, &root)
@@ -288,7 +329,7 @@ impl Wait {
 }
 
 async fn systemctl(verb: &str, unit: &str) -> Result<(), String> {
-    let arguments = [verb.to_owned(), unit.to_owned()];
+    let arguments = ["--no-ask-password", verb, unit].map(str::to_owned);
     let printed = ask("systemctl", &arguments, Deadline::in_(SYSTEMD_WITHIN)).await;
     let printed = printed.map_err(|error| match error {
         AskError::NotThere(why) | AskError::Failed(why) => why,
@@ -305,16 +346,41 @@ async fn systemctl(verb: &str, unit: &str) -> Result<(), String> {
     }
 }
 
-/// Where the API server of this node listens; none where none has a manifest that can be read.
-fn port(observed: &Observed) -> Option<u16> {
-    let manifests = observed.manifests.as_deref().unwrap_or_default();
-    let mut pods = manifests.iter().filter_map(|one| one.pod.as_ref().ok());
-    let pod = pods.find(|pod| pod.name == "kube-apiserver")?;
-    Some(
-        pod.flag("secure-port")
-            .and_then(|port| port.parse().ok())
-            .unwrap_or(PORT),
-    )
+/// As whom kubelet signs in, or the name of the machine, as which it does unless it is told otherwise.
+fn node_name(root: &Root) -> Looked<String> {
+    let context = Choice::Context(None);
+    let config = kubeconfig::read(root, &[PathBuf::from(KUBELET_CONF)], context);
+    let signed = config
+        .ok()
+        .and_then(|config| config.credentials.certificate);
+    let certificate = signed.and_then(|(certificate, _)| read_pem(&certificate).ok());
+    let subject = certificate
+        .and_then(|all| all.into_iter().next())
+        .map(|one| one.subject);
+    if let Some(name) = subject.as_deref().and_then(named) {
+        return Ok(name.to_owned());
+    }
+    let place = if root.is_own() {
+        "/proc/sys/kernel/hostname"
+    } else {
+        "/etc/hostname"
+    };
+    let text = root.read(Path::new(place));
+    let text = text.map_err(|error| Unseen::Failed(format!("{place}: {error}")))?;
+    let name = String::from_utf8_lossy(&text).trim().to_lowercase();
+    if name.is_empty() {
+        return Err(Unseen::Failed(format!("{place} is empty")));
+    }
+    Ok(name)
+}
+
+/// `O=system:nodes, CN=system:node:NAME`
+fn named(subject: &str) -> Option<&str> {
+    let (_, name) = subject.split_once("CN=system:node:")?;
+    name.split([',', '+'])
+        .next()
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
 }
 
 /// Where what lies there outlives a boot.
@@ -345,5 +411,26 @@ fn blind(root: &Path, why: &str) -> Observed {
         lines: Err(unseen()),
         newest_write: None,
         partly_unseen: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_called_as_its_kubelet_signs_in() {
+        let subject = "O=system:nodes, CN=system:node:ip-172-31-37-254.ec2.internal";
+        assert_eq!(named(subject), Some("ip-172-31-37-254.ec2.internal"));
+        assert_eq!(named("CN=system:node:a, O=system:nodes"), Some("a"));
+        assert_eq!(named("CN=kubernetes-admin"), None);
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::open(directory.path()).unwrap();
+        assert!(node_name(&root).is_err());
+        std::fs::create_dir(directory.path().join("etc")).unwrap();
+        std::fs::write(directory.path().join("etc/hostname"), "Node-A\n").unwrap();
+        assert_eq!(node_name(&root), Ok("node-a".to_owned()));
+        let own = node_name(&Root::open(Path::new("/")).unwrap());
+        assert!(own.is_ok_and(|name| !name.is_empty()));
     }
 }

@@ -3,12 +3,14 @@
 //! A rung that could not be asked is unknown, which is never passed. What makes a cluster *up* is told from what makes it
 //! *stable*: a disk at 93 % serves, and the next hour may take it down again.
 
+mod cluster;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::api::{ApiFacts, Pressure};
+use super::api::ApiFacts;
 use super::plan::KUBELET;
 use crate::decide::{bytes, floors, inodes_used_percent};
 use crate::observed::{
@@ -16,6 +18,9 @@ use crate::observed::{
     Unseen,
 };
 use crate::policy::Policy;
+use cluster::{api, growth, nodes, pressure};
+
+pub(super) use cluster::is_own;
 
 /// What counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +109,10 @@ pub struct Look {
     pub growth: Vec<(PathBuf, Looked<i64>)>,
     /// When.
     pub now: Timestamp,
+    /// How the API server of this node's cluster calls it.
+    pub name: Looked<String>,
+    /// How long ago kubelet was started again by this run.
+    pub restarted: Option<Duration>,
 }
 
 /// Judges what holds now, having held since `first`, so long ago.
@@ -232,6 +241,8 @@ fn used(one: &Filesystem, rules: &Rules, evidence: String) -> (Outcome, String) 
     (Outcome::Passed, text)
 }
 
+/// Between a look at a unit and the clock beside it.
+const SLACK: Duration = Duration::from_secs(2);
 /// B-042: sustained use stays below.
 const GOAL: u64 = 85;
 
@@ -259,6 +270,13 @@ fn units(span: Span<'_>) -> Held {
     if before != last.restarts {
         let grew = format!("{what}, {before} a moment ago");
         return result(Rung::Units, vec![(Outcome::Failed, grew)]);
+    }
+    // Who starts it by hand, and a watchdog of its own, count nothing.
+    let is_newer = |active: &Duration| *active + SLACK < span.held;
+    if let Some(active) = last.active_for.filter(is_newer) {
+        let active = Duration::from_secs(active.as_secs());
+        let what = format!("{what}, and active for {active:?} only");
+        return result(Rung::Units, vec![(Outcome::Failed, what)]);
     }
     result(Rung::Units, vec![(Outcome::Passed, what), span.window()])
 }
@@ -383,122 +401,6 @@ fn store(last: &Look) -> Held {
         ),
     });
     result(Rung::Store, parts)
-}
-
-fn api(last: &Look) -> Held {
-    let facts = match &last.api {
-        Ok(facts) => facts,
-        Err(unseen) => return unknown(Rung::Api, unseen),
-    };
-    let part = |path: &str, checks: &Looked<Vec<String>>| match checks {
-        Ok(failed) if failed.is_empty() => (Outcome::Passed, format!("/{path} says ok")),
-        Ok(failed) => (
-            Outcome::Failed,
-            format!("/{path} says that these fail: {}", failed.join(", ")),
-        ),
-        // An API server that does not answer is not up.
-        Err(unseen) => (Outcome::Failed, unseen.why().to_owned()),
-    };
-    result(
-        Rung::Api,
-        vec![part("livez", &facts.livez), part("readyz", &facts.readyz)],
-    )
-}
-
-/// B-021: recovered is only what has all its nodes.
-fn nodes(rules: &Rules, last: &Look) -> Held {
-    let nodes = match last.api.as_ref().map(|api| &api.nodes) {
-        Ok(Ok(nodes)) => nodes,
-        Ok(Err(unseen)) | Err(unseen) => return unknown(Rung::Nodes, unseen),
-    };
-    let ready = nodes.iter().filter(|node| node.ready.is_ok()).count();
-    let expected = rules.nodes.unwrap_or(nodes.len());
-    let text = format!("{ready} of {expected} nodes are Ready");
-    let is_met = ready >= expected && ready == nodes.len() && ready > 0;
-    let outcome = if is_met {
-        Outcome::Passed
-    } else {
-        Outcome::Failed
-    };
-    let mut parts = vec![(outcome, text)];
-    for node in nodes {
-        if let Err(why) = &node.ready {
-            parts.push((Outcome::Failed, format!("{}: {why}", node.name)));
-        }
-    }
-    result(Rung::Nodes, parts)
-}
-
-fn pressure(rules: &Rules, last: &Look) -> Held {
-    let nodes = match last.api.as_ref().map(|api| &api.nodes) {
-        Ok(Ok(nodes)) => nodes,
-        Ok(Err(unseen)) | Err(unseen) => return unknown(Rung::Pressure, unseen),
-    };
-    let part = |node: &super::api::NodeState| match &node.pressure {
-        Pressure::Yes => (Outcome::Failed, format!("{} has DiskPressure", node.name)),
-        Pressure::Unknown => (
-            Outcome::Unknown,
-            format!("{} does not tell of DiskPressure", node.name),
-        ),
-        Pressure::No(None) => (
-            Outcome::Unknown,
-            format!(
-                "{} does not tell since when it has no DiskPressure",
-                node.name
-            ),
-        ),
-        Pressure::No(Some(since)) => {
-            let held = Duration::try_from(last.now.duration_since(*since)).unwrap_or_default();
-            let outcome = if held >= rules.transition {
-                Outcome::Passed
-            } else {
-                Outcome::Failed
-            };
-            let held = Duration::from_secs(held.as_secs());
-            (
-                outcome,
-                format!("{} has had no DiskPressure for {held:?}", node.name),
-            )
-        }
-    };
-    result(Rung::Pressure, nodes.iter().map(part).collect())
-}
-
-fn growth(last: &Look) -> Held {
-    let filesystems = last.observed.filesystems.as_deref().unwrap_or_default();
-    let part = |(point, growth): &(PathBuf, Looked<i64>)| {
-        let shown = point.display();
-        let space = filesystems.iter().find(|one| one.point == *point);
-        let space = space.and_then(|one| one.space);
-        match (growth, space) {
-            (Err(unseen), _) => (
-                Outcome::Unknown,
-                format!("how {shown} grows is not known: {}", unseen.why()),
-            ),
-            (Ok(_), None) => (
-                Outcome::Unknown,
-                format!("{shown} did not say how full it is"),
-            ),
-            (Ok(grows), Some(space)) => {
-                let fits = u64::try_from(*grows).unwrap_or(0) <= space.bytes_available;
-                let outcome = if fits {
-                    Outcome::Passed
-                } else {
-                    Outcome::Failed
-                };
-                let sign = if *grows < 0 { "-" } else { "" };
-                (
-                    outcome,
-                    format!(
-                        "{shown} grows by {sign}{} a day, and {} are available",
-                        bytes(grows.unsigned_abs()),
-                        bytes(space.bytes_available)
-                    ),
-                )
-            }
-        }
-    };
-    result(Rung::Growth, last.growth.iter().map(part).collect())
 }
 
 // === impl Span ===

@@ -4,12 +4,12 @@
 //! last, because a kubelet that starts while its disk is full can reject and delete the pods that run (kubernetes#94305).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::remedy::{Remedy, remedy};
+use super::remedy::{Remedy, remedy, remedy_here};
 use crate::cause::Cause;
 use crate::decide::{Diagnosis, Finding, Floor, bytes, defrag_by_version, floors};
-use crate::observed::{EtcdAnswer, Looked, Observed, RuntimeAnswer, Unit, Unseen};
+use crate::observed::{EtcdAnswer, EtcdStatus, Looked, Observed, RuntimeAnswer, Unit, Unseen};
 use crate::policy::Policy;
 
 /// A step of a recovery. The order of declaration is the order in which they are done, whatever was seen.
@@ -108,21 +108,26 @@ pub struct Plan {
     pub floors: Looked<Vec<Floor>>,
 }
 
-/// Plans. The diagnosis is that of the same facts.
+/// Plans. The diagnosis is that of the same facts; a run that goes on where one was killed frees to the end.
 pub fn plan(
     policy: &Policy,
     observed: &Observed,
     diagnosis: &Diagnosis,
     freeing: &Looked<Freeing>,
+    is_resumed: bool,
 ) -> Plan {
     let floors = floors(policy, observed);
     let mut steps = BTreeMap::new();
     let mut refusals = persons(diagnosis);
     let has = |wanted: Remedy| {
         let causes = diagnosis.findings.iter().map(|finding| finding.cause);
-        causes.map(remedy).any(|one| one == wanted)
+        causes
+            .map(|cause| remedy_here(cause, observed))
+            .any(|one| one == wanted)
     };
-    if has(Remedy::Free) || gives(freeing, &floors) {
+    // A node that is well is not cleaned, however full it is.
+    let has_reason = is_resumed || has(Remedy::Store) || has(Remedy::Restart);
+    if has(Remedy::Free) || (has_reason && gives(freeing, &floors)) {
         free(diagnosis, freeing, &floors, &mut steps, &mut refusals);
     }
     if has(Remedy::Store) {
@@ -130,10 +135,11 @@ pub fn plan(
     }
     if has(Remedy::Restart) {
         restart(observed, &mut steps, &mut refusals);
+        evicted(observed, freeing, &mut refusals);
     }
     // A wrong name in a kubeconfig, a tunnel, a proxy: nothing on this node mends it.
     if let Some(cause) = diagnosis.cause()
-        && remedy(cause.cause) == Remedy::Elsewhere
+        && remedy_here(cause.cause, observed) == Remedy::Elsewhere
         && steps.keys().all(|step| *step == Step::Free)
         && refusals.is_empty()
     {
@@ -170,6 +176,41 @@ fn gives(freeing: &Looked<Freeing>, floors: &Looked<Vec<Floor>>) -> bool {
         .disks
         .iter()
         .any(|disk| disk.expected > 0 && is_lived_from(disk))
+}
+
+/// A kubelet that starts below its own thresholds kills pods at once. What may still go is freed first.
+fn evicted(observed: &Observed, freeing: &Looked<Freeing>, refusals: &mut Vec<Refusal>) {
+    for (point, why) in evicted_by_a_start(observed) {
+        let disks = freeing.iter().flat_map(|freeing| &freeing.disks);
+        let gives = { disks }
+            .any(|disk| disk.point == point && (disk.expected > 0 || disk.expected_inodes > 0));
+        if gives {
+            continue;
+        }
+        let mut why = vec![why];
+        why.extend(instead(freeing));
+        refusals.push(Refusal {
+            cause: Some(Cause::DiskPressure),
+            blocks: Blocks::Restart,
+            why,
+            next: "nagi disk".to_owned(),
+        });
+    }
+}
+
+/// The filesystems on which a kubelet that does not run would kill pods as soon as it did, each with what is missing.
+pub(super) fn evicted_by_a_start(observed: &Observed) -> Vec<(PathBuf, String)> {
+    let units = observed.units.as_deref().unwrap_or_default();
+    let runs = |unit: &Unit| unit.name == KUBELET && unit.state == "active";
+    if units.iter().any(runs) {
+        return Vec::new();
+    }
+    let filesystems = observed.filesystems.as_deref().unwrap_or_default();
+    filesystems
+        .iter()
+        .flat_map(|one| one.evicting.iter().map(|line| (one.point.clone(), line)))
+        .map(|(point, line)| (point, format!("it would begin with this: {line}")))
+        .collect()
 }
 
 /// Causes that a person has to see to.
@@ -269,6 +310,15 @@ fn store(observed: &Observed, steps: &mut BTreeMap<Step, String>, refusals: &mut
     let EtcdAnswer::Status(status) = &etcd.answer else {
         return;
     };
+    if let Err((why, next)) = is_ours(observed, status) {
+        refusals.push(Refusal {
+            cause: Some(Cause::EtcdQuota),
+            blocks: Blocks::Store,
+            why: vec![why],
+            next,
+        });
+        return;
+    }
     if let Err(why) = defrag_by_version(status) {
         refusals.push(Refusal {
             cause: Some(Cause::EtcdQuota),
@@ -297,6 +347,28 @@ fn store(observed: &Observed, steps: &mut BTreeMap<Step, String>, refusals: &mut
         format!("{size} of file, {used} in use; this member only"),
     );
     steps.insert(Step::Disarm, "its alarm NOSPACE".to_owned());
+}
+
+/// It is the member of this node that is above its quota.
+///
+/// # Errors
+/// It is not, or nobody knows; why, and the next command.
+fn is_ours(observed: &Observed, status: &EtcdStatus) -> Result<(), (String, String)> {
+    if let Err(unseen) = &observed.listeners {
+        let why = format!(
+            "whose etcd answers is not known: ports are those of this machine, and this root says nothing of them: {}",
+            unseen.why()
+        );
+        return Err((why, "nagi recover run, on the node itself".to_owned()));
+    }
+    if status.is_alarm_own {
+        return Ok(());
+    }
+    let why = "the alarm NOSPACE is that of another member".to_owned();
+    Err((
+        why,
+        "nagi recover run, on the node of that member".to_owned(),
+    ))
 }
 
 fn restart(observed: &Observed, steps: &mut BTreeMap<Step, String>, refusals: &mut Vec<Refusal>) {
@@ -330,17 +402,18 @@ fn restart(observed: &Observed, steps: &mut BTreeMap<Step, String>, refusals: &m
     if let Ok(runtime) = &observed.containers
         && let RuntimeAnswer::Down(why) = &runtime.answer
     {
-        if known(RUNTIME).is_none() {
+        let unit = unit_of(&runtime.socket).filter(|unit| known(unit).is_some());
+        let Some(unit) = unit else {
             refusals.push(refused(
                 format!(
-                    "{}: {why}, and systemd knows no containerd",
+                    "{}: {why}, and systemd knows no unit that is known to serve it",
                     runtime.socket.display()
                 ),
                 "systemctl list-units --type=service",
             ));
             return;
-        }
-        steps.insert(Step::StartRuntime, format!("{RUNTIME}: {why}"));
+        };
+        steps.insert(Step::StartRuntime, format!("{unit}: {why}"));
     }
     steps.insert(
         Step::RestartKubelet,
@@ -350,8 +423,17 @@ fn restart(observed: &Observed, steps: &mut BTreeMap<Step, String>, refusals: &m
 
 /// The unit of kubelet.
 pub(super) const KUBELET: &str = "kubelet.service";
-/// The unit of the container runtime.
-pub(super) const RUNTIME: &str = "containerd.service";
+
+/// The unit of the container runtime that serves this socket.
+pub(super) fn unit_of(socket: &Path) -> Option<&'static str> {
+    match socket.to_str()? {
+        "/run/containerd/containerd.sock" | "/var/run/containerd/containerd.sock" => {
+            Some("containerd.service")
+        }
+        "/run/crio/crio.sock" | "/var/run/crio/crio.sock" => Some("crio.service"),
+        _ => None,
+    }
+}
 
 // === impl Step ===
 
@@ -389,15 +471,17 @@ impl Step {
     pub const fn when(self) -> &'static str {
         match self {
             Self::Free => {
-                "`disk-full`, `inodes-exhausted` or `disk-pressure`, or a disk above its target; and files may go"
+                "`disk-full`, `inodes-exhausted` or `disk-pressure`, or a disk above its target while etcd or kubelet is mended too; and files may go"
             }
-            Self::Snapshot => "`etcd-quota`, and etcd answers and cannot crash by a defrag",
+            Self::Snapshot => {
+                "`etcd-quota` of this member, and etcd answers and cannot crash by a defrag"
+            }
             Self::Compact | Self::Defrag | Self::Disarm => "as `snapshot`",
             Self::StartRuntime => {
                 "as `restart-kubelet`, and nobody listens on the socket of the runtime"
             }
             Self::RestartKubelet => {
-                "`runtime-down`, `kubelet-down`, `etcd-down`, `static-pod-down` or `refused`"
+                "`runtime-down`, `kubelet-down` or `static-pod-down`; `etcd-down` or `refused`, and nobody listens on the port on this node"
             }
         }
     }
@@ -406,12 +490,16 @@ impl Step {
     pub const fn gate(self) -> &'static str {
         match self {
             Self::Free => "the filesystem can be written to, and the clock is right",
-            Self::Snapshot => "etcd knows its leader, and the place has 1.2 times of its file",
+            Self::Snapshot => {
+                "all members answer with one leader, which is not this one of several, and the place has 1.2 times of its file"
+            }
             Self::Compact => "the snapshot is written, and its checksum is right",
             Self::Defrag => "the same, and beside the data is room for 1.2 times of what is in use",
-            Self::Disarm => "the defrag is done, and the file is below the quota",
+            Self::Disarm => {
+                "the defrag is done, and the file is at 90 % of a quota that is known, or below"
+            }
             Self::StartRuntime | Self::RestartKubelet => {
-                "every filesystem that the node lives from has free bytes and inodes"
+                "every filesystem that the node lives from has free bytes and inodes, and a kubelet that does not run would kill no pods for space"
             }
         }
     }
@@ -423,7 +511,8 @@ impl Step {
         }
     }
 
-    pub(super) const fn starts_something(self) -> bool {
+    /// It starts what comes back only after a while.
+    pub const fn starts_something(self) -> bool {
         match self {
             Self::StartRuntime | Self::RestartKubelet => true,
             Self::Free | Self::Snapshot | Self::Compact | Self::Defrag | Self::Disarm => false,
@@ -458,6 +547,15 @@ impl Blocks {
 // === impl Plan ===
 
 impl Plan {
+    /// One without a step.
+    pub const fn refused(refusals: Vec<Refusal>) -> Self {
+        Self {
+            steps: BTreeMap::new(),
+            refusals,
+            floors: Ok(Vec::new()),
+        }
+    }
+
     /// The steps in order, each with what it is about.
     pub fn steps(&self) -> impl Iterator<Item = (Step, &str)> {
         self.steps.iter().map(|(step, what)| (*step, what.as_str()))

@@ -2,6 +2,10 @@
 
 use super::plan::Blocks;
 use crate::cause::Cause;
+use crate::observed::{ContainerState, EtcdAnswer, Observed, RuntimeAnswer};
+
+/// Where the API server listens unless its manifest says otherwise.
+const PORT: u16 = 6443;
 
 /// What a cause means for a recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,5 +70,53 @@ pub(super) const fn remedy(cause: Cause) -> Remedy {
         | Cause::Unreachable
         | Cause::Unresolved
         | Cause::Odd => Remedy::Elsewhere,
+    }
+}
+
+/// What can be done about it on this node, as it was seen.
+pub(super) fn remedy_here(cause: Cause, observed: &Observed) -> Remedy {
+    let is_elsewhere = (cause == Cause::Refused && !has_silent_port(observed))
+        || (cause == Cause::EtcdDown && !is_etcd_down(observed));
+    if is_elsewhere {
+        return Remedy::Elsewhere;
+    }
+    remedy(cause)
+}
+
+/// This node has an API server, and nobody listens where it should: another's address that refuses says nothing of kubelet.
+fn has_silent_port(observed: &Observed) -> bool {
+    let (Some(port), Ok(listeners)) = (port(observed), &observed.listeners) else {
+        return false;
+    };
+    listeners.iter().all(|one| one.port != port)
+}
+
+/// Nobody listens, or no container of it runs. One that is slow, or whose certificate does not fit, runs.
+fn is_etcd_down(observed: &Observed) -> bool {
+    let is_refused = observed
+        .etcd
+        .as_ref()
+        .is_ok_and(|etcd| etcd.answer == EtcdAnswer::Refused);
+    let Ok(runtime) = &observed.containers else {
+        return is_refused;
+    };
+    let RuntimeAnswer::Containers(containers) = &runtime.answer else {
+        return is_refused;
+    };
+    let runs = |name: &str| {
+        let mut all = containers.iter();
+        all.any(|one| one.name == name && one.state == ContainerState::Running)
+    };
+    is_refused || !runs("etcd")
+}
+
+/// Where the API server of this node listens; none where none has a manifest that can be read.
+pub(super) fn port(observed: &Observed) -> Option<u16> {
+    let manifests = observed.manifests.as_deref().unwrap_or_default();
+    let mut pods = manifests.iter().filter_map(|one| one.pod.as_ref().ok());
+    let pod = pods.find(|pod| pod.name == "kube-apiserver")?;
+    match pod.flag("secure-port") {
+        None => Some(PORT),
+        Some(port) => port.parse().ok(),
     }
 }

@@ -1,6 +1,8 @@
 //! The order of a recovery, whatever is seen; and the ladder, rung by rung.
 
+mod climb;
 mod ladder;
+mod safety;
 
 use proptest::prelude::*;
 
@@ -112,6 +114,7 @@ impl Knobs {
             observed: self.observed(),
             freeing: self.freeing(),
             now: now(),
+            is_resumed: false,
         }
     }
 
@@ -187,6 +190,7 @@ impl Knobs {
         }
         if !self.is_api_up {
             observed.endpoint.as_mut().unwrap().reach = Reach::Refused;
+            observed.listeners = Ok(Vec::new());
         }
     }
 
@@ -240,7 +244,12 @@ fn run(worlds: Vec<Knobs>, fails: Vec<bool>) -> (Vec<(Step, World)>, Applied) {
     };
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().start_paused(true).build().unwrap();
-    let applied = runtime.block_on(apply(&mut hands, &Policy::default(), &mut |_| {}));
+    let applied = runtime.block_on(apply(
+        &mut hands,
+        &Policy::default(),
+        &Approved::Anything,
+        &mut |_| {},
+    ));
     (hands.acted, applied)
 }
 
@@ -314,7 +323,7 @@ proptest! {
     }
 }
 
-fn well() -> Knobs {
+pub(super) fn well() -> Knobs {
     Knobs {
         disk: Disk::Roomy,
         store: Store::Well,
@@ -506,7 +515,12 @@ fn a_store_that_is_full_of_data_keeps_its_alarm() {
     let mut hands = Stuck(knobs, Vec::new());
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build().unwrap();
-    let applied = runtime.block_on(apply(&mut hands, &Policy::default(), &mut |_| {}));
+    let applied = runtime.block_on(apply(
+        &mut hands,
+        &Policy::default(),
+        &Approved::Anything,
+        &mut |_| {},
+    ));
     assert_eq!(hands.1, [Step::Snapshot, Step::Compact, Step::Defrag]);
     let why = applied.stopped.unwrap().words();
     assert!(why.contains("--quota-backend-bytes"), "{why}");

@@ -128,12 +128,17 @@ fn ended(diagnosis: &Diagnosis, session: &Session) -> Result<(), Failure> {
                 .note("nothing is wrong that can be seen from here");
             Ok(())
         }
-        (Verdict::Unclear, _) | (Verdict::Cause, None) => Err(Failure::new(
-            Exit::Unclear,
-            "nothing wrong was seen, and not everything could be looked at",
-        )
-        .hint("run it on a node of the control plane, as root; or name a kubeconfig")),
+        (Verdict::Unclear, _) | (Verdict::Cause, None) => Err(unclear()),
     }
+}
+
+/// Nothing was found where not everything could be seen.
+pub(super) fn unclear() -> Failure {
+    Failure::new(
+        Exit::Unclear,
+        "nothing wrong was seen, and not everything could be looked at",
+    )
+    .hint("run it on a node of the control plane, as root; or name a kubeconfig")
 }
 
 /// Those that are named.

@@ -27,7 +27,7 @@ pub(crate) struct DrillArgs {
 
 /// Runs the command.
 pub(crate) async fn run(args: &DrillArgs, session: &Session) -> Result<(), Failure> {
-    let mut hands = args.look.hands(None, session);
+    let mut hands = args.look.hands(None, false, session);
     let policy = Policy::default();
     let began = tokio::time::Instant::now();
     let world = Hands::look(&mut hands).await;

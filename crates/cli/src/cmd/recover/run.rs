@@ -9,6 +9,7 @@ mod room;
 pub(super) mod text;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,13 +18,13 @@ use std::time::Duration;
 use clap::Args;
 use nagi_guard::{Consent, Policy as DiskPolicy, RunError};
 use nagi_ops::recover::{
-    Applied, Event, Hands as _, HandsRequest, Held, Ladder, NodeHands, Plan, Rules, Rung, Step,
-    Verdict, World, apply, climb,
+    Applied, Approved, Event, Hands as _, HandsRequest, Held, Ladder, NodeHands, Plan, Refusal,
+    Rules, Rung, Step, Stopped, Verdict, World, apply, climb,
 };
-use nagi_ops::{Policy, Request};
+use nagi_ops::{Policy, Request, Verdict as Sight};
 use nagi_ports::SystemClock;
 
-use super::diagnose::{kubeconfigs, usual};
+use super::diagnose::{kubeconfigs, unclear, usual};
 use crate::cmd::disk::{parse_absolute, parse_age, parse_bytes};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -63,10 +64,10 @@ pub(crate) struct RunArgs {
     yes: bool,
 
     /// Carry the plan out only if what goes from the disks has this digest, as it was shown
-    #[arg(long, value_name = "DIGEST", requires = "apply")]
+    #[arg(long, value_name = "DIGEST", requires = "apply", value_parser = parse_digest)]
     digest: Option<String>,
 
-    /// Where etcd is copied to before it is touched [default: /run/nagi/etcd-snapshot.db, if memory allows]
+    /// Where etcd is copied to before it is touched, a file that is not there yet [default: /run/nagi/etcd-snapshot-REVISION.db, if memory allows]
     #[arg(long, value_name = "FILE")]
     snapshot: Option<PathBuf>,
 
@@ -122,7 +123,7 @@ pub(super) struct LookArgs {
 #[derive(Debug, Args)]
 pub(super) struct ProofArgs {
     /// So many nodes must be Ready [default: all that the cluster lists]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     nodes: Option<usize>,
 
     /// For so long nothing may be started again
@@ -147,12 +148,16 @@ pub(crate) async fn run(args: &RunArgs, session: &Session) -> Result<(), Failure
         )
         .hint("say so with --yes, or name a plan that was seen: --digest"));
     }
+    args.proof.check()?;
     let journal = if args.apply {
         Some(Journal::open(&args.look.root).map_err(|error| of_run(&error))?)
     } else {
         None
     };
-    let mut hands = args.look.hands(args.snapshot.clone(), session);
+    let is_resumed = journal
+        .as_ref()
+        .is_some_and(|journal| journal.is_resumed(session.now()));
+    let mut hands = args.look.hands(args.snapshot.clone(), is_resumed, session);
     let policy = Policy::default();
     let began = tokio::time::Instant::now();
     let world = hands.look().await.map_err(|why| blind(&why))?;
@@ -161,8 +166,9 @@ pub(crate) async fn run(args: &RunArgs, session: &Session) -> Result<(), Failure
     let mut report = Report::of(&world, &diagnosis, &plan);
     report.timed("diagnosis and plan", began.elapsed());
     check_digest(args.digest.as_deref(), &report)?;
-    let Some(journal) = journal else {
-        return planned(report, &world, &plan, args, session);
+    let Some(mut journal) = journal else {
+        let is_clear = diagnosis.verdict != Sight::Unclear;
+        return planned(report, &world, (&plan, is_clear), args, session);
     };
     if plan.steps().next().is_none() && !plan.refusals.is_empty() {
         report.status = "refused";
@@ -174,17 +180,37 @@ pub(crate) async fn run(args: &RunArgs, session: &Session) -> Result<(), Failure
         confirm(&report, session)?;
     }
     let began = tokio::time::Instant::now();
-    let applied = carried_out(&mut hands, &policy, &mut report, journal, session).await;
+    // What was seen is what goes, and nothing where nothing was to go.
+    let approved = if is_unseen || args.digest.is_some() {
+        Approved::Only(report.plan.digest.clone().unwrap_or_default())
+    } else {
+        Approved::Anything
+    };
+    let applied = carried_out(
+        &mut hands,
+        (&policy, &approved),
+        &mut report,
+        &mut journal,
+        session,
+    )
+    .await;
     report.timed("steps", began.elapsed());
-    prove(hands, &policy, args, report, &applied, session).await
+    if let Some(Stopped::Changed(_)) = &applied.stopped {
+        journal.end();
+        return Err(changed());
+    }
+    let ended = prove(hands, &policy, args, report, applied, session).await;
+    // Locked, and written down, until the report is printed.
+    journal.end();
+    ended
 }
 
 /// Does the plan, and writes down what it did as it goes.
 async fn carried_out(
     hands: &mut NodeHands,
-    policy: &Policy,
+    (policy, approved): (&Policy, &Approved),
     report: &mut Report,
-    mut journal: Journal,
+    journal: &mut Journal,
     session: &Session,
 ) -> Applied {
     let earlier = journal.begin(session.now(), &report.before);
@@ -202,14 +228,13 @@ async fn carried_out(
             journal.add(DoneBody::of(one));
         }
     };
-    let applied = apply(hands, policy, &mut tell).await;
+    let applied = apply(hands, policy, approved, &mut tell).await;
     if let Some(why) = journal.trouble() {
         session.output.note(&format!(
             "what was done is not written down, which a killed run would miss in its report: {why}"
         ));
     }
     report.applied(&applied, done);
-    journal.end();
     applied
 }
 
@@ -218,39 +243,54 @@ async fn prove(
     policy: &Policy,
     args: &RunArgs,
     mut report: Report,
-    applied: &Applied,
+    applied: Applied,
     session: &Session,
 ) -> Result<(), Failure> {
     let rules = args.proof.rules(args.look.target);
-    // What failed is not waited for, and what a person has to mend only for as long as it takes to see that it stays.
-    let is_refused = applied.last.iter().any(|plan| !plan.refusals.is_empty());
-    let within = match applied.stopped {
-        Some(_) => Duration::ZERO,
-        None if is_refused => args.proof.within.min(args.proof.stable),
-        None => args.proof.within,
-    };
+    let within = args.proof.waits(&applied);
     session.output.note("proving that it is back, and stays");
     let climbed = Box::pin(climb(&mut hands, policy, &rules, within, &mut |_| {})).await;
     report.timed("proof", climbed.took);
     report.climbed(&climbed.ladder, &climbed.last.observed);
-    let verdict = climbed.ladder.verdict;
-    let verdict = match (verdict, &applied.stopped) {
-        (Verdict::Recovered, Some(_)) => Verdict::UpNotStable,
-        (verdict, _) => verdict,
-    };
+    let refusals = standing(&mut hands, policy, &applied).await;
+    report.refused(&refusals);
+    let verdict = with_what_is_open(climbed.ladder.verdict, &applied, &refusals);
     report.status = match verdict {
         Verdict::Recovered => "recovered",
         Verdict::UpNotStable => "up-not-stable",
         Verdict::NotRecovered => "not-recovered",
     };
-    report.message = message(verdict, report.stopped.as_deref(), &climbed.ladder);
+    let stopped = report.stopped.iter().cloned();
+    let why = stopped.chain(refusals.iter().map(refused_words)).collect();
+    report.message = message(verdict, why, &climbed.ladder);
     print(&report, args.proof.markdown, session)?;
-    ended(verdict, &report, applied)
+    ended(verdict, &report, &refusals)
 }
 
-/// The verdict, and why it is no better: what stopped the steps, and the rungs that did not pass, the worst in full.
-fn message(verdict: Verdict, stopped: Option<&str>, ladder: &Ladder) -> String {
-    let mut why: Vec<String> = stopped.iter().map(|why| (*why).to_owned()).collect();
+/// A step that stopped and a person's part that is left are no end of an incident.
+const fn with_what_is_open(verdict: Verdict, applied: &Applied, refusals: &[Refusal]) -> Verdict {
+    let is_open = applied.stopped.is_some() || !refusals.is_empty();
+    match verdict {
+        Verdict::Recovered if is_open => Verdict::UpNotStable,
+        Verdict::Recovered | Verdict::UpNotStable | Verdict::NotRecovered => verdict,
+    }
+}
+
+/// What is refused still, behind the proof: what was refused while the API server came back may have passed.
+async fn standing(hands: &mut NodeHands, policy: &Policy, applied: &Applied) -> Vec<Refusal> {
+    let last = applied.last.iter().flat_map(|plan| plan.refusals.clone());
+    let last: Vec<Refusal> = last.collect();
+    if last.is_empty() {
+        return last;
+    }
+    match hands.look().await {
+        Ok(world) => world.plan(policy).refusals,
+        Err(_) => last,
+    }
+}
+
+/// The verdict, and why it is no better: what stopped the steps, what is refused, and the rungs that did not pass, the worst in full.
+fn message(verdict: Verdict, mut why: Vec<String>, ladder: &Ladder) -> String {
     let counts = |held: &&Held| verdict != Verdict::Recovered || held.rung == Rung::Growth;
     let mut open: Vec<&Held> = ladder.open().filter(counts).collect();
     // Stable: of two that fail, the lower rung explains the higher.
@@ -270,15 +310,16 @@ fn message(verdict: Verdict, stopped: Option<&str>, ladder: &Ladder) -> String {
     format!("{}: {}", verdict.words(), why.join(", "))
 }
 
-fn ended(verdict: Verdict, report: &Report, applied: &Applied) -> Result<(), Failure> {
+fn ended(verdict: Verdict, report: &Report, refusals: &[Refusal]) -> Result<(), Failure> {
     let exit = match verdict {
         Verdict::Recovered => return Ok(()),
         Verdict::UpNotStable => Exit::NotStable,
         Verdict::NotRecovered => Exit::NotRecovered,
     };
     let failure = Failure::new(exit, report.message.clone());
-    let refusals = applied.last.iter().flat_map(|plan| &plan.refusals);
-    let failure = refusals.fold(failure, |failure, refusal| failure.hint(&refusal.next));
+    let failure = refusals
+        .iter()
+        .fold(failure, |failure, refusal| failure.hint(&refusal.next));
     if failure.hints.is_empty() {
         return Err(failure.hint("nagi recover diagnose"));
     }
@@ -288,7 +329,7 @@ fn ended(verdict: Verdict, report: &Report, applied: &Applied) -> Result<(), Fai
 fn planned(
     mut report: Report,
     world: &World,
-    plan: &Plan,
+    (plan, is_clear): (&Plan, bool),
     args: &RunArgs,
     session: &Session,
 ) -> Result<(), Failure> {
@@ -296,11 +337,15 @@ fn planned(
     (report.status, report.message) = match (has_steps, plan.refusals.is_empty()) {
         (true, _) => ("planned", planned_words(plan)),
         (false, false) => ("refused", refusal(plan)),
+        (false, true) if !is_clear => ("unclear", unclear().message),
         (false, true) => ("nothing-to-do", nothing(&report)),
     };
     print(&report, args.proof.markdown, session)?;
     if !has_steps && !plan.refusals.is_empty() {
         return Err(refused(plan));
+    }
+    if !has_steps && !is_clear {
+        return Err(unclear());
     }
     let waits: u64 = world
         .freeing
@@ -337,9 +382,12 @@ fn nothing(report: &Report) -> String {
 
 fn refusal(plan: &Plan) -> String {
     let first = plan.refusals.first();
-    let why = first.and_then(|refusal| refusal.why.first());
-    let blocks = first.map_or("nothing is done", |refusal| refusal.blocks.words());
-    format!("{blocks}: {}", why.cloned().unwrap_or_default())
+    first.map_or_else(|| "nothing is done".to_owned(), refused_words)
+}
+
+fn refused_words(refusal: &Refusal) -> String {
+    let why = refusal.why.first().cloned().unwrap_or_default();
+    format!("{}: {why}", refusal.blocks.words())
 }
 
 fn refused(plan: &Plan) -> Failure {
@@ -379,11 +427,36 @@ fn check_digest(wanted: Option<&str>, report: &Report) -> Result<(), Failure> {
     if report.plan.digest.as_deref() == Some(wanted) {
         return Ok(());
     }
-    Err(Failure::new(
+    Err(changed())
+}
+
+fn changed() -> Failure {
+    Failure::new(
         Exit::Conflict,
         "what would go is not what was shown: files came, went or grew old enough meanwhile",
     )
-    .hint("look at the plan again: nagi recover run"))
+    .hint("look at the plan again: nagi recover run")
+}
+
+fn parse_digest(text: &str) -> Result<String, String> {
+    let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest {
+        Ok(text.to_lowercase())
+    } else {
+        Err("64 hexadecimal digits, as the plan shows them".to_owned())
+    }
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("a number of nodes, 1 or more".to_owned()),
+    }
+}
+
+/// Root has a kubeconfig of this node's own cluster; the usual one of a person may lead to another.
+fn has_admin(root: &Path) -> bool {
+    File::open(root.join("etc/kubernetes/admin.conf")).is_ok()
 }
 
 pub(super) fn blind(why: &str) -> Failure {
@@ -411,13 +484,18 @@ fn of_run(error: &RunError) -> Failure {
 // === impl LookArgs ===
 
 impl LookArgs {
-    pub(super) fn hands(&self, snapshot: Option<PathBuf>, session: &Session) -> NodeHands {
+    pub(super) fn hands(
+        &self,
+        snapshot: Option<PathBuf>,
+        is_resumed: bool,
+        session: &Session,
+    ) -> NodeHands {
         let request = HandsRequest {
             observe: Request {
                 root: self.root.clone(),
                 files_only: false,
                 kubeconfigs: kubeconfigs(self.kubeconfig.as_ref()),
-                usual: usual(),
+                usual: usual().filter(|_| !has_admin(&self.root)),
                 context: self.context.clone(),
                 logs: Vec::new(),
                 window: LOGS,
@@ -426,6 +504,7 @@ impl LookArgs {
             },
             snapshot,
             comes_back: COMES_BACK,
+            is_resumed,
         };
         let room = Arc::new(NodeRoom::of(self.policy(&self.root)));
         NodeHands::new(request, room, Arc::new(SystemClock::new()))
@@ -459,6 +538,28 @@ const LOGS: Duration = Duration::from_hours(1);
 // === impl ProofArgs ===
 
 impl ProofArgs {
+    fn check(&self) -> Result<(), Failure> {
+        if self.stable <= self.within || self.within.is_zero() {
+            return Ok(());
+        }
+        Err(
+            Failure::usage("--stable is longer than --within, so nothing could hold for its time")
+                .hint("give --within more than --stable"),
+        )
+    }
+
+    /// What failed is not waited for, nor what a person has to mend first.
+    fn waits(&self, applied: &Applied) -> Duration {
+        let is_refused = applied.last.iter().any(|plan| !plan.refusals.is_empty());
+        let has_started = applied.done.iter().any(|one| one.step.starts_something());
+        match (&applied.stopped, is_refused) {
+            (Some(_), _) => Duration::ZERO,
+            (None, true) if !applied.is_ready && !has_started => Duration::ZERO,
+            (None, true) if applied.is_ready => self.within.min(self.stable),
+            (None, _) => self.within,
+        }
+    }
+
     pub(super) const fn rules(&self, target_percent: u8) -> Rules {
         Rules {
             target_percent,
@@ -470,23 +571,4 @@ impl ProofArgs {
 }
 
 #[cfg(test)]
-mod tests {
-    use nagi_ops::recover::Step;
-
-    // B-026, D-26: the runbook has the steps that the code has, in its order and with its conditions.
-    #[test]
-    fn the_page_has_every_step_as_the_code_has_it() {
-        let row = |step: Step| format!("| `{}` | {} | {} |", step.name(), step.when(), step.gate());
-        let rows: Vec<String> = Step::ALL.into_iter().map(row).collect();
-        let rows = rows.join("\n");
-        let page = include_str!("../../../../../docs/recovery.md");
-        assert!(page.contains(&rows), "docs/recovery.md must have:\n{rows}");
-        let twin = include_str!("../../../../../docs/ja/recovery.md");
-        let cell = |step: Step| format!("| `{}` |", step.name());
-        let places: Vec<Option<usize>> = Step::ALL
-            .into_iter()
-            .map(|step| twin.find(&cell(step)))
-            .collect();
-        assert!(places.iter().all(Option::is_some) && places.is_sorted());
-    }
-}
+mod tests;

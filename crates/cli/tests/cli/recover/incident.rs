@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::loops::{self, Mounted};
@@ -42,6 +42,8 @@ pub(crate) enum Full {
 /// The node. What it holds goes in this order.
 pub(crate) struct Incident {
     pub(crate) writes: Arc<AtomicUsize>,
+    /// The nodes that the API server lists are those of another cluster.
+    pub(crate) is_another: Arc<AtomicBool>,
     _run: Mounted,
     _var: Mounted,
     pub(crate) node: Node,
@@ -49,6 +51,7 @@ pub(crate) struct Incident {
 
 /// A `systemctl` that does what systemd would do for the units of a node: kubelet starts only where it can write.
 const SYSTEMCTL: &str = r#"#!/bin/sh
+[ "$1" = --no-ask-password ] && shift
 echo "$*" >> /run/systemctl.calls
 unit() {
     printf 'Id=%s\nLoadState=%s\nActiveState=%s\nSubState=%s\nNRestarts=0\nResult=success\n\n' "$@"
@@ -104,10 +107,12 @@ impl Incident {
         let port = servers::closed();
         node.reached_at(port);
         node.write_manifests(port, Node::etcd_port(&[], true));
-        api_server(&node, port, &writes);
+        let is_another = Arc::new(AtomicBool::new(false));
+        api_server(&node, port, (&writes, &is_another));
         fill(&node.root, full);
         Self {
             writes,
+            is_another,
             _run: run,
             _var: var,
             node,
@@ -237,28 +242,31 @@ fn in_memory(root: &Path) -> Mounted {
 }
 
 /// An API server with three nodes, which listens once kubelet was started.
-fn api_server(node: &Node, port: u16, writes: &Arc<AtomicUsize>) {
+fn api_server(node: &Node, port: u16, (writes, is_another): (&Arc<AtomicUsize>, &Arc<AtomicBool>)) {
     // So is the process called that has the port.
     fs::write("/proc/self/comm", "kube-apiserver").unwrap();
     let pair = node.pair(&["127.0.0.1"]);
     let up = node.root.join("run/kubelet.up");
-    let writes = Arc::clone(writes);
+    let (writes, is_another) = (Arc::clone(writes), Arc::clone(is_another));
     std::thread::spawn(move || {
         while !up.exists() {
             std::thread::sleep(LOOK);
         }
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        servers::tls_on(listener, &pair, move |head| answer(head, &writes));
+        servers::tls_on(listener, &pair, move |head| {
+            answer(head, &writes, is_another.load(Ordering::SeqCst))
+        });
     });
 }
 
-fn answer(head: &str, writes: &AtomicUsize) -> String {
+fn answer(head: &str, writes: &AtomicUsize, is_another: bool) -> String {
     let words: Vec<&str> = head.split(' ').take(2).collect();
     match words[..] {
-        ["GET", path] if path.starts_with("/api/v1/nodes") => http("200 OK", &nodes()),
+        ["GET", path] if path.starts_with("/api/v1/nodes") => http("200 OK", &nodes(is_another)),
         ["GET", path] if path.starts_with("/livez") => {
             http("200 OK", "[+]ping ok\nlivez check passed\n")
         }
+        ["GET", path] if path.contains("/kube-node-lease/leases") => leases(),
         ["GET", _] => servers::ready(),
         ["POST", path] if path.ends_with("/leases") => {
             writes.fetch_add(1, Ordering::SeqCst);
@@ -269,14 +277,43 @@ fn answer(head: &str, writes: &AtomicUsize) -> String {
     }
 }
 
-fn nodes() -> String {
-    let node = |name: &str| {
+/// As kubelet calls its node.
+fn own_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    name.trim().to_lowercase()
+}
+
+fn names() -> [String; 3] {
+    [own_name(), "projecta".to_owned(), "projectb".to_owned()]
+}
+
+/// Every kubelet renewed its lease just now, by the clock of the API server.
+fn leases() -> String {
+    let now = jiff::Timestamp::now();
+    let lease = |name: String| {
+        serde_json::json!({
+            "metadata": { "name": name, "namespace": "kube-node-lease" },
+            "spec": { "renewTime": now.to_string() }
+        })
+    };
+    let items = names().map(lease);
+    let body = serde_json::json!({ "metadata": {}, "items": items }).to_string();
+    let date = now.strftime("Date: %a, %d %b %Y %H:%M:%S GMT");
+    http(&format!("200 OK\r\n{date}"), &body)
+}
+
+fn nodes(is_another: bool) -> String {
+    let node = |name: String| {
         serde_json::json!({ "metadata": { "name": name }, "status": { "conditions": [
             { "type": "DiskPressure", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z" },
             { "type": "Ready", "status": "True", "reason": "KubeletReady" },
         ] } })
     };
-    let items = ["system", "projecta", "projectb"].map(node);
+    let mut names = names();
+    if is_another {
+        names[0].push_str("-of-another-cluster");
+    }
+    let items = names.map(node);
     serde_json::json!({ "metadata": {}, "items": items }).to_string()
 }
 

@@ -230,9 +230,15 @@ fn pod(name: &str, flags: &[String]) -> String {
             "containers": [{
                 "name": name,
                 "command": command,
-                "volumeMounts": [{ "name": "pki", "mountPath": "/etc/kubernetes/pki" }],
+                "volumeMounts": [
+                    { "name": "pki", "mountPath": "/etc/kubernetes/pki" },
+                    { "name": "data", "mountPath": "/var/lib/etcd" },
+                ],
             }],
-            "volumes": [{ "name": "pki", "hostPath": { "path": "/etc/kubernetes/pki", "type": "DirectoryOrCreate" } }],
+            "volumes": [
+                { "name": "pki", "hostPath": { "path": "/etc/kubernetes/pki", "type": "DirectoryOrCreate" } },
+                { "name": "data", "hostPath": { "path": "/var/lib/etcd", "type": "DirectoryOrCreate" } },
+            ],
         },
     })
     .to_string()

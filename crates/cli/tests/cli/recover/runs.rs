@@ -307,11 +307,51 @@ fn a_report_is_had_as_markdown() {
             "| disk /var | 100 % used, 0 B available",
             "| API server | down: refused | ready |",
             "| free | ",
-            "| nodes | passed | 3 of 3 nodes are Ready |",
+            "| nodes | passed | 3 of 3 nodes are Ready; this node, ",
         ] {
             assert!(ran.stdout.contains(part), "no {part:?} in {}", ran.stdout);
         }
     });
+}
+
+// The proof is of this node's own cluster, and another's is not written to.
+#[test]
+fn a_cluster_that_does_not_list_this_node_is_no_proof_and_is_not_written_to() {
+    with(Full::Packages, |incident| {
+        incident.is_another.store(true, Ordering::SeqCst);
+        let words = ["recover", "run", "--apply", "--output", "json"];
+        let proof = [
+            "--min-age",
+            "0",
+            "--timeout",
+            "20s",
+            "--stable",
+            "0",
+            "--within",
+            "3s",
+        ];
+        let ran = incident
+            .call(&[&words[..], &proof].concat())
+            .run()
+            .exits(16);
+        let answer = ran.json();
+        let nodes = rung(&answer, "nodes");
+        assert_eq!(nodes["outcome"], "failed", "{nodes:#}");
+        assert!(nodes["evidence"].to_string().contains("another cluster"));
+        assert_eq!(incident.writes.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[test]
+fn words_that_cannot_be_meant_are_refused_before_anything_is_done() {
+    for words in [
+        &["--digest", "zzz"][..],
+        &["--nodes", "0"],
+        &["--stable", "2m", "--within", "1m"],
+    ] {
+        let all = [&["recover", "run", "--apply"], words].concat();
+        crate::run::call(&all).run().exits(2).prints_nothing();
+    }
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub(super) fn pod(name: &str) -> Manifest {
                 "etcd-servers".to_owned(),
                 "https://127.0.0.1:2379".to_owned(),
             )],
+            mounts: Vec::new(),
             missing: Vec::new(),
         }),
     }
@@ -81,6 +82,7 @@ pub(crate) fn status() -> EtcdStatus {
         quota: Some(2 << 30),
         has_leader: true,
         is_leader: true,
+        is_alarm_own: true,
         alarms: Ok(Vec::new()),
     }
 }
@@ -164,6 +166,7 @@ pub(crate) fn sound() -> Observed {
         etcd: Ok(Etcd {
             endpoint: "https://127.0.0.1:2379".to_owned(),
             data_dir: "/var/lib/etcd".into(),
+            is_placed: true,
             point: Some("/var/lib/etcd".into()),
             answer: EtcdAnswer::Status(status()),
             broken: Vec::new(),

@@ -9,7 +9,7 @@ use crate::recover::*;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     Rules {
         target_percent: 80,
         window: MINUTE,
@@ -23,10 +23,11 @@ fn node(name: &str) -> NodeState {
         name: name.to_owned(),
         ready: Ok(()),
         pressure: Pressure::No(Some(now() - jiff::SignedDuration::from_mins(6))),
+        lease_age: Ok(3),
     }
 }
 
-fn look() -> Look {
+pub(super) fn look() -> Look {
     Look {
         observed: sound(),
         api: Ok(ApiFacts {
@@ -37,6 +38,8 @@ fn look() -> Look {
         }),
         growth: vec![("/".into(), Ok(1 << 20))],
         now: now(),
+        name: Ok("a".to_owned()),
+        restarted: Some(MINUTE),
     }
 }
 
@@ -308,4 +311,55 @@ fn a_worker_recovers_without_a_control_plane_of_its_own() {
         last.observed.etcd = Err(none());
     });
     assert_eq!(ladder.verdict, Verdict::Recovered, "{ladder:#?}");
+}
+
+// B-021: *Ready* is what the controller says, up to 40 s after the last word of a kubelet that is gone.
+#[test]
+fn a_node_is_ready_only_while_its_kubelet_renews_its_lease() {
+    let with = |age: crate::observed::Looked<i64>, restarted: Option<Duration>| {
+        of(|last| {
+            last.restarted = restarted;
+            last.api.as_mut().unwrap().nodes.as_mut().unwrap()[0].lease_age = age;
+        })
+    };
+    let minute = Some(MINUTE);
+    for (age, restarted, outcome, verdict) in [
+        (Ok(39), minute, Outcome::Passed, Verdict::Recovered),
+        (Ok(39), None, Outcome::Passed, Verdict::Recovered),
+        (Ok(-2), minute, Outcome::Passed, Verdict::Recovered),
+        (Ok(40), minute, Outcome::Failed, Verdict::NotRecovered),
+        (Ok(40), None, Outcome::Failed, Verdict::NotRecovered),
+        (Ok(-40), None, Outcome::Failed, Verdict::NotRecovered),
+        // Before the restart.
+        (
+            Ok(30),
+            Some(Duration::from_secs(29)),
+            Outcome::Failed,
+            Verdict::NotRecovered,
+        ),
+        (
+            Err(Unseen::Failed("403".to_owned())),
+            minute,
+            Outcome::Unknown,
+            Verdict::NotRecovered,
+        ),
+    ] {
+        holds(&with(age, restarted), Rung::Nodes, outcome, verdict);
+    }
+}
+
+// The kubeconfig of a person may lead to another cluster, which is well.
+#[test]
+fn a_cluster_that_does_not_list_this_node_is_not_the_one_that_recovers() {
+    let ladder = of(|last| last.name = Ok("d".to_owned()));
+    holds(&ladder, Rung::Nodes, Outcome::Failed, Verdict::NotRecovered);
+    let evidence = ladder.rung(Rung::Nodes).unwrap().evidence.join("; ");
+    assert!(evidence.contains("another cluster"), "{evidence}");
+    let ladder = of(|last| last.name = Err(Unseen::Failed("no name".to_owned())));
+    holds(
+        &ladder,
+        Rung::Nodes,
+        Outcome::Unknown,
+        Verdict::NotRecovered,
+    );
 }

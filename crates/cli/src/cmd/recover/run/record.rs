@@ -42,15 +42,23 @@ impl Journal {
         })
     }
 
-    /// Begins, or goes on with what a killed run left.
-    pub(super) fn begin(&mut self, now: Timestamp, before: &State) -> Record {
+    /// A run that was killed has left its record.
+    pub(super) fn is_resumed(&self, now: Timestamp) -> bool {
+        self.left(now).is_some()
+    }
+
+    fn left(&self, now: Timestamp) -> Option<Record> {
         let left = self.files.read(RECORD).ok().flatten();
         let left = left.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-        let left = left.filter(|record| {
+        left.filter(|record| {
             let began = record.began.parse::<Timestamp>();
             began.is_ok_and(|began| now.duration_since(began).unsigned_abs() <= GOES_ON)
-        });
-        let record = left.unwrap_or_else(|| Record {
+        })
+    }
+
+    /// Begins, or goes on with what a killed run left.
+    pub(super) fn begin(&mut self, now: Timestamp, before: &State) -> Record {
+        let record = self.left(now).unwrap_or_else(|| Record {
             began: now.to_string(),
             before: before.clone(),
             done: Vec::new(),

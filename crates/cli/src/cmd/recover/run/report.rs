@@ -14,7 +14,7 @@ use crate::cmd::disk::shown;
 /// The whole answer.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// `planned`, `nothing-to-do`, `refused`, `recovered`, `up-not-stable`, `not-recovered` or `rehearsed`.
+    /// `planned`, `nothing-to-do`, `unclear`, `refused`, `recovered`, `up-not-stable`, `not-recovered` or `rehearsed`.
     pub(in crate::cmd::recover) status: &'static str,
     pub(in crate::cmd::recover) message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,8 +165,13 @@ impl Report {
         self.stopped = applied.stopped.as_ref().map(Stopped::words);
         // What is refused now, which may be less or more than before.
         if let Some(last) = &applied.last {
-            self.plan.refusals = last.refusals.iter().map(RefusalBody::of).collect();
+            self.refused(&last.refusals);
         }
+    }
+
+    /// With what is refused now.
+    pub(super) fn refused(&mut self, refusals: &[Refusal]) {
+        self.plan.refusals = refusals.iter().map(RefusalBody::of).collect();
     }
 
     /// With the ladder, and how things are now.

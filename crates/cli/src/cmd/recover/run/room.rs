@@ -54,16 +54,24 @@ impl Room for NodeRoom {
         Ok(freeing)
     }
 
-    fn free(&self) -> Result<Did, String> {
+    fn free(&self, digest: &str) -> Result<Did, String> {
         let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = plan.as_ref().ok_or("nothing was planned")?;
+        let own = plan.digest().to_string();
+        if own != digest {
+            return Err(format!(
+                "the plan of the disks is {own} now, and {digest} was meant"
+            ));
+        }
         // Each removal stands on stderr before it is made.
         let mut tell = |event: &Event<'_>| match event {
             Event::Intent(line) => crate::output::tell(&words::clean(line)),
             Event::Removed(..) | Event::Ended(_) => {}
         };
         let report = nagi_guard::apply(plan, &self.clock, &mut tell);
-        did(&report.map_err(|error| chain(&error))?)
+        let mut did = did(&report.map_err(|error| chain(&error))?)?;
+        did.evidence.push(format!("digest {own}"));
+        Ok(did)
     }
 
     fn growth(&self, point: &Path) -> Looked<i64> {
