@@ -288,7 +288,7 @@ impl State {
                 Err(unseen) => format!("unknown: {}", unseen.why()),
                 Ok(etcd) => match &etcd.answer {
                     EtcdAnswer::Refused => "down: nobody listens".to_owned(),
-                    EtcdAnswer::Failed(why) => format!("down: {why}"),
+                    EtcdAnswer::Failed(why) | EtcdAnswer::Odd(why) => format!("down: {why}"),
                     EtcdAnswer::Status(status) => match &status.alarms {
                         Ok(alarms) if alarms.is_empty() => "up, no alarm".to_owned(),
                         Ok(alarms) => format!("up, alarm {}", alarms.join(", ")),
