@@ -48,7 +48,7 @@ pub(crate) struct Lead {
     /// The number of the last term of this process.
     terms: watch::Sender<u64>,
     /// What the looks at the Lease came to.
-    looked: Mutex<Looked>,
+    looked: watch::Sender<Looked>,
     /// A term above this one is asked for.
     above: Mutex<u64>,
     raise: Notify,
@@ -106,7 +106,7 @@ impl Lead {
             term: Mutex::new(None),
             state: watch::Sender::new(false),
             terms: watch::Sender::new(0),
-            looked: Mutex::default(),
+            looked: watch::Sender::new(Looked::default()),
             above: Mutex::new(0),
             raise: Notify::new(),
         }
@@ -126,10 +126,16 @@ impl Lead {
 
     /// Whether somebody carries out what is promised for later: this process, or another one that holds the Lease.
     ///
+    /// A process that has just begun waits for its first look.
+    ///
     /// # Errors
     /// Nobody does, as far as can be seen from here.
-    pub(crate) fn keeps_promises(&self) -> Result<(), PortError> {
-        let looked = self.looked().clone();
+    pub(crate) async fn keeps_promises(&self) -> Result<(), PortError> {
+        let mut looks = self.looked.subscribe();
+        let has_looked = looks.wait_for(|looked| looked.well.is_some() || looked.problem.is_some());
+        // Cancel-safe: a watch channel keeps its value.
+        drop(tokio::time::timeout(CALL * 2, has_looked).await);
+        let looked = self.looked.borrow().clone();
         if looked.well.is_some_and(|well| well.elapsed() < DURATION) {
             return Ok(());
         }
@@ -159,10 +165,10 @@ impl Lead {
             let begun = Instant::now();
             match self.step(&mut seen, begun).await {
                 Ok(()) => {
-                    *self.looked() = Looked {
+                    self.looked.send_replace(Looked {
                         well: Some(begun),
                         problem: None,
-                    };
+                    });
                     if problem.take().is_some() {
                         tracing::info!("Leader lease can be used again");
                     }
@@ -173,7 +179,8 @@ impl Lead {
                         tracing::warn!(error = %words, lease = LEASE, "Leader lease cannot be used, will try again");
                     }
                     problem = Some(words);
-                    self.looked().problem = Some(self.unusable(error));
+                    let problem = Some(self.unusable(error));
+                    self.looked.send_modify(|looked| looked.problem = problem);
                 }
             }
             self.settle();
@@ -366,10 +373,6 @@ impl Lead {
 
     fn path(&self) -> String {
         format!("{}/{LEASE}", self.leases())
-    }
-
-    fn looked(&self) -> MutexGuard<'_, Looked> {
-        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn term(&self) -> MutexGuard<'_, Option<Term>> {

@@ -33,7 +33,7 @@ impl Shared {
             && update.intent.scheduled != before.intent.scheduled
             && let Some(lead) = self.lead.get()
         {
-            lead.keeps_promises()?;
+            lead.keeps_promises().await?;
         }
         match self.rights {
             Rights::Full => self.patch(&watched, before, update, epoch).await,

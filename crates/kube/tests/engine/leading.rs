@@ -314,3 +314,16 @@ async fn no_schedule_is_taken_while_the_lease_cannot_be_used() {
     update.intent.scheduled = Some(ahead());
     process.engine.write(&before, update).await.unwrap();
 }
+
+// The first look at the Lease takes a moment, and who asks before it waits for it.
+#[tokio::test]
+async fn a_schedule_in_the_first_moment_waits_for_the_lease() {
+    let double = cluster().await;
+    let slow = Effect::Latency(Duration::from_secs(1));
+    double.inject(Fault::always(slow).at("/leases").times(1));
+    let process = process(&double, "first");
+    let before = process.engine.get(&id(), Read::Live).await.unwrap();
+    let mut update = sleep(&before);
+    update.intent.scheduled = Some(ahead());
+    process.engine.write(&before, update).await.unwrap();
+}
