@@ -34,6 +34,9 @@ const FLOORS: &[Floor] = &[
 /// Where the raw numbers go, below the root of the working copy.
 pub(crate) const REPORT: &str = "target/coverage/lcov.info";
 
+/// Tests kill programs at any moment, also while one writes its counts at its end: what it left is passed over with a warning.
+const TORN: &str = "--failure-mode=all";
+
 /// How long the crowd of the soak test calls: read by `crates/cli/tests/system/faults.rs`.
 const SOAK_SECONDS: &str = "NAGI_TEST_SOAK_SECONDS";
 
@@ -69,7 +72,7 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
     }
     if html {
         llvm_cov(checkout, Network::OfThisMachine)?
-            .arguments(["report", "--html", "--output-dir", "target/coverage"])
+            .arguments(["report", TORN, "--html", "--output-dir", "target/coverage"])
             .finish()?;
         println!("open target/coverage/html/index.html");
     }
@@ -103,7 +106,7 @@ pub(crate) fn judge(checkout: &Checkout) -> anyhow::Result<()> {
     std::fs::create_dir_all(directory)
         .with_context(|| format!("create {}", directory.display()))?;
     llvm_cov(checkout, Network::OfThisMachine)?
-        .arguments(["report", "--lcov", "--output-path"])
+        .arguments(["report", TORN, "--lcov", "--output-path"])
         .argument(&report)
         .quiet()
         .finish()?;
