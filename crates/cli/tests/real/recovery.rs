@@ -128,7 +128,8 @@ fn a_real_etcd_above_its_quota_on_a_full_disk_is_mended_without_a_crash() {
                 .collect();
             assert_eq!(copies.len(), 1, "{copies:?}");
             let copy = copies[0].metadata().unwrap().len();
-            assert!(copy > QUOTA && copy % 512 == 32, "{copy}");
+            // Full is a store into which the next write of a megabyte does not fit. Behind whole pages its checksum follows.
+            assert!(copy > QUOTA - (1 << 20) && copy % 512 == 32, "{copy}");
         }
         println!("B8: {rounds} of {rounds} stores mended from 0 bytes, no crash");
     });
