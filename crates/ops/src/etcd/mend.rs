@@ -307,7 +307,8 @@ impl Mender {
         match told {
             Ok(_) => {}
             // What a run that was killed did already.
-            Err(Silence::Failed(why)) if why.contains("has been compacted") => {}
+            Err(Silence::Failed(why) | Silence::Odd(why)) if why.contains("has been compacted") => {
+            }
             Err(silence) => return Err(words(silence)),
         }
         let after = self.status().await?;
