@@ -392,6 +392,15 @@ impl Shared {
         let broken = |error: &dyn std::fmt::Display| {
             PortError::Internal(format!("the answer cannot be read: {error}"))
         };
+        // Read by a definition that has changed meanwhile, it would be kept under its version, with the wrong count.
+        let served = self.served(&id.resource);
+        let is_in_force = served.is_some_and(|now| Arc::ptr_eq(&now.kind, &watched.kind));
+        if !is_in_force {
+            return Err(PortError::Internal(format!(
+                "the definition of {} has changed meanwhile",
+                id.resource
+            )));
+        }
         let text = str::from_utf8(body).map_err(|error| broken(&error))?;
         let object = watched.kind.parse(text).map_err(|error| broken(&error))?;
         let seen = watched.state(&id.namespace).map_or(0, |state| state.seen());

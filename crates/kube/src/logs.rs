@@ -44,10 +44,9 @@ impl Logs for KubeEngine {
             None => format!("tailLines={}", query.tail),
         };
         let share = PAGE_BYTES / pods.len().max(1);
-        let which = format!("timestamps=true&limitBytes={share}&{which}");
         for pod in pods {
             let name = &pod.replica.name;
-            for body in shared.printed(&id.namespace, name, &which).await? {
+            for body in shared.printed(&id.namespace, name, &which, share).await? {
                 take(&body, name, after, &mut newest, &mut lines);
             }
         }
@@ -60,15 +59,17 @@ impl Logs for KubeEngine {
 }
 
 impl Shared {
-    /// What the containers of a pod printed: the one that people see by default, else each.
+    /// What the containers of a pod printed, `share` bytes at most: the one that people see by default, else each.
     async fn printed(
         &self,
         namespace: &Namespace,
         pod: &ReplicaName,
         which: &str,
+        share: usize,
     ) -> Result<Vec<Bytes>, PortError> {
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?{which}");
-        match self.api.call(&Call::get(path.clone()), LIVE).await {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?timestamps=true&{which}");
+        let whole = format!("{path}&limitBytes={share}");
+        match self.api.call(&Call::get(whole), LIVE).await {
             Ok(body) => return Ok(vec![body]),
             Err(error) if has_printed_nothing(&error) => return Ok(Vec::new()),
             // It has several.
@@ -76,8 +77,11 @@ impl Shared {
             Err(error) => return Err(error.into()),
         }
         let mut bodies = Vec::new();
-        for container in self.containers(namespace, pod).await? {
-            let call = Call::get(format!("{path}&container={}", encoded(&container)));
+        let containers = self.containers(namespace, pod).await?;
+        let share = share / containers.len().max(1);
+        for container in containers {
+            let name = encoded(&container);
+            let call = Call::get(format!("{path}&limitBytes={share}&container={name}"));
             match self.api.call(&call, LIVE).await {
                 Ok(body) => bodies.push(body),
                 Err(error) if has_printed_nothing(&error) => {}

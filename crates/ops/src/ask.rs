@@ -1,7 +1,8 @@
 //! Asking a program of this machine, for never longer than it may take: it is killed at the deadline, and what
 //! it printed until then is kept.
 //!
-//! Only two are asked, and neither changes anything: `systemctl show` and `journalctl`. How ssh is started is in `ssh`.
+//! Looking asks `systemctl show` and `journalctl`, which change nothing; a recovery starts units with `systemctl` as well. How
+//! ssh is started is in `ssh`.
 
 use std::process::Stdio;
 

@@ -2,7 +2,10 @@
 //!
 //! The shape is that of the whole project, with people at its end: facts are collected into a plain value
 //! ([`observe()`] makes an [`Observed`]), a pure function judges them ([`decide()`]), and what it says names evidence, the next
-//! command, and what would show that it is wrong. It needs no API server, no network and no kubeconfig, and changes nothing.
+//! command, and what would show that it is wrong. It needs no API server, no network and no kubeconfig.
+//!
+//! Looking and judging change nothing. What does is asked for by name: [`recover`] on the node, the edits of a kubeconfig and
+//! of the hosts file, and what runs on another machine through the system's `ssh`.
 //!
 //! Disks are seen by whoever knows them, through [`Disks`]: the node guard is a neighbour, which only the binary knows.
 

@@ -143,6 +143,8 @@ impl Shared {
                 return;
             }
             tracing::info!(resource = %kind.resource, version = %kind.version, "Definition of a custom kind has changed");
+            // First of all nobody reads by it any more: see `take`.
+            self.drop_kind(&kind.resource);
             known.stop.send_replace(true);
             known.stop.closed().await;
             // Lists count from 1, so nothing that is known is of this one.

@@ -277,6 +277,18 @@ async fn logs_of_a_pod_with_several_containers_are_those_of_each_or_of_its_defau
         let page = lab.engine.read(&id(), &query).await.unwrap();
         let texts: Vec<String> = page.lines.into_iter().map(|line| line.text).collect();
         assert_eq!(texts, expected);
+        // The page as a whole is bounded.
+        let asked = lab.double.requests().into_iter();
+        let shares: Vec<String> = asked
+            .filter(|asked| asked.path.contains("&container="))
+            .map(|asked| asked.path)
+            .collect();
+        let share = format!("limitBytes={}", 1024 * 1024 / expected.len());
+        assert_eq!(shares.len(), expected.len());
+        assert!(
+            shares.iter().all(|path| path.contains(&share)),
+            "{shares:?}"
+        );
     }
 }
 
