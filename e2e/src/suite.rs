@@ -113,7 +113,10 @@ fn run_matching<World: Default>(
             }
             Err(error) => {
                 counts.failed.push(test.name);
-                println!("test {} ... FAILED ({took:.1} s)\n{error:#}", test.name);
+                println!(
+                    "test {0} ... FAILED ({took:.1} s)\n---- {0} ----\n{error:#}",
+                    test.name
+                );
             }
         }
     }

@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 use crate::checkout::{Checkout, TextFile, extension};
 use crate::command::Run;
 use crate::markdown;
-use crate::steps::{Counts, Outcome};
+use crate::steps::{Counts, Outcome, failure_line};
 use plan::Step;
 
 pub(crate) use plan::{Plan, commands};
@@ -70,6 +70,7 @@ pub(crate) fn run_pages(
             let page_counts = run_page(page, &plan, &session)?;
             counts.passed += page_counts.passed;
             counts.failed += page_counts.failed;
+            counts.failures.extend(page_counts.failures);
         }
         print_skipped(page, &plan);
     }
@@ -91,7 +92,9 @@ fn run_page(page: &TextFile, plan: &Plan, session: &Session) -> anyhow::Result<C
             None => counts.passed += 1,
             Some(failure) => {
                 counts.failed += 1;
-                println!("{}:{}: {failure}", page.path, block.line);
+                let name = format!("{}:{}", page.path, block.line);
+                println!("{name}: {failure}");
+                counts.failures.push(failure_line(&name, &failure));
             }
         }
     }

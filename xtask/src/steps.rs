@@ -2,7 +2,8 @@
 //!
 //! The closing line, `N passed, N failed`, counts the tests that the steps reported and each step that runs no
 //! tests of its own as one. It is alone on its line so that a machine can read it. Tests that could prove nothing on this
-//! machine stand in the line before it, each with its reason, and not among those that passed.
+//! machine stand in a line before it, each with its reason, and not among those that passed. What failed is said again
+//! there, because a forge shows the end of a long log and seldom more.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ pub(crate) struct Counts {
     pub(crate) failed: u64,
     /// What could not run here: `TEST: REASON`.
     pub(crate) skipped: Vec<String>,
+    /// What failed, each with its first words on one line: `TEST: WORDS`.
+    pub(crate) failures: Vec<String>,
 }
 
 /// A step that has ended.
@@ -110,6 +113,55 @@ impl Ended {
     }
 }
 
+/// So much of what a failure says stands in its line, in bytes.
+const FAILURE_BYTES_MAX: usize = 700;
+
+/// A failure on one line: its name and the first of its words.
+pub(crate) fn failure_line(name: &str, text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let mut line = format!("{name}: {}", words.join(" "));
+    line.truncate(line.floor_char_boundary(FAILURE_BYTES_MAX));
+    line
+}
+
+/// Gathers from the lines of test programs what each failed test said: the sections `---- TEST stdout ----`.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    /// Name and text of each.
+    sections: Vec<(String, String)>,
+    open: bool,
+}
+
+// === impl Failures ===
+
+impl Failures {
+    /// Takes the next line.
+    pub(crate) fn line(&mut self, line: &str) {
+        let head = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" ----"));
+        if let Some(head) = head {
+            let name = head.strip_suffix(" stdout").unwrap_or(head);
+            self.sections.push((name.to_owned(), String::new()));
+            self.open = true;
+        } else if line == "failures:" || line.starts_with("test ") {
+            self.open = false;
+        } else if self.open
+            && let Some((_, text)) = self.sections.last_mut()
+            && text.len() < FAILURE_BYTES_MAX
+        {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+
+    /// A line for each.
+    pub(crate) fn finish(self) -> Vec<String> {
+        let line = |(name, text): &(String, String)| failure_line(name, text);
+        self.sections.iter().map(line).collect()
+    }
+}
+
 /// What a test program reports in its closing line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reported {
@@ -183,6 +235,9 @@ fn table(ended: &[Ended]) -> String {
         if let Some(error) = &step.error {
             lines.push(format!("FAILED {}: {error}\n", step.name));
         }
+        for failure in &step.counts.failures {
+            lines.push(format!("FAILED {}: {failure}\n", step.name));
+        }
     }
     if !total.skipped.is_empty() {
         let count = total.skipped.len();
@@ -225,14 +280,48 @@ mod tests {
                     passed: 7,
                     failed: 0,
                     skipped: vec!["a::b: no rights".to_owned()],
+                    ..Counts::default()
+                })),
+            ),
+            Ended::new(
+                "documents",
+                Duration::ZERO,
+                Ok(Outcome::Tests(Counts {
+                    failed: 1,
+                    failures: vec![failure_line("docs/a.md:3", "must end\n  with 0")],
+                    ..Counts::default()
                 })),
             ),
             Ended::new("tidy", Duration::ZERO, Err(anyhow::anyhow!("two findings"))),
         ];
         let table = table(&ended);
         assert!(table.contains("FAILED tidy: two findings"), "{table}");
+        let again = "FAILED documents: docs/a.md:3: must end with 0";
+        assert!(table.contains(again), "{table}");
         let last: Vec<&str> = table.lines().rev().take(2).collect();
-        assert_eq!(last, ["8 passed, 1 failed", "1 skipped: a::b: no rights"]);
+        assert_eq!(last, ["8 passed, 2 failed", "1 skipped: a::b: no rights"]);
+    }
+
+    #[test]
+    fn what_a_failed_test_said_is_gathered_and_what_surrounds_it_is_not() {
+        let mut failures = Failures::default();
+        let output = "running 2 tests\ntest a::b ... FAILED\n\nfailures:\n\n---- a::b stdout ----\n\
+            thread 'a::b' panicked at src/a.rs:1:2:\nno lamp\n\n\nfailures:\n    a::b\n\n\
+            test result: FAILED. 0 passed; 1 failed";
+        output.lines().for_each(|line| failures.line(line));
+        assert_eq!(
+            failures.finish(),
+            ["a::b: thread 'a::b' panicked at src/a.rs:1:2: no lamp"]
+        );
+    }
+
+    #[test]
+    fn a_long_failure_is_cut_between_two_characters() {
+        let line = failure_line("a", &"凪".repeat(1_000));
+        assert!(
+            line.len() <= FAILURE_BYTES_MAX && line.ends_with('凪'),
+            "{line}"
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use nagi_e2e::tools::{self, Tool};
 use crate::checkout::{Checkout, remove_directory};
 use crate::command::{Network, Run};
 use crate::setup::{self, CARGO_DENY};
-use crate::steps::{Counts, Outcome, Steps, counts_in_line, skipped_in_line};
+use crate::steps::{Counts, Failures, Outcome, Steps, counts_in_line, skipped_in_line};
 use crate::{bench, coverage, docs, generate, image, schemathesis, soak, tidy};
 
 /// The release binary, below the root of the working copy.
@@ -297,7 +297,9 @@ fn make(checkout: &Checkout, program: &OnKubernetes) -> anyhow::Result<()> {
 pub(crate) fn counted(run: Run) -> anyhow::Result<Outcome> {
     let mut total = Counts::default();
     let mut said = 0;
+    let mut failures = Failures::default();
     let ended = run.finish_reading(|line| {
+        failures.line(line);
         if let Some(skipped) = skipped_in_line(line) {
             total.skipped.push(skipped);
             said += 1;
@@ -308,6 +310,7 @@ pub(crate) fn counted(run: Run) -> anyhow::Result<Outcome> {
             said = 0;
         }
     });
+    total.failures = failures.finish();
     // Failed tests are counted one by one; any other failure (a build error) is the error of the step.
     if total.failed == 0 {
         ended?;

@@ -60,9 +60,6 @@ impl Session {
         let curlrc = directory.join("home/.curlrc");
         std::fs::write(&curlrc, CURL_SETTINGS)
             .with_context(|| format!("write {}", curlrc.display()))?;
-        // At a reader's terminal curl shows no progress; here its output is a file, and it would.
-        std::fs::write(directory.join("home/.curlrc"), "no-progress-meter\n")
-            .context("write .curlrc")?;
         Ok(Self {
             directory,
             path: search_path(binaries)?,
