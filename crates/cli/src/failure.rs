@@ -50,6 +50,8 @@ impl Failure {
     ) -> Self {
         let mut failure = Self::new(exit, message);
         failure.causes = chain(Some(error));
+        // Nothing is said twice.
+        failure.causes.retain(|cause| *cause != failure.message);
         failure
     }
 

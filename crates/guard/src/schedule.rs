@@ -103,6 +103,8 @@ pub struct Plan {
     pub files: Vec<Unit>,
     /// The crontab; none where that is not looked at.
     pub table: Option<Table>,
+    /// The jobs would stand in the crontab, and no cron runs that would start them.
+    pub cron_rests: bool,
 }
 
 /// Why nothing was changed.
@@ -214,7 +216,7 @@ impl Plan {
 /// Looks at what is there. Writes nothing.
 ///
 /// # Errors
-/// It cannot be looked at, or nothing would start the jobs.
+/// It cannot be looked at.
 pub fn plan(
     root: &Path,
     wanted: Wanted,
@@ -259,9 +261,6 @@ pub fn plan(
         Wanted::Installed(Way::Crontab) if !is_here => return Err(ScheduleError::Elsewhere),
         Wanted::Installed(Way::Crontab) => {
             let before = read_table(clock)?;
-            if !cron_runs() {
-                return Err(ScheduleError::CronRests);
-            }
             let lines: Vec<String> = jobs.iter().map(Job::line).collect();
             let after = Some(crontab::merged(before.as_deref(), &lines)?);
             Some(Table { before, after })
@@ -285,19 +284,24 @@ pub fn plan(
         jobs,
         files,
         table,
+        cron_rests: wanted == Wanted::Installed(Way::Crontab) && !cron_runs(),
     })
 }
 
 /// Does what the plan says.
 ///
 /// # Errors
-/// It could not be done: then files that were written are taken away again, and the table is as it was.
+/// Nothing would start the jobs; or it could not be done: then files that were written are taken away again, and the table
+/// is as it was.
 pub fn apply(
     root: &Path,
     plan: &Plan,
     others: Others,
     clock: &dyn Clock,
 ) -> Result<Changes, ScheduleError> {
+    if plan.cron_rests {
+        return Err(ScheduleError::CronRests);
+    }
     let foreign = plan
         .files
         .iter()

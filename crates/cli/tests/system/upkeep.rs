@@ -98,7 +98,10 @@ fails() { if "$@" > /dev/null 2> /run/told; then echo "it did: $*"; exit 1; fi; 
 says() { grep -q "$1" /run/told || { cat /run/told; echo "no $1"; exit 1; }; }
 mine() { mount -t tmpfs -o "$1" none /var/spool/cron/crontabs; printf '# mine\n' | crontab -; table > /run/mine; }
 mine size=1m
-fails nagi install; says 'cron is installed and does not run'
+fails nagi install; says 'cron is installed and does not run'; test $(grep -c 'cron is installed' /run/told) = 1
+fails nagi install --dry-run; says 'cron is installed and does not run'
+/usr/local/bin/nagi guard schedule show > /run/shown 2> /run/told; says 'cron is installed and does not run'
+grep -q '0 5 \* \* \*' /run/shown
 mkdir /run/empty
 PATH=/run/empty fails /usr/local/bin/nagi guard schedule install
 says 'there is no crontab'; says 'hint: install cron'

@@ -282,13 +282,16 @@ fn of_place(place: &Place, top: usize, detail: Detail, output: &Output) -> Strin
 
 fn used(gap: &Gap, place: &Place) -> Table {
     let mut table = Table::new(["WHAT", "SIZE", "SHARE", "NOTE"]);
-    let mut row = |what: &'static str, bytes: u64, note: String| {
+    let mut line = |what: &'static str, bytes: u64, share: String, note: String| {
         table.row([
             Cell::from(what),
             Cell::from(words::bytes(bytes)),
-            Cell::from(words::share(bytes, gap.used)),
+            Cell::from(share),
             Cell::from(note),
         ]);
+    };
+    let mut row = |what: &'static str, bytes: u64, note: String| {
+        line(what, bytes, words::share(bytes, gap.used), note);
     };
     row("files", gap.files, "what du finds".to_owned());
     match (&place.under, gap.hidden) {
@@ -332,9 +335,11 @@ fn used(gap: &Gap, place: &Place) -> Table {
     row("used", gap.used, String::new());
     let reserved = place.filesystem.space.map_or(0, |space| space.reserved());
     if reserved > 0 {
-        row(
+        // It is no share of what is used.
+        line(
             "reserve",
             reserved,
+            "-".to_owned(),
             "free, but not for everybody: df counts it neither as used nor as available".to_owned(),
         );
     }

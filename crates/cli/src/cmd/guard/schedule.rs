@@ -157,6 +157,14 @@ pub(super) fn run(command: &ScheduleCommand, session: &Session) -> Result<(), Fa
         ),
     };
     let plan = schedule::plan(root, wanted, nagi, &clock).map_err(|error| of(&error))?;
+    if plan.cron_rests {
+        // Also a rehearsal says so; who only looks sees what there is.
+        match command {
+            ScheduleCommand::Install(_) => return Err(of(&ScheduleError::CronRests)),
+            ScheduleCommand::Show(_) => session.output.note(&ScheduleError::CronRests.to_string()),
+            ScheduleCommand::Remove(_) => {}
+        }
+    }
     let changes = if acts {
         Some(schedule::apply(root, &plan, others, &clock).map_err(|error| of(&error))?)
     } else {
