@@ -22,6 +22,16 @@ use crate::wait::{self, Look};
 /// The mark.
 const MARK: &str = "NAGI_PROCESS_OF_CLUSTER";
 
+/// Closes what its caller left open, and becomes the program: a pipe or a lock of whoever started the harness would stay open
+/// for as long as the cluster lives. A number above 9 is a word of its own to other shells, so it is bash, which Debian always
+/// has; between fork and exec nothing can be closed without `unsafe`.
+const CLOSE_AND_RUN: &str = r#"
+for open in /proc/self/fd/*; do
+  number=${open##*/}
+  if ((number > 2)); then eval "exec $number>&-"; fi
+done
+exec "$@""#;
+
 /// How long the kernel may take to end a killed process: one that waits for a disk ends late.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
@@ -97,7 +107,17 @@ impl Component {
         let errors = log
             .try_clone()
             .with_context(|| format!("open {}", self.log.display()))?;
-        let mut line = self.place.prefix();
+        let mut line = [
+            "bash",
+            "--noprofile",
+            "--norc",
+            "-c",
+            CLOSE_AND_RUN,
+            &self.name,
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        line.extend(self.place.prefix());
         line.push(self.program.to_string_lossy().into_owned());
         line.extend(self.arguments.iter().cloned());
         let (program, arguments) = line.split_first().context("a component has a program")?;
@@ -105,6 +125,7 @@ impl Component {
             .args(arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env(MARK, owner)
+            .env_remove("BASH_ENV")
             .env("PATH", search_path()?)
             .stdin(Stdio::null())
             .stdout(log)
@@ -365,6 +386,40 @@ mod tests {
         theirs.check().expect("the other cluster's goes on");
         end_marked(other.path()).expect("all end");
         assert!(theirs.check().is_err());
+    }
+
+    // Issue 4: a cluster that lives on must hold nothing of the terminal, the make or the lock that it was started under.
+    #[test]
+    fn a_component_holds_nothing_that_its_caller_left_open() {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let held = File::create(scratch.path().join("held")).expect("a file");
+        let low = rustix::io::fcntl_dupfd_cloexec(&held, 3).expect("a descriptor");
+        // With two digits, as shells other than bash do not close it.
+        let high = rustix::io::fcntl_dupfd_cloexec(&held, 40).expect("a descriptor");
+        for left_open in [&low, &high] {
+            rustix::io::fcntl_setfd(left_open, rustix::io::FdFlags::empty())
+                .expect("it is handed on");
+        }
+        let started = sleeper(scratch.path())
+            .start(scratch.path())
+            .expect("it starts");
+        wait::until("its first line", Duration::from_secs(10), || {
+            let said = last_lines(&started.recorded.component.log);
+            Ok(if said == "up" {
+                Look::There(())
+            } else {
+                Look::NotYet(said)
+            })
+        })
+        .expect("it says that it is up");
+        let id = started.recorded.process.id;
+        let open = std::fs::read_dir(format!("/proc/{id}/fd")).expect("its descriptors");
+        let held_by_it = open
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .filter(|target| target.ends_with("held"))
+            .count();
+        end_marked(scratch.path()).expect("it ends");
+        assert_eq!(held_by_it, 0);
     }
 
     #[test]

@@ -86,6 +86,10 @@ pub struct WorkloadItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub idle_after_seconds: Option<f64>,
+    /// Why nobody puts it to sleep when it is idle, or wakes it on schedule, now. Only the status tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub unattended: Option<String>,
     /// The autoscaler that owns its count while it is awake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -221,6 +225,7 @@ impl From<&Workload> for WorkloadItem {
             asleep_by: intent.asleep.as_ref().map(|a| a.by.to_string()),
             keep_awake_until: intent.keep_awake_until.map(Time),
             idle_after_seconds: workload.idle_after.map(|d| d.as_secs_f64()),
+            unattended: None,
             autoscaler: workload.autoscaler.as_ref().map(|a| a.name.clone()),
             pool: workload.pool.as_ref().map(ToString::to_string),
             hosts: workload.hosts.iter().map(ToString::to_string).collect(),

@@ -58,9 +58,15 @@ impl TargetArgs {
             .map_err(|rule| Failure::usage(format!("the name {name:?} of a workload {rule}")))?;
         let namespace = match (namespace, self.namespace.as_deref()) {
             (Some(one), Some(other)) if one != other => {
-                return Err(Failure::usage(format!(
+                let failure = Failure::usage(format!(
                     "{} is in namespace {one}, and --namespace says {other}",
                     self.workload
+                ));
+                let Some(kind) = kind_of(one) else {
+                    return Err(failure);
+                };
+                return Err(failure.hint(format!(
+                    "a kind stands before the namespace: {kind}/{other}/{name}"
                 )));
             }
             (one, other) => one.or(other),
@@ -110,6 +116,19 @@ impl TargetArgs {
         let ids: Vec<WorkloadId> = items.iter().filter_map(id_of).collect();
         choose(&name, &ids)
     }
+}
+
+/// The built-in kind that kubectl knows by this word.
+fn kind_of(word: &str) -> Option<&'static str> {
+    let short = match word {
+        "deploy" => "deployments",
+        "sts" => "statefulsets",
+        "rs" => "replicasets",
+        "rc" => "replicationcontrollers",
+        other => other,
+    };
+    let is_it = |kind: &&str| *kind == short || kind.strip_suffix('s') == Some(short);
+    Resource::BUILT_IN.into_iter().find(is_it)
 }
 
 /// Reads the kind in front of a workload: one of Kubernetes' own, or one with its group.
@@ -203,13 +222,11 @@ fn written(id: &WorkloadId) -> String {
 }
 
 fn suggest(wanted: &WorkloadId, ids: &[WorkloadId]) -> Vec<String> {
-    let elsewhere: Vec<String> = ids
-        .iter()
-        .filter(|id| id.name == wanted.name)
-        .map(written)
-        .collect();
+    let mut elsewhere: Vec<&WorkloadId> = ids.iter().filter(|id| id.name == wanted.name).collect();
+    // One of another kind in the namespace that was named is most likely meant.
+    elsewhere.sort_by_key(|id| id.namespace != wanted.namespace);
     if !elsewhere.is_empty() {
-        return did_you_mean(elsewhere, ids);
+        return did_you_mean(elsewhere.into_iter().map(written).collect(), ids);
     }
     let names: BTreeSet<&str> = ids.iter().map(|id| id.name.as_str()).collect();
     let near = nearest(wanted.name.as_str(), names);
@@ -339,10 +356,34 @@ mod tests {
             suggest(&id("a", "web"), std::slice::from_ref(&set)),
             ["did you mean statefulsets/a/web?"]
         );
+        // The one in the namespace that was named comes first, however many there are elsewhere.
+        let others = ["0", "1", "2"].map(|namespace| id(namespace, "web"));
+        let hints = suggest(
+            &id("a", "web"),
+            &[others.as_slice(), &[set.clone()]].concat(),
+        );
+        assert_eq!(hints[0], "did you mean statefulsets/a/web?");
         let twice = choose(&Name::new("web").unwrap(), &[id("a", "web"), set.clone()]);
         assert_eq!(twice.unwrap_err().hints, ["a/web", "statefulsets/a/web"]);
         let named = args("statefulsets/a/web", None).named().unwrap();
         assert_eq!(named, Named::Whole(set));
+    }
+
+    #[test]
+    fn a_kind_as_kubectl_has_it_is_answered_with_how_it_is_written_here() {
+        for (word, kind) in [
+            ("deployment", Some("deployments")),
+            ("deploy", Some("deployments")),
+            ("statefulsets", Some("statefulsets")),
+            ("sts", Some("statefulsets")),
+            ("project-b", None),
+        ] {
+            let failure = args(&format!("{word}/web"), Some("project-a")).named();
+            let hints = failure.unwrap_err().hints;
+            let expected = kind
+                .map(|kind| format!("a kind stands before the namespace: {kind}/project-a/web"));
+            assert_eq!(hints, Vec::from_iter(expected), "{word}");
+        }
     }
 
     #[test]

@@ -285,6 +285,10 @@ impl Call<'_> {
             text.push_str(line);
             text.push('\n');
         }
+        // In the middle of a line, as the real one.
+        if let Some(limit) = self.query.number("limitBytes") {
+            text.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        }
         Ok(answer::text(text))
     }
 }

@@ -11,6 +11,8 @@ pub enum Effect {
     Latency(Duration),
     /// It is never answered; the connection stays open.
     Hang,
+    /// It is answered when the fault is lifted.
+    Hold,
     /// It is answered as done and changes nothing: an admission webhook keeps the object as it is.
     KeepObject,
     /// It is carried out, and then never answered: the answer is lost.

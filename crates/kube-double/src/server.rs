@@ -31,6 +31,8 @@ use crate::store::{Key, Store, Writer};
 const RECORDED_MAX: usize = 50_000;
 /// Connections and watches at once.
 const TASKS_MAX: usize = 4_096;
+/// Between two looks whether a fault that holds a request was lifted.
+const HELD_LOOK: Duration = Duration::from_millis(2);
 /// The real one sends a bookmark about once a minute.
 const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 
@@ -431,6 +433,7 @@ impl Shared {
             None => {}
             Some(Effect::Latency(time)) => tokio::time::sleep(time).await,
             Some(Effect::Hang) => std::future::pending().await,
+            Some(Effect::Hold) => self.lifted(&parts.method, path).await,
             Some(Effect::Cut) => return Err(CutOff),
             Some(Effect::Status { code, retry_after }) => {
                 let mut refusal = Refusal::new(code, "injected by the double");
@@ -448,6 +451,14 @@ impl Shared {
         }
         let answered = self.answer(&parts.method, path, &parts.headers, &body);
         Ok(answered.unwrap_or_else(|refusal| refusal.response()))
+    }
+
+    /// Waits until no fault holds a request any more.
+    async fn lifted(&self, method: &Method, path: &str) {
+        let holds = |fault: &Fault| fault.effect == Effect::Hold && fault.takes(method, path);
+        while self.knobs().faults.iter().any(|(_, fault)| holds(fault)) {
+            tokio::time::sleep(HELD_LOOK).await;
+        }
     }
 
     /// Remembers a request, and says which fault takes it.

@@ -42,9 +42,10 @@ pub(crate) fn group_and_plural(resource: &Resource) -> (&str, &str) {
     }
 }
 
-/// A kind as Nagi names it, from its group and its name; `None` when there can be none of that name.
+/// A kind as Nagi names it, from its group and its name; `None` when there can be none of that name. Its plural is not part
+/// of what owners and autoscalers say. By convention it is this one, and of a kind that has another one its definition tells:
+/// see `Store::rename`.
 pub(crate) fn resource_of(group: &str, kind: &str) -> Option<Resource> {
-    // Its plural is not known here, but by convention it is this one.
     let plural = format!("{}s", kind.to_lowercase());
     let built_in = Resource::BUILT_IN.contains(&plural.as_str());
     match Resource::new(&plural) {
@@ -68,6 +69,11 @@ impl Kind {
                 resource,
             }
         })
+    }
+
+    /// What it would be called by convention, when its definition gives it another plural.
+    pub(crate) fn by_convention(&self) -> Option<Resource> {
+        resource_of(&self.group, &self.name).filter(|usual| *usual != self.resource)
     }
 
     /// It is no kind that the cluster brings along.

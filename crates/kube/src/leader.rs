@@ -95,6 +95,15 @@ struct LeaseSpec {
     lease_duration_seconds: Option<u64>,
 }
 
+// === impl Looked ===
+
+impl Looked {
+    /// Whoever held the Lease at the last good look may hold it still.
+    fn is_well(&self) -> bool {
+        self.well.is_some_and(|well| well.elapsed() < DURATION)
+    }
+}
+
 // === impl Lead ===
 
 impl Lead {
@@ -136,12 +145,18 @@ impl Lead {
         // Cancel-safe: a watch channel keeps its value.
         drop(tokio::time::timeout(CALL * 2, has_looked).await);
         let looked = self.looked.borrow().clone();
-        if looked.well.is_some_and(|well| well.elapsed() < DURATION) {
+        if looked.is_well() {
             return Ok(());
         }
         Err(looked
             .problem
             .unwrap_or_else(|| PortError::Timeout(format!("the Lease {LEASE} was not read yet"))))
+    }
+
+    /// Why nobody carries out what is due by itself, as far as can be seen from here; `None` before the first look.
+    pub(crate) fn unattended(&self) -> Option<PortError> {
+        let looked = self.looked.borrow();
+        looked.problem.clone().filter(|_| !looked.is_well())
     }
 
     /// An object of a later term, of [`FOLLOWED_MAX`] at most, was met: waits until the term of this process is above it.
@@ -347,7 +362,7 @@ impl Lead {
             | ApiError::Broken(_)) => return other.into(),
         };
         PortError::Refused(format!(
-            "nobody could carry out a schedule, because the Lease {}/{LEASE} cannot be used: {words}; \
+            "nobody carries out schedules and idle sleep, because the Lease {}/{LEASE} cannot be used: {words}; \
              'nagi preflight' names what is missing",
             self.namespace()
         ))

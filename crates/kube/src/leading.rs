@@ -93,6 +93,14 @@ impl Workloads for Leading {
         shared.write(before, update, Some(epoch)).await
     }
 
+    async fn rehearse(&self, before: &Workload, update: &IntentUpdate) -> Result<(), PortError> {
+        self.engine.rehearse(before, update).await
+    }
+
+    fn unattended(&self) -> Option<PortError> {
+        self.engine.unattended()
+    }
+
     async fn count_writer(&self, workload: &Workload) -> Result<Option<CountWriter>, PortError> {
         self.engine.count_writer(workload).await
     }

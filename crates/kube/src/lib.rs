@@ -25,6 +25,7 @@ mod leading;
 mod logs;
 mod names;
 mod nodes;
+mod plugin;
 mod pods;
 mod record;
 mod reflect;
@@ -39,4 +40,6 @@ pub use engine::{KubeEngine, KubeSettings, Rights};
 pub use leading::Leading;
 pub use names::annotation;
 pub use source::{Source, SourceError};
-pub use survey::{CustomKind, Held, Ready, Right, ServerVersion, Survey, User};
+pub use survey::{
+    CustomKind, Held, Home, Machine, Ready, Right, ServerVersion, Survey, Taint, User,
+};

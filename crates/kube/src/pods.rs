@@ -6,6 +6,7 @@ use nagi_core::id::{Name, Namespace, ReplicaName, Resource, WorkloadId};
 use nagi_core::wake::Stage;
 use nagi_core::workload::{Pending, Readiness, Replica};
 
+use crate::kind::resource_of;
 use crate::names::{POD_TEMPLATE_HASH, PORT};
 use crate::wire::{Container, ContainerStatus, Labels, Pod, PortRef, Probe};
 
@@ -81,8 +82,8 @@ pub(crate) fn owner(pod: &Pod) -> Option<WorkloadId> {
         ("apps", "StatefulSet") => id("statefulsets", &owner.name),
         ("", "ReplicationController") => id("replicationcontrollers", &owner.name),
         ("apps" | "batch" | "", _) => None,
-        // A kind of its own: its plural is not known here, but by convention it is this one.
-        (group, kind) => id(&format!("{}s.{group}", kind.to_lowercase()), &owner.name),
+        // A kind of its own.
+        (group, kind) => id(resource_of(group, kind)?.as_str(), &owner.name),
     }
 }
 

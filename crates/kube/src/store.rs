@@ -3,7 +3,9 @@
 //! Rows are made into [`Workload`]s when somebody asks: 100,000 of them would be several times the rows. Versions decide
 //! who is right: an observation that is older than what is known changes nothing, wherever it came from.
 
+mod names;
 mod row;
+mod scalers;
 mod seen;
 
 use std::collections::{BTreeMap, HashMap};
@@ -59,6 +61,8 @@ struct Inner {
     pods: HashMap<WorkloadId, BTreeMap<ReplicaName, (PodRow, u32)>>,
     scalers: HashMap<WorkloadId, BTreeMap<Box<str>, (Replicas, u32)>>,
     pools: HashMap<Box<str>, Arc<PoolName>>,
+    /// Kinds whose plural is not the one of convention, by that one.
+    plurals: HashMap<Resource, Resource>,
     /// The last revision that was given to any workload.
     revision: u64,
 }
@@ -265,6 +269,7 @@ impl Store {
     /// Takes an observation of a pod in.
     pub(crate) fn apply_pod(&self, id: &WorkloadId, pod: PodRow, list: u32, now: Timestamp) {
         let mut inner = self.write();
+        let id = &inner.named(id);
         let pods = inner.pods.entry(id.clone()).or_default();
         let name = pod.replica.name.clone();
         match pods.get_mut(&name) {
@@ -314,6 +319,7 @@ impl Store {
         now: Timestamp,
     ) {
         let mut inner = self.write();
+        let id = &inner.named(id);
         let Some(pods) = inner.pods.get_mut(id) else {
             return;
         };
@@ -345,72 +351,6 @@ impl Store {
                 changed.push(id.clone());
             }
             !pods.is_empty()
-        });
-        for id in changed {
-            self.tell(&mut inner, &id, now);
-        }
-    }
-
-    /// Takes an observation of an autoscaler in: `name` with its kind.
-    pub(crate) fn apply_scaler(
-        &self,
-        target: &WorkloadId,
-        name: &str,
-        minimum: Replicas,
-        list: u32,
-        now: Timestamp,
-    ) {
-        let mut inner = self.write();
-        let same_name = |known: &str| known == name;
-        // It may have aimed at another workload before.
-        let mut former = Vec::new();
-        for (id, scalers) in &mut inner.scalers {
-            if id.namespace == target.namespace && id != target {
-                let before = scalers.len();
-                scalers.retain(|known, _| !same_name(known));
-                if scalers.len() != before {
-                    former.push(id.clone());
-                }
-            }
-        }
-        for id in former {
-            self.tell(&mut inner, &id, now);
-        }
-        let scalers = inner.scalers.entry(target.clone()).or_default();
-        let before = scalers.insert(name.into(), (minimum, list));
-        if before.is_none_or(|(known, _)| known != minimum) {
-            self.tell(&mut inner, target, now);
-        }
-    }
-
-    /// An autoscaler of a namespace is gone.
-    pub(crate) fn remove_scaler(&self, namespace: &Namespace, name: &str, now: Timestamp) {
-        self.drop_scalers(now, |id, known, _| {
-            id.namespace == *namespace && known == name
-        });
-    }
-
-    /// A list of autoscalers of this kind is complete.
-    pub(crate) fn sweep_scalers(&self, kind: &str, within: Within<'_>, list: u32, now: Timestamp) {
-        self.drop_scalers(now, |id, known, listed| {
-            let inside = match within {
-                Within::Everywhere => true,
-                Within::Namespace(only) => *only == id.namespace,
-            };
-            inside && known.split_once('/').is_some_and(|(of, _)| of == kind) && listed != list
-        });
-    }
-
-    fn drop_scalers(&self, now: Timestamp, gone: impl Fn(&WorkloadId, &str, u32) -> bool) {
-        let mut inner = self.write();
-        let mut changed = Vec::new();
-        inner.scalers.retain(|id, scalers| {
-            let before = scalers.len();
-            scalers.retain(|known, (_, listed)| !gone(id, known, *listed));
-            if scalers.len() != before {
-                changed.push(id.clone());
-            }
-            !scalers.is_empty()
         });
         for id in changed {
             self.tell(&mut inner, &id, now);

@@ -3,6 +3,7 @@
 //! Every question is one call, and nothing is changed. An object that is not there is `None`; one that may not be read is
 //! an error, [`PortError::Refused`], because not being allowed to look is not the same as seeing nothing.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::Method;
@@ -73,6 +74,36 @@ pub struct Ready {
     pub ready: u64,
 }
 
+/// A namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// Its name.
+    pub name: String,
+    /// It is being deleted, and takes nothing new.
+    pub terminating: bool,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Its name.
+    pub name: String,
+    /// What keeps pods away that do not tolerate it. A node that is cordoned or not ready has one too.
+    pub taints: Vec<Taint>,
+}
+
+/// A taint by which no pod is placed on a node, or none stays.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Taint {
+    /// Its key.
+    pub key: String,
+    /// Its value; often empty.
+    #[serde(default)]
+    pub value: String,
+    /// `NoSchedule` or `NoExecute`.
+    pub effect: String,
+}
+
 /// A kind that a cluster brings along, with a `scale` that Nagi can read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CustomKind {
@@ -101,6 +132,16 @@ struct VersionAnswer {
     major: String,
     minor: String,
     git_version: String,
+}
+
+// === impl Taint ===
+
+impl fmt::Display for Taint {
+    /// As kubectl has it: `KEY=VALUE:EFFECT`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let equals = if self.value.is_empty() { "" } else { "=" };
+        write!(f, "{}{equals}{}:{}", self.key, self.value, self.effect)
+    }
 }
 
 // === impl Survey ===
@@ -273,28 +314,48 @@ impl Survey {
         }
     }
 
-    /// The names of all namespaces.
+    /// All namespaces.
     ///
     /// # Errors
     /// They cannot be read.
-    pub async fn namespaces(&self) -> Result<Vec<String>, PortError> {
-        self.names("/api/v1/namespaces").await
+    pub async fn namespaces(&self) -> Result<Vec<Home>, PortError> {
+        let homes = self.items("/api/v1/namespaces").await?;
+        let home = |item: &Value| {
+            Some(Home {
+                name: item["metadata"]["name"].as_str()?.to_owned(),
+                terminating: item["status"]["phase"] == "Terminating",
+            })
+        };
+        Ok(homes.iter().filter_map(home).collect())
     }
 
-    /// The names of the nodes with a label, `KEY=VALUE`.
+    /// The nodes with a label, `KEY=VALUE`.
     ///
     /// # Errors
     /// They cannot be read.
-    pub async fn nodes_with(&self, label: &str) -> Result<Vec<String>, PortError> {
-        self.names(&format!("/api/v1/nodes?labelSelector={label}"))
-            .await
+    pub async fn nodes_with(&self, label: &str) -> Result<Vec<Machine>, PortError> {
+        let path = format!("/api/v1/nodes?labelSelector={label}");
+        let machines = self.items(&path).await?;
+        let machine = |item: &Value| {
+            let taints = item["spec"]["taints"].as_array().cloned();
+            let taints = taints.unwrap_or_default().into_iter();
+            let taints = taints.filter_map(|taint| serde_json::from_value(taint).ok());
+            Some(Machine {
+                name: item["metadata"]["name"].as_str()?.to_owned(),
+                taints: taints
+                    .filter(|taint: &Taint| taint.effect != "PreferNoSchedule")
+                    .collect(),
+            })
+        };
+        Ok(machines.iter().filter_map(machine).collect())
     }
 
-    async fn names(&self, path: &str) -> Result<Vec<String>, PortError> {
-        let list: Value = self.get(path).await?;
-        let items = list["items"].as_array().cloned().unwrap_or_default();
-        let name = |item: &Value| item["metadata"]["name"].as_str().map(str::to_owned);
-        Ok(items.iter().filter_map(name).collect())
+    async fn items(&self, path: &str) -> Result<Vec<Value>, PortError> {
+        let mut list: Value = self.get(path).await?;
+        Ok(match list["items"].take() {
+            Value::Array(items) => items,
+            _ => Vec::new(),
+        })
     }
 
     async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, PortError> {

@@ -143,6 +143,20 @@ pub trait Workloads: Debug + Send + Sync {
         update: IntentUpdate,
     ) -> Result<Arc<Workload>, PortError>;
 
+    /// Whether a [`Workloads::write`] of this would be refused, as far as that is told without writing (R13).
+    ///
+    /// # Errors
+    /// What the write would be refused with.
+    async fn rehearse(&self, _before: &Workload, _update: &IntentUpdate) -> Result<(), PortError> {
+        Ok(())
+    }
+
+    /// Why nobody carries out now what is due by itself: scheduled wakes and idle sleep. `None` while somebody does, and in the
+    /// first moment, before that is known.
+    fn unattended(&self) -> Option<PortError> {
+        None
+    }
+
     /// Who set the count that is in force, as far as the engine tells; asked only when it does not fit the record.
     async fn count_writer(&self, workload: &Workload) -> Result<Option<CountWriter>, PortError>;
 

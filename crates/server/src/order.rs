@@ -122,6 +122,11 @@ async fn attempts(
             });
         };
         if mode == Mode::DryRun {
+            let rehearsal = app.workloads.rehearse(&before, &update);
+            call.exchange
+                .upstream(rehearsal)
+                .await
+                .map_err(|e| failed(&e))?;
             let after = Arc::new(Workload {
                 desired: update.desired,
                 intent: update.intent,

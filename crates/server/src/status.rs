@@ -45,6 +45,10 @@ pub(crate) async fn status(State(app): State<App>, call: Target) -> Result<Respo
         deployment.in_flight_requests = Some(activity.in_flight);
         deployment.held_requests = Some(activity.held);
     }
+    if workload.idle_after.is_some() || workload.intent.scheduled.is_some() {
+        let problem = app.workloads.unattended();
+        deployment.unattended = problem.map(|problem| problem.to_string());
+    }
     let answer = StatusAnswer {
         status: Succeeded::Success,
         message: format!("{} status retrieved successfully", call.id.resource.kind()),

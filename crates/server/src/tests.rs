@@ -12,5 +12,6 @@ mod logging;
 mod parsing;
 mod scaling;
 mod sockets;
+mod unattended;
 mod visitors;
 pub(crate) mod world;

@@ -175,6 +175,8 @@ pub enum Fault {
 
 #[derive(Debug, Default)]
 struct World {
+    /// Why nobody carries out what is due by itself.
+    unattended: Option<PortError>,
     workloads: BTreeMap<WorkloadId, Arc<Workload>>,
     version: u64,
     read_faults: VecDeque<Fault>,
@@ -290,6 +292,11 @@ impl MemoryWorkloads {
         self.lock().write_faults.push_back(fault);
     }
 
+    /// From now on nobody carries out what is due by itself, and schedules are refused for that reason.
+    pub fn leave_unattended(&self, problem: PortError) {
+        self.lock().unattended = Some(problem);
+    }
+
     /// From now on every read and every write does this; `None` works.
     pub fn fail_always(&self, read: Option<Fault>, write: Option<Fault>) {
         self.lock().forever = Some((read, write));
@@ -354,11 +361,23 @@ impl Workloads for MemoryWorkloads {
         Ok(epoch())
     }
 
+    async fn rehearse(&self, before: &Workload, update: &IntentUpdate) -> Result<(), PortError> {
+        let problem = self.unattended().filter(|_| {
+            update.intent.scheduled.is_some() && update.intent.scheduled != before.intent.scheduled
+        });
+        problem.map_or(Ok(()), Err)
+    }
+
+    fn unattended(&self) -> Option<PortError> {
+        self.lock().unattended.clone()
+    }
+
     async fn write(
         &self,
         before: &Workload,
         update: IntentUpdate,
     ) -> Result<Arc<Workload>, PortError> {
+        self.rehearse(before, &update).await?;
         let fault = {
             let mut world = self.lock();
             let next = world.write_faults.pop_front();

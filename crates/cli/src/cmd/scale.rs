@@ -15,6 +15,7 @@ use crate::wait::{Goal, WaitArgs, Waiting};
 const EXAMPLES: &str = "\
 Examples:
   nagi scale sample-app-a 2 -n project-a --wait
+  nagi scale sample-app-a --replicas 2               as kubectl has it
   nagi scale project-a/sample-app-a 1 --reason \"night\"
   nagi sleep sample-app-a                            for none at all";
 
@@ -25,8 +26,23 @@ pub(crate) struct ScaleArgs {
     target: TargetArgs,
 
     /// How many replicas: 1 to the limit of the server (100 by default)
-    #[arg(value_name = "COUNT", value_parser = parse_count, allow_negative_numbers = true)]
-    replicas: u32,
+    #[arg(
+        value_name = "COUNT",
+        value_parser = parse_count,
+        allow_negative_numbers = true,
+        required_unless_present = "replicas",
+    )]
+    count: Option<u32>,
+
+    /// The same as COUNT, spelled as kubectl does
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_parser = parse_count,
+        allow_negative_numbers = true,
+        conflicts_with = "count",
+    )]
+    replicas: Option<u32>,
 
     /// Why, for the history: 1 to 500 characters
     #[arg(short, long, value_name = "TEXT", default_value = "by nagi scale")]
@@ -47,7 +63,8 @@ fn parse_count(text: &str) -> Result<u32, String> {
 
 /// Runs the command.
 pub(crate) async fn run(args: &ScaleArgs, session: &Session) -> Result<(), Failure> {
-    if args.replicas == 0 {
+    let wanted = args.count.or(args.replicas).unwrap_or_default();
+    if wanted == 0 {
         return Err(Failure::usage("0 replicas is sleep").hint("use 'nagi sleep'"));
     }
     let client = session.client()?;
@@ -58,7 +75,7 @@ pub(crate) async fn run(args: &ScaleArgs, session: &Session) -> Result<(), Failu
         None
     };
     let request = ScaleUpRequest {
-        replicas: args.replicas,
+        replicas: wanted,
         reason: args.reason.clone(),
     };
     let answer = match client.scale_up(&id, &request, args.order.dry_run()).await {

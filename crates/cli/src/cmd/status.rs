@@ -168,6 +168,7 @@ impl Facts {
             words::span(std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default())
         });
         self.fact_some("idle after", idle.as_deref());
+        self.fact_some("unattended", item.unattended.as_deref());
     }
 
     fn place(&mut self, item: &WorkloadItem) {
@@ -245,6 +246,19 @@ mod tests {
                   schedule-cancelled by key/ops, from 0 to 1: サンプルアプリ開始のため
   last scaled     2030-01-31T07:00:00.000Z (5s ago)
 ";
+        assert!(text.contains(expected), "{text}");
+    }
+
+    // Issue 4: whoever relies on idle sleep sees that nobody does it.
+    #[test]
+    fn what_nobody_carries_out_is_told_beside_what_was_asked_for() {
+        let item = WorkloadItem {
+            unattended: Some("the Lease cannot be used".to_owned()),
+            ..sample_item()
+        };
+        let now = "2030-01-31T07:00:05Z".parse().unwrap();
+        let text = text(&item, now, Style::Plain);
+        let expected = "  idle after      10m\n  unattended      the Lease cannot be used\n";
         assert!(text.contains(expected), "{text}");
     }
 

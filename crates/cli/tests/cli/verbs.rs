@@ -177,6 +177,10 @@ fn a_dry_run_changes_nothing() {
     server
         .ok("scale sample-app-a 2 --dry-run")
         .prints("scales from 1 to 2 replicas (dry run");
+    // As people know it from kubectl.
+    server
+        .ok("scale sample-app-a --replicas=2 --dry-run")
+        .prints("scales from 1 to 2 replicas (dry run");
     server
         .ok("wake sample-app-b --dry-run --wait")
         .prints("wakes to 1 replica (dry run");

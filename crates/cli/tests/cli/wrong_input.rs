@@ -129,6 +129,9 @@ fn wrong_command_lines_are_refused_before_anything_is_sent() {
         ("scale web 0", "sleep"),
         ("scale web x", "a whole number"),
         ("scale web -1", "a whole number"),
+        ("scale web --replicas 0", "sleep"),
+        ("scale web --replicas x", "a whole number"),
+        ("scale web 1 --replicas 2", "cannot be used"),
         (
             "list --status asleep",
             "active, inactive, scaling or unknown",

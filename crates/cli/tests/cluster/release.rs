@@ -285,3 +285,17 @@ async fn an_api_server_that_fails_for_a_while_is_asked_again() {
     assert!(annotations(&double, OTHER).is_empty());
     playing.abort();
 }
+
+// Issue 4 item 4: Kubernetes begins the next try 10 s after the last one ended, then 20, 40, … (docs: Job, "Pod backoff failure
+// policy"). An API server that is away for a minute, and a pod that takes half of one to start, must not use them up.
+#[test]
+fn the_job_of_an_uninstallation_outlives_an_api_server_that_is_away_for_a_minute() {
+    let job = include_str!("../../../../deploy/helm/nagi/templates/release.yaml");
+    let mut lines = job.lines().map(str::trim);
+    let limit = lines.find_map(|line| line.strip_prefix("backoffLimit: "));
+    let limit: u32 = limit.unwrap().parse().unwrap();
+    let seconds: u32 = (0..limit).map(|failed| 10 << failed).sum();
+    assert!(seconds >= 90, "{limit} retries in {seconds} s");
+    // What waiting does not mend is told while the person who uninstalls still looks.
+    assert!(seconds <= 180, "{limit} retries in {seconds} s");
+}

@@ -151,6 +151,10 @@ impl Shared {
             self.store
                 .sweep(&kind.resource, Within::Everywhere, 0, u64::MAX);
         }
+        // Owners and autoscalers name kinds, not plurals.
+        if let Some(usual) = kind.by_convention() {
+            self.store.rename(usual, &kind.resource, self.clock.now());
+        }
         let kind = Arc::new(kind);
         let stop = watch::Sender::new(false);
         let mut states = Vec::new();

@@ -83,6 +83,14 @@ impl Workloads for KubeEngine {
         self.shared.write(before, update, None).await
     }
 
+    async fn rehearse(&self, before: &Workload, update: &IntentUpdate) -> Result<(), PortError> {
+        self.shared.judge(before, update).await.map(drop)
+    }
+
+    fn unattended(&self) -> Option<PortError> {
+        self.shared.lead.get()?.unattended()
+    }
+
     async fn count_writer(&self, workload: &Workload) -> Result<Option<CountWriter>, PortError> {
         let shared = &self.shared;
         let id = &workload.id;

@@ -27,6 +27,20 @@ impl Shared {
         update: IntentUpdate,
         epoch: Option<u64>,
     ) -> Result<Arc<Workload>, PortError> {
+        let watched = self.judge(before, &update).await?;
+        match self.rights {
+            Rights::Full => self.patch(&watched, before, update, epoch).await,
+            Rights::ScaleOnly => self.wake(&watched, before, update).await,
+        }
+    }
+
+    /// The kind of a workload to which this may be written: nothing is promised that nobody would keep, and nothing of a newer
+    /// release is destroyed.
+    pub(crate) async fn judge(
+        &self,
+        before: &Workload,
+        update: &IntentUpdate,
+    ) -> Result<Arc<Watched>, PortError> {
         let watched = self.kind_of(&before.id).await?;
         let is_promise = update.intent.scheduled.is_some();
         if is_promise
@@ -35,10 +49,14 @@ impl Shared {
         {
             lead.keeps_promises().await?;
         }
-        match self.rights {
-            Rights::Full => self.patch(&watched, before, update, epoch).await,
-            Rights::ScaleOnly => self.wake(&watched, before, update).await,
+        let fencing = self.store.fencing(&before.id);
+        if self.rights == Rights::Full && fencing.is_some_and(|(_, marks)| marks == Marks::Newer) {
+            return Err(PortError::Refused(
+                "a newer release of Nagi wrote its annotations; this one would destroy them"
+                    .to_owned(),
+            ));
         }
+        Ok(watched)
     }
 
     /// Sleep, wake and everything remembered, in one merge patch of the object itself. The `scale` subresource would drop
@@ -51,16 +69,6 @@ impl Shared {
         epoch: Option<u64>,
     ) -> Result<Arc<Workload>, PortError> {
         let id = &before.id;
-        if self
-            .store
-            .fencing(id)
-            .is_some_and(|(_, marks)| marks == Marks::Newer)
-        {
-            return Err(PortError::Refused(
-                "a newer release of Nagi wrote its annotations; this one would destroy them"
-                    .to_owned(),
-            ));
-        }
         let mut patch = if update.desired == before.desired {
             // The count stays whose it is.
             json!({})

@@ -4,9 +4,12 @@
 
 mod accounts;
 mod faults;
+mod kinds;
 mod lab;
 mod leading;
+mod logs;
 mod others;
+mod plugin;
 mod proxied;
 mod reads;
 mod writes;

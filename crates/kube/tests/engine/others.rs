@@ -1,15 +1,13 @@
-//! The other ports: history and Events, logs, pools; custom kinds; what autoscalers of nodes say.
+//! The other ports: history and Events, pools; what webhooks keep; what autoscalers of nodes say.
 
-use nagi_core::id::{Name, Namespace, Resource, WorkloadId};
 use nagi_core::pool::NodePhase;
 use nagi_core::wake::Stage;
 use nagi_core::workload::Workload;
 use nagi_kube_double::{Effect, Fault, objects};
-use nagi_ports::{HistoryQuery, Journal, LogQuery, Logs, Nodes, PortError, Read, Workloads};
-use nagi_testkit::listed;
+use nagi_ports::{HistoryQuery, Journal, Nodes, PortError, Workloads};
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, eventually, id, sleep, wake};
+use crate::lab::{Lab, eventually, sleep, wake};
 
 fn query() -> HistoryQuery {
     HistoryQuery {
@@ -145,68 +143,6 @@ async fn an_event_that_could_not_be_written_is_written_when_it_repeats() {
     eventually("three that were begun", async || events(&lab).len() == 3).await;
 }
 
-#[tokio::test]
-async fn logs_come_from_the_pods_and_go_on_where_they_ended() {
-    let lab = Lab::new().await;
-    let pod = objects::running(objects::pod("project-a", "sample-app-a", "x1"), "10.0.0.7");
-    let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
-    lab.double.put(pod);
-    lab.sees("the pod", |w| !w.replicas.is_empty()).await;
-    let first = ("2030-01-01T00:00:00.100000000Z", "one");
-    let second = ("2030-01-01T00:00:00.900000000Z", "two");
-    lab.double.log("project-a", &name, &[first, second]);
-    let page = lab
-        .engine
-        .read(
-            &id(),
-            &LogQuery {
-                tail: 1,
-                after: None,
-            },
-        )
-        .await
-        .unwrap();
-    let texts = |page: &nagi_ports::LogPage| {
-        page.lines
-            .iter()
-            .map(|line| line.text.clone())
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(texts(&page), ["two"]);
-    lab.double.log(
-        "project-a",
-        &name,
-        &[first, second, ("2030-01-01T00:00:00.950000000Z", "three")],
-    );
-    let next = lab
-        .engine
-        .read(
-            &id(),
-            &LogQuery {
-                tail: 1,
-                after: Some(page.cursor),
-            },
-        )
-        .await
-        .unwrap();
-    assert_eq!(
-        texts(&next),
-        ["three"],
-        "the same second, but nothing twice"
-    );
-    let broken = lab
-        .engine
-        .read(
-            &id(),
-            &LogQuery {
-                tail: 1,
-                after: Some("x".into()),
-            },
-        )
-        .await;
-    assert!(matches!(broken.unwrap_err(), PortError::Refused(_)));
-}
-
 // cost unknown is not zero
 #[tokio::test]
 async fn pools_are_told_by_their_labels_and_their_cost_is_unknown() {
@@ -240,159 +176,6 @@ async fn pools_are_told_by_their_labels_and_their_cost_is_unknown() {
         pools[0].nodes[0].phase,
         NodePhase::Booting { ready_in: None }
     ));
-}
-
-// A pod with a sidecar has two logs, and the API server wants to hear which.
-#[tokio::test]
-async fn logs_of_a_pod_with_several_containers_are_those_of_each_or_of_its_default() {
-    for (default, expected) in [
-        (None, vec!["of web", "of side"]),
-        (Some("side"), vec!["of side"]),
-    ] {
-        let lab = Lab::new().await;
-        let pod = objects::pod("project-a", "sample-app-a", "x1");
-        let mut pod = objects::running(pod, "10.0.0.7");
-        let side = json!({ "name": "side", "image": "example/side:1" });
-        pod["spec"]["containers"].as_array_mut().unwrap().push(side);
-        if let Some(default) = default {
-            pod["metadata"]["annotations"] =
-                json!({ "kubectl.kubernetes.io/default-container": default });
-        }
-        let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
-        lab.double.put(pod);
-        lab.sees("the pod", |w| !w.replicas.is_empty()).await;
-        let time = "2030-01-01T00:00:00.100000000Z";
-        for container in ["web", "side"] {
-            let text = format!("of {container}");
-            lab.double.log(
-                "project-a",
-                &format!("{name}/{container}"),
-                &[(time, &text)],
-            );
-        }
-        let query = LogQuery {
-            tail: 10,
-            after: None,
-        };
-        let page = lab.engine.read(&id(), &query).await.unwrap();
-        let texts: Vec<String> = page.lines.into_iter().map(|line| line.text).collect();
-        assert_eq!(texts, expected);
-        // The page as a whole is bounded.
-        let asked = lab.double.requests().into_iter();
-        let shares: Vec<String> = asked
-            .filter(|asked| asked.path.contains("&container="))
-            .map(|asked| asked.path)
-            .collect();
-        let share = format!("limitBytes={}", 1024 * 1024 / expected.len());
-        assert_eq!(shares.len(), expected.len());
-        assert!(
-            shares.iter().all(|path| path.contains(&share)),
-            "{shares:?}"
-        );
-    }
-}
-
-// DESIGN §5: kinds other than the built-in ones
-#[tokio::test]
-async fn a_custom_kind_with_a_scale_subresource_is_a_workload_like_any_other() {
-    let lab = Lab::new().await;
-    let runner = WorkloadId {
-        resource: Resource::new("runners.example.com").unwrap(),
-        namespace: Namespace::new("project-a").unwrap(),
-        name: Name::new("one").unwrap(),
-    };
-    let refused = lab.engine.get(&runner, Read::Cached).await.unwrap_err();
-    assert!(
-        matches!(&refused, PortError::Refused(words) if words.contains("specReplicasPath")),
-        "{refused}"
-    );
-    lab.double.put(json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": { "name": "runners.example.com" },
-        "spec": { "group": "example.com", "scope": "Namespaced", "names": { "plural": "runners", "kind": "Runner" },
-            "versions": [{ "name": "v1", "served": true, "subresources": { "scale": { "specReplicasPath": ".spec.workers", "statusReplicasPath": ".status.workers" } } }] },
-    }));
-    lab.double.put(json!({
-        "apiVersion": "example.com/v1", "kind": "Runner", "metadata": { "namespace": "project-a", "name": "one" },
-        "spec": { "workers": 3 }, "status": { "workers": 3 },
-    }));
-    let before = lab.engine.get(&runner, Read::Cached).await.unwrap();
-    assert_eq!((before.desired.0, before.current.0), (3, 3));
-    let asleep = lab.engine.write(&before, sleep(&before)).await.unwrap();
-    assert_eq!(asleep.desired.0, 0);
-    let object = lab
-        .double
-        .get("/apis/example.com/v1/namespaces/project-a/runners/one")
-        .unwrap();
-    assert_eq!(object["spec"], json!({ "workers": 0 }));
-    assert_eq!(object["metadata"]["annotations"]["nagi.dev/replicas"], "3");
-    eventually("it in lists", async || {
-        listed(&lab.engine)
-            .await
-            .is_ok_and(|all| all.iter().any(|w| w.id == runner))
-    })
-    .await;
-}
-
-fn definition(version: &str, path: &str) -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": { "name": "runners.example.com" },
-        "spec": { "group": "example.com", "scope": "Namespaced", "names": { "plural": "runners", "kind": "Runner" },
-            "versions": [
-                { "name": "v0", "served": false, "subresources": { "scale": { "specReplicasPath": ".spec.old", "statusReplicasPath": ".status.old" } } },
-                { "name": version, "served": true, "subresources": { "scale": { "specReplicasPath": path, "statusReplicasPath": ".status.workers" } } },
-            ] },
-    })
-}
-
-// DESIGN §5, invariant 7: a count of another place is nobody's count.
-#[tokio::test]
-async fn a_definition_that_changes_is_followed() {
-    let lab = Lab::new().await;
-    let runner = WorkloadId {
-        resource: Resource::new("runners.example.com").unwrap(),
-        namespace: Namespace::new("project-a").unwrap(),
-        name: Name::new("one").unwrap(),
-    };
-    let object = |version: &str| {
-        json!({
-            "apiVersion": format!("example.com/{version}"), "kind": "Runner",
-            "metadata": { "namespace": "project-a", "name": "one" },
-            "spec": { "workers": 3, "count": 5 }, "status": { "workers": 3 },
-        })
-    };
-    lab.double.put(definition("v1", ".spec.workers"));
-    lab.double.put(object("v1"));
-    let before = lab.engine.get(&runner, Read::Cached).await.unwrap();
-    assert_eq!(before.desired.0, 3);
-    // Its count lies elsewhere, and the object itself is what it was. Who asks for what is not known makes us look.
-    lab.double.put(definition("v1", ".spec.count"));
-    let other = WorkloadId {
-        resource: Resource::new("others.example.com").unwrap(),
-        ..runner.clone()
-    };
-    assert!(lab.engine.get(&other, Read::Cached).await.is_err());
-    eventually("the count of the new place", async || {
-        let now = lab.engine.get(&runner, Read::Cached).await;
-        now.is_ok_and(|now| now.desired.0 == 5)
-    })
-    .await;
-    // Its version is served no more: what fails by that says so, and is over soon.
-    lab.double.put(definition("v2", ".spec.count"));
-    let now = lab.engine.get(&runner, Read::Cached).await.unwrap();
-    let failed = lab.engine.write(&now, sleep(&now)).await.unwrap_err();
-    assert!(
-        matches!(&failed, PortError::Internal(words) if words.contains("no longer served as v1")),
-        "{failed}"
-    );
-    eventually("the new version", async || {
-        let Ok(now) = lab.engine.get(&runner, Read::Live).await else {
-            return false;
-        };
-        lab.engine.write(&now, sleep(&now)).await.is_ok()
-    })
-    .await;
-    let path = "/apis/example.com/v2/namespaces/project-a/runners/one";
-    assert_eq!(lab.double.get(path).unwrap()["spec"]["count"], 0);
 }
 
 // Invariant 7: what was not written is not told as written.

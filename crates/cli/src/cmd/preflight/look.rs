@@ -4,7 +4,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use nagi_core::guardrail::Guardrails;
 use nagi_core::id::Namespace;
-use nagi_kube::{Held, Ready, Right, ServerVersion, Survey, User};
+use nagi_kube::{Held, Home, Machine, Ready, Right, ServerVersion, Survey, Taint, User};
 use nagi_ports::PortError;
 
 use super::rights::{Account, Needed, Without, words};
@@ -27,6 +27,10 @@ const METRICS: &str = "metrics.k8s.io/v1beta1";
 const ADMISSION_POLICY: &str = "nagi-changes-replicas-only";
 /// The label of the nodes on which Nagi itself runs.
 const OWN_NODES: &str = "agentpool=system";
+/// The taint that Nagi's own pods tolerate as they are shipped.
+const TOLERATED: &str = "CriticalAddonsOnly";
+/// Where Nagi itself lives.
+const OWN_NAMESPACE: &str = "scale-system";
 /// A leader renews every two seconds; later than this, something keeps it.
 const RENEWAL_LATE: jiff::SignedDuration = jiff::SignedDuration::from_secs(15);
 /// Questions under way at once.
@@ -56,12 +60,18 @@ pub(super) async fn at(
     let own = Account::ALL
         .into_iter()
         .find(|account| caller == User::account(account.name()).name);
+    let homes = seen(survey.namespaces().await)?;
+    checks.extend(of_home(homes.as_deref()));
     let mut accounts = Vec::new();
+    let mut nagi = Nagi::RunsNowhere;
     for account in Account::ALL {
         if own.is_some_and(|own| own != account) {
             continue;
         }
         let deployment = found(survey.deployment(account.deployment()).await)?;
+        if matches!(&deployment, Seen::There(ready) if ready.ready > 0) {
+            nagi = Nagi::Runs;
+        }
         checks.push(of_deployment(account, &deployment));
         // The gateway is installed or not, as one likes.
         let installed =
@@ -75,13 +85,9 @@ pub(super) async fn at(
     let policy = seen(survey.has_admission_policy(ADMISSION_POLICY).await)?;
     checks.push(of_policy(policy, namespaces));
     checks.push(of_lease(&found(survey.lease().await)?, now));
-    checks.push(of_namespaces(
-        namespaces,
-        seen(survey.namespaces().await)?.as_deref(),
-    ));
-    checks.push(of_nodes(
-        seen(survey.nodes_with(OWN_NODES).await)?.as_deref(),
-    ));
+    checks.push(of_namespaces(namespaces, homes.as_deref()));
+    let nodes = seen(survey.nodes_with(OWN_NODES).await)?;
+    checks.push(of_nodes(nodes.as_deref(), nagi));
     checks.push(of_metrics(&survey.serves(METRICS).await));
     Ok(checks)
 }
@@ -104,6 +110,13 @@ enum Seen<T> {
     Absent,
     /// It is there.
     There(T),
+}
+
+/// Whether any pod of Nagi is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nagi {
+    Runs,
+    RunsNowhere,
 }
 
 fn found<T>(read: Result<Option<T>, PortError>) -> Result<Seen<T>, PortError> {
@@ -301,7 +314,28 @@ fn of_lease(lease: &Seen<Held>, now: Timestamp) -> Check {
     }
 }
 
-fn of_namespaces(chosen: Option<&[Namespace]>, there: Option<&[String]>) -> Check {
+/// The namespace of Nagi itself; nothing where one may not look.
+fn of_home(there: Option<&[Home]>) -> Option<Check> {
+    let own = there?.iter().find(|home| home.name == OWN_NAMESPACE);
+    Some(match own {
+        None => Check::missing(OWN_NAMESPACE, "the namespace of Nagi is not there")
+            .fix("kubectl apply -k src/api"),
+        Some(home) if home.terminating => deleted(OWN_NAMESPACE, home),
+        Some(_) => Check::ok(OWN_NAMESPACE, "the namespace of Nagi is there"),
+    })
+}
+
+/// A namespace that goes away: what it still waits for stands in its conditions.
+fn deleted(name: &'static str, home: &Home) -> Check {
+    let home = &home.name;
+    Check::missing(
+        name,
+        format!("{home} is being deleted, and takes nothing new"),
+    )
+    .fix(format!("kubectl describe namespace {home}"))
+}
+
+fn of_namespaces(chosen: Option<&[Namespace]>, there: Option<&[Home]>) -> Check {
     const NAME: &str = "namespaces";
     let rails = Guardrails::default();
     let is_protected =
@@ -310,7 +344,7 @@ fn of_namespaces(chosen: Option<&[Namespace]>, there: Option<&[String]>) -> Chec
         let protected: Vec<&str> = there
             .unwrap_or_default()
             .iter()
-            .map(String::as_str)
+            .map(|home| home.name.as_str())
             .filter(|name| is_protected(name))
             .collect();
         return Check::ok(
@@ -330,27 +364,67 @@ fn of_namespaces(chosen: Option<&[Namespace]>, there: Option<&[String]>) -> Chec
     }
     let absent = chosen
         .iter()
-        .find(|one| there.is_some_and(|there| !there.iter().any(|known| known == one.as_str())));
+        .find(|one| there.is_some_and(|there| !there.iter().any(|home| home.name == one.as_str())));
     if let Some(absent) = absent {
         return Check::missing(NAME, format!("{absent} is not there"))
             .fix(format!("kubectl create namespace {absent}"));
+    }
+    let mut homes = there.unwrap_or_default().iter();
+    let going =
+        homes.find(|home| home.terminating && chosen.iter().any(|one| one.as_str() == home.name));
+    if let Some(going) = going {
+        return deleted(NAME, going);
     }
     let names: Vec<&str> = chosen.iter().map(Namespace::as_str).collect();
     Check::ok(NAME, format!("only these: {}", names.join(", ")))
 }
 
-fn of_nodes(nodes: Option<&[String]>) -> Check {
+/// Other taints than the one that Nagi tolerates as shipped may be tolerated by choice: then a pod of it runs.
+fn of_nodes(nodes: Option<&[Machine]>, nagi: Nagi) -> Check {
     const NAME: &str = "nodes";
-    match nodes {
-        None => Check::note(NAME, "may not be looked at from here"),
-        Some([]) => Check::missing(
+    let Some(nodes) = nodes else {
+        return Check::note(NAME, "may not be looked at from here");
+    };
+    let keeps_away = |node: &Machine| -> Option<Taint> {
+        let mut taints = node.taints.iter();
+        taints.find(|taint| taint.key != TOLERATED).cloned()
+    };
+    let closed: Vec<(&Machine, Taint)> = nodes
+        .iter()
+        .filter_map(|node| Some((node, keeps_away(node)?)))
+        .collect();
+    let open = nodes.len() - closed.len();
+    match (open, closed.first()) {
+        (0, None) => Check::missing(
             NAME,
             format!("none has the label {OWN_NODES}, and Nagi runs on no other"),
         )
         .fix(format!("kubectl label node NODE {OWN_NODES}")),
-        Some(nodes) => Check::ok(
+        (0, Some((node, taint))) => {
+            let detail = format!(
+                "no node with {OWN_NODES} takes a pod that does not tolerate its taints: {} has {taint}",
+                node.name
+            );
+            if nagi == Nagi::Runs {
+                return Check::note(NAME, detail);
+            }
+            let fix = match taint.key.as_str() {
+                "node.kubernetes.io/unschedulable" => format!("kubectl uncordon {}", node.name),
+                key if key.starts_with("node.kubernetes.io/") => {
+                    format!("kubectl describe node {}", node.name)
+                }
+                _ => format!("kubectl taint node {} {taint}-", node.name),
+            };
+            Check::missing(NAME, detail).fix(fix)
+        }
+        (open, None) => Check::ok(NAME, format!("{open} with {OWN_NODES}, for Nagi itself")),
+        (open, Some((node, taint))) => Check::ok(
             NAME,
-            format!("{} with {OWN_NODES}, for Nagi itself", nodes.len()),
+            format!(
+                "{open} with {OWN_NODES}, for Nagi itself; {} more by its label, but closed: {} has {taint}",
+                closed.len(),
+                node.name
+            ),
         ),
     }
 }
@@ -370,122 +444,4 @@ fn of_metrics(served: &Result<bool, PortError>) -> Check {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Finding;
-    use super::*;
-
-    fn version(major: u32, minor: u32) -> ServerVersion {
-        ServerVersion {
-            number: (major, minor),
-            name: format!("v{major}.{minor}.0"),
-        }
-    }
-
-    #[test]
-    fn a_version_is_judged_at_both_edges() {
-        for (minor, result) in [
-            (29, Finding::Missing),
-            (30, Finding::Ok),
-            (36, Finding::Ok),
-            (37, Finding::Note),
-        ] {
-            assert_eq!(of_version(&version(1, minor)).result, result, "1.{minor}");
-        }
-        assert_eq!(of_version(&version(2, 0)).result, Finding::Note);
-    }
-
-    #[test]
-    fn missing_rights_are_named_and_those_that_one_can_do_without_are_told_apart() {
-        let all = Account::ScaleApi.needs(None).unwrap();
-        let of = |missing: &[&Needed]| of_rights(Account::ScaleApi, None, all.len(), missing);
-        let none = of(&[]);
-        assert_eq!((none.len(), none[0].result), (1, Finding::Ok));
-        let nodes: Vec<&Needed> = all
-            .iter()
-            .filter(|one| one.right.resource == "nodes")
-            .collect();
-        let lacking = of(&nodes);
-        assert_eq!(
-            (lacking[0].result, lacking[1].result),
-            (Finding::Ok, Finding::Note)
-        );
-        assert!(lacking[1].detail.contains("pools"), "{lacking:?}");
-        let every: Vec<&Needed> = all.iter().collect();
-        let nothing = of(&every);
-        assert_eq!(nothing[0].result, Finding::Missing);
-        assert!(
-            nothing[0]
-                .detail
-                .starts_with("scale-api-sa may not get deployments.apps, "),
-            "{nothing:?}"
-        );
-        assert!(nothing[0].detail.contains(" more"), "{nothing:?}");
-        assert_eq!(
-            nothing[0].fix.as_deref(),
-            Some("kubectl apply -f src/api/manifests/rbac.yaml")
-        );
-    }
-
-    #[test]
-    fn what_may_not_be_looked_at_is_neither_there_nor_missing() {
-        for check in [
-            of_deployment(Account::ScaleApi, &Seen::Hidden),
-            of_policy(None, None),
-            of_lease(&Seen::Hidden, Timestamp::UNIX_EPOCH),
-            of_nodes(None),
-        ] {
-            assert_eq!(check.result, Finding::Note, "{check:?}");
-        }
-        assert_eq!(unasked(Account::ScaleApi).result, Finding::Unknown);
-    }
-
-    #[test]
-    fn a_leader_that_does_not_renew_is_told() {
-        let renewed: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
-        let held = || Held {
-            holder: Some("scale-api-1".to_owned()),
-            renewed: Some(renewed),
-        };
-        let after = |seconds: i64| renewed + jiff::SignedDuration::from_secs(seconds);
-        assert_eq!(
-            of_lease(&Seen::There(held()), after(15)).result,
-            Finding::Ok
-        );
-        let late = of_lease(&Seen::There(held()), after(16));
-        assert_eq!(late.result, Finding::Note);
-        assert!(late.detail.contains("16 s"), "{late:?}");
-        // A clock that is behind makes nobody late.
-        assert_eq!(
-            of_lease(&Seen::There(held()), after(-60)).result,
-            Finding::Ok
-        );
-        let free = Held {
-            holder: None,
-            renewed: None,
-        };
-        assert_eq!(of_lease(&Seen::There(free), renewed).result, Finding::Note);
-    }
-
-    // W-A09
-    #[test]
-    fn protected_namespaces_are_named_and_none_may_be_chosen() {
-        let there = ["default", "kube-system", "project-a", "scale-system"].map(str::to_owned);
-        let check = of_namespaces(None, Some(&there));
-        assert_eq!(
-            check.detail,
-            "protected, and never scaled: kube-system, scale-system"
-        );
-        let chosen = |name: &str| [Namespace::new(name).unwrap()];
-        assert_eq!(
-            of_namespaces(Some(&chosen("project-a")), Some(&there)).result,
-            Finding::Ok
-        );
-        let absent = of_namespaces(Some(&chosen("project-x")), Some(&there));
-        assert_eq!(
-            absent.fix.as_deref(),
-            Some("kubectl create namespace project-x")
-        );
-        let protected = of_namespaces(Some(&chosen("kube-system")), None);
-        assert_eq!(protected.result, Finding::Missing);
-    }
-}
+mod tests;

@@ -1,0 +1,227 @@
+//! Kinds that a cluster brings along, and what becomes of them when their definitions change.
+
+use nagi_core::id::{Name, Namespace, Resource, WorkloadId};
+use nagi_kube_double::{Effect, Fault, objects};
+use nagi_ports::{PortError, Read, Workloads};
+use nagi_testkit::listed;
+use serde_json::{Value, json};
+
+use crate::lab::{Lab, PATIENCE, eventually, sleep};
+
+// DESIGN §5: kinds other than the built-in ones
+#[tokio::test]
+async fn a_custom_kind_with_a_scale_subresource_is_a_workload_like_any_other() {
+    let lab = Lab::new().await;
+    let runner = runner();
+    let refused = lab.engine.get(&runner, Read::Cached).await.unwrap_err();
+    assert!(
+        matches!(&refused, PortError::Refused(words) if words.contains("specReplicasPath")),
+        "{refused}"
+    );
+    lab.double.put(json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": { "name": "runners.example.com" },
+        "spec": { "group": "example.com", "scope": "Namespaced", "names": { "plural": "runners", "kind": "Runner" },
+            "versions": [{ "name": "v1", "served": true, "subresources": { "scale": { "specReplicasPath": ".spec.workers", "statusReplicasPath": ".status.workers" } } }] },
+    }));
+    lab.double.put(json!({
+        "apiVersion": "example.com/v1", "kind": "Runner", "metadata": { "namespace": "project-a", "name": "one" },
+        "spec": { "workers": 3 }, "status": { "workers": 3 },
+    }));
+    let before = lab.engine.get(&runner, Read::Cached).await.unwrap();
+    assert_eq!((before.desired.0, before.current.0), (3, 3));
+    let asleep = lab.engine.write(&before, sleep(&before)).await.unwrap();
+    assert_eq!(asleep.desired.0, 0);
+    let object = lab
+        .double
+        .get("/apis/example.com/v1/namespaces/project-a/runners/one")
+        .unwrap();
+    assert_eq!(object["spec"], json!({ "workers": 0 }));
+    assert_eq!(object["metadata"]["annotations"]["nagi.dev/replicas"], "3");
+    eventually("it in lists", async || {
+        listed(&lab.engine)
+            .await
+            .is_ok_and(|all| all.iter().any(|w| w.id == runner))
+    })
+    .await;
+}
+
+fn definition(version: &str, path: &str) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": { "name": "runners.example.com" },
+        "spec": { "group": "example.com", "scope": "Namespaced", "names": { "plural": "runners", "kind": "Runner" },
+            "versions": [
+                { "name": "v0", "served": false, "subresources": { "scale": { "specReplicasPath": ".spec.old", "statusReplicasPath": ".status.old" } } },
+                { "name": version, "served": true, "subresources": { "scale": { "specReplicasPath": path, "statusReplicasPath": ".status.workers" } } },
+            ] },
+    })
+}
+
+fn object(version: &str) -> Value {
+    json!({
+        "apiVersion": format!("example.com/{version}"), "kind": "Runner",
+        "metadata": { "namespace": "project-a", "name": "one" },
+        "spec": { "workers": 3, "count": 5 }, "status": { "workers": 3 },
+    })
+}
+
+fn runner() -> WorkloadId {
+    of_kind("runners.example.com")
+}
+
+fn of_kind(resource: &str) -> WorkloadId {
+    WorkloadId {
+        resource: Resource::new(resource).unwrap(),
+        namespace: Namespace::new("project-a").unwrap(),
+        name: Name::new("one").unwrap(),
+    }
+}
+
+/// Who asks for a kind that is not known makes the engine look at the definitions.
+async fn look_again(lab: &Lab) {
+    let other = of_kind("others.example.com");
+    assert!(lab.engine.get(&other, Read::Cached).await.is_err());
+}
+
+// DESIGN §5, invariant 7: a count of another place is nobody's count.
+#[tokio::test]
+async fn a_definition_that_changes_is_followed() {
+    let lab = Lab::new().await;
+    let runner = runner();
+    lab.double.put(definition("v1", ".spec.workers"));
+    lab.double.put(object("v1"));
+    let before = lab.engine.get(&runner, Read::Cached).await.unwrap();
+    assert_eq!(before.desired.0, 3);
+    // Its count lies elsewhere, and the object itself is what it was.
+    lab.double.put(definition("v1", ".spec.count"));
+    look_again(&lab).await;
+    eventually("the count of the new place", async || {
+        let now = lab.engine.get(&runner, Read::Cached).await;
+        now.is_ok_and(|now| now.desired.0 == 5)
+    })
+    .await;
+    // Its version is served no more: what fails by that says so, and is over soon.
+    lab.double.put(definition("v2", ".spec.count"));
+    let now = lab.engine.get(&runner, Read::Cached).await.unwrap();
+    let failed = lab.engine.write(&now, sleep(&now)).await.unwrap_err();
+    assert!(
+        matches!(&failed, PortError::Internal(words) if words.contains("no longer served as v1")),
+        "{failed}"
+    );
+    eventually("the new version", async || {
+        let Ok(now) = lab.engine.get(&runner, Read::Live).await else {
+            return false;
+        };
+        lab.engine.write(&now, sleep(&now)).await.is_ok()
+    })
+    .await;
+    let path = "/apis/example.com/v2/namespaces/project-a/runners/one";
+    assert_eq!(lab.double.get(path).unwrap()["spec"]["count"], 0);
+}
+
+// DESIGN §5, invariant 7: an answer may be on its way while the definition changes.
+#[tokio::test]
+async fn what_a_former_definition_read_is_not_kept() {
+    let lab = Lab::new().await;
+    let runner = runner();
+    lab.double.put(definition("v1", ".spec.workers"));
+    lab.double.put(object("v1"));
+    let before = lab.engine.get(&runner, Read::Cached).await.unwrap();
+    assert_eq!(before.desired.0, 3);
+    let path = "/namespaces/project-a/runners/one";
+    let held = lab.double.inject(Fault::always(Effect::Hold).at(path));
+    lab.double.forget_requests();
+    let (engine, wanted) = (lab.engine.clone(), runner.clone());
+    let asking = tokio::spawn(async move { engine.get(&wanted, Read::Live).await });
+    eventually("the question", async || {
+        let asked = lab.double.requests();
+        asked.iter().any(|asked| asked.path.ends_with(path))
+    })
+    .await;
+    lab.double.put(definition("v1", ".spec.count"));
+    look_again(&lab).await;
+    eventually("the count of the new place", async || {
+        let now = listed(&lab.engine).await;
+        now.is_ok_and(|all| all.iter().any(|w| w.id == runner && w.desired.0 == 5))
+    })
+    .await;
+    // Newer than all that is known, and nobody else brings it.
+    lab.double.watches_lag(PATIENCE);
+    let url = format!("/apis/example.com/v1{path}");
+    lab.double
+        .edit(&url, |object| object["spec"]["other"] = json!(1));
+    lab.double.lift(held);
+    let late = asking.await.unwrap().unwrap_err();
+    assert!(
+        matches!(&late, PortError::Internal(words) if words.contains("has changed meanwhile")),
+        "{late}"
+    );
+    let now = lab.engine.get(&runner, Read::Cached).await.unwrap();
+    assert_eq!(now.desired.0, 5);
+}
+
+/// What a pod and an autoscaler say of `Ox/one`; neither names a plural.
+fn of_an_ox() -> [Value; 2] {
+    let mut pod = objects::pod("project-a", "one", "x1");
+    pod["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "example.com/v1", "kind": "Ox", "name": "one", "uid": "u", "controller": true,
+    }]);
+    let scaler = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": { "namespace": "project-a", "name": "herd" },
+        "spec": {
+            "minReplicas": 2, "maxReplicas": 9,
+            "scaleTargetRef": { "apiVersion": "example.com/v1", "kind": "Ox", "name": "one" },
+        },
+    });
+    [objects::running(pod, "10.0.0.7"), scaler]
+}
+
+// Issue 4: the plural of a kind is what its definition says, whether that is read before its pods or after them.
+#[tokio::test]
+async fn pods_and_autoscalers_of_a_kind_with_an_irregular_plural_are_found() {
+    for pods_first in [true, false] {
+        let lab = Lab::new().await;
+        let put_others = || of_an_ox().map(|object| lab.double.put(object));
+        if pods_first {
+            put_others();
+            // A later pod shows that the earlier ones were seen.
+            let pod = objects::pod("project-a", "sample-app-a", "x1");
+            lab.double.put(objects::running(pod, "10.0.0.8"));
+            lab.sees("a later pod", |w| !w.replicas.is_empty()).await;
+        }
+        let mut definition = definition("v1", ".spec.workers");
+        definition["metadata"]["name"] = json!("oxen.example.com");
+        definition["spec"]["names"] = json!({ "plural": "oxen", "kind": "Ox" });
+        lab.double.put(definition);
+        lab.double.put(json!({
+            "apiVersion": "example.com/v1", "kind": "Ox",
+            "metadata": { "namespace": "project-a", "name": "one" },
+            "spec": { "workers": 3 }, "status": { "workers": 1 },
+        }));
+        let ox = of_kind("oxen.example.com");
+        assert!(lab.engine.get(&ox, Read::Cached).await.is_ok());
+        if !pods_first {
+            put_others();
+        }
+        eventually("its pod and its autoscaler", async || {
+            let now = lab.engine.get(&ox, Read::Cached).await;
+            now.is_ok_and(|now| {
+                let minimum = now.autoscaler.as_ref().map(|scaler| scaler.minimum.0);
+                now.replicas.len() == 1 && minimum == Some(2)
+            })
+        })
+        .await;
+        // Gone under the same name.
+        let pod = of_an_ox()[0]["metadata"]["name"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        lab.double
+            .delete(&format!("/api/v1/namespaces/project-a/pods/{pod}"));
+        eventually("its pod gone", async || {
+            let now = lab.engine.get(&ox, Read::Cached).await;
+            now.is_ok_and(|now| now.replicas.is_empty())
+        })
+        .await;
+    }
+}
