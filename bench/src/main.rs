@@ -64,6 +64,8 @@ enum Extent {
 #[derive(Debug)]
 struct Options {
     nagi: PathBuf,
+    /// The peer of `nagi disk`, where it was built.
+    pdu: Option<PathBuf>,
     extent: Extent,
     json: Option<PathBuf>,
     only: Option<String>,
@@ -203,6 +205,7 @@ impl Options {
     fn read(arguments: &[String]) -> anyhow::Result<Self> {
         let mut options = Self {
             nagi: PathBuf::new(),
+            pdu: None,
             extent: Extent::Full,
             json: None,
             only: None,
@@ -216,6 +219,7 @@ impl Options {
             };
             match argument.as_str() {
                 "--nagi" => options.nagi = PathBuf::from(value()?),
+                "--pdu" => options.pdu = Some(PathBuf::from(value()?)),
                 "--quick" => options.extent = Extent::Quick,
                 "--json" => options.json = Some(PathBuf::from(value()?)),
                 "--only" => options.only = Some(value()?.clone()),

@@ -19,8 +19,8 @@ use anyhow::{Context, bail};
 use crate::checkout::Checkout;
 use crate::command::Run;
 
-use cargo_tools::CARGO_FUZZ;
 pub(crate) use cargo_tools::{CARGO_DENY, CARGO_LLVM_COV};
+use cargo_tools::{CARGO_FUZZ, PDU};
 pub(crate) use coverage_tools::CoverageTools;
 pub(crate) use python::schemathesis;
 
@@ -91,6 +91,12 @@ pub(crate) fn for_cluster(checkout: &Checkout) -> anyhow::Result<()> {
 /// Sets up cargo-deny alone.
 pub(crate) fn cargo_deny() -> anyhow::Result<()> {
     CARGO_DENY.install_if_missing()
+}
+
+/// Sets up the peer of `nagi disk`, and gives the path of its program.
+pub(crate) fn pdu() -> anyhow::Result<PathBuf> {
+    PDU.install_if_missing()?;
+    PDU.program()
 }
 
 /// Sets up cargo-fuzz, which the tests do not need, and gives the path of its program.

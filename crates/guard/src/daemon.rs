@@ -17,6 +17,7 @@ mod level;
 mod look;
 mod memory;
 mod outlook;
+mod owners;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,9 @@ use thiserror::Error;
 use crate::clean::reach::Reach;
 use crate::clean::{CleanError, Plan, Report};
 use crate::mounts::Device;
-use crate::own::{self, Lock, OwnError, STATE, STATE_OWN};
-use crate::survey::{Survey, SurveyError};
+use crate::own::{self, Lock, OwnError, STATE};
+use crate::owner::Owner;
+use crate::survey::{Shares, SurveyError};
 
 pub use ballast::{Allocate, Ballast, BallastError, Reserve, Scramble, wanted};
 pub use decide::{
@@ -45,9 +47,11 @@ pub use level::{Fill, Level, Resource, judge};
 pub use look::{DISKS_MAX, Eyes, Looked, Question, Questions, Reading, Silent};
 pub use memory::{Key, What};
 pub use outlook::{Days, DiskOutlook, GOAL_PERCENT, Outlook, OutlookError, outlook};
+pub use owners::Growth;
 
-use hands::Change;
-use memory::{HISTORY_EVERY, Memory, Past};
+use hands::{Change, Opened, Unopened};
+use memory::{HISTORY_EVERY, Past};
+use owners::Owners;
 
 const LOCK: &str = "guard.lock";
 /// Forecasts are made this often: their fast gate looks at minutes.
@@ -56,8 +60,8 @@ const FORECAST_EVERY: Duration = Duration::from_mins(1);
 const BALLAST_AGAIN: Duration = Duration::from_hours(1);
 /// So often it is looked whether the ballast is still there: its disk is asked, and nothing is written.
 const BALLAST_LOOK: Duration = Duration::from_mins(1);
-/// Owners of one disk whose growth is followed: the largest.
-const OWNERS_MAX: usize = 12;
+/// Owners of one disk whose growth is followed: all that a node has, where it is not one of everything.
+const OWNERS_MAX: usize = 24;
 
 /// How the guard is set.
 #[derive(Debug, Clone)]
@@ -134,8 +138,10 @@ pub struct DiskNow {
     pub inodes: Level,
     /// When its bytes are used up, and when its inodes are.
     pub forecasts: [Option<Forecast>; 2],
-    /// Which owner grows fastest, when it is known, and how fast.
-    pub owners: Vec<(What, Trend)>,
+    /// How its owners grow, the fastest first; none while that is not known.
+    pub owners: Vec<Growth>,
+    /// Whose bytes it fills with is to be known soon: it is nearly full, or will be.
+    pub is_urgent: bool,
     /// Bytes of ballast.
     pub ballast: u64,
 }
@@ -153,7 +159,9 @@ pub struct Guard {
     troubles: Vec<Trouble>,
     ballast: Option<Kept>,
     forecasts: BTreeMap<Key, Made>,
-    owners: BTreeMap<PathBuf, Vec<(What, Trend)>>,
+    owners: BTreeMap<PathBuf, Owners>,
+    /// Bytes of each disk at the last look.
+    used: BTreeMap<PathBuf, u64>,
     /// The disk of `/var/lib`, which everything that is written lies on.
     own: Option<Device>,
     /// Disks that are not watched, when that was said.
@@ -163,7 +171,7 @@ pub struct Guard {
 }
 
 /// What is known of a ballast, and when it was last given up.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     /// The disk that it lies on, by its number: a place on the node may be seen in several ways.
     device: Device,
@@ -198,7 +206,8 @@ impl From<OwnError> for GuardError {
 // === impl Guard ===
 
 impl Guard {
-    /// Takes the lock, opens what must not be opened when a disk is full, and recalls what was known.
+    /// Looks where the disks are and takes the lock. Ballast and memory are opened by [`Hands::open`], which may wait for their
+    /// disk; until [`Guard::done`] has heard of that, nothing is known of before.
     ///
     /// # Errors
     /// Another guard is there, or the node cannot be looked at.
@@ -212,35 +221,33 @@ impl Guard {
         // Before the lock: whoever waits here for a disk must not lock out the next guard.
         let mut eyes = Eyes::open(&settings.root, &settings.paths)?;
         let lock = Lock::take(&own::run(&root, &reach)?, LOCK)?;
-        let now = clock.now();
-        let (memory, past, opened) = Memory::open(&root, &reach, now);
-        let mut troubles: Vec<Trouble> = opened.err().map(Trouble::Memory).into_iter().collect();
-        let opened = Kept::open(&settings, own, now).unwrap_or_else(|error| {
-            // Where none is to be kept, a disk that has none is as it should be.
-            if settings.ballast || !matches!(error, BallastError::Directory(_)) {
-                troubles.push(Trouble::Ballast(STATE.into(), error));
-            }
-            None
-        });
-        if opened.is_some() {
+        if settings.ballast || hands::is_there(&settings.root) {
             eyes.watch_besides(STATE);
         }
-        let (kept, ballast) = opened.unzip();
+        let now = clock.now();
+        let unopened = Unopened {
+            root,
+            reach,
+            path: settings.root.clone(),
+            device: own,
+            keeps_ballast: settings.ballast,
+        };
         let guard = Self {
-            state: memory.state().clone(),
-            handed: memory.state().clone(),
-            past,
+            state: State::default(),
+            handed: State::default(),
+            past: Past::new(),
             past_at: now,
-            troubles,
-            ballast: kept,
+            troubles: Vec::new(),
+            ballast: None,
             forecasts: BTreeMap::new(),
             owners: BTreeMap::new(),
+            used: BTreeMap::new(),
             own,
             left_out: 0,
             places: Vec::new(),
             settings,
         };
-        Ok((guard, eyes, Hands::new(ballast, memory, lock)))
+        Ok((guard, eyes, Hands::new(unopened, lock)))
     }
 
     /// One turn: what follows from a look. Nothing is asked and nothing is written.
@@ -284,7 +291,10 @@ impl Guard {
     }
 
     /// How what was handed out has ended.
-    pub fn done(&mut self, done: &Acted, clock: &dyn Clock) {
+    pub fn done(&mut self, done: &mut Acted, clock: &dyn Clock) {
+        if let Some(opened) = done.opened.take() {
+            self.recall(opened);
+        }
         let Some(changed) = &done.ballast else {
             return;
         };
@@ -305,7 +315,23 @@ impl Guard {
             // A person let it go, and does not want it back at once.
             disk.released_at = Some(now);
         }
-        self.shift(&changed.point, signed(changed.held) - signed(known));
+        // The survey knows nobody to whom the ballast belongs.
+        let by = signed(changed.held) - signed(known);
+        self.shift(&changed.point, What::All(Resource::Bytes), by);
+        self.shift(&changed.point, What::AtWalks, by);
+        self.shift(&changed.point, What::Of(Owner::Unknown), by);
+    }
+
+    /// What was known before. What was seen since the start, while the disk of it did not answer, stands beside it.
+    fn recall(&mut self, opened: Opened) {
+        self.handed = opened.state.clone();
+        for (point, disk) in opened.state.disks {
+            self.state.disks.entry(point).or_insert(disk);
+        }
+        for (key, earlier) in opened.past {
+            self.past.entry(key).or_default().follow(earlier);
+        }
+        self.ballast = opened.kept;
     }
 
     /// The end: history is written down once more.
@@ -323,26 +349,55 @@ impl Guard {
             let place = places.filter(|(_, device)| *device == step.disk);
             let points: Vec<PathBuf> = place.map(|(point, _)| point.clone()).collect();
             for point in points {
-                self.shift(&point, done.measured.saturating_neg());
+                let by = done.measured.saturating_neg();
+                self.shift(&point, What::All(Resource::Bytes), by);
+                self.shift(&point, What::AtWalks, by);
+                self.shift(&point, What::Of(owners::owner_of(done.reclaimer)), by);
             }
         }
     }
 
-    /// What a survey found of each owner, for the growth of owners.
-    pub fn surveyed(&mut self, survey: &Survey, clock: &dyn Clock) {
+    /// What a walk found of each owner. What it could not find is not known any more.
+    pub fn walked(&mut self, shares: &Shares, clock: &dyn Clock) {
         let now = clock.now();
-        for place in survey.places.iter().filter(|place| place.is_whole) {
-            let point = look::on_node(&self.settings.root, &place.filesystem.point);
-            for (owner, tally) in place.owners.iter().take(OWNERS_MAX) {
+        for disk in &shares.disks {
+            let point = look::on_node(&self.settings.root, &disk.point);
+            let key = |owner| Key {
+                point: point.clone(),
+                what: What::Of(owner),
+            };
+            // Who is followed is so until nothing is left of it, and then for as long as history reaches.
+            let is_followed = |owner| self.past.contains_key(&key(owner));
+            let follows: Vec<Owner> = Owner::all().filter(|owner| is_followed(*owner)).collect();
+            let largest = disk.owners.iter().map(|(owner, _)| *owner);
+            let new = largest.filter(|owner| !follows.contains(owner));
+            let new: Vec<Owner> = new.take(OWNERS_MAX.saturating_sub(follows.len())).collect();
+            for owner in follows.into_iter().chain(new) {
+                let own = disk.owners.iter().find(|(other, _)| *other == owner);
+                let used = own.map_or(0, |(_, bytes)| *bytes);
+                self.past.entry(key(owner)).or_default().add(now, used);
+            }
+            // At this moment: a span of the other history ends later.
+            if let Some(used) = self.used.get(&point) {
                 let key = Key {
                     point: point.clone(),
-                    what: What::Of(*owner),
+                    what: What::AtWalks,
                 };
-                let series = self.past.entry(key).or_default();
-                series.add(now, tally.blocks.bytes());
+                self.past.entry(key).or_default().add(now, *used);
             }
+            self.past
+                .retain(|key, series| key.point != point || !series.is_nothing());
         }
-        self.owners = growth_of_owners(&self.past);
+        self.owners = Owners::of_all(&self.past);
+        for point in &shares.unknown {
+            let point = look::on_node(&self.settings.root, point);
+            self.owners.remove(&point);
+        }
+    }
+
+    /// No walk came to its end: what was known of owners is too old.
+    pub fn not_walked(&mut self) {
+        self.owners.clear();
     }
 
     /// What is new, and nothing when nothing is: on a node that rests nobody has to write.
@@ -378,6 +433,8 @@ impl Guard {
     }
 
     fn see(&mut self, reading: Reading, now: Timestamp) -> Seen {
+        let used = reading.space.used();
+        self.used.insert(reading.point.clone(), used);
         for (resource, used) in [
             (Resource::Bytes, reading.space.used()),
             (Resource::Inodes, reading.space.inodes_used()),
@@ -403,10 +460,13 @@ impl Guard {
             held: kept.held,
             half: kept.half,
         });
+        let owners = self.owners.get(&reading.point);
+        let mostly = owners.and_then(|owners| owners.mostly(forecasts[0].as_ref()));
         Seen {
             reading,
             forecasts,
             ballast,
+            mostly,
         }
     }
 
@@ -441,10 +501,10 @@ impl Guard {
         forecast
     }
 
-    fn shift(&mut self, point: &Path, by: i64) {
+    fn shift(&mut self, point: &Path, what: What, by: i64) {
         let key = Key {
             point: point.to_owned(),
-            what: What::All(Resource::Bytes),
+            what,
         };
         if let Some(series) = self.past.get_mut(&key) {
             series.shift(by);
@@ -459,8 +519,9 @@ impl Guard {
         DiskNow {
             bytes: state.map(|state| state.bytes).unwrap_or_default(),
             inodes: state.map(|state| state.inodes).unwrap_or_default(),
+            is_urgent: state.is_some_and(|state| state.bytes_fill || state.bytes >= Level::Serious),
             forecasts: seen.forecasts,
-            owners: owners.cloned().unwrap_or_default(),
+            owners: owners.map_or_else(Vec::new, |owners| owners.known().to_vec()),
             ballast: kept.map_or(0, |kept| kept.held),
             reading: seen.reading,
         }
@@ -471,21 +532,6 @@ fn growth_of(forecast: Option<&Forecast>) -> Option<f64> {
     Some(forecast?.trend?.middle)
 }
 
-/// By disk, the fastest first.
-fn growth_of_owners(past: &Past) -> BTreeMap<PathBuf, Vec<(What, Trend)>> {
-    let mut by_disk: BTreeMap<PathBuf, Vec<(What, Trend)>> = BTreeMap::new();
-    for (key, series) in past {
-        if let (What::Of(_), Some(trend)) = (key.what, Trend::of(series)) {
-            let owners = by_disk.entry(key.point.clone()).or_default();
-            owners.push((key.what, trend));
-        }
-    }
-    for owners in by_disk.values_mut() {
-        owners.sort_by(|one, other| other.1.middle.total_cmp(&one.1.middle));
-    }
-    by_disk
-}
-
 /// A ballast has less than 2⁶³ bytes.
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
@@ -494,31 +540,16 @@ fn signed(bytes: u64) -> i64 {
 // === impl Kept ===
 
 impl Kept {
-    /// None where there is none and none is to be.
-    fn open(
-        settings: &GuardSettings,
-        device: Option<Device>,
-        now: Timestamp,
-    ) -> Result<Option<(Self, Ballast)>, BallastError> {
-        let (root, place) = (&settings.root, Path::new(STATE));
-        let ballast = if settings.ballast {
-            Some(Ballast::at(root, place, STATE_OWN)?)
-        } else {
-            Ballast::find(root, place, STATE_OWN)?
-        };
-        let Some(ballast) = ballast else {
-            return Ok(None);
-        };
-        let [first, second] = ballast.halves()?;
-        let kept = Self {
-            device: device.ok_or(BallastError::Directory(Errno::NOENT))?,
+    /// One that was opened now, and what its halves hold.
+    const fn of([first, second]: [u64; 2], device: Device, now: Timestamp) -> Self {
+        Self {
+            device,
             held: first + second,
             half: if second > 0 { second } else { first },
             failed_at: None,
             looked_at: now,
             is_changing: false,
-        };
-        Ok((settings.ballast || kept.held > 0).then_some((kept, ballast)))
+        }
     }
 
     fn may_be_tried(&self, now: Timestamp) -> bool {

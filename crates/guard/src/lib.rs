@@ -14,6 +14,7 @@ mod daemon;
 mod filesystem;
 mod gap;
 mod kubelet;
+mod loops;
 mod marks;
 mod mounts;
 mod open_files;
@@ -37,9 +38,10 @@ pub use clean::{
 pub use daemon::{
     Acted, Action, Alert, Allocate, Ballast, BallastError, BallastSeen, Basis, Cause, Changed,
     DISKS_MAX, Days, Deeds, DiskNow, DiskOutlook, DiskState, Eyes, Fill, Forecast, GOAL_PERCENT,
-    Guard, GuardError, GuardSettings, Hands, Key, Level, Looked, Outcome, Outlook, OutlookError,
-    Point, Question, Questions, REMIND, Reading, Reserve, Resource, Round, Rules, SILENT, Scramble,
-    Seen, Series, Silent, State, Trend, Trouble, What, decide, forecast, judge, outlook, wanted,
+    Growth, Guard, GuardError, GuardSettings, Hands, Key, Level, Looked, Outcome, Outlook,
+    OutlookError, Point, Question, Questions, REMIND, Reading, Reserve, Resource, Round, Rules,
+    SILENT, Scramble, Seen, Series, Silent, State, Trend, Trouble, What, decide, forecast, judge,
+    outlook, wanted,
 };
 pub use filesystem::{Filesystem, Kind, ReadOnly, Space};
 pub use gap::{Estimate, Gap};
@@ -49,7 +51,8 @@ pub use open_files::{Deleted, Holder, OpenFiles, open_files};
 pub use owner::{Class, Owner};
 pub use run_files::{RunError, RunFiles, RunLock};
 pub use survey::{
-    Effort, Glance, Hidden, Place, Request, Survey, SurveyError, Under, glance, survey,
+    Effort, Glance, Hidden, Place, Request, Share, Shares, Survey, SurveyError, Under, glance,
+    shares, survey,
 };
 pub use walk::faults::Fault;
 pub use walk::tree::{NodeId, Tree};

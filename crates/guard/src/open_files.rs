@@ -22,16 +22,16 @@ const ASKED: StatxFlags = StatxFlags::TYPE
     .union(StatxFlags::SIZE)
     .union(StatxFlags::BLOCKS);
 /// What the kernel writes behind the name of a file that was removed.
-const GONE: &[u8] = b" (deleted)";
+pub(crate) const GONE: &[u8] = b" (deleted)";
 
 /// A file without a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deleted {
     /// The filesystem that it takes space of.
     pub device: Device,
-    /// Its number there.
+    /// Its number there; 0 where only a loop device holds it, which does not tell.
     pub inode: u64,
-    /// What comes back when the last holder lets go.
+    /// What comes back when the last holder lets go. Where only a loop device holds it, at most so much: it may have holes.
     pub blocks: Blocks,
     /// The name that it had.
     pub path: PathBuf,
@@ -39,10 +39,10 @@ pub struct Deleted {
     pub holders: Vec<Holder>,
 }
 
-/// A process that holds a file.
+/// Who holds a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// The process.
+    /// The process; 0 for a loop device.
     pub pid: u32,
     /// What it is called.
     pub command: String,
@@ -69,6 +69,15 @@ pub fn open_files(root: &Path) -> std::io::Result<OpenFiles> {
     let text = std::fs::read("/proc/self/mountinfo")?;
     let mounts = Mounts::parse(&text).map_err(std::io::Error::other)?;
     Ok(look(&root.join("proc"), &mounts)?)
+}
+
+// === impl Deleted ===
+
+impl Deleted {
+    /// No process holds it.
+    pub(crate) fn is_behind_a_loop(&self) -> bool {
+        self.holders.iter().all(|holder| holder.pid == 0)
+    }
 }
 
 type Files = BTreeMap<(Device, u64), Deleted>;

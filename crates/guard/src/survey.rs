@@ -5,6 +5,7 @@
 
 mod glance;
 mod node;
+mod shares;
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -19,6 +20,7 @@ use crate::btrfs;
 use crate::filesystem::{Filesystem, Kind};
 use crate::gap::{self, Gap};
 use crate::kubelet::Thresholds;
+use crate::loops;
 use crate::mounts::{Device, Mounts, MountsError};
 use crate::open_files::{self, Deleted, OpenFiles};
 use crate::owner::Owner;
@@ -29,6 +31,7 @@ use crate::walk::tree::{NodeId, Tree};
 use node::Node;
 
 pub use glance::{Glance, glance};
+pub use shares::{Share, Shares, shares};
 
 const PROC: &str = "/proc";
 const SYSFS: &str = "/sys";
@@ -105,6 +108,8 @@ pub struct Place {
     pub vanished: u64,
     /// There were too many files with several names to say for each at which one it is counted.
     pub links_by_chance: bool,
+    /// The walk gave up.
+    is_cut: bool,
     /// Devices that its files show; several where there are subvolumes.
     devices: Vec<Device>,
 }
@@ -207,7 +212,13 @@ pub fn survey(request: &Request, watch: &Watch) -> Result<Survey, SurveyError> {
         places.push(node.walk(task, watch)?);
     }
     let open = match request.effort {
-        Effort::Whole => open_files::look(Path::new(PROC), &node.mounts).ok(),
+        Effort::Whole => {
+            let mut open = open_files::look(Path::new(PROC), &node.mounts).ok();
+            if let Some(open) = &mut open {
+                loops::add(Path::new(SYSFS), &node.mounts, open);
+            }
+            open
+        }
         Effort::Total => None,
     };
     for place in &mut places {
@@ -317,7 +328,16 @@ impl Place {
             Under::NotSeen(..) => None,
         };
         let files = self.visible.bytes();
-        let deleted = self.deleted.iter().map(|file| file.blocks.bytes()).sum();
+        let held = |by_loop: bool| -> u64 {
+            let files = self.deleted.iter();
+            let files = files.filter(|file| file.is_behind_a_loop() == by_loop);
+            files.map(|file| file.blocks.bytes()).sum()
+        };
+        // A file behind a loop device may have holes, and takes no more than what nothing else explains.
+        let seen = files
+            .saturating_add(hidden.unwrap_or(0))
+            .saturating_add(held(false));
+        let deleted = held(false) + held(true).min(space.used().saturating_sub(seen));
         let counted = files
             .saturating_add(hidden.unwrap_or(0))
             .saturating_add(deleted);

@@ -9,6 +9,7 @@
 
 pub(crate) mod faults;
 mod links;
+mod pace;
 mod shared;
 pub(crate) mod tree;
 
@@ -33,6 +34,8 @@ use crate::walk::faults::Faults;
 use crate::walk::links::{Link, OPEN_MAX};
 use crate::walk::shared::{FoundChild, Shared, State};
 use crate::walk::tree::{NODES_MAX, Tree};
+
+pub(crate) use pace::{Pace, processor_time};
 
 /// One piece of a directory: about a thousand names.
 const PIECE: usize = 64 * 1024;
@@ -86,6 +89,8 @@ pub(crate) struct Manner<'a> {
     pub(crate) top: usize,
     pub(crate) watch: &'a Watch,
     pub(crate) limits: Limits,
+    /// None where somebody waits for it.
+    pub(crate) pace: Option<&'a Pace>,
 }
 
 /// What a walk keeps at most.
@@ -113,6 +118,8 @@ pub(crate) struct Walked {
     pub(crate) faults: Faults,
     /// There were more names of files with several than are kept.
     pub(crate) links_by_chance: bool,
+    /// It gave up: what was found is not all.
+    pub(crate) is_cut: bool,
 }
 
 /// A directory that waits.
@@ -199,6 +206,11 @@ impl Limits {
         directories: NODES_MAX,
         links: OPEN_MAX,
     };
+    /// Below 1 MiB: no directory has a record, and of a file with several names the owner that comes first in the table has it.
+    pub(crate) const SMALL: Self = Self {
+        directories: 0,
+        links: 16 * 1024,
+    };
 }
 
 /// Walks everything below the starts.
@@ -236,7 +248,10 @@ pub(crate) fn walk(starts: &[Start], manner: &Manner<'_>) -> Result<Walked, Errn
         }
         work(&shared, starts, manner);
     });
-    Ok(shared.finish(manner.top))
+    Ok(Walked {
+        is_cut: manner.pace.is_some_and(Pace::is_over),
+        ..shared.finish(manner.top)
+    })
 }
 
 /// Takes directories until none is left.
@@ -249,8 +264,14 @@ fn work(shared: &Shared, starts: &[Start], manner: &Manner<'_>) {
         let Some(start) = starts.get(start) else {
             continue;
         };
-        read(start, &path, &task, manner, &mut found, &mut piece);
-        shared.commit(&task, &mut found);
+        // Where it has given up, what waits is only taken off.
+        if manner.pace.is_none_or(|pace| !pace.is_over()) {
+            read(start, &path, &task, manner, &mut found, &mut piece);
+        }
+        let waiting = shared.commit(&task, &mut found);
+        if let Some(pace) = manner.pace {
+            pace.see_waiting(waiting);
+        }
     }
 }
 
@@ -282,6 +303,9 @@ fn read(
         let name = entry.file_name();
         if DOTS.contains(&name.to_bytes()) {
             continue;
+        }
+        if manner.pace.is_some_and(|pace| !pace.step()) {
+            break;
         }
         match rustix::fs::statx(&directory, name, ASK, ASKED) {
             Ok(asked) => found.take(&asked, name.to_bytes(), task, manner, &whole),

@@ -22,5 +22,5 @@ pub use log::{
 };
 pub use metrics::{
     Authentication, CONTENT_TYPE, ConfigFile, CountGuard, DepthGauge, DiskFacts, Metrics,
-    MetricsError,
+    MetricsError, OwnerFacts,
 };

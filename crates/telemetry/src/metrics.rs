@@ -24,7 +24,7 @@ use crate::log::LinesDropped;
 use crate::names::metric;
 use disk::DiskFamilies;
 
-pub use disk::DiskFacts;
+pub use disk::{DiskFacts, OwnerFacts};
 
 /// The `Content-Type` of [`Metrics::encode`]: the text format that every Prometheus reads.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

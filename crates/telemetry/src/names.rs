@@ -121,8 +121,14 @@ pub mod metric {
     pub const DISK_BALLAST_BYTES: &str = "nagi_disk_ballast_bytes";
     /// Gauge `{disk}`: when it was looked at last.
     pub const DISK_LOOKED_AT_SECONDS: &str = "nagi_disk_looked_at_seconds";
-    /// Gauge `{disk, owner}`: how fast what belongs to an owner grows.
+    /// Gauge `{disk, owner}`: what belongs to an owner.
+    pub const DISK_OWNER_BYTES: &str = "nagi_disk_owner_bytes";
+    /// Gauge `{disk, owner, bound}`: how fast what belongs to an owner grows.
     pub const DISK_OWNER_GROWTH_BYTES_PER_HOUR: &str = "nagi_disk_owner_growth_bytes_per_hour";
+    /// Gauge `{disk, owner}`: its part of the growth of the disk.
+    pub const DISK_OWNER_GROWTH_RATIO: &str = "nagi_disk_owner_growth_ratio";
+    /// Gauge `{disk, owner, bound}`: time until the disk is full at the rate of an owner alone; missing when not in sight.
+    pub const DISK_OWNER_FULL_SECONDS: &str = "nagi_disk_owner_full_seconds";
     /// Counter `{sink, result}`: alerts of the guard.
     pub const DISK_ALERTS_TOTAL: &str = "nagi_disk_alerts_total";
     /// Counter `{kind}`: bytes that cleaning gave back.

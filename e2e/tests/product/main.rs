@@ -4,6 +4,7 @@
 //! --samples` wrote last; `cargo xtask test-cluster` writes them before it runs these tests.
 
 mod commands;
+mod guard;
 mod installed;
 mod leaving;
 mod load;
@@ -70,6 +71,11 @@ const TESTS: &[Test<World>] = &[
         name: "each_account_uses_the_rights_that_it_has_and_no_others",
         needs: Needs::Namespaces,
         run: rights::all,
+    },
+    Test {
+        name: "the_guard_of_each_node_tells_of_a_full_disk_without_an_api_server",
+        needs: Needs::Namespaces,
+        run: guard::all,
     },
     // From here on what the others need is taken away.
     Test {

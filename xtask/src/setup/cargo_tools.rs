@@ -10,26 +10,38 @@ use crate::command::Run;
 /// Checks what the product is built from.
 pub(crate) const CARGO_DENY: CargoTool = CargoTool {
     name: "cargo-deny",
+    program: "cargo-deny",
     version: "0.20.2",
 };
 
 /// Measures which lines the tests run.
 pub(crate) const CARGO_LLVM_COV: CargoTool = CargoTool {
     name: "cargo-llvm-cov",
+    program: "cargo-llvm-cov",
     version: "0.9.1",
 };
 
 /// Runs the fuzz targets.
 pub(crate) const CARGO_FUZZ: CargoTool = CargoTool {
     name: "cargo-fuzz",
+    program: "cargo-fuzz",
     version: "0.13.2",
+};
+
+/// Walks a disk, as the peer of `nagi disk`.
+pub(crate) const PDU: CargoTool = CargoTool {
+    name: "parallel-disk-usage",
+    program: "pdu",
+    version: "0.24.0",
 };
 
 /// A tool that cargo builds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CargoTool {
-    /// Its package, which is also the name of its program.
+    /// Its package.
     pub(crate) name: &'static str,
+    /// Its program.
+    pub(crate) program: &'static str,
     /// The one version that is used.
     pub(crate) version: &'static str,
 }
@@ -41,7 +53,7 @@ impl CargoTool {
     pub(crate) fn program(self) -> anyhow::Result<PathBuf> {
         Ok(cache::tool_directory(self.name, self.version)?
             .join("bin")
-            .join(self.name))
+            .join(self.program))
     }
 
     /// Builds it unless it is there.

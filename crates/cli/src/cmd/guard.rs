@@ -69,8 +69,8 @@ pub(crate) struct GuardArgs {
     #[arg(long, value_name = "SPAN", default_value = "2s", value_parser = parse_every)]
     every: Duration,
 
-    /// How often it is looked whose the bytes are, 10m or more: a walk over the disks
-    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_owners)]
+    /// How often it is looked whose the bytes are, 1m to 7d: a slow walk over the disks, and seldomer where they are large
+    #[arg(long, value_name = "SPAN", default_value = "30m", value_parser = parse_owners)]
     owners_every: Duration,
 
     /// Do not look whose the bytes are: no growth by owner
@@ -245,9 +245,9 @@ fn parse_every(text: &str) -> Result<Duration, String> {
 fn parse_owners(text: &str) -> Result<Duration, String> {
     within(
         text,
-        Duration::from_mins(10),
+        Duration::from_mins(1),
         Duration::from_hours(24 * 7),
-        "10m to 7d",
+        "1m to 7d",
     )
 }
 
@@ -289,7 +289,7 @@ mod tests {
     fn spans_and_levels_keep_their_limits() {
         assert_eq!(parse_every("2s"), Ok(Duration::from_secs(2)));
         assert!(parse_every("500ms").is_err() && parse_every("11m").is_err());
-        assert!(parse_owners("9m").is_err() && parse_owners("10m").is_ok());
+        assert!(parse_owners("59s").is_err() && parse_owners("1m").is_ok());
         assert_eq!(parse_level("serious"), Ok(Level::Serious));
         assert!(parse_level("calm").is_err() && parse_level("90").is_err());
     }

@@ -144,6 +144,18 @@ impl Guarded {
         nix::sys::signal::kill(id, signal).expect("it runs");
     }
 
+    /// A second guard on the same node.
+    fn second(&self) -> std::process::Output {
+        let [metrics] = free_ports();
+        Command::new(env!("CARGO_BIN_EXE_nagi"))
+            .arg("guard")
+            .arg("--root")
+            .arg(self.path(""))
+            .args(["--metrics-listen", &format!("127.0.0.1:{metrics}")])
+            .output()
+            .expect("it starts")
+    }
+
     fn end(mut self) -> String {
         self.signal(Signal::SIGTERM);
         let status = self.child.wait().expect("a child");
@@ -348,6 +360,115 @@ fn a_disk_that_takes_no_write_is_told_and_kills_no_guard() {
     guarded.end();
 }
 
+/// A number of `/proc/PID/status`, in KiB.
+fn of_status(guarded: &Guarded, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/status", guarded.child.id()));
+    let text = text.expect("it runs");
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.trim_matches(&[':', '\t', ' ', 'k', 'B']).parse().ok());
+    number.unwrap_or_else(|| panic!("{name} of {text}"))
+}
+
+// B-037, D-24: a real guard with a real clock names the owner that fills its disk, from its third walk on.
+#[test]
+fn a_guard_names_the_owner_that_fills_its_disk() {
+    let flags = [
+        "--no-ballast",
+        "--clean",
+        "off",
+        "--alert-log",
+        "none",
+        "--owners-every",
+        "1m",
+    ];
+    let more = "mkdir -p node/var/lib/etcd node/var/log/pods";
+    let Some(guarded) = Guarded::start_after(more, &flags) else {
+        return;
+    };
+    let grows = "nagi_disk_owner_growth_bytes_per_hour{disk=\"/\",owner=\"etcd\",bound=\"likely\"}";
+    let mut file = fs::File::create(guarded.path("var/lib/etcd/db")).expect("room");
+    let (mut written, began) = (0_u32, Instant::now());
+    // Three walks take three minutes. One MiB each three seconds is 1,200 MiB an hour.
+    let known = wait(Duration::from_mins(6), || {
+        while f64::from(written) < began.elapsed().as_secs_f64() / 3.0 {
+            file.write_all(&vec![7; 1 << 20]).expect("room");
+            file.sync_data().expect("room");
+            written += 1;
+        }
+        guarded.metric(grows)
+    });
+    let text = guarded.scrape().unwrap_or_default();
+    let owned: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("owner=\"etcd\""))
+        .collect();
+    println!(
+        "after {:.0?} and {written} MiB: {owned:#?}\nresident {} KiB, {} at most",
+        began.elapsed(),
+        of_status(&guarded, "VmRSS"),
+        of_status(&guarded, "VmHWM")
+    );
+    let mebibytes = known.map(|bytes| bytes >> 20);
+    assert!(
+        mebibytes.is_some_and(|mebibytes| (900..=1500).contains(&mebibytes)),
+        "{mebibytes:?}"
+    );
+    let share = "nagi_disk_owner_growth_ratio{disk=\"/\",owner=\"etcd\"}";
+    let share = text.lines().find_map(|line| line.strip_prefix(share));
+    let share: f64 = share
+        .and_then(|share| share.trim().parse().ok())
+        .expect("a share");
+    assert!((0.8..=1.2).contains(&share), "{share}");
+    let full =
+        text.contains("nagi_disk_owner_full_seconds{disk=\"/\",owner=\"etcd\",bound=\"likely\"}");
+    assert!(full, "{text}");
+    guarded.fill_at_once();
+    let told = wait(TOLD_MAX, || {
+        guarded.log().contains("; mostly by etcd: +").then_some(())
+    });
+    assert!(told.is_some(), "{}", guarded.log());
+    guarded.end();
+}
+
+/// The disk of the node takes no write before the guard begins. Whatever becomes of the test, it does again after three minutes.
+const FROZEN: &str = "sync -f . && fsfreeze -f . && { { sleep 180; fsfreeze -u .; } < /dev/null > /dev/null 2>&1 & }";
+
+// D-22: a guard that begins while the disk of /var/lib takes no write says what it waits for, watches and tells; a second one is
+// refused by name meanwhile; when the disk answers, memory and ballast are there.
+#[test]
+fn a_guard_begins_beside_a_disk_that_takes_no_write() {
+    let more = format!("{SECOND} && {FROZEN}");
+    let flags = ["--alert-log", "none", "--clean", "off", "--no-owners"];
+    let Some(guarded) = Guarded::start_after(&more, &flags) else {
+        return;
+    };
+    let frozen = Frozen(guarded.path(""));
+    let log = guarded.log();
+    assert!(
+        log.contains("\"waits_for\":\"the disk of /var/lib\""),
+        "{log}"
+    );
+    assert!(log.contains("\"remembers\":false"), "{log}");
+    fill_second(&guarded);
+    let says = |what: &str, most| wait(most, || guarded.log().contains(what).then_some(()));
+    let told = says("is critical now", TOLD_MAX);
+    let silent = says("does not answer: whoever", UP_MAX);
+    let health = http::exchange(guarded.metrics, "GET", "/health", &[], "").expect("an answer");
+    let second = guarded.second();
+    drop(frozen);
+    assert!(told.is_some() && silent.is_some(), "{}", guarded.log());
+    assert_eq!(health.status, 200, "{}", health.body);
+    assert_eq!(second.status.code(), Some(8), "{second:?}");
+    assert!(says("answers again", UP_MAX).is_some(), "{}", guarded.log());
+    let ballast = "nagi_disk_ballast_bytes{disk=\"/\"}";
+    let taken = wait(UP_MAX, || {
+        guarded.metric(ballast).filter(|bytes| *bytes > 0)
+    });
+    assert!(taken.is_some(), "{}", guarded.log());
+    assert!(guarded.path("var/lib/nagi-guard/guard.ring").exists());
+    guarded.end();
+}
+
 // A disk that is above the target and not at the level of cleaning keeps what it has, whatever another one needs.
 #[test]
 fn a_guard_cleans_only_the_disk_that_reached_the_level() {
@@ -455,14 +576,7 @@ fn a_second_guard_is_refused() {
         held.filter(|bytes| *bytes >= 8 << 20)
     });
     assert!(held.is_some(), "{:?}", guarded.scrape());
-    let [metrics] = free_ports();
-    let second = Command::new(env!("CARGO_BIN_EXE_nagi"))
-        .arg("guard")
-        .arg("--root")
-        .arg(guarded.path(""))
-        .args(["--metrics-listen", &format!("127.0.0.1:{metrics}")])
-        .output()
-        .expect("it starts");
+    let second = guarded.second();
     let said = String::from_utf8_lossy(&second.stdout);
     assert_eq!(second.status.code(), Some(8), "{said}");
     assert!(said.contains("another nagi guards this node"), "{said}");

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::forecast::Forecast;
 use super::level::{Fill, Level, Resource, judge};
 use super::look::{Reading, Silent};
+use super::owners::Growth;
 use crate::mounts::Device;
 
 /// What a person wants.
@@ -32,6 +33,8 @@ pub struct Seen {
     pub forecasts: [Option<Forecast>; 2],
     /// Its ballast.
     pub ballast: Option<BallastSeen>,
+    /// By whom its bytes mostly grow, where that is known.
+    pub mostly: Option<Growth>,
 }
 
 /// A ballast as it is now.
@@ -107,6 +110,8 @@ pub struct Alert {
     pub fill: Option<Fill>,
     /// When it would be full.
     pub forecast: Option<Forecast>,
+    /// By whom it mostly grows; none where nobody makes half of it, or nobody knows.
+    pub mostly: Option<Growth>,
 }
 
 /// Why an alert is told.
@@ -293,6 +298,7 @@ impl DiskState {
                 cause: Cause::Silent,
                 fill: None,
                 forecast: None,
+                mostly: None,
             }));
         }
     }
@@ -394,6 +400,10 @@ fn alert(seen: &Seen, resource: Resource, level: Level, cause: Cause, at: Timest
         cause,
         fill: Fill::of(resource, space, fstype),
         forecast: seen.forecast(resource).cloned(),
+        mostly: match resource {
+            Resource::Bytes => seen.mostly,
+            Resource::Inodes => None,
+        },
     }
 }
 

@@ -19,6 +19,7 @@ use super::history::{LONG_SECONDS, Point, SHORT_SECONDS, Series};
 
 /// Points of a day.
 const DAY: usize = 144;
+const DAY_SECONDS: i64 = 86_400;
 /// Hours from a point to the next.
 const STEP: f64 = 1.0 / 6.0;
 /// Nothing is said from less than six hours.
@@ -137,23 +138,32 @@ impl Trend {
     /// Over half of the history, from every point: as robust as Theil and Sen's slope over all pairs, in one pass. None from
     /// fewer than three points.
     pub fn of(series: &Series) -> Option<Self> {
-        let points = series.long();
-        let back = points.len() / 2;
+        let points: Vec<Point> = series.long().iter().copied().collect();
+        Self::through(&points, LONG_SECONDS)
+    }
+
+    /// The same through any points in order, whose spans are so long.
+    pub(super) fn through(points: &[Point], span_seconds: i64) -> Option<Self> {
         if points.len() < 3 {
             return None;
         }
-        let pairs = points.iter().zip(points.iter().skip(back));
+        let pairs = points
+            .iter()
+            .zip(points.iter().skip(half_of(points, span_seconds)));
         let mut slopes: Vec<f64> = pairs
             .map(|(from, to)| {
-                let hours = whole(to.span - from.span) * real_of_seconds(LONG_SECONDS);
+                let hours = whole(to.span - from.span) * real_of_seconds(span_seconds);
                 (real(to.used) - real(from.used)) / hours
             })
             .collect();
         slopes.sort_by(f64::total_cmp);
+        // From either end, so that two slopes are an interval.
+        let (low, middle) = (quantile(&slopes, 0.1), quantile(&slopes, 0.5));
+        slopes.reverse();
         Some(Self {
-            low: quantile(&slopes, 0.1),
-            middle: quantile(&slopes, 0.5),
-            high: quantile(&slopes, 0.9),
+            low,
+            middle: f64::midpoint(middle, quantile(&slopes, 0.5)),
+            high: quantile(&slopes, 0.1),
         })
     }
 }
@@ -162,6 +172,20 @@ impl Trend {
     /// The middle, as a whole number of units an hour.
     pub const fn middle_whole(&self) -> i64 {
         rounded(self.middle)
+    }
+
+    /// Low, middle and high in whole units an hour.
+    pub const fn per_hour(&self) -> [i64; 3] {
+        [rounded(self.low), rounded(self.middle), rounded(self.high)]
+    }
+
+    /// Low, middle and high in whole units a day.
+    pub const fn per_day(&self) -> [i64; 3] {
+        [
+            rounded(self.low * 24.0),
+            rounded(self.middle * 24.0),
+            rounded(self.high * 24.0),
+        ]
     }
 }
 
@@ -360,6 +384,22 @@ impl Draw {
     }
 }
 
+/// How many points lie within half of the time that they span: of whole days, so that what swings by day is no slope.
+fn half_of(points: &[Point], span_seconds: i64) -> usize {
+    let begin = points.first().map_or(0, |first| first.span);
+    let passed = |point: &Point| (point.span - begin).saturating_mul(span_seconds);
+    let half = points.last().map_or(0, passed) / 2;
+    let apart = if half >= DAY_SECONDS {
+        half / DAY_SECONDS * DAY_SECONDS
+    } else {
+        half
+    };
+    let last = points.len().saturating_sub(1).max(1);
+    points
+        .partition_point(|point| passed(point) < apart)
+        .clamp(1, last)
+}
+
 /// Points at equal distances, the oldest first: what is missing between two is on the line between them.
 fn grid(points: &VecDeque<Point>) -> Vec<f64> {
     let mut values = Vec::with_capacity(points.len());
@@ -428,7 +468,7 @@ const fn whole_points(count: usize) -> f64 {
     clippy::as_conversions,
     reason = "a float becomes the nearest whole number that there is: no wrap"
 )]
-const fn rounded(number: f64) -> i64 {
+pub(super) const fn rounded(number: f64) -> i64 {
     number as i64
 }
 

@@ -3,25 +3,53 @@
 //! All of it may wait for a disk, for as long as that does not answer. So it is a value of its own, which a thread of its own
 //! can hold, and neither looks nor alerts wait for it. What was decided is remembered after it was told: a guard that is ended
 //! in between tells it once more, and loses nothing.
+//!
+//! Opening waits for that disk too, as one that is frozen takes not even a directory. So a guard begins without it, holds the
+//! lock that says who may write, and hears what was known before when the disk answers.
 
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::io::Errno;
 
-use super::Trouble;
 use super::ballast::{Ballast, BallastError};
 use super::decide::State;
 use super::memory::{Memory, Past};
-use crate::own::Lock;
+use super::{Kept, Trouble};
+use crate::clean::reach::Reach;
+use crate::mounts::Device;
+use crate::own::{Lock, STATE, STATE_OWN};
 
 /// What holds the files of the guard, and its lock: nobody else writes them meanwhile.
 #[derive(Debug)]
 pub struct Hands {
     ballast: Option<Ballast>,
     memory: Memory,
+    /// None once it was opened.
+    unopened: Option<Unopened>,
     _lock: Lock,
+}
+
+/// Where ballast and memory lie, until they are opened.
+#[derive(Debug)]
+pub(super) struct Unopened {
+    pub(super) root: OwnedFd,
+    pub(super) reach: Reach,
+    /// The root of the node as it was named.
+    pub(super) path: PathBuf,
+    /// The disk of `/var/lib`.
+    pub(super) device: Option<Device>,
+    pub(super) keeps_ballast: bool,
+}
+
+/// What was found where ballast and memory lie.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) state: State,
+    pub(super) past: Past,
+    pub(super) kept: Option<Kept>,
 }
 
 /// What is to be written.
@@ -53,6 +81,8 @@ pub struct Acted {
     pub ballast: Option<Changed>,
     /// What went wrong.
     pub troubles: Vec<Trouble>,
+    /// What was known before, when it was opened now.
+    pub(super) opened: Option<Opened>,
 }
 
 /// A ballast to which something was done.
@@ -98,12 +128,39 @@ impl Deeds {
 // === impl Hands ===
 
 impl Hands {
-    pub(super) const fn new(ballast: Option<Ballast>, memory: Memory, lock: Lock) -> Self {
+    pub(super) fn new(unopened: Unopened, lock: Lock) -> Self {
         Self {
-            ballast,
-            memory,
+            ballast: None,
+            memory: Memory::default(),
+            unopened: Some(unopened),
             _lock: lock,
         }
+    }
+
+    /// Opens ballast and memory, once, and waits for their disk for as long as it takes. Where that goes wrong the guard goes on
+    /// without.
+    pub fn open(&mut self, now: Timestamp) -> Acted {
+        let mut done = Acted::default();
+        let Some(unopened) = self.unopened.take() else {
+            return done;
+        };
+        let (memory, past, opened) = Memory::open(&unopened.root, &unopened.reach, now);
+        done.troubles.extend(opened.err().map(Trouble::Memory));
+        let found = unopened.ballast(now).unwrap_or_else(|error| {
+            // Where none is to be kept, a disk that has none is as it should be.
+            if unopened.keeps_ballast || !matches!(error, BallastError::Directory(_)) {
+                done.troubles.push(Trouble::Ballast(STATE.into(), error));
+            }
+            None
+        });
+        let (kept, ballast) = found.unzip();
+        done.opened = Some(Opened {
+            state: memory.state().clone(),
+            past,
+            kept,
+        });
+        (self.ballast, self.memory) = (ballast, memory);
+        done
     }
 
     /// Everything is remembered over a restart.
@@ -119,7 +176,7 @@ impl Hands {
             past,
             change,
         } = deeds;
-        let mut done = Acted::default();
+        let mut done = self.open(at);
         // Room first: what it is needed for does not wait for a record.
         if let (Some(ballast), Some((point, change))) = (&self.ballast, change) {
             let before = ballast.held().unwrap_or(0);
@@ -150,6 +207,35 @@ impl Hands {
     /// History as it is at the end.
     pub(super) fn end(&mut self, past: &Past, now: Timestamp) -> Result<(), Errno> {
         self.memory.keep_past(past, now, true)
+    }
+}
+
+/// A ballast lies on this node, or something with its name.
+pub(super) fn is_there(root: &Path) -> bool {
+    let found = Ballast::find(root, Path::new(STATE), STATE_OWN)
+        .ok()
+        .flatten();
+    found.is_some_and(|ballast| !matches!(ballast.halves(), Ok([0, 0])))
+}
+
+// === impl Unopened ===
+
+impl Unopened {
+    /// None where there is none and none is to be.
+    fn ballast(&self, now: Timestamp) -> Result<Option<(Kept, Ballast)>, BallastError> {
+        let place = Path::new(STATE);
+        let ballast = if self.keeps_ballast {
+            Some(Ballast::at(&self.path, place, STATE_OWN)?)
+        } else {
+            Ballast::find(&self.path, place, STATE_OWN)?
+        };
+        let Some(ballast) = ballast else {
+            return Ok(None);
+        };
+        let halves = ballast.halves()?;
+        let device = self.device.ok_or(BallastError::Directory(Errno::NOENT))?;
+        let is_needed = self.keeps_ballast || halves != [0, 0];
+        Ok(is_needed.then(|| (Kept::of(halves, device, now), ballast)))
     }
 }
 

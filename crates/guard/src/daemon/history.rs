@@ -50,11 +50,27 @@ impl Series {
         push(&mut self.long, point, LONG_POINTS);
     }
 
+    /// Puts what was known earlier in front. Where both know a span, this is the newer.
+    pub(super) fn follow(&mut self, mut earlier: Self) {
+        for point in &self.long {
+            push(&mut earlier.long, *point, LONG_POINTS);
+        }
+        for point in &self.short {
+            push(&mut earlier.short, *point, SHORT_POINTS);
+        }
+        *self = earlier;
+    }
+
     /// What was used before was so much more or less than it would have been: Nagi itself took or freed it since.
     pub fn shift(&mut self, by: i64) {
         for point in self.long.iter_mut().chain(&mut self.short) {
             point.used = point.used.saturating_add_signed(by);
         }
+    }
+
+    /// As far as it reaches there was nothing.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.long.iter().all(|point| point.used == 0)
     }
 
     /// A point each ten minutes, the oldest first. Spans without a reading are missing.
@@ -97,6 +113,21 @@ mod tests {
         let used = |points: &VecDeque<Point>| points.iter().map(|p| p.used).collect::<Vec<_>>();
         assert_eq!(used(series.long()), [3, 4]);
         assert_eq!(used(series.short()), [2, 3, 4]);
+    }
+
+    // A disk that answered late: what was seen meanwhile stands behind what was known before.
+    #[test]
+    fn what_was_known_earlier_comes_before_what_was_seen_since() {
+        let (mut earlier, mut series) = (Series::default(), Series::default());
+        for (second, used) in [(0, 1), (600, 2), (1200, 3)] {
+            earlier.add(at(second), used);
+        }
+        for (second, used) in [(1230, 30), (1800, 40)] {
+            series.add(at(second), used);
+        }
+        series.follow(earlier);
+        let used: Vec<u64> = series.long().iter().map(|point| point.used).collect();
+        assert_eq!(used, [1, 2, 30, 40]);
     }
 
     // §4 (e): what we freed ourselves is no change of what others do.

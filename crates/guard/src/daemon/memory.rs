@@ -51,6 +51,8 @@ pub enum What {
     All(Resource),
     /// The bytes of one owner.
     Of(Owner),
+    /// All that was used when owners were looked at: what the growth of one is compared with.
+    AtWalks,
 }
 
 /// Every history.
@@ -371,12 +373,14 @@ impl What {
         match self {
             Self::All(resource) => resource.name(),
             Self::Of(owner) => owner.name(),
+            Self::AtWalks => "bytes at walks",
         }
     }
 
     /// The one whose name stands in a record.
     fn named(name: &str) -> Option<Self> {
         let all = Resource::ALL.into_iter().map(Self::All);
+        let all = all.chain([Self::AtWalks]);
         let mut every = all.chain(Owner::all().map(Self::Of));
         every.find(|what| what.name().replace(' ', "_") == name)
     }

@@ -13,6 +13,7 @@ use super::forecast::Trend;
 use super::level::{Fill, Level, Resource, judge};
 use super::look::{Eyes, Question, Reading};
 use super::memory::{self, Key, What};
+use super::owners::{Growth, Owners};
 use crate::clean::reach::Reach;
 use crate::clean::{CleanError, Freed, freed};
 use crate::survey::SurveyError;
@@ -47,6 +48,8 @@ pub struct DiskOutlook {
     pub to_goal: Option<Days>,
     /// When it is full.
     pub to_full: Option<Days>,
+    /// Whose growth that is, the fastest first; none where no guard has walked it three times.
+    pub owners: Vec<Growth>,
 }
 
 /// Days until something; each is none where that does not come, as fast as it grows.
@@ -90,7 +93,11 @@ pub fn outlook(root: &Path, paths: &[PathBuf], clock: &dyn Clock) -> Result<Outl
             what: What::All(Resource::Bytes),
         };
         let trend = past.get(&key).and_then(Trend::of);
-        of(reading, trend)
+        let owners = Owners::of(&past, &reading.point);
+        DiskOutlook {
+            owners: owners.known().to_vec(),
+            ..of(reading, trend)
+        }
     });
     Ok(Outlook {
         disks: disks.collect(),
@@ -114,6 +121,7 @@ fn of(reading: Reading, trend: Option<Trend>) -> DiskOutlook {
         trend,
         to_goal: until(GOAL_PERCENT),
         to_full: until(100),
+        owners: Vec::new(),
         reading,
     }
 }
@@ -121,6 +129,11 @@ fn of(reading: Reading, trend: Option<Trend>) -> DiskOutlook {
 // === impl DiskOutlook ===
 
 impl DiskOutlook {
+    /// What can still be used.
+    pub const fn room(&self) -> u64 {
+        self.reading.space.bytes_available
+    }
+
     /// How full it is, in whole percent as df says it: rounded up.
     pub fn percent(&self) -> Option<u64> {
         let Reading { space, fstype, .. } = &self.reading;
@@ -147,7 +160,7 @@ fn room(fill: Fill, percent: u8) -> u64 {
         .saturating_sub(fill.used)
 }
 
-fn days(room: u64, trend: Trend) -> Days {
+pub(super) fn days(room: u64, trend: Trend) -> Days {
     let at = |per_hour: f64| {
         let is_there = room == 0;
         let days = super::forecast::real(room) / (per_hour * HOURS);

@@ -18,7 +18,7 @@ use crate::owner::Owner;
 use crate::owner_table::GUARDED;
 use crate::view;
 use crate::walk::tree::{NodeId, Tree};
-use crate::walk::{self, Limits, Manner, Start, Walked, Watch};
+use crate::walk::{self, Limits, Manner, Pace, Start, Walked, Watch};
 
 /// Directories whose filesystem kubelet calls that of the images: the first that is there.
 const IMAGES: [&str; 5] = [
@@ -213,6 +213,24 @@ impl<'a> Node<'a> {
     /// # Errors
     /// A directory where it begins cannot be opened or asked.
     pub(super) fn walk(&self, task: &Task<'_>, watch: &Watch) -> Result<Place, SurveyError> {
+        self.walk_within(task, watch, Limits::DEFAULT, None)
+    }
+
+    /// The same for nobody who waits: at a pace, and with little memory.
+    ///
+    /// # Errors
+    /// As [`Node::walk`].
+    pub(super) fn stroll(&self, task: &Task<'_>, pace: &Pace) -> Result<Place, SurveyError> {
+        self.walk_within(task, &Watch::new(), Limits::SMALL, Some(pace))
+    }
+
+    fn walk_within(
+        &self,
+        task: &Task<'_>,
+        watch: &Watch,
+        limits: Limits,
+        pace: Option<&Pace>,
+    ) -> Result<Place, SurveyError> {
         let Some((first, mount)) = task.starts.first() else {
             return Err(SurveyError::Open {
                 path: self.request.root.clone(),
@@ -245,7 +263,8 @@ impl<'a> Node<'a> {
                 Effort::Total => 0,
             },
             watch,
-            limits: Limits::DEFAULT,
+            limits,
+            pace,
         };
         let walked = walk::walk(&starts, &manner).map_err(|source| match source {
             Errno::NOSYS => SurveyError::Kernel,
@@ -343,6 +362,7 @@ fn place(
         unread: (walked.faults.first, walked.faults.count),
         vanished: walked.faults.vanished,
         links_by_chance: walked.links_by_chance,
+        is_cut: walked.is_cut,
         devices: walked.devices,
         tree: walked.tree,
         filesystem,

@@ -81,8 +81,8 @@ impl Shared {
         }
     }
 
-    /// Takes what a directory held.
-    pub(super) fn commit(&self, task: &Task, found: &mut Found) {
+    /// Takes what a directory held, and says how many directories wait.
+    pub(super) fn commit(&self, task: &Task, found: &mut Found) -> usize {
         let mut state = self.lock();
         state
             .tree
@@ -106,6 +106,7 @@ impl Shared {
         if state.waiting > 0 && (!state.stack.is_empty() || state.busy == 0) {
             self.changed.notify_all();
         }
+        state.stack.len()
     }
 
     /// All of it, once the workers are gone.
@@ -228,6 +229,7 @@ impl State {
             subvolumes: total.subvolumes,
             faults: total.faults,
             links_by_chance,
+            is_cut: false,
         }
     }
 }

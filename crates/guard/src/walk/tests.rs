@@ -28,6 +28,7 @@ fn walked(path: &Path, limits: Limits) -> Walked {
         top: 5,
         watch: &Watch::new(),
         limits,
+        pace: None,
     };
     walk(&[start], &manner).unwrap()
 }

@@ -15,6 +15,7 @@ mod full;
 mod gap;
 mod guard;
 mod machine;
+mod many;
 mod owners;
 mod space;
 mod trees;

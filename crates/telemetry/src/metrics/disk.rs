@@ -1,5 +1,6 @@
 //! The families of the guard: disks by the directory of a node that they hold, which is one of a fixed list.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -29,6 +30,19 @@ pub struct DiskFacts {
     pub looked_at: i64,
 }
 
+/// How one owner grows on a disk, as it is shown.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnerFacts {
+    /// What it took at the last walk.
+    pub bytes: u64,
+    /// Bytes an hour: low, likely, high.
+    pub growth: [i64; 3],
+    /// Its part of the growth of the disk; none where that is not known.
+    pub share: Option<f64>,
+    /// Until the disk is full at this rate alone: at the earliest, most likely, at the latest.
+    pub full_in: [Option<Duration>; 3],
+}
+
 #[derive(Debug, Default)]
 pub(super) struct DiskFamilies {
     bytes: Family<Part, Gauge>,
@@ -37,7 +51,10 @@ pub(super) struct DiskFamilies {
     full: Family<Until, Gauge>,
     ballast: Family<Disk, Gauge>,
     looked_at: Family<Disk, Gauge>,
-    growth: Family<Owned, Gauge>,
+    owned: Family<Owned, Gauge>,
+    growth: Family<Grown, Gauge>,
+    share: Family<Owned, Gauge<f64, AtomicU64>>,
+    full_by: Family<Grown, Gauge>,
     alerts: Family<Told, Counter>,
     freed: Family<Kind, Counter>,
 }
@@ -70,6 +87,13 @@ struct Until {
 struct Owned {
     disk: &'static str,
     owner: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Grown {
+    disk: &'static str,
+    owner: &'static str,
+    bound: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -130,11 +154,36 @@ impl Metrics {
         own.looked_at.get_or_create(&disk).set(facts.looked_at);
     }
 
-    /// Shows how fast what belongs to an owner grows, in bytes an hour.
-    pub fn set_owner_growth(&self, disk: &'static str, owner: &'static str, bytes_per_hour: i64) {
-        let labels = Owned { disk, owner };
-        let growth = &self.families.disks.growth;
-        growth.get_or_create(&labels).set(bytes_per_hour);
+    /// Shows how an owner grows on a disk, or that it is not known.
+    pub fn set_owner(&self, disk: &'static str, owner: &'static str, facts: Option<&OwnerFacts>) {
+        let own = &self.families.disks;
+        let owned = Owned { disk, owner };
+        match facts {
+            Some(facts) => {
+                own.owned.get_or_create(&owned).set(signed(facts.bytes));
+            }
+            None => {
+                own.owned.remove(&owned);
+            }
+        }
+        match facts.and_then(|facts| facts.share) {
+            Some(share) => {
+                own.share.get_or_create(&owned).set(share);
+            }
+            None => {
+                own.share.remove(&owned);
+            }
+        }
+        let grown = |bound| Grown { disk, owner, bound };
+        for (at, bound) in ["low", "likely", "high"].into_iter().enumerate() {
+            let growth = facts.and_then(|facts| facts.growth.get(at).copied());
+            set_or_remove(&own.growth, &grown(bound), growth);
+        }
+        for (at, bound) in ["earliest", "likely", "latest"].into_iter().enumerate() {
+            let span = facts.and_then(|facts| facts.full_in.get(at).copied().flatten());
+            let seconds = span.map(|span| signed(span.as_secs()));
+            set_or_remove(&own.full_by, &grown(bound), seconds);
+        }
     }
 
     /// Counts an alert that a sink took, or did not.
@@ -147,6 +196,18 @@ impl Metrics {
     pub fn disk_freed(&self, kind: &'static str, bytes: u64) {
         let kind = Kind { kind };
         self.families.disks.freed.get_or_create(&kind).inc_by(bytes);
+    }
+}
+
+/// A missing series says "not known"; a zero would be a number.
+fn set_or_remove(family: &Family<Grown, Gauge>, labels: &Grown, number: Option<i64>) {
+    match number {
+        Some(number) => {
+            family.get_or_create(labels).set(number);
+        }
+        None => {
+            family.remove(labels);
+        }
     }
 }
 
@@ -190,8 +251,23 @@ impl DiskFamilies {
         );
         registry.register(
             metric::DISK_OWNER_GROWTH_BYTES_PER_HOUR,
-            "Growth of what belongs to an owner",
+            "Growth of what belongs to an owner, by bound",
             self.growth.clone(),
+        );
+        registry.register(
+            metric::DISK_OWNER_BYTES,
+            "Bytes that belong to an owner, at the last walk",
+            self.owned.clone(),
+        );
+        registry.register(
+            metric::DISK_OWNER_GROWTH_RATIO,
+            "Part of an owner in the growth of its disk; missing where that does not grow",
+            self.share.clone(),
+        );
+        registry.register(
+            metric::DISK_OWNER_FULL_SECONDS,
+            "Time until a disk is full at the rate of one owner alone, by bound; missing when not in sight",
+            self.full_by.clone(),
         );
         registry.register(
             metric::counter_base(metric::DISK_ALERTS_TOTAL),
@@ -244,5 +320,30 @@ mod tests {
         facts.full_in = [[None; 3]; 2];
         metrics.set_disk("/", &facts);
         assert!(!metrics.encode().unwrap().contains("full_seconds"));
+    }
+
+    // What is not known is not zero.
+    #[test]
+    fn an_owner_that_is_not_known_any_more_is_gone() {
+        let metrics = metrics();
+        let facts = OwnerFacts {
+            bytes: 7,
+            growth: [-1, 2, 3],
+            share: Some(0.75),
+            full_in: [Some(Duration::from_hours(1)), None, None],
+        };
+        metrics.set_owner("/", "etcd", Some(&facts));
+        let text = metrics.encode().unwrap();
+        for line in [
+            "nagi_disk_owner_bytes{disk=\"/\",owner=\"etcd\"} 7",
+            "nagi_disk_owner_growth_bytes_per_hour{disk=\"/\",owner=\"etcd\",bound=\"low\"} -1",
+            "nagi_disk_owner_growth_ratio{disk=\"/\",owner=\"etcd\"} 0.75",
+            "nagi_disk_owner_full_seconds{disk=\"/\",owner=\"etcd\",bound=\"earliest\"} 3600",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(!text.contains("latest"), "{text}");
+        metrics.set_owner("/", "etcd", None);
+        assert!(!metrics.encode().unwrap().contains("etcd"));
     }
 }

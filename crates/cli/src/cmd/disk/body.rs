@@ -160,7 +160,8 @@ struct DeletedBody {
 
 #[derive(Debug, Serialize)]
 struct HolderBody {
-    pid: u32,
+    /// Null for a loop device.
+    pid: Option<u32>,
     command: String,
     /// Absent when the file is only mapped.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -392,7 +393,7 @@ fn deleted(place: &Place) -> Vec<DeletedBody> {
             .holders
             .iter()
             .map(|holder| HolderBody {
-                pid: holder.pid,
+                pid: (holder.pid != 0).then_some(holder.pid),
                 command: holder.command.clone(),
                 fd: holder.fd,
             })

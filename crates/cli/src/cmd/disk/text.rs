@@ -433,6 +433,9 @@ fn deleted(place: &Place) -> Table {
             .holders
             .iter()
             .map(|holder| {
+                if holder.pid == 0 {
+                    return format!("{}, at most", words::clean(&holder.command));
+                }
                 let how = match holder.fd {
                     Some(fd) => format!("fd {fd}"),
                     None => "mapped".to_owned(),

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nagi_telemetry::{ConfigFile, DiskFacts, LevelFilter, Log, Metrics, Sink};
+use nagi_telemetry::{ConfigFile, DiskFacts, LevelFilter, Log, Metrics, OwnerFacts, Sink};
 
 use super::reference::{cell, line};
 use crate::exit::Exit;
@@ -60,7 +60,13 @@ fn scrape() -> Result<String, Failure> {
         looked_at: 0,
     };
     metrics.set_disk("/", &facts);
-    metrics.set_owner_growth("/", "journal", 0);
+    let owner = OwnerFacts {
+        bytes: 0,
+        growth: [0; 3],
+        share: Some(0.0),
+        full_in: [Some(Duration::ZERO); 3],
+    };
+    metrics.set_owner("/", "etcd", Some(&owner));
     metrics.disk_alert("syslog", "taken");
     metrics.disk_freed("apt", 0);
     metrics.encode().map_err(|error| failed(&error))
@@ -134,7 +140,10 @@ mod tests {
             metric::DISK_FULL_SECONDS,
             metric::DISK_BALLAST_BYTES,
             metric::DISK_LOOKED_AT_SECONDS,
+            metric::DISK_OWNER_BYTES,
             metric::DISK_OWNER_GROWTH_BYTES_PER_HOUR,
+            metric::DISK_OWNER_GROWTH_RATIO,
+            metric::DISK_OWNER_FULL_SECONDS,
             metric::DISK_ALERTS_TOTAL,
             metric::DISK_FREED_BYTES_TOTAL,
             metric::PROCESS_CPU_SECONDS_TOTAL,

@@ -3,7 +3,7 @@
 //! Pure: an alert and a name go in, text comes out.
 
 use jiff::Timestamp;
-use nagi_guard::{Alert, Cause, Level, Resource};
+use nagi_guard::{Alert, Cause, Growth, Level, Resource};
 use serde::Serialize;
 
 use crate::output::words;
@@ -34,8 +34,22 @@ struct Body<'a> {
     full_in_seconds: Option<u64>,
     earliest_seconds: Option<u64>,
     latest_seconds: Option<u64>,
+    /// When that is, RFC 3339.
+    full_at: Option<String>,
+    /// By whom it mostly grows; null where nobody makes half of it, or nobody knows.
+    mostly_by: Option<By>,
     /// The same as a sentence.
     message: String,
+}
+
+/// Who fills a disk.
+#[derive(Debug, Serialize)]
+struct By {
+    owner: &'static str,
+    /// Bytes a day: one in ten is less, the middle, one in ten is more.
+    growth_per_day: [i64; 3],
+    /// Its part of the growth of the disk.
+    share_percent: Option<i64>,
 }
 
 /// A sentence for people.
@@ -67,21 +81,47 @@ pub(super) fn sentence(alert: &Alert) -> String {
         None if alert.cause == Cause::Silent => {}
         None => text = format!("{text}: its {resource} have no limit any more"),
     }
-    let Some(forecast) = &alert.forecast else {
-        return text;
-    };
-    if let Some(full) = forecast.full_in {
+    if let Some(forecast) = &alert.forecast
+        && let Some(full) = forecast.full_in
+    {
         let until = |span: Option<std::time::Duration>| {
             span.map_or_else(|| "more than 72h".to_owned(), words::span)
         };
+        let on = full_at(alert).map_or_else(String::new, |at| {
+            format!(" on {}", at.strftime("%Y-%m-%d at %H:%M UTC"))
+        });
         text = format!(
-            "{text}; full in {}, between {} and {}",
+            "{text}; full{on}, in {}, between {} and {}",
             words::span(full),
             until(forecast.earliest),
             until(forecast.latest),
         );
     }
+    if let Some(by) = &alert.mostly {
+        text = format!("{text}; mostly by {}: {}", by.owner.name(), growth(by));
+    }
     text
+}
+
+/// When it is full.
+fn full_at(alert: &Alert) -> Option<Timestamp> {
+    let span = alert.forecast.as_ref()?.full_in?;
+    alert.at.checked_add(span).ok()
+}
+
+/// How fast an owner grows.
+fn growth(by: &Growth) -> String {
+    let [low, likely, high] = by.trend.per_day().map(signed);
+    let share = by.percent().map_or_else(String::new, |percent| {
+        format!(", {percent} % of the growth")
+    });
+    format!("{likely} a day ({low} to {high}){share}")
+}
+
+/// Bytes with their sign.
+pub(super) fn signed(bytes: i64) -> String {
+    let sign = if bytes < 0 { "-" } else { "+" };
+    format!("{sign}{}", words::bytes(bytes.unsigned_abs()))
 }
 
 /// The line of the founding document, with the date that it meant (B-023, K-37): as `date` prints it, in UTC. It is written
@@ -166,6 +206,12 @@ pub(super) fn json(alert: &Alert, node: &str) -> Result<Vec<u8>, serde_json::Err
         full_in_seconds: seconds(forecast.and_then(|forecast| forecast.full_in)),
         earliest_seconds: seconds(forecast.and_then(|forecast| forecast.earliest)),
         latest_seconds: seconds(forecast.and_then(|forecast| forecast.latest)),
+        full_at: full_at(alert).map(|at| format!("{at:.0}")),
+        mostly_by: alert.mostly.map(|by| By {
+            owner: by.owner.name(),
+            growth_per_day: by.trend.per_day(),
+            share_percent: by.percent(),
+        }),
         message: sentence(alert),
     })
 }
@@ -185,7 +231,7 @@ pub(super) const fn cause(cause: Cause) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nagi_guard::{Basis, Fill, Forecast};
+    use nagi_guard::{Basis, Fill, Forecast, Owner, Trend};
     use std::time::Duration;
 
     fn alert(level: Level, cause: Cause) -> Alert {
@@ -200,6 +246,7 @@ mod tests {
                 whole: 1000 << 20,
             }),
             forecast: None,
+            mostly: None,
         }
     }
 
@@ -240,7 +287,27 @@ mod tests {
         });
         let text = sentence(&filling);
         assert!(
-            text.ends_with("; full in 3h, between 2h and more than 72h"),
+            text.ends_with(
+                "; full on 2030-01-02 at 06:04 UTC, in 3h, between 2h and more than 72h"
+            ),
+            "{text}"
+        );
+        let gibibyte = 1_073_741_824.0 / 24.0;
+        filling.mostly = Some(Growth {
+            owner: Owner::ContainerdSnapshots,
+            used: 0,
+            trend: Trend {
+                low: -gibibyte,
+                middle: 2.0 * gibibyte,
+                high: 3.0 * gibibyte,
+            },
+            share: Some(0.914),
+        });
+        let text = sentence(&filling);
+        assert!(
+            text.ends_with(
+                "; mostly by containerd snapshots: +2.0 GiB a day (-1.0 GiB to +3.0 GiB), 91 % of the growth"
+            ),
             "{text}"
         );
         let body: serde_json::Value =
@@ -252,6 +319,10 @@ mod tests {
             (&"n1".into(), &"filling".into())
         );
         assert_eq!(body["used_percent"], 91.5);
+        assert_eq!(body["full_at"], "2030-01-02T06:04:06Z");
+        assert_eq!(body["mostly_by"]["owner"], "containerd snapshots");
+        assert_eq!(body["mostly_by"]["share_percent"], 91);
+        assert_eq!(body["mostly_by"]["growth_per_day"][1], 2_147_483_648_u64);
     }
 
     // What is not known is not zero.

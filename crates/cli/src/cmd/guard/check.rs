@@ -32,6 +32,9 @@ const EXPECTED: [(&str, Duration, u64); 2] = [
     ("week", Duration::from_hours(24 * 7), 1_000_000_000),
 ];
 
+/// Owners of a disk that a person is shown; programs get all.
+const GROWN_MAX: usize = 5;
+
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CheckArgs {
@@ -72,6 +75,21 @@ struct Item {
     growth_per_day: Option<i64>,
     days_to_goal: Option<Until>,
     days_to_full: Option<Until>,
+    /// Whose growth that is, the fastest first; empty where no guard has looked at owners three times.
+    owners: Vec<OwnerItem>,
+}
+
+#[derive(Debug, Serialize)]
+struct OwnerItem {
+    owner: &'static str,
+    /// Bytes at the last look of the guard.
+    used: u64,
+    /// Bytes a day: one in ten is less, the middle, one in ten is more.
+    growth_per_day: [i64; 3],
+    /// Its part of the growth of the disk; null where that did not grow.
+    share_percent: Option<i64>,
+    /// At the rate of this owner alone.
+    days_to_full: Until,
 }
 
 /// Days; null is not in sight.
@@ -123,7 +141,12 @@ pub(super) fn run(args: &CheckArgs, session: &Session) -> Result<(), Failure> {
         .map_err(|error| super::failure("cannot write the answer", &error))?;
     session.output.body(&raw, Place::Alone, |_| {
         let table = session.output.table(&table(&answer));
-        format!("{table}{}", below(&answer))
+        let grown: Vec<String> = answer
+            .disks
+            .iter()
+            .filter_map(|disk| Some(session.output.table(&growth(disk)?)))
+            .collect();
+        format!("{table}{}{}", grown.concat(), below(&answer))
     })?;
     written?;
     if answer.disks.iter().any(|disk| disk.is_above_goal) {
@@ -190,12 +213,22 @@ fn run_of(freed: &Freed) -> Run {
     }
 }
 
-fn disk(one: &DiskOutlook) -> Item {
-    let until = |days: Days| Until {
+fn until(days: Days) -> Until {
+    Until {
         earliest: days.earliest.map(tenths),
         likely: days.likely.map(tenths),
         latest: days.latest.map(tenths),
-    };
+    }
+}
+
+fn disk(one: &DiskOutlook) -> Item {
+    let owners = one.owners.iter().map(|growth| OwnerItem {
+        owner: growth.owner.name(),
+        used: growth.used,
+        growth_per_day: growth.trend.per_day(),
+        share_percent: growth.percent(),
+        days_to_full: until(growth.days_to(one.room())),
+    });
     Item {
         disk: one.reading.point.display().to_string(),
         used_percent: one.percent(),
@@ -207,6 +240,7 @@ fn disk(one: &DiskOutlook) -> Item {
             .map(|trend| trend.middle_whole().saturating_mul(24)),
         days_to_goal: one.to_goal.map(until),
         days_to_full: one.to_full.map(until),
+        owners: owners.collect(),
     }
 }
 
@@ -235,6 +269,33 @@ fn table(answer: &Answer) -> Table {
         ]);
     }
     table
+}
+
+/// Owners that grow, as many as a person reads; none where nobody is known to.
+fn growth(disk: &Item) -> Option<Table> {
+    let mut table = Table::new([
+        "GROWS ON",
+        "OWNER",
+        "A DAY",
+        "BETWEEN",
+        "SHARE",
+        "DAYS TO FULL ALONE",
+    ]);
+    let grows = |one: &&OwnerItem| one.growth_per_day.iter().any(|growth| *growth > 0);
+    let mut owners = disk.owners.iter().filter(grows).take(GROWN_MAX).peekable();
+    owners.peek()?;
+    for one in owners {
+        let [low, likely, high] = one.growth_per_day.map(alert::signed);
+        table.row([
+            Cell::from(words::clean(&disk.disk)),
+            Cell::from(one.owner.to_owned()),
+            Cell::from(likely),
+            Cell::from(format!("{low} to {high}")),
+            Cell::or_dash(one.share_percent.map(|percent| format!("{percent}%"))),
+            Cell::from(in_days(Some(&one.days_to_full))),
+        ]);
+    }
+    Some(table)
 }
 
 fn in_days(until: Option<&Until>) -> String {

@@ -5,20 +5,20 @@
 //! is written or cleaned, so that a disk in trouble delays none.
 
 use std::future::{Future, pending};
-use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nagi_guard::{
-    Acted, Deeds, Device, DiskNow, Effort, Guard, GuardError, GuardSettings, Hands, Looked,
-    Request, Round, Survey, SurveyError, Trouble, Watch, What,
+    Acted, Deeds, Device, DiskNow, Eyes, Growth, Guard, GuardError, GuardSettings, Hands, Looked,
+    Owner, Round, Shares, SurveyError, Trouble,
 };
 use nagi_ports::{Clock, SystemClock};
 use nagi_runtime::{
     Blocking, BlockingError, Shutdown, SignalError, Supervisor, SupervisorError, Termination,
 };
-use nagi_telemetry::{DiskFacts, Metrics};
+use nagi_telemetry::{DiskFacts, Metrics, OwnerFacts};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch::Sender;
@@ -33,10 +33,18 @@ use crate::small_door::Door;
 
 /// What is under way gets this at the end: one look, one record of the ring.
 const GRACE: Duration = Duration::from_secs(10);
+/// Paths of a node are looked up within milliseconds; whoever waits longer waits for a filesystem that hangs.
+const BEGIN_MAX: Duration = Duration::from_secs(30);
+/// A ring is read, or allocated, within a second; without what it remembers the first look would tell things twice.
+const OPEN_MAX: Duration = Duration::from_secs(5);
 /// A scraper, a probe, and a person.
 const CONNECTIONS_MAX: usize = 16;
 /// The first walk over owners begins so long after the start: nobody needs it at once, and a node that boots is busy.
 const OWNERS_FIRST: Duration = Duration::from_mins(5);
+/// Near the end of a disk owners are looked at this often, so that somebody can be named before it.
+const OWNERS_URGENT: Duration = Duration::from_mins(10);
+/// After a walk it rests so many times as long as that worked: 0.05 % of a core, half of what the guard may take (B16).
+const OWNERS_REST: u32 = 2000;
 /// The name of a disk that only a person named, in metrics.
 const NAMED: &str = "named";
 
@@ -64,6 +72,8 @@ pub(super) enum WatchError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the disks of this node did not answer within {} s", BEGIN_MAX.as_secs())]
+    Late,
     #[error("signals cannot be received")]
     Signals(#[from] SignalError),
     #[error("a part of the process ended")]
@@ -95,8 +105,16 @@ struct Loop {
     /// Disks that are to be cleaned when that which is being cleaned is done.
     to_clean: Vec<Device>,
     cleaning: Option<Work<Result<Result<Cleaned, CleanFailure>, BlockingError>>>,
-    owners: Option<Work<Result<Result<Survey, SurveyError>, BlockingError>>>,
+    owners: Option<Work<Result<Result<Shares, SurveyError>, BlockingError>>>,
+    /// When the last walk began, and what processor time the last one took that ended.
     owners_at: Option<Duration>,
+    owners_cost: Duration,
+    /// Disks whose owners are not known, as it was said.
+    unknown: Vec<PathBuf>,
+    /// A disk is nearly full, or will be.
+    is_urgent: bool,
+    /// When the loop began.
+    begun: Duration,
     /// The last look failed: that is said once.
     is_blind: bool,
 }
@@ -111,6 +129,9 @@ impl WatchError {
             Self::Guard(GuardError::NoRun) => Some("mount a tmpfs on /run"),
             Self::Guard(GuardError::Node(_) | GuardError::Look(_)) => Some(
                 "--root names the root directory of the node, --path a directory that is there, on a disk",
+            ),
+            Self::Late => Some(
+                "a filesystem that hangs lies on the way to a directory of the node or to a --path: 'findmnt' lists what is mounted",
             ),
             Self::Listen { .. } => Some("choose another address with --metrics-listen"),
             Self::Guard(GuardError::Busy) | Self::Signals(_) | Self::Ended(_) | Self::Look(_) => {
@@ -134,8 +155,25 @@ pub(super) async fn run(
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|source| WatchError::Listen { address, source })?;
     let (sinks, takers) = Sinks::open(&settings.ways, &settings.guard.root, metrics.clone());
-    let (guard, eyes, hands) =
-        Guard::begin(settings.guard.clone(), &*clock).map_err(WatchError::Guard)?;
+    let (mut guard, eyes, hands) = begin(&settings.guard, &clock).await?;
+    let mut acting = Some(open(hands, &clock));
+    let opened = tokio::time::timeout(OPEN_MAX, done(&mut acting)).await;
+    let since = clock.monotonic();
+    let mut hands = None;
+    match opened {
+        Ok(opened) => {
+            let (own, mut opened) = opened?;
+            guard.done(&mut opened, &*clock);
+            say_troubles(&opened.troubles);
+            hands = Some(own);
+        }
+        // The loop goes on waiting for it, and tells that the disk is silent.
+        Err(_elapsed) => tracing::warn!(
+            waits_for = "the disk of /var/lib",
+            waited_seconds = OPEN_MAX.as_secs(),
+            "Disk does not answer; levels, history and ballast are left out until it does"
+        ),
+    }
     let (looked, looked_at) = tokio::sync::watch::channel(clock.monotonic());
     let mut supervisor = Supervisor::new();
     let health = Health {
@@ -153,7 +191,7 @@ pub(super) async fn run(
     tracing::info!(
         metrics = %address,
         every_seconds = settings.every.as_secs(),
-        remembers = hands.has_memory(),
+        remembers = hands.as_ref().is_some_and(Hands::has_memory),
         "Guard starting"
     );
     let shutdown = supervisor.shutdown();
@@ -169,10 +207,10 @@ pub(super) async fn run(
     }
     let guarding = Loop {
         guard: Some(guard),
-        hands: Some(hands),
+        acting_since: acting.as_ref().map(|_| since),
+        hands,
         deeds: None,
-        acting: None,
-        acting_since: None,
+        acting,
         settings,
         clock,
         metrics,
@@ -184,11 +222,42 @@ pub(super) async fn run(
         cleaning: None,
         owners: None,
         owners_at: None,
+        owners_cost: Duration::ZERO,
+        unknown: Vec::new(),
+        is_urgent: false,
+        begun: since,
         is_blind: false,
     };
     supervisor.spawn("guard", guarding.run(shutdown));
     supervisor.run_until_terminated(termination, GRACE).await?;
     Ok(())
+}
+
+/// Looks at the node and takes the lock, on a thread: a path of the node may lead over a disk that does not answer.
+async fn begin(
+    settings: &GuardSettings,
+    clock: &Arc<SystemClock>,
+) -> Result<(Guard, Eyes, Hands), WatchError> {
+    let (settings, clock) = (settings.clone(), Arc::clone(clock));
+    let begins = Blocking::new("disk begin", 1);
+    let begun = begins.run(move || Guard::begin(settings, &*clock));
+    match tokio::time::timeout(BEGIN_MAX, begun).await {
+        Ok(begun) => begun?.map_err(WatchError::Guard),
+        Err(_elapsed) => Err(WatchError::Late),
+    }
+}
+
+/// Opens what is written to, on a thread that nobody has to wait for.
+fn open(mut hands: Hands, clock: &Arc<SystemClock>) -> Work<Result<(Hands, Acted), BlockingError>> {
+    let now = clock.now();
+    let opens = Blocking::new("disk open", 1);
+    Box::pin(async move {
+        let open = move || {
+            let opened = hands.open(now);
+            (hands, opened)
+        };
+        opens.run(open).await
+    })
 }
 
 fn say_troubles(troubles: &[Trouble]) {
@@ -198,6 +267,17 @@ fn say_troubles(troubles: &[Trouble]) {
                 tracing::warn!(error = %words(trouble), "Guard goes on without");
             }
         }
+    }
+}
+
+fn facts_of(growth: &Growth, room: u64) -> OwnerFacts {
+    let days = growth.days_to(room);
+    let span = |days: Option<f64>| Duration::try_from_secs_f64(days? * 86_400.0).ok();
+    OwnerFacts {
+        bytes: growth.used,
+        growth: growth.trend.per_hour(),
+        share: growth.share,
+        full_in: [days.earliest, days.likely, days.latest].map(span),
     }
 }
 
@@ -231,15 +311,15 @@ impl Loop {
                     self.clean();
                 }
                 // Cancel-safe: as above.
-                survey = done(&mut self.owners) => self.surveyed(survey?),
+                shares = done(&mut self.owners) => self.walked(shares?),
                 // Cancel-safe: a state, not an event.
                 () = shutdown.draining() => break,
             }
         }
         if self.acting.is_some() {
-            let (hands, done) = done(&mut self.acting).await?;
+            let (hands, mut done) = done(&mut self.acting).await?;
             self.hands = Some(hands);
-            self.say(&done);
+            self.say(&mut done);
         }
         // What is being cleaned goes on to its record and ends with the process.
         if let (Some(guard), Some(mut hands)) = (self.guard.take(), self.hands.take()) {
@@ -250,8 +330,8 @@ impl Loop {
                 (done, guard.end(hands, &*clock))
             };
             let (done, kept) = self.decides.run(end).await?;
-            if let Some(done) = done {
-                self.say(&done);
+            if let Some(mut done) = done {
+                self.say(&mut done);
             }
             if let Err(error) = kept {
                 tracing::warn!(error = %error, "History could not be written down");
@@ -307,6 +387,7 @@ impl Loop {
         say_troubles(&round.troubles);
         self.to_clean.extend(&round.clean);
         self.clean();
+        self.is_urgent = round.disks.iter().any(|disk| disk.is_urgent);
         for disk in &round.disks {
             self.show(disk);
         }
@@ -337,14 +418,14 @@ impl Loop {
         }));
     }
 
-    fn acted(&mut self, (hands, done): (Hands, Acted)) {
+    fn acted(&mut self, (hands, mut done): (Hands, Acted)) {
         self.hands = Some(hands);
         self.acting_since = None;
-        self.say(&done);
+        self.say(&mut done);
         self.act(None);
     }
 
-    fn say(&mut self, done: &Acted) {
+    fn say(&mut self, done: &mut Acted) {
         if let Some(guard) = &mut self.guard {
             guard.done(done, &*self.clock);
         }
@@ -425,39 +506,57 @@ impl Loop {
         let Some(every) = self.settings.owners_every else {
             return;
         };
+        let every = if self.is_urgent {
+            every.min(OWNERS_URGENT)
+        } else {
+            every
+        };
+        let rest = self.owners_cost.saturating_mul(OWNERS_REST);
         let is_time = match self.owners_at {
-            Some(at) => now.saturating_sub(at) >= every,
-            None => now >= OWNERS_FIRST,
+            Some(at) => now.saturating_sub(at) >= every.max(rest),
+            None => now.saturating_sub(self.begun) >= every.min(OWNERS_FIRST),
         };
         if self.owners.is_some() || !is_time {
             return;
         }
         self.owners_at = Some(now);
-        let request = Request {
-            root: self.settings.guard.root.clone(),
-            paths: self.settings.guard.paths.clone(),
-            effort: Effort::Whole,
-            top: 0,
-            // Nobody waits for it.
-            threads: NonZeroUsize::MIN,
-        };
+        let root = self.settings.guard.root.clone();
+        let paths = self.settings.guard.paths.clone();
         let walks = Blocking::new("disk owners", 1);
         self.owners = Some(Box::pin(async move {
-            walks
-                .run(move || nagi_guard::survey(&request, &Watch::new()))
-                .await
+            walks.run(move || nagi_guard::shares(&root, &paths)).await
         }));
     }
 
-    fn surveyed(&mut self, survey: Result<Survey, SurveyError>) {
-        match survey {
-            Ok(survey) => {
+    fn walked(&mut self, shares: Result<Shares, SurveyError>) {
+        match shares {
+            Ok(shares) => {
+                self.owners_cost = shares.cost;
+                self.say_unknown(&shares.unknown);
                 if let Some(guard) = &mut self.guard {
-                    guard.surveyed(&survey, &*self.clock);
+                    guard.walked(&shares, &*self.clock);
                 }
             }
-            Err(error) => tracing::warn!(error = %words(&error), "Owners could not be told apart"),
+            Err(error) => {
+                if let Some(guard) = &mut self.guard {
+                    guard.not_walked();
+                }
+                tracing::warn!(error = %words(&error), "Owners could not be told apart");
+            }
         }
+    }
+
+    /// Once for as long as it is so.
+    fn say_unknown(&mut self, unknown: &[PathBuf]) {
+        let new = unknown.iter().filter(|disk| !self.unknown.contains(disk));
+        for disk in new {
+            let disk = disk.display();
+            tracing::warn!(
+                %disk,
+                "Owners are not known: the disk is too large to be walked, or a part of it cannot be read"
+            );
+        }
+        self.unknown = unknown.to_vec();
     }
 
     fn show(&self, disk: &DiskNow) {
@@ -479,11 +578,10 @@ impl Loop {
             looked_at: self.clock.now().as_second(),
         };
         self.metrics.set_disk(name, &facts);
-        for (what, trend) in &disk.owners {
-            if let What::Of(owner) = what {
-                self.metrics
-                    .set_owner_growth(name, owner.name(), trend.middle_whole());
-            }
+        for owner in Owner::all() {
+            let growth = disk.owners.iter().find(|growth| growth.owner == owner);
+            let facts = growth.map(|growth| facts_of(growth, space.bytes_available));
+            self.metrics.set_owner(name, owner.name(), facts.as_ref());
         }
     }
 }

@@ -40,6 +40,7 @@ fn disk(used: u64) -> Seen {
         },
         forecasts: [None, None],
         ballast: None,
+        mostly: None,
     }
 }
 
