@@ -33,6 +33,7 @@ mod order;
 mod peer;
 mod pin;
 mod pods;
+mod recovery;
 mod reflector;
 mod replicas;
 mod report;
@@ -64,8 +65,8 @@ enum Extent {
 #[derive(Debug)]
 struct Options {
     nagi: PathBuf,
-    /// The peer of `nagi disk`, where it was built.
-    pdu: Option<PathBuf>,
+    /// The program of the tests of the command line, which tell figures too.
+    tests: Option<PathBuf>,
     extent: Extent,
     json: Option<PathBuf>,
     only: Option<String>,
@@ -100,6 +101,11 @@ const SECTIONS: &[Section] = &[
         name: "disk",
         only_full: false,
         measure: disk::measure,
+    },
+    Section {
+        name: "recovery",
+        only_full: true,
+        measure: recovery::measure,
     },
     Section {
         name: "wake",
@@ -205,7 +211,7 @@ impl Options {
     fn read(arguments: &[String]) -> anyhow::Result<Self> {
         let mut options = Self {
             nagi: PathBuf::new(),
-            pdu: None,
+            tests: None,
             extent: Extent::Full,
             json: None,
             only: None,
@@ -219,7 +225,7 @@ impl Options {
             };
             match argument.as_str() {
                 "--nagi" => options.nagi = PathBuf::from(value()?),
-                "--pdu" => options.pdu = Some(PathBuf::from(value()?)),
+                "--tests" => options.tests = Some(PathBuf::from(value()?)),
                 "--quick" => options.extent = Extent::Quick,
                 "--json" => options.json = Some(PathBuf::from(value()?)),
                 "--only" => options.only = Some(value()?.clone()),

@@ -31,14 +31,12 @@ const NOT_HELD: &str = "not held: ";
 
 /// Measures; `--quick` makes it short, `--json FILE` keeps the raw rounds.
 pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<()> {
-    let mut peers = Vec::new();
     if !arguments.iter().any(|argument| argument == "--quick") {
         // Here, where there is a network, and outside the limit: the first time it takes minutes.
         setup::for_cluster(checkout)?;
         for tool in TOOLS {
             tool.build()?;
         }
-        peers = vec!["--pdu".into(), setup::pdu()?.into_os_string()];
     }
     // One build each: built together, the two would share the features that either of them asks for, and the binary would
     // not be the one that ships.
@@ -48,6 +46,14 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
             .within(checkout.root())
             .finish()?;
     }
+    let is_recovery = |argument: &String| argument == "recovery";
+    let is_quick = arguments.iter().any(|argument| argument == "--quick");
+    // Some figures are told by tests, which a quick run leaves out: their build takes longer than it.
+    let tests = if !is_quick || arguments.iter().any(is_recovery) {
+        Some(tests(checkout)?)
+    } else {
+        None
+    };
     let binary = checkout.root().join(RELEASE_BINARY);
     // Ctrl-C reaches the measurements too: they take down what they started, and this waits for them.
     wait::heed_signals()?;
@@ -59,7 +65,7 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
     )
     .argument("--nagi")
     .argument(binary)
-    .arguments(peers)
+    .arguments(tests.iter().flat_map(|tests| ["--tests", tests.as_str()]))
     .arguments(arguments)
     .finish_reading(|line| {
         if line.starts_with(NOT_HELD) {
@@ -72,4 +78,30 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
     } else {
         measured.context(missed.join("\n"))
     }
+}
+
+/// Builds the tests of the command line, and gives their program.
+fn tests(checkout: &Checkout) -> anyhow::Result<String> {
+    const BUILT: [&str; 8] = [
+        "test",
+        "--locked",
+        "--package",
+        "nagi-cli",
+        "--test",
+        "cli",
+        "--no-run",
+        "--message-format=json",
+    ];
+    let built = Run::cargo().arguments(BUILT).within(checkout.root());
+    let told = built.output()?;
+    let lines = told.lines().map(serde_json::from_str::<serde_json::Value>);
+    let artifacts: Vec<serde_json::Value> = lines.collect::<Result<_, _>>()?;
+    let is_test = |artifact: &&serde_json::Value| {
+        artifact["target"]["name"] == "cli" && artifact["profile"]["test"] == true
+    };
+    let test = artifacts.iter().find(is_test);
+    let program = test.and_then(|artifact| artifact["executable"].as_str());
+    program
+        .map(str::to_owned)
+        .context("find the program of the tests")
 }

@@ -9,7 +9,7 @@ pub(crate) mod table;
 pub(crate) mod terminal;
 pub(crate) mod words;
 
-use std::io::{self, Write};
+use std::io::{self, BufRead as _, Write};
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -162,6 +162,17 @@ pub(crate) fn draw(text: &str) {
             .write_all(text.as_bytes())
             .and_then(|()| stderr.flush()),
     );
+}
+
+/// Asks whoever is at the terminal; only a yes is one.
+///
+/// # Errors
+/// The answer cannot be read.
+pub(crate) fn is_confirmed(what: &str) -> io::Result<bool> {
+    draw(&format!("{what}? [y/N] "));
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 /// How much a table shows.

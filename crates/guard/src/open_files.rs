@@ -20,7 +20,8 @@ const ASKED: StatxFlags = StatxFlags::TYPE
     .union(StatxFlags::NLINK)
     .union(StatxFlags::INO)
     .union(StatxFlags::SIZE)
-    .union(StatxFlags::BLOCKS);
+    .union(StatxFlags::BLOCKS)
+    .union(StatxFlags::MNT_ID);
 /// What the kernel writes behind the name of a file that was removed.
 pub(crate) const GONE: &[u8] = b" (deleted)";
 
@@ -161,14 +162,16 @@ impl Held<'_> {
             major: stat.stx_dev_major,
             minor: stat.stx_dev_minor,
         };
-        let device = self.behind_overlay(shown).unwrap_or(shown);
+        let mount = self.of_mount(shown, stat.stx_mnt_id);
+        let device = self.behind_overlay(mount).unwrap_or(mount);
         let command = self
             .command
             .get_or_insert_with(|| command(self.own))
             .clone();
         let file = self
             .files
-            .entry((device, stat.stx_ino))
+            // Two subvolumes of a btrfs have files of one number, and device numbers of their own.
+            .entry((shown, stat.stx_ino))
             .or_insert_with(|| Deleted {
                 device,
                 inode: stat.stx_ino,
@@ -184,6 +187,24 @@ impl Held<'_> {
                 fd,
             });
         }
+    }
+
+    /// The filesystem of a file that shows this device and was opened through this mount: no mount shows the number of a
+    /// subvolume of a btrfs.
+    fn of_mount(&self, shown: Device, id: u64) -> Device {
+        if self.mounts.iter().any(|mount| mount.device == shown) {
+            return shown;
+        }
+        let Ok(id) = u32::try_from(id) else {
+            return shown;
+        };
+        if let Some(mount) = self.mounts.with_id(id) {
+            return mount.device;
+        }
+        // A mount of the process's own namespace.
+        let text = std::fs::read(self.own.join("mountinfo")).unwrap_or_default();
+        let mounts = Mounts::parse(&text).unwrap_or_default();
+        mounts.with_id(id).map_or(shown, |mount| mount.device)
     }
 
     /// The filesystem that an overlay of this device writes to. The overlay may be mounted in the process's own namespace

@@ -47,6 +47,18 @@ pub struct RunLock {
     _lock: Lock,
 }
 
+// === impl RunError ===
+
+impl RunError {
+    /// Nothing more goes into `/run`.
+    pub const fn is_full(&self) -> bool {
+        match self {
+            Self::File { source, .. } => matches!(*source, Errno::NOSPC | Errno::DQUOT),
+            Self::Look(_) | Self::NoRun | Self::Busy(_) => false,
+        }
+    }
+}
+
 // === impl RunFiles ===
 
 impl RunFiles {

@@ -2,7 +2,8 @@
 //!
 //! The order is the rank: what explains most, and is surest, comes first. What is certain of a disk, the store or a
 //! certificate stands before what an API server says to one client; lines of logs alone stand behind both, and behind all
-//! that was seen to be down; that nothing answers is a symptom, and stands last. `next` looks at something or writes a snapshot; never more.
+//! that was seen to be down; that nothing answers is a symptom, and stands last. `next` looks at something, writes a snapshot, or
+//! renews a certificate that is of no use any more; never more.
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -198,7 +199,7 @@ pub const ROWS: &[Row] = &[
         Cause::CertificateExpired,
         "certificate-expired",
         "a certificate of the control plane, of kubelet or of the kubeconfig has ended, in a file or in the handshake",
-        "kubeadm certs check-expiration",
+        "kubeadm certs renew {certificate} {cert_dir}",
         "`openssl x509 -noout -enddate -in {file}` shows a time to come, and the clock is right",
     ),
     row(
@@ -448,6 +449,13 @@ pub const ROWS: &[Row] = &[
     ),
 ];
 
+/// Instead of the next command of `certificate-expired`, where kubeadm renews nothing: of kubelet's own it prints a kubeconfig
+/// for the place of `kubelet.conf`; an authority is made anew by a person, and so is what kubeadm does not know.
+pub const NOT_RENEWED: [&str; 2] = [
+    "kubeadm kubeconfig user --org system:nodes --client-name {certificate}",
+    "kubeadm certs check-expiration {cert_dir}",
+];
+
 /// The command with its values, each of them some words; each word is quoted where a shell would read it otherwise.
 pub(crate) fn fill(template: &str, values: &[(&str, &[&str])]) -> String {
     let mut text = template.to_owned();
@@ -498,7 +506,7 @@ mod tests {
         assert_eq!(quoted(""), "''");
     }
 
-    // B11: what is advised first looks, or writes a snapshot.
+    // B11: what is advised first looks, or writes a snapshot. What has ended is of no use any more, and renewed.
     #[test]
     fn no_next_step_takes_anything_away() {
         const HARM: &[&str] = &[
@@ -520,9 +528,18 @@ mod tests {
             "> ",
             "insecure-skip",
         ];
+        for next in NOT_RENEWED {
+            assert!(!HARM.iter().any(|harm| next.contains(harm)), "{next}");
+        }
         for row in ROWS {
             for harm in HARM {
-                assert!(!row.next.contains(harm), "{}: {}", row.id, row.next);
+                let is_renewal = *harm == "renew" && row.cause == Cause::CertificateExpired;
+                assert!(
+                    is_renewal || !row.next.contains(harm),
+                    "{}: {}",
+                    row.id,
+                    row.next
+                );
             }
         }
     }

@@ -5,7 +5,7 @@
 
 mod wire;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ::http::{Request, header};
@@ -14,6 +14,7 @@ use nagi_runtime::Deadline;
 use tokio::net::UnixStream;
 
 use crate::observed::{Container, Looked, Runtime, RuntimeAnswer, StaticPod, Unseen};
+use crate::root::Root;
 
 /// What kubelet uses unless it is told otherwise.
 pub(crate) const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -21,25 +22,53 @@ pub(crate) const SOCKET: &str = "/run/containerd/containerd.sock";
 const ANSWER_MAX: usize = 8 << 20;
 const NAMESPACE: &str = "kube-system";
 
-/// The socket of a `containerRuntimeEndpoint`.
-pub(crate) fn socket(endpoint: Option<&str>) -> PathBuf {
-    let named = endpoint.map(|one| one.trim_start_matches("unix://"));
-    PathBuf::from(named.filter(|one| !one.is_empty()).unwrap_or(SOCKET))
+/// The socket of a container runtime.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    /// As the node calls it.
+    pub(crate) shown: PathBuf,
+    /// Where this process finds it.
+    real: PathBuf,
+    pub(crate) is_there: bool,
 }
 
-/// Asks the runtime behind a socket for the containers of these static pods, and of the control plane. `shown` is how the node
-/// calls it, `socket` where it is seen.
+// === impl Socket ===
+
+impl Socket {
+    /// That of a `containerRuntimeEndpoint`.
+    pub(crate) fn of(root: &Root, endpoint: Option<&str>) -> Self {
+        let named = endpoint.map(|one| one.trim_start_matches("unix://"));
+        let shown = PathBuf::from(named.filter(|one| !one.is_empty()).unwrap_or(SOCKET));
+        Self {
+            real: root.real(&shown),
+            is_there: root.has(&shown),
+            shown,
+        }
+    }
+
+    /// Where it is could not be read: the usual one, without a question to a disk.
+    pub(crate) fn unseen(root: &Root) -> Self {
+        let shown = PathBuf::from(SOCKET);
+        Self {
+            real: root.outside(&shown),
+            is_there: false,
+            shown,
+        }
+    }
+}
+
+/// Asks the runtime behind a socket for the containers of these static pods, and of the control plane.
 ///
 /// # Errors
 /// This process may not connect to it.
 pub(crate) async fn look(
-    shown: PathBuf,
-    socket: &Path,
+    socket: Socket,
     pods: &[&StaticPod],
     deadline: Deadline,
 ) -> Looked<Runtime> {
+    let Socket { shown, real, .. } = socket;
     let whole = deadline.remaining();
-    let answer = match deadline.timeout(UnixStream::connect(socket)).await {
+    let answer = match deadline.timeout(UnixStream::connect(real)).await {
         Err(_) => RuntimeAnswer::Silent(whole),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             return Err(Unseen::Failed(format!("{}: {error}", shown.display())));

@@ -197,10 +197,10 @@ impl Found {
         self.add_with_next_of(cause, cause, subject, evidence, values);
     }
 
-    /// Adds one whose own next command does not fit as it was found; that of another cause does.
-    fn add_with_next_of(
+    /// Adds one whose next command is another than that of its row.
+    fn add_with_next(
         &mut self,
-        other: Cause,
+        next: &'static str,
         cause: Cause,
         subject: impl Into<String>,
         evidence: Vec<String>,
@@ -212,9 +212,21 @@ impl Found {
             cause,
             subject: subject.into(),
             evidence,
-            next: fill(other.row().next, &values),
+            next: fill(next, &values),
             disproof: fill(cause.row().disproof, &values),
         });
+    }
+
+    /// Adds one whose own next command does not fit as it was found; that of another cause does.
+    fn add_with_next_of(
+        &mut self,
+        other: Cause,
+        cause: Cause,
+        subject: impl Into<String>,
+        evidence: Vec<String>,
+        values: &[(&str, &[&str])],
+    ) {
+        self.add_with_next(other.row().next, cause, subject, evidence, values);
     }
 
     fn note(&mut self, note: impl Into<String>) {

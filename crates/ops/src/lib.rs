@@ -24,6 +24,7 @@ mod kubeconfig;
 mod listeners;
 mod logs;
 mod manifests;
+mod mounted;
 mod observe;
 mod observed;
 mod policy;
@@ -34,7 +35,7 @@ mod ssh;
 mod tunnel;
 mod units;
 
-pub use cause::{Cause, ROWS, Row};
+pub use cause::{Cause, NOT_RENEWED, ROWS, Row};
 pub use certificate::Certificate;
 pub use decide::{Defrag, Diagnosis, Finding, Floor, Verdict, decide, defrag, floors};
 pub use hosts::{HostsChange, HostsEntry, HostsError, HostsPlan, HostsStep, plan_hosts};
@@ -42,7 +43,7 @@ pub use kubeconfig::{
     Check, Checked, KubeconfigEdit, KubeconfigError, KubeconfigPlan, Server, plan_kubeconfig,
     undo_kubeconfig,
 };
-pub use observe::{Disks, Request, observe};
+pub use observe::{Disks, Request, has_admin, observe};
 pub use observed::{
     Area, CertificateFile, Container, ContainerState, Endpoint, Etcd, EtcdAnswer, EtcdStatus,
     Filesystem, Line, LineClass, Listener, Looked, Manifest, Observed, Reach, Runtime,

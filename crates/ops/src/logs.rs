@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::ask::{AskError, Printed, ask};
 use crate::classes::{WORDS, classify, joined};
-use crate::observed::{Line, Looked, Unseen};
+use crate::observed::{Line, Looked, Manifest, StaticPod, Unseen};
 use crate::root::Root;
 
 /// Who writes to the journal, by the name that it gives itself.
@@ -67,28 +67,44 @@ struct Raw {
     text: String,
 }
 
+/// What a journal had.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    /// The lines that mean something, oldest first.
+    pub(crate) lines: Vec<Line>,
+    /// Why older ones may be missing; none when all that was asked for was read.
+    pub(crate) cut: Option<String>,
+}
+
 /// What the journal of the node has, since then; once it is known to be [`readable`].
 ///
 /// # Errors
 /// It cannot be read; in words.
-pub(crate) async fn journal(
-    path: &Path,
-    since: Timestamp,
-    deadline: Deadline,
-) -> Looked<Vec<Line>> {
+pub(crate) async fn journal(path: &Path, since: Timestamp, deadline: Deadline) -> Looked<Journal> {
     let printed = ask("journalctl", &arguments(path, since), deadline)
         .await
         .map_err(|(AskError::NotThere(why) | AskError::Failed(why))| Unseen::Failed(why))?;
     if let Some(said) = printed.failed.as_deref().and_then(failure) {
         return Err(Unseen::Failed(format!("journalctl: {said}")));
     }
-    let lines = understood(entries(&printed));
+    of_printed(&printed)
+}
+
+fn of_printed(printed: &Printed) -> Looked<Journal> {
+    let entries = entries(printed);
+    let oldest = entries.first().and_then(|one| one.at);
+    let lines = understood(entries);
     if lines.is_empty() && printed.is_cut {
         return Err(Unseen::Failed(
             "journalctl did not come to an end in time".to_owned(),
         ));
     }
-    Ok(lines)
+    // It tells the newest first: what is missing is older than all that was read.
+    let cut = printed.is_cut.then(|| {
+        let back = oldest.map_or_else(String::new, |at| format!(" only back to {at:.0}"));
+        format!("journalctl did not come to an end in time: the journal was read{back}")
+    });
+    Ok(Journal { lines, cut })
 }
 
 /// One journal can be opened. To who may not, journalctl shows nothing, as if nothing were written.
@@ -206,11 +222,12 @@ fn shortened(text: &str) -> String {
     format!("…{end}")
 }
 
-/// What the static pods of the control plane wrote, since then: the newest log of each container.
+/// What the pods of the control plane and the static pods of other namespaces wrote, since then: the newest log of each
+/// container.
 ///
 /// # Errors
 /// The directory is there and cannot be read.
-pub(crate) fn pods(root: &Root, since: Timestamp) -> Looked<Vec<Line>> {
+pub(crate) fn pods(root: &Root, manifests: &[Manifest], since: Timestamp) -> Looked<Vec<Line>> {
     let directory = Path::new(POD_LOGS);
     let entries = match root.list(directory) {
         Ok(entries) => entries,
@@ -220,10 +237,14 @@ pub(crate) fn pods(root: &Root, since: Timestamp) -> Looked<Vec<Line>> {
         Err(error) => return Err(Unseen::Failed(format!("{POD_LOGS}: {error}"))),
     };
     let mut lines = Vec::new();
-    for pod in entries
+    let pods: Vec<&StaticPod> = manifests
         .iter()
-        .filter(|one| one.name.starts_with("kube-system_"))
-    {
+        .filter_map(|one| one.pod.as_ref().ok())
+        .collect();
+    let is_ours = |name: &str| {
+        name.starts_with("kube-system_") || pods.iter().any(|pod| is_log_of(pod, name))
+    };
+    for pod in entries.iter().filter(|one| is_ours(&one.name)) {
         let pod = directory.join(&pod.name);
         for container in root.list(&pod).unwrap_or_default() {
             let logs = pod.join(&container.name);
@@ -245,6 +266,16 @@ pub(crate) fn pods(root: &Root, since: Timestamp) -> Looked<Vec<Line>> {
         }
     }
     Ok(lines)
+}
+
+/// `NAMESPACE_NAME-NODE_UID`: kubelet puts the name of the node behind that of the pod.
+fn is_log_of(pod: &StaticPod, directory: &str) -> bool {
+    let mut parts = directory.split('_');
+    let name = |part: &str| {
+        let rest = part.strip_prefix(pod.pod.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    parts.next() == Some(pod.namespace.as_str()) && parts.next().is_some_and(name)
 }
 
 /// `2026-01-01T00:00:00.000000000Z stderr F text`: the log format of the CRI.
@@ -345,6 +376,67 @@ mod tests {
             LineClass::NoSpace(Some("/var/lib/kubelet/pods/a/etc-hosts".into()))
         );
         assert_eq!(lines[0].at.unwrap().to_string(), "2026-01-01T00:00:02Z");
+    }
+
+    // What a deadline cut off is not known to be well.
+    #[test]
+    fn a_journal_that_was_cut_says_how_far_back_it_was_read() {
+        let text = concat!(
+            r#"{"__REALTIME_TIMESTAMP":"1767225602000000","SYSLOG_IDENTIFIER":"kubelet","MESSAGE":"write /a: no space left on device"}"#,
+            "\n",
+            r#"{"__REALTIME_TIMESTAMP":"1767225601000000","SYSLOG_IDENTIFIER":"kubelet","MESSAGE":"some"}"#,
+            "\n",
+            r#"{"__REALTIME_TIMESTAMP":"17672256"#,
+        );
+        let of = |text: &str, is_cut| {
+            of_printed(&Printed {
+                text: text.to_owned(),
+                is_cut,
+                failed: None,
+            })
+        };
+        let cut = of(text, true).unwrap();
+        assert_eq!(cut.lines.len(), 1);
+        let why = cut.cut.unwrap();
+        assert!(why.ends_with("only back to 2026-01-01T00:00:01Z"), "{why}");
+        assert_eq!(of(text, false).unwrap().cut, None);
+        assert!(matches!(of("", true), Err(Unseen::Failed(_))));
+        assert!(of("", false).unwrap().lines.is_empty());
+    }
+
+    // A static pod may be of any namespace; the pods of others are nobody's business here.
+    #[test]
+    fn logs_of_static_pods_are_read_in_every_namespace() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::open(directory.path()).unwrap();
+        let log = "2026-01-01T00:00:00Z stderr F write /a: no space left on device\n";
+        for pod in [
+            "default_proxy-node-a_1",
+            "default_proxyless_2",
+            "other_proxy-node-a_3",
+        ] {
+            let container = directory
+                .path()
+                .join("var/log/pods")
+                .join(pod)
+                .join("haproxy");
+            std::fs::create_dir_all(&container).unwrap();
+            std::fs::write(container.join("0.log"), log).unwrap();
+        }
+        let manifest = Manifest {
+            path: "/etc/kubernetes/manifests/proxy.yaml".into(),
+            pod: Ok(StaticPod {
+                name: "haproxy".to_owned(),
+                namespace: "default".to_owned(),
+                pod: "proxy".to_owned(),
+                flags: Vec::new(),
+                mounts: Vec::new(),
+                missing: Vec::new(),
+            }),
+        };
+        let read = |manifests: &[Manifest]| pods(&root, manifests, Timestamp::MIN).unwrap().len();
+        assert_eq!(read(&[]), 0);
+        assert_eq!(read(&[manifest]), 1);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use nagi_runtime::{Blocking, Deadline};
 
 use crate::certificates;
-use crate::cri;
+use crate::cri::{self, Socket};
 use crate::endpoint::{self, Chosen};
 use crate::etcd::{self, Member};
 use crate::listeners;
@@ -82,7 +82,7 @@ struct Asked {
     units: Looked<Vec<Unit>>,
     containers: Looked<Runtime>,
     etcd: Looked<Etcd>,
-    journal: Looked<Vec<Line>>,
+    journal: Looked<logs::Journal>,
 }
 
 /// The files of the node, and the threads that may wait for them.
@@ -105,13 +105,12 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
     let first = files.run(move || {
         let kubelet = manifests::kubelet(&own);
         let manifests = manifests::look(&own, &kubelet);
-        let socket = cri::socket(kubelet.container_runtime_endpoint.as_deref());
-        let has_socket = own.has(&socket);
-        (socket, has_socket, manifests, newest_write(&own))
+        let socket = Socket::of(&own, kubelet.container_runtime_endpoint.as_deref());
+        (socket, manifests, newest_write(&own))
     });
-    let (socket, has_socket, manifests, newest_write) = match within(first, deadline).await {
+    let (socket, manifests, newest_write) = match within(first, deadline).await {
         Ok(read) => read,
-        Err(why) => (cri::socket(None), false, Err(why), None),
+        Err(why) => (Socket::unseen(&root), Err(why), None),
     };
     let known = manifests.clone().unwrap_or_default();
     let mut partly_unseen = Vec::new();
@@ -120,7 +119,8 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
     let of_certificates = known.clone();
     let certificates = files.run(move || certificates::look(&own, &of_certificates));
     let own = Arc::clone(&root);
-    let pods = files.run(move || logs::pods(&own, since));
+    let of_pods = known.clone();
+    let pods = files.run(move || logs::pods(&own, &of_pods, since));
     let proc = if request.files_only {
         None
     } else {
@@ -136,7 +136,6 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
         files: &files,
         deadline,
     };
-    let socket = (socket, has_socket);
     let asked = ask(request, node, socket, &manifests, since);
     let (certificates, pods, listening, filesystems, named, asked) = tokio::join!(
         within(certificates, deadline),
@@ -156,7 +155,12 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
         Err(_) => endpoint,
     });
     let [pods, named] = [pods, named].map(|seen| seen.and_then(|lines| lines));
-    let (lines, failed) = gathered([asked.journal, pods, named]);
+    let (journal, cut) = match asked.journal {
+        Ok(read) => (Ok(read.lines), read.cut),
+        Err(unseen) => (Err(unseen), None),
+    };
+    partly_unseen.extend(cut.map(|why| (Area::Logs, Unseen::Failed(why))));
+    let (lines, failed) = gathered([journal, pods, named]);
     partly_unseen.extend(failed.map(|why| (Area::Logs, Unseen::Failed(why))));
     let certificates = certificates.and_then(|seen| seen).map(|found| {
         let denied = found.denied.map(Unseen::Failed);
@@ -195,7 +199,7 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
 async fn ask(
     request: &Request,
     node: NodeFiles<'_>,
-    socket: (PathBuf, bool),
+    socket: Socket,
     manifests: &Looked<Vec<Manifest>>,
     since: Timestamp,
 ) -> Asked {
@@ -217,7 +221,7 @@ async fn ask(
     let (endpoint, units, containers, etcd, journal) = tokio::join!(
         endpoint_of(request, node),
         units_of(node.root, deadline),
-        containers_of(node.root, socket, manifests, deadline),
+        containers_of(socket, manifests, deadline),
         etcd_of(node, manifests),
         journal,
     );
@@ -278,6 +282,12 @@ pub(crate) fn chosen(request: &Request, root: &Root) -> Looked<Chosen> {
     ))
 }
 
+/// The node has a kubeconfig of its own cluster's administrator; the usual one of a person may lead to another.
+pub fn has_admin(root: &Path) -> bool {
+    let [admin, ..] = ADMIN;
+    Root::open(root).is_ok_and(|root| root.file(Path::new(admin)).is_ok())
+}
+
 async fn units_of(root: &Root, deadline: Deadline) -> Looked<Vec<Unit>> {
     if !root.is_own() {
         return Err(Unseen::NotHere(
@@ -289,24 +299,22 @@ async fn units_of(root: &Root, deadline: Deadline) -> Looked<Vec<Unit>> {
 
 /// A machine without manifests, settings of kubelet and a socket has no reason to run a container runtime.
 async fn containers_of(
-    root: &Root,
-    (socket, has_socket): (PathBuf, bool),
+    socket: Socket,
     manifests: &Looked<Vec<Manifest>>,
     deadline: Deadline,
 ) -> Looked<Runtime> {
-    if has_none(manifests) && !has_socket {
+    if has_none(manifests) && !socket.is_there {
         return Err(Unseen::NotHere(format!(
             "no static pods, and no container runtime at {}",
-            socket.display()
+            socket.shown.display()
         )));
     }
-    let outside = root.outside(&socket);
     let manifests = manifests.as_deref().unwrap_or_default();
     let pods: Vec<_> = manifests
         .iter()
         .filter_map(|one| one.pod.as_ref().ok())
         .collect();
-    cri::look(socket, &outside, &pods, deadline).await
+    cri::look(socket, &pods, deadline).await
 }
 
 /// There are no static pods. Where the manifests could not be read there may be.

@@ -11,6 +11,7 @@
 mod api;
 mod apply;
 mod climb;
+mod freeing;
 mod hands;
 mod ladder;
 mod plan;
@@ -21,6 +22,7 @@ mod tests;
 pub use api::{ApiFacts, NodeState, Pressure};
 pub use apply::{Applied, Approved, Did, Done, Event, Hands, Stopped, World, apply};
 pub use climb::{Climb, Eyes, climb};
+pub use freeing::{FreeDisk, FreeHeld, FreeStep, Freeing};
 pub use hands::{HandsRequest, NodeHands, Room};
 pub use ladder::{Held, Ladder, Look, Outcome, Rules, Rung, Verdict, judge};
-pub use plan::{Blocks, FreeDisk, FreeStep, Freeing, Plan, Refusal, Step, plan};
+pub use plan::{Blocks, Plan, Refusal, Step, plan};

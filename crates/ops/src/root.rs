@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -52,10 +52,38 @@ impl Root {
         self.path == Path::new("/")
     }
 
-    /// Where a path of the node lies for programs of this machine, which follow links by this machine's root.
+    /// How a path of the node is called for programs of this machine, which follow links by this machine's root.
     pub(crate) fn outside(&self, path: &Path) -> PathBuf {
         let below = path.strip_prefix("/").unwrap_or(path);
         self.path.join(below)
+    }
+
+    /// Where a path of the node lies for this process, its links followed as on the node: what can be connected to and written.
+    /// Of a path that is not there the nearest directory of it that is decides.
+    pub(crate) fn real(&self, path: &Path) -> PathBuf {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        for there in below.ancestors() {
+            let at = if there.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                there
+            };
+            let Ok(found) = self.opened(at, OFlags::PATH | OFlags::CLOEXEC) else {
+                continue;
+            };
+            let shown = format!("/proc/self/fd/{}", found.as_raw_fd());
+            let (Ok(real), Ok(rest)) = (std::fs::read_link(shown), below.strip_prefix(there))
+            else {
+                break;
+            };
+            // Joined with nothing it would end with a slash, as only a directory may.
+            return if rest.as_os_str().is_empty() {
+                real
+            } else {
+                real.join(rest)
+            };
+        }
+        self.outside(path)
     }
 
     /// The text of a file.
@@ -144,4 +172,31 @@ fn changed(metadata: &std::fs::Metadata) -> Option<SystemTime> {
     let (seconds, nanos) = (metadata.ctime(), metadata.ctime_nsec());
     let since = Duration::new(seconds.try_into().ok()?, nanos.try_into().ok()?);
     SystemTime::UNIX_EPOCH.checked_add(since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A disk that is mounted somewhere has links that are absolute, and some that lead above its root.
+    #[test]
+    fn links_lead_where_they_lead_on_the_node() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().canonicalize().unwrap();
+        std::fs::create_dir_all(at.join("data/run/containerd")).unwrap();
+        std::fs::write(at.join("data/run/containerd/sock"), "").unwrap();
+        std::os::unix::fs::symlink("/data/run", at.join("run")).unwrap();
+        std::os::unix::fs::symlink("../../run", at.join("data/up")).unwrap();
+        let root = Root::open(&at).unwrap();
+        let real = |path: &str| root.real(Path::new(path));
+        let own = at.join("data/run");
+        assert_eq!(real("/run/containerd/sock"), own.join("containerd/sock"));
+        assert_eq!(real("/data/up/containerd"), own.join("containerd"));
+        // What is not there yet, below what is.
+        assert_eq!(real("/run/nagi/a"), own.join("nagi/a"));
+        assert_eq!(real("/nowhere"), at.join("nowhere"));
+        assert_eq!(real("/"), at);
+        let machine = Root::open(Path::new("/")).unwrap();
+        assert_eq!(machine.real(&at.join("data")), at.join("data"));
+    }
 }

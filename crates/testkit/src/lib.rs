@@ -71,6 +71,28 @@ pub fn skipped(why: &str) {
     drop(writeln!(std::io::stdout(), "\nskipped {test}: {why}"));
 }
 
+/// What a bar of the requirements asks of a figure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bar {
+    /// No more than this.
+    AtMost(f64),
+    /// No less than this.
+    AtLeast(f64),
+}
+
+/// Says what a test saw of a bar, as a line of its own that `cargo xtask bench` reads too:
+/// `measured: ID | WHAT | SEEN | UNIT | at most GOAL`. Whoever decides by the figure does so beside it.
+pub fn measured(id: &str, what: &str, (seen, unit): (f64, &str), bar: Bar) {
+    use std::io::Write as _;
+    let bar = match bar {
+        Bar::AtMost(goal) => format!("at most {goal}"),
+        Bar::AtLeast(goal) => format!("at least {goal}"),
+    };
+    // As with what is skipped.
+    let line = format!("\nmeasured: {id} | {what} | {seen} | {unit} | {bar}");
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
 /// The instant at which test clocks start.
 ///
 /// # Panics

@@ -5,6 +5,7 @@
 
 mod body;
 mod clean;
+mod goes;
 mod text;
 mod treemap;
 
@@ -23,7 +24,8 @@ use crate::output::{Place, words, write};
 use crate::progress::Progress;
 use crate::session::Session;
 
-pub(crate) use clean::{end as clean_end, parse_absolute, parse_age, parse_bytes};
+pub(crate) use clean::{end as clean_end, parse_age, parse_bytes};
+pub(crate) use goes::GoesArgs;
 
 const EXAMPLES: &str = "\
 Examples:

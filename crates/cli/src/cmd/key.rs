@@ -3,7 +3,6 @@
 //! It works on the file; a running server follows within 5 s. The text of a key is printed once and stored nowhere.
 
 use crate::serve::settings::KEYS_FILE;
-use std::io::{self, BufRead as _};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -196,10 +195,7 @@ fn confirm(entry: &KeyEntry, session: &Session) -> Result<(), Failure> {
                 .hint("say so with --yes"),
         );
     }
-    output::draw(&format!("{what}? [y/N] "));
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+    if output::is_confirmed(&what)? {
         return Ok(());
     }
     Err(Failure::new(Exit::Failed, "not revoked"))

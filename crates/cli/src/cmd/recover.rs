@@ -4,6 +4,7 @@ mod diagnose;
 mod drill;
 mod hosts;
 mod kubeconfig;
+mod node;
 mod on_node;
 mod reach;
 mod run;

@@ -11,6 +11,7 @@ mod node;
 mod on_node;
 mod reach;
 mod runs;
+mod runs_on_node;
 mod runtime;
 mod servers;
 mod sshd;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use faults::{DISKS, ENDPOINTS, FILES, Fault, LOGS, PROGRAMS};
 use loops::Loops;
+use nagi_testkit::{Bar, measured};
 use node::Node;
 use runtime::State;
 use serde_json::Value;
@@ -28,7 +30,9 @@ use servers::Authority;
 
 /// A next command is one of the table, of which a test of `nagi-ops` holds that none takes anything away, up to its values.
 fn is_of_the_table(next: &str) -> bool {
-    nagi_ops::ROWS.iter().any(|row| fills(row.next, next))
+    let rows = nagi_ops::ROWS.iter().map(|row| row.next);
+    let mut all = rows.chain(nagi_ops::NOT_RENEWED);
+    all.any(|template| fills(template, next))
 }
 
 /// A command has all words of a template, in their order, with values between them and nowhere else.
@@ -130,11 +134,31 @@ fn of_all_injected_faults_the_first_cause_is_the_right_one() {
         }
         let right = faults.len() - wrong.len();
         println!(
-            "B11: {right} of {} faults have the right first cause, {} harmful next steps, slowest answer {} ms where nobody is silent",
-            faults.len(),
-            harmful.len(),
-            slowest.as_millis()
+            "B11: {right} of {} faults have the right first cause",
+            faults.len()
         );
+        let count = |number: usize| f64::from(u32::try_from(number).unwrap());
+        let percent = count(right) / count(faults.len()) * 100.0;
+        let told = [
+            (
+                "injected faults whose first cause is right",
+                (percent, "%"),
+                Bar::AtLeast(95.0),
+            ),
+            (
+                "injected faults with a harmful next step",
+                (count(harmful.len()), "faults"),
+                Bar::AtMost(0.0),
+            ),
+            (
+                "slowest diagnosis where nobody is silent",
+                (slowest.as_secs_f64(), "s"),
+                Bar::AtMost(2.0),
+            ),
+        ];
+        for (what, seen, bar) in told {
+            measured("B11", what, seen, bar);
+        }
         assert!(faults.len() >= 30, "B11 wants 30");
         // The bar is 2 s; ten times that, on a machine that has other things to do, is no answer that waits for nobody.
         assert!(slowest < Duration::from_secs(20), "{slowest:?}");

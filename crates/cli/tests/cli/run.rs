@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,15 @@ use serde_json::Value;
 const ENDED_MAX: Duration = Duration::from_mins(1);
 /// Between two looks at a running process. Nothing is decided by it.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Tells tests to call this `nagi`: `cargo xtask bench` measures the one that ships by the code of tests.
+const PROGRAM: &str = "NAGI_TEST_PROGRAM";
+
+/// The `nagi` that is called.
+pub(crate) fn program() -> PathBuf {
+    let named = std::env::var_os(PROGRAM);
+    named.map_or_else(|| env!("CARGO_BIN_EXE_nagi").into(), PathBuf::from)
+}
 
 /// A call of `nagi` to be made.
 pub(crate) struct Call {
@@ -32,7 +42,7 @@ pub(crate) fn nagi(arguments: &str) -> Call {
 
 /// The same for arguments that hold blanks.
 pub(crate) fn call(arguments: &[&str]) -> Call {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nagi"));
+    let mut command = Command::new(program());
     command.env_clear().args(arguments).stdin(Stdio::null());
     // Coverage of children is written where the build asks for it.
     for (name, value) in std::env::vars_os() {

@@ -306,6 +306,34 @@ fn a_subvolume_alone_is_not_taken_for_the_whole() {
     });
 }
 
+// Each subvolume of a btrfs shows a device number of its own, and its files take space of the one disk.
+#[test]
+fn a_deleted_file_of_a_subvolume_is_of_the_filesystem_of_its_mount() {
+    inside("", || {
+        let disk = Type::Btrfs.mounted(400, &[]);
+        let work = disk.point.join("work");
+        run(
+            "btrfs",
+            [
+                "-q".as_ref(),
+                "subvolume".as_ref(),
+                "create".as_ref(),
+                work.as_os_str(),
+            ],
+        );
+        let log = work.join("app.log");
+        fill(&log, 4 << 20);
+        let open = File::open(&log).unwrap();
+        fs::remove_file(&log).unwrap();
+        settle(&disk.point);
+        let device = survey(&disk.point).places.remove(0).filesystem.device;
+        let found = nagi_guard::open_files(Path::new("/")).unwrap();
+        let file = found.deleted.iter().find(|file| file.path == log).unwrap();
+        assert_eq!(file.device, device);
+        drop(open);
+    });
+}
+
 // The merged view of an overlay counts files of other filesystems: it explains nothing about its own.
 #[test]
 fn an_overlay_is_walked_and_explains_nothing() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Facts, Found};
-use crate::cause::Cause;
+use crate::cause::{Cause, NOT_RENEWED};
 use crate::certificate::Certificate;
 use crate::observed::{CertificateFile, Reach};
 
@@ -79,12 +79,8 @@ fn of_file(file: &CertificateFile, facts: Facts<'_>, found: &mut Found) {
             "{place} ended at {:.0}: {}",
             certificate.not_after, certificate.subject
         )];
-        found.add(
-            Cause::CertificateExpired,
-            place,
-            evidence,
-            &[("file", &[path])],
-        );
+        let renewal = Renewal::of(file, certificate);
+        expired(&renewal, (place, path), evidence, facts, found);
     } else if certificate.not_before > now {
         let evidence = vec![format!(
             "{place} begins at {:.0}: {}",
@@ -185,12 +181,113 @@ fn handshake(facts: Facts<'_>, found: &mut Found) {
         | Reach::Odd(_)
         | Reach::Unusable(_) => return,
     };
-    found.add(
-        cause,
-        server,
-        vec![evidence],
-        &[("file", &["/etc/kubernetes/pki/apiserver.crt"])],
-    );
+    let mut evidence = vec![evidence];
+    let place = (server, SERVING);
+    match (cause, &endpoint.reach) {
+        (Cause::CertificateExpired, Reach::Unauthorized) => {
+            let own = CONFIGS.into_iter().find(|name| {
+                let own = Path::new("/etc/kubernetes").join(name);
+                facts.outside(&own) == endpoint.kubeconfig
+            });
+            if own.is_none() {
+                evidence.push(format!(
+                    "{} is a copy: renew the one of a node of the control plane, and copy it again",
+                    endpoint.kubeconfig
+                ));
+            }
+            let renewal = Renewal::Kubeadm(own.unwrap_or("admin.conf"));
+            expired(&renewal, place, evidence, facts, found);
+        }
+        (Cause::CertificateExpired, _) => {
+            expired(
+                &Renewal::Kubeadm("apiserver"),
+                place,
+                evidence,
+                facts,
+                found,
+            );
+        }
+        (cause, _) => found.add(cause, server, evidence, &[("file", &[SERVING])]),
+    }
+}
+
+/// Adds a certificate that has ended, with how it is renewed. `place` is how it is called, and where it lies for commands.
+fn expired(
+    renewal: &Renewal,
+    (place, path): (&str, &str),
+    evidence: Vec<String>,
+    facts: Facts<'_>,
+    found: &mut Found,
+) {
+    let pki = facts.outside(Path::new("/etc/kubernetes/pki"));
+    let is_own = facts.observed.root == Path::new("/");
+    let cert_dir: &[&str] = if is_own { &[] } else { &["--cert-dir", &pki] };
+    let file = ("file", &[path][..]);
+    let [of_kubelet, look] = NOT_RENEWED;
+    let (next, name) = match renewal {
+        // There is no option for where the kubeconfigs of another root are.
+        Renewal::Kubeadm(name) if is_own || !name.ends_with(".conf") => {
+            (Cause::CertificateExpired.row().next, *name)
+        }
+        Renewal::Kubelet(client) if is_own => (of_kubelet, client.as_str()),
+        Renewal::Kubeadm(_) | Renewal::Kubelet(_) | Renewal::Person => (look, ""),
+    };
+    let values = [file, ("certificate", &[name]), ("cert_dir", cert_dir)];
+    found.add_with_next(next, Cause::CertificateExpired, place, evidence, &values);
+}
+
+/// What the API server presents, as kubeadm calls it.
+const SERVING: &str = "/etc/kubernetes/pki/apiserver.crt";
+/// The kubeconfigs whose clients kubeadm renews, by the names that they have there too.
+const CONFIGS: [&str; 4] = [
+    "admin.conf",
+    "super-admin.conf",
+    "controller-manager.conf",
+    "scheduler.conf",
+];
+/// What kubeadm calls the certificates below its directory.
+const FILES: [(&str, &str); 7] = [
+    ("apiserver.crt", "apiserver"),
+    ("apiserver-etcd-client.crt", "apiserver-etcd-client"),
+    ("apiserver-kubelet-client.crt", "apiserver-kubelet-client"),
+    ("front-proxy-client.crt", "front-proxy-client"),
+    ("etcd/server.crt", "etcd-server"),
+    ("etcd/peer.crt", "etcd-peer"),
+    ("etcd/healthcheck-client.crt", "etcd-healthcheck-client"),
+];
+
+/// How a certificate that has ended is renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Renewal {
+    /// kubeadm does it by this name.
+    Kubeadm(&'static str),
+    /// kubelet does it itself while it has one; this client of the API server gets a new one.
+    Kubelet(String),
+    /// A person has to see how.
+    Person,
+}
+
+// === impl Renewal ===
+
+impl Renewal {
+    fn of(file: &CertificateFile, certificate: &Certificate) -> Self {
+        let path = Path::new(file.path());
+        if let Ok(below) = path.strip_prefix("/etc/kubernetes/pki")
+            && let Some((_, name)) = FILES.iter().find(|(known, _)| below == Path::new(known))
+        {
+            return Self::Kubeadm(name);
+        }
+        if let Ok(below) = path.strip_prefix("/etc/kubernetes")
+            && let Some(name) = CONFIGS.iter().find(|known| below == Path::new(known))
+        {
+            return Self::Kubeadm(name);
+        }
+        let client = certificate.subject.split_once("CN=system:node:");
+        match client.and_then(|(_, rest)| rest.split([',', '+']).next()) {
+            Some(name) => Self::Kubelet(format!("system:node:{}", name.trim())),
+            None => Self::Person,
+        }
+    }
 }
 
 fn seconds(duration: Duration) -> i64 {

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Alarms, Ask, Keys, Member, NO_SPACE, Number, Opened, Silence, Status, silent};
 use crate::decide::{DEFRAG_TENTHS, bytes};
 use crate::endpoint::stream;
+use crate::mounted;
 use crate::observed::Manifest;
 use crate::root::Root;
 
@@ -111,7 +112,7 @@ impl Mender {
             ));
         }
         let keys = Keys::read(root, &member)?;
-        let data_dir = root.outside(&member.data_dir);
+        let data_dir = root.real(&member.data_dir);
         Ok(Self {
             member,
             keys,
@@ -461,11 +462,11 @@ fn has_room(file: &Path, data_dir: &Path, size: u64) -> Result<(), String> {
     let place = file.parent().filter(|place| !place.as_os_str().is_empty());
     let place = place.unwrap_or(Path::new("."));
     let failed = |error: std::io::Error| format!("{}: {error}", place.display());
-    let device = std::fs::metadata(place).map_err(failed)?.dev();
-    let store = std::fs::metadata(data_dir);
+    let device = mounted::filesystem(place).map_err(failed)?;
+    let store = mounted::filesystem(data_dir);
     let store = store.map_err(|error| format!("{}: {error}", data_dir.display()))?;
     let elsewhere = "name a place off this disk with --snapshot";
-    if device == store.dev() {
+    if device == store {
         return Err(format!(
             "{} lies on the filesystem of the store itself: {elsewhere}",
             file.display()

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::plan::{Freeing, Plan, Step, evicted_by_a_start, plan};
+use super::freeing::Freeing;
+use super::plan::{Plan, Step, evicted_by_a_start, plan};
 use crate::decide::{Defrag, Diagnosis, Floor, beside_etcd, bytes, decide, defrag};
 use crate::observed::{EtcdAnswer, Looked, Observed, Reach};
 use crate::policy::Policy;

@@ -10,17 +10,18 @@ use nagi_runtime::{Blocking, Deadline};
 use super::api;
 use super::apply::{Did, Hands, World};
 use super::climb::Eyes;
+use super::freeing::Freeing;
 use super::ladder::Look;
-use super::plan::{Freeing, KUBELET, Step, unit_of};
+use super::plan::{KUBELET, Step, unit_of};
 use super::remedy::port;
 use crate::ask::{AskError, ask};
 use crate::certificate::read_pem;
-use crate::decide::floors;
+use crate::decide::{floors, inodes_used_percent};
 use crate::etcd::{Mender, Place};
 use crate::kubeconfig::{self, Choice};
 use crate::listeners;
 use crate::observe::{Disks, Request, chosen, observe};
-use crate::observed::{Filesystem, Looked, Observed, Unseen};
+use crate::observed::{Filesystem, Looked, Observed, Space, Unseen, Writable};
 use crate::policy::Policy;
 use crate::root::Root;
 
@@ -36,6 +37,8 @@ const OURS: &str = "/run/nagi";
 const PLAN_WITHIN: Duration = Duration::from_mins(5);
 /// Files that are removed one by one, each after it is written down.
 const FREE_WITHIN: Duration = Duration::from_mins(30);
+/// The largest store that etcd advises, 8 GiB, at the slowest that a disk may be.
+const SNAPSHOT_WITHIN: Duration = Duration::from_mins(30);
 /// Who kubelet says that it is.
 const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 
@@ -86,6 +89,8 @@ pub struct NodeHands {
     room: Arc<dyn Room>,
     clock: Arc<dyn Clock>,
     files: Blocking,
+    /// What may go, as it was planned on disks that were so full.
+    planned: Option<(Freeing, Vec<Fullness>)>,
     /// When kubelet was started again.
     restarted: Option<tokio::time::Instant>,
 }
@@ -101,8 +106,28 @@ impl NodeHands {
             clock,
             // One plan at a time, and one that hangs holds no look at the growth up.
             files: Blocking::new("disks of the node", 2),
+            planned: None,
             restarted: None,
         }
+    }
+
+    /// What may go. A plan walks over the disks, so it holds until one of them is fuller or emptier by a percent; what it
+    /// names is compared again before it goes.
+    async fn freeing(&mut self) -> Looked<Freeing> {
+        let disks = self.room.disks();
+        let looked = self.waited(self.request.observe.timeout, move || disks.look());
+        let now = looked.await.ok().and_then(Result::ok);
+        let now = now.map(|all| all.iter().map(Fullness::of).collect::<Vec<_>>());
+        if let (Some((freeing, then)), Some(now)) = (&self.planned, &now)
+            && then == now
+        {
+            return Ok(freeing.clone());
+        }
+        let room = Arc::clone(&self.room);
+        let planned = self.waited(PLAN_WITHIN, move || room.plan()).await;
+        let freeing = planned.unwrap_or_else(|why| Err(Unseen::Failed(why)));
+        self.planned = freeing.clone().ok().zip(now);
+        freeing
     }
 
     async fn observed(&self) -> Result<Observed, String> {
@@ -126,7 +151,9 @@ impl NodeHands {
         Mender::of(&self.root()?, manifests)
     }
 
-    async fn free(&self, world: &World) -> Result<Did, String> {
+    async fn free(&mut self, world: &World) -> Result<Did, String> {
+        // Whatever comes of it, the disks are others now.
+        self.planned = None;
         let freeing = world.freeing.as_ref();
         let digest = freeing
             .map_err(|unseen| unseen.why().to_owned())?
@@ -156,10 +183,10 @@ impl NodeHands {
         let unit = unit_of(&socket);
         let unit = unit.ok_or_else(|| format!("no unit is known for {}", socket.display()))?;
         systemctl("start", unit).await?;
-        let outside = self.root()?.outside(&socket);
+        let real = self.root()?.real(&socket);
         let waited = Wait::new(self.request.comes_back);
         loop {
-            let connected = tokio::net::UnixStream::connect(&outside).await;
+            let connected = tokio::net::UnixStream::connect(&real).await;
             match connected {
                 Ok(_) => return Ok(waited.did(&format!("{} answers", socket.display()))),
                 Err(error) if waited.is_over() => {
@@ -206,9 +233,7 @@ impl NodeHands {
 impl Hands for NodeHands {
     async fn look(&mut self) -> Result<World, String> {
         // A walk over the disks takes longest: what a gate asks is looked at behind it.
-        let room = Arc::clone(&self.room);
-        let planned = self.waited(PLAN_WITHIN, move || room.plan()).await;
-        let freeing = planned.unwrap_or_else(|why| Err(Unseen::Failed(why)));
+        let freeing = self.freeing().await;
         let observed = self.observed().await?;
         Ok(World {
             is_resumed: self.request.is_resumed,
@@ -228,9 +253,13 @@ impl Hands for NodeHands {
             Step::Snapshot => {
                 let place = match &self.request.snapshot {
                     Some(file) => Place::Named(file.clone()),
-                    None => Place::Ours(self.root()?.outside(Path::new(OURS))),
+                    None => Place::Ours(self.root()?.real(Path::new(OURS))),
                 };
-                self.mender(world)?.snapshot(&place).await.map(said)
+                let mender = self.mender(world)?;
+                // It writes and reads files all the time: on a thread that may wait for a disk.
+                let runtime = tokio::runtime::Handle::current();
+                let copy = move || runtime.block_on(mender.snapshot(&place));
+                self.waited(SNAPSHOT_WITHIN, copy).await?.map(said)
             }
             Step::Compact => self.mender(world)?.compact().await.map(said),
             Step::Defrag => self.mender(world)?.defrag().await.map(said),
@@ -295,6 +324,32 @@ impl NodeHands {
     fn chosen(&self) -> Looked<crate::endpoint::Chosen> {
         let root = self.root().map_err(Unseen::Failed)?;
         chosen(&self.request.observe, &root)
+    }
+}
+
+/// How full a disk is, as far as a plan depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fullness {
+    point: PathBuf,
+    writable: Writable,
+    used_percent: Option<u64>,
+    inodes_used_percent: Option<u64>,
+    /// The last percent is a whole one of a large disk, and decides.
+    is_exhausted: bool,
+}
+
+// === impl Fullness ===
+
+impl Fullness {
+    fn of(one: &Filesystem) -> Self {
+        let space = one.space.as_ref();
+        Self {
+            point: one.point.clone(),
+            writable: one.writable,
+            used_percent: space.and_then(Space::used_percent),
+            inodes_used_percent: inodes_used_percent(one),
+            is_exhausted: space.is_some_and(|space| space.bytes_available == 0),
+        }
     }
 }
 
@@ -416,7 +471,103 @@ fn blind(root: &Path, why: &str) -> Observed {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+    use nagi_ports::SystemClock;
+
     use super::*;
+
+    /// One disk of a thousand bytes, and how often a walk over it was made.
+    #[derive(Default)]
+    struct Counted {
+        available: Arc<AtomicU64>,
+        plans: Arc<AtomicUsize>,
+    }
+
+    struct OneDisk(u64);
+
+    impl Disks for OneDisk {
+        fn look(&self) -> Looked<Vec<Filesystem>> {
+            Ok(vec![Filesystem {
+                point: "/".into(),
+                fstype: "ext4".to_owned(),
+                writable: Writable::Yes,
+                space: Some(Space {
+                    bytes: 1000,
+                    bytes_free: self.0,
+                    bytes_available: self.0,
+                    inodes: 0,
+                    inodes_free: 0,
+                }),
+                holds: Vec::new(),
+                evicting: Vec::new(),
+            }])
+        }
+
+        fn point_of(&self, _: &Path) -> Option<PathBuf> {
+            None
+        }
+    }
+
+    impl Room for Counted {
+        fn disks(&self) -> Arc<dyn Disks> {
+            Arc::new(OneDisk(self.available.load(Ordering::SeqCst)))
+        }
+
+        fn plan(&self) -> Looked<Freeing> {
+            self.plans.fetch_add(1, Ordering::SeqCst);
+            Ok(Freeing::default())
+        }
+
+        fn free(&self, _: &str) -> Result<Did, String> {
+            Ok(Did::default())
+        }
+
+        fn growth(&self, _: &Path) -> Looked<i64> {
+            Ok(0)
+        }
+    }
+
+    // A walk over millions of files is made once, and not before each step.
+    #[tokio::test]
+    async fn what_may_go_is_planned_anew_only_when_the_disks_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        let room = Arc::new(Counted::default());
+        let (available, plans) = (Arc::clone(&room.available), Arc::clone(&room.plans));
+        available.store(100, Ordering::SeqCst);
+        let request = HandsRequest {
+            observe: Request {
+                root: directory.path().to_owned(),
+                files_only: true,
+                kubeconfigs: Vec::new(),
+                usual: None,
+                context: None,
+                logs: Vec::new(),
+                window: Duration::from_mins(1),
+                timeout: Duration::from_secs(20),
+                now: "2026-01-31T12:00:00Z".parse().unwrap(),
+            },
+            snapshot: None,
+            comes_back: Duration::ZERO,
+            is_resumed: false,
+        };
+        let mut hands = NodeHands::new(request, room, Arc::new(SystemClock::new()));
+        let count = || plans.load(Ordering::SeqCst);
+        let world = Hands::look(&mut hands).await.unwrap();
+        Hands::look(&mut hands).await.unwrap();
+        assert_eq!(count(), 1);
+        // Less than a percent.
+        available.store(101, Ordering::SeqCst);
+        Hands::look(&mut hands).await.unwrap();
+        assert_eq!(count(), 1);
+        available.store(90, Ordering::SeqCst);
+        Hands::look(&mut hands).await.unwrap();
+        assert_eq!(count(), 2);
+        hands.act(Step::Free, &world).await.unwrap();
+        Hands::look(&mut hands).await.unwrap();
+        Hands::look(&mut hands).await.unwrap();
+        assert_eq!(count(), 3);
+    }
 
     #[test]
     fn a_node_is_called_as_its_kubelet_signs_in() {

@@ -284,6 +284,12 @@ fn units(span: Span<'_>) -> Held {
 fn containers(span: Span<'_>) -> Held {
     let manifests = match &span.last.observed.manifests {
         Ok(manifests) => manifests,
+        Err(Unseen::NotHere(why)) if has_api_server(&span.last.observed) => {
+            let what = format!(
+                "this node has the certificate of an API server, and no static pods are known to run it: {why}"
+            );
+            return result(Rung::Containers, vec![(Outcome::Unknown, what)]);
+        }
         // A worker has none.
         Err(Unseen::NotHere(why)) => {
             let what = format!("there are no static pods here: {why}");
@@ -323,6 +329,13 @@ fn containers(span: Span<'_>) -> Held {
         parts.push(span.window());
     }
     result(Rung::Containers, parts)
+}
+
+/// A worker has no certificate of an API server.
+fn has_api_server(observed: &Observed) -> bool {
+    let certificates = observed.certificates.as_deref().unwrap_or_default();
+    let mut places = certificates.iter().map(|one| one.place.as_str());
+    places.any(|place| place == "/etc/kubernetes/pki/apiserver.crt")
 }
 
 fn of_pod(pod: &StaticPod, first: &[Container], last: &[Container]) -> (Outcome, String) {

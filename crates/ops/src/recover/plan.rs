@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::freeing::{FreeDisk, Freeing, instead};
 use super::remedy::{Remedy, remedy, remedy_here};
 use crate::cause::Cause;
 use crate::decide::{Diagnosis, Finding, Floor, bytes, defrag_by_version, floors};
@@ -55,47 +56,6 @@ pub struct Refusal {
     pub why: Vec<String>,
     /// The next command.
     pub next: String,
-}
-
-/// What would be given back on a disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FreeDisk {
-    /// Where it is mounted.
-    pub point: PathBuf,
-    /// Bytes.
-    pub expected: u64,
-    /// And inodes.
-    pub expected_inodes: u64,
-}
-
-/// Files of one kind at one place that would go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FreeStep {
-    /// The kind, as `nagi disk clean` calls it.
-    pub kind: String,
-    /// `regenerable` or `lossy`.
-    pub harm: String,
-    /// Where.
-    pub directory: PathBuf,
-    /// How many.
-    pub files: u64,
-    /// What they give back.
-    pub expected: u64,
-    /// They may go as the command was given; what cannot be had again needs a word.
-    pub has_consent: bool,
-}
-
-/// What may go to make room, from where that is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Freeing {
-    /// The digest of the plan of the disks.
-    pub digest: String,
-    /// For each disk.
-    pub disks: Vec<FreeDisk>,
-    /// In the order in which they go.
-    pub steps: Vec<FreeStep>,
-    /// Space that is in nobody's directory or only its owner gives back, in words.
-    pub held: Vec<String>,
 }
 
 /// What is to be done.
@@ -152,7 +112,8 @@ pub fn plan(
         && refusals.is_empty()
     {
         let mut refusal = refusal(cause, Blocks::StoreAndRestart);
-        refusal.why.extend(instead(freeing));
+        let point = Path::new(&cause.subject);
+        refusal.why.extend(instead(freeing, point));
         refusals.push(refusal);
     }
     for refusal in &refusals {
@@ -188,7 +149,7 @@ fn evicted(observed: &Observed, freeing: &Looked<Freeing>, refusals: &mut Vec<Re
             continue;
         }
         let mut why = vec![why];
-        why.extend(instead(freeing));
+        why.extend(instead(freeing, &point));
         refusals.push(Refusal {
             cause: Some(Cause::DiskPressure),
             blocks: Blocks::Restart,
@@ -274,7 +235,7 @@ fn free(
             floor.evidence.clone(),
             format!("nothing on {} may go", floor.point.display()),
         ];
-        why.extend(instead(planned));
+        why.extend(instead(planned, &floor.point));
         refusals.push(Refusal {
             cause: None,
             blocks: Blocks::StoreAndRestart,
@@ -282,24 +243,6 @@ fn free(
             next: "nagi disk".to_owned(),
         });
     }
-}
-
-/// What else would give space back: a word of the caller, or whoever holds it.
-fn instead(freeing: &Looked<Freeing>) -> Vec<String> {
-    let Ok(freeing) = freeing else {
-        return Vec::new();
-    };
-    let waits = freeing.steps.iter().filter(|step| !step.has_consent);
-    let waits: u64 = waits.map(|step| step.expected).sum();
-    let mut lines = freeing.held.clone();
-    if waits > 0 {
-        let lossy = format!(
-            "--lossy would give back {}, which cannot be had again",
-            bytes(waits)
-        );
-        lines.insert(0, lossy);
-    }
-    lines
 }
 
 fn store(observed: &Observed, steps: &mut BTreeMap<Step, String>, refusals: &mut Vec<Refusal>) {

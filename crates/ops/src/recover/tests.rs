@@ -455,7 +455,7 @@ fn an_expired_certificate_leaves_the_freeing_and_forbids_the_rest() {
     assert_eq!(steps_of(vec![knobs.clone()]), [Step::Free]);
     let plan = knobs.world().plan(&Policy::default());
     assert_eq!(plan.refusals[0].cause, Some(Cause::CertificateExpired));
-    assert_eq!(plan.refusals[0].next, "kubeadm certs check-expiration");
+    assert_eq!(plan.refusals[0].next, "kubeadm certs renew apiserver");
 }
 
 // B6: a run that was killed while it freed has left a disk with room, and above its target.
@@ -552,7 +552,10 @@ fn a_full_disk_with_nothing_to_free_is_refused_with_who_holds_it() {
     };
     let mut world = knobs.world();
     let held = "1.0 GiB in the deleted file /a, held open by process 7 (tail)";
-    world.freeing.as_mut().unwrap().held.push(held.to_owned());
+    world.freeing.as_mut().unwrap().held.push(FreeHeld {
+        point: None,
+        what: held.to_owned(),
+    });
     let plan = world.plan(&Policy::default());
     assert_eq!(plan.steps().count(), 0);
     assert!(plan.refusals[0].why.iter().any(|why| why == held));

@@ -7,7 +7,6 @@ pub(super) mod body;
 pub(super) mod disks;
 mod text;
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +17,12 @@ use nagi_ops::{Diagnosis, Policy, Request, Verdict};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Place;
-use crate::serve::settings::{CONTEXT, Home, KUBECONFIG};
 use crate::session::Session;
 use crate::when::parse_span;
 use disks::NodeDisks;
 
-use super::on_node::{self, OnNodeArgs};
+use super::node::NodeArgs;
+use super::on_node::{self, CutOff, OnNodeArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,18 +36,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DiagnoseArgs {
-    /// Files that say how the API server is reached, as kubectl reads them
-    /// [default: `~/.kube/config`, else the administrator's on the node]
-    #[arg(long, env = KUBECONFIG.env, value_name = "FILES")]
-    kubeconfig: Option<OsString>,
-
-    /// Context of the kubeconfig [default: the current one]
-    #[arg(long, env = CONTEXT.env, value_name = "NAME")]
-    context: Option<String>,
-
-    /// Where the root directory of the node is seen
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    root: PathBuf,
+    #[command(flatten)]
+    node: NodeArgs,
 
     /// Look at files only: the node below --root does not run
     #[arg(long)]
@@ -72,24 +61,19 @@ pub(crate) struct DiagnoseArgs {
 
 /// Runs the command.
 pub(crate) async fn run(args: &DiagnoseArgs, session: &Session) -> Result<(), Failure> {
-    if let Some(ended) = on_node::instead(&args.on_node, session).await {
+    if let Some(ended) = on_node::instead(&args.on_node, CutOff::Harmless, session).await {
         return ended;
     }
     let request = Request {
-        root: args.root.clone(),
         files_only: args.files_only,
-        kubeconfigs: kubeconfigs(args.kubeconfig.as_ref()),
-        usual: usual(),
-        context: args.context.clone(),
         logs: args.log.clone(),
         window: args.since,
-        timeout: args.timeout,
-        now: session.now(),
+        ..args.node.request(args.timeout, session.now())
     };
-    let disks = Arc::new(NodeDisks::of(&args.root));
+    let disks = Arc::new(NodeDisks::of(&request.root));
     let observed = Box::pin(nagi_ops::observe(&request, disks)).await;
     let observed = observed.map_err(|error| {
-        let root = args.root.display();
+        let root = request.root.display();
         Failure::of(Exit::Usage, format!("cannot open {root}"), &error)
     })?;
     let diagnosis = nagi_ops::decide(&Policy::default(), &observed, request.now);
@@ -139,23 +123,6 @@ pub(super) fn unclear() -> Failure {
         "nothing wrong was seen, and not everything could be looked at",
     )
     .hint("run it on a node of the control plane, as root; or name a kubeconfig")
-}
-
-/// Those that are named.
-pub(super) fn kubeconfigs(named: Option<&OsString>) -> Vec<PathBuf> {
-    let named: Vec<PathBuf> = named
-        .map(|files| std::env::split_paths(files).collect())
-        .unwrap_or_default();
-    named
-        .into_iter()
-        .filter(|path| !path.as_os_str().is_empty())
-        .collect()
-}
-
-/// The one that kubectl reads where none is named.
-pub(super) fn usual() -> Option<PathBuf> {
-    let home = Home::from_environment().directory;
-    home.map(|home| home.join(".kube").join("config"))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use clap::Args;
 use nagi_ops::Policy;
 use nagi_ops::recover::{Eyes, Hands, judge};
 
+use super::on_node::{self, CutOff, OnNodeArgs};
 use super::run::report::Report;
 use super::run::{LookArgs, ProofArgs, blind, print};
 use crate::failure::Failure;
@@ -13,7 +14,8 @@ use crate::session::Session;
 const EXAMPLES: &str = "\
 Examples:
   nagi recover drill                                 what would be done now, and how long looking takes
-  nagi recover drill --nodes 3 --markdown            for the page of the monthly rehearsal";
+  nagi recover drill --nodes 3 --markdown            for the page of the monthly rehearsal
+  nagi recover drill --ssh ubuntu@NODE               on a node, also without nagi there";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -23,10 +25,17 @@ pub(crate) struct DrillArgs {
 
     #[command(flatten)]
     proof: ProofArgs,
+
+    #[command(flatten)]
+    on_node: OnNodeArgs,
 }
 
 /// Runs the command.
 pub(crate) async fn run(args: &DrillArgs, session: &Session) -> Result<(), Failure> {
+    args.proof.check(session)?;
+    if let Some(ended) = on_node::instead(&args.on_node, CutOff::Harmless, session).await {
+        return ended;
+    }
     let mut hands = args.look.hands(None, false, session);
     let policy = Policy::default();
     let began = tokio::time::Instant::now();

@@ -158,8 +158,8 @@ fn text(plan: &KubeconfigPlan, status: &str) -> String {
 }
 
 fn files(args: &KubeconfigArgs) -> Result<Vec<PathBuf>, Failure> {
-    let named = super::diagnose::kubeconfigs(args.kubeconfig.as_ref());
-    let usual = super::diagnose::usual();
+    let named = super::node::kubeconfigs(args.kubeconfig.as_ref());
+    let usual = super::node::usual();
     let files = match (named.as_slice(), usual) {
         ([_], _) | ([], None) => named,
         ([], Some(usual)) => vec![usual],

@@ -1,7 +1,7 @@
 //! `--ssh HOST`: a command runs on another machine instead, with the same arguments, and its output and exit code are ours.
 //!
 //! A command has it by [`OnNodeArgs`] among its arguments and one line at its beginning:
-//! `if let Some(ended) = on_node::instead(&args.on_node, session).await { return ended; }`
+//! `if let Some(ended) = on_node::instead(&args.on_node, CutOff::Harmless, session).await { return ended; }`
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -33,10 +33,35 @@ pub(super) struct OnNodeArgs {
     key: KeyArgs,
 }
 
+/// What it means for the machine there that a call was cut off: the program there ends wherever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CutOff {
+    /// It only looks.
+    Harmless,
+    /// It changes things, and the same command goes on with what it left.
+    Resumable,
+}
+
+// === impl OnNodeArgs ===
+
+impl OnNodeArgs {
+    /// It runs on another machine, where nobody is at a terminal.
+    pub(super) const fn is_elsewhere(&self) -> bool {
+        self.ssh.is_some()
+    }
+}
+
 /// Runs this command line there, if one is named; how that ended.
-pub(super) async fn instead(args: &OnNodeArgs, session: &Session) -> Option<Result<(), Failure>> {
+pub(super) async fn instead(
+    args: &OnNodeArgs,
+    cut_off: CutOff,
+    session: &Session,
+) -> Option<Result<(), Failure>> {
     match &args.ssh {
-        Some(host) => Some(run(&args.key.to(host, PATIENCE, session), session).await),
+        Some(host) => {
+            let ssh = args.key.to(host, PATIENCE, session);
+            Some(run(&ssh, cut_off, session).await)
+        }
         None if args.key.is_said() => Some(Err(Failure::usage(
             "--identity and --ssh-config are for --ssh",
         ))),
@@ -44,7 +69,7 @@ pub(super) async fn instead(args: &OnNodeArgs, session: &Session) -> Option<Resu
     }
 }
 
-async fn run(ssh: &Ssh, session: &Session) -> Result<(), Failure> {
+async fn run(ssh: &Ssh, cut_off: CutOff, session: &Session) -> Result<(), Failure> {
     let arguments = for_the_node(std::env::args_os().skip(1));
     let listening = Termination::listen();
     let mut termination = listening
@@ -69,13 +94,11 @@ async fn run(ssh: &Ssh, session: &Session) -> Result<(), Failure> {
     };
     let running = nagi_ops::run_remote(ssh, &arguments, end, &mut hand_on);
     let ended = reach::patiently(ssh, session, &heard, running).await;
-    let code = ended.map_err(|error| failure(ssh, error))?;
+    let code = ended.map_err(|error| failure(ssh, cut_off, error))?;
     written?;
     let Some(code) = code else {
-        return Err(Failure::new(
-            Exit::Failed,
-            "interrupted; what it began there is told to end, at the latest after 20 s",
-        ));
+        let what = "interrupted; what it began there is told to end, at the latest after 20 s";
+        return Err(with_way_on(Failure::new(Exit::Failed, what), cut_off));
     };
     match Exit::ALL
         .into_iter()
@@ -87,10 +110,10 @@ async fn run(ssh: &Ssh, session: &Session) -> Result<(), Failure> {
             silent: true,
             ..Failure::new(exit, "")
         }),
-        None => Err(Failure::new(
-            Exit::Failed,
-            format!("it ended with {code} at {}", ssh.destination),
-        )),
+        None => {
+            let what = format!("it ended with {code} at {}", ssh.destination);
+            Err(with_way_on(Failure::new(Exit::Failed, what), cut_off))
+        }
     }
 }
 
@@ -118,7 +141,17 @@ fn for_the_node(line: impl Iterator<Item = OsString>) -> Vec<OsString> {
     arguments
 }
 
-fn failure(ssh: &Ssh, error: RemoteError) -> Failure {
+/// How a call that was cut off is gone on with.
+fn with_way_on(failure: Failure, cut_off: CutOff) -> Failure {
+    match cut_off {
+        CutOff::Harmless => failure,
+        CutOff::Resumable => failure.hint(
+            "the same command goes on where that ended, as after any kill; without --apply it says what is left to do",
+        ),
+    }
+}
+
+fn failure(ssh: &Ssh, cut_off: CutOff, error: RemoteError) -> Failure {
     let host = &ssh.destination;
     match error {
         RemoteError::Program(error) => {
@@ -153,7 +186,7 @@ fn failure(ssh: &Ssh, error: RemoteError) -> Failure {
             failure
                 .causes
                 .extend((!said.is_empty()).then(|| words::clean(&said)));
-            failure
+            with_way_on(failure, cut_off)
         }
     }
 }

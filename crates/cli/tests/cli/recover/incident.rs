@@ -16,7 +16,7 @@ use super::loops::{self, Mounted};
 use super::node::{Node, SOCKET};
 use super::runtime::{self, State};
 use super::servers::{self, http};
-use crate::run::{Call, Ran, call};
+use crate::run::{Call, Ran, call, program};
 
 /// What the runtime runs.
 const RUNNING: [(&str, State, u8); 2] = [
@@ -96,10 +96,11 @@ impl Incident {
         for directory in ["usr", "proc", "dev"] {
             bind(&Path::new("/").join(directory), &root.join(directory));
         }
-        let nagi = root.join(env!("CARGO_BIN_EXE_nagi").trim_start_matches('/'));
+        let program = program();
+        let nagi = root.join(program.strip_prefix("/").unwrap());
         fs::create_dir_all(nagi.parent().unwrap()).unwrap();
         fs::write(&nagi, "").unwrap();
-        bind(Path::new(env!("CARGO_BIN_EXE_nagi")), &nagi);
+        bind(&program, &nagi);
         let var = on_a_disk(root, full);
         let run = in_memory(root);
         node.run_containers(&RUNNING);

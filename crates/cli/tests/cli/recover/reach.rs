@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nagi_testkit::{Bar, measured};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -138,10 +139,17 @@ fn a_tunnel_leads_to_the_api_server_and_comes_back_after_a_break() {
         assert_eq!(event["event"], "lost", "{event}");
     };
     assert_eq!(port_of(&last), port);
-    println!(
-        "B18: up in {} ms (goal 500), again {} ms after its connection was killed (goal 2,000)",
-        up["after_ms"], again["after_ms"]
-    );
+    for (what, event, goal) in [
+        ("a tunnel through ssh on loopback is up", &up, 500.0),
+        (
+            "a tunnel is up again after its connection was killed",
+            &again,
+            2000.0,
+        ),
+    ] {
+        let seen = event["after_ms"].as_f64().unwrap();
+        measured("B18", what, (seen, "ms"), Bar::AtMost(goal));
+    }
 
     open.send(Signal::SIGTERM);
     assert_eq!(open.child.wait().unwrap().code(), Some(0));
@@ -253,10 +261,9 @@ fn what_the_far_machine_does_not_do_is_said_at_once() {
         .says("is refused at the far end")
         .says("open failed: connect failed: Connection refused")
         .says("nagi recover diagnose --ssh node");
-    println!(
-        "B18: a forward that is refused is told after {} ms (goal 2,000)",
-        began.elapsed().as_millis()
-    );
+    let told = began.elapsed().as_secs_f64() * 1000.0;
+    let what = "a tunnel whose far end refuses says so";
+    measured("B18", what, (told.round(), "ms"), Bar::AtMost(2000.0));
     refused(&sshd, servers::silent())
         .exits(6)
         .says("says nothing");

@@ -107,6 +107,15 @@ impl Sshd {
 
     /// Its connections stand still, as on a network that carries nothing any more.
     pub(crate) fn freeze(&self) {
+        self.signal_connections(nix::sys::signal::Signal::SIGSTOP);
+    }
+
+    /// Its connections end, and what they started is left alone.
+    pub(crate) fn cut(&self) {
+        self.signal_connections(nix::sys::signal::Signal::SIGKILL);
+    }
+
+    fn signal_connections(&self, signal: nix::sys::signal::Signal) {
         let mut found = Vec::new();
         children(self.child.id(), &mut found);
         let is_sshd = |pid: &u32| {
@@ -118,7 +127,8 @@ impl Sshd {
         assert!(!found.is_empty(), "there is a connection");
         for pid in found {
             let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+            // One may have ended with its parent.
+            nix::sys::signal::kill(pid, signal).ok();
         }
     }
 

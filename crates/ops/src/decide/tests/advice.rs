@@ -160,3 +160,73 @@ fn a_command_is_about_the_node_and_not_about_the_rescue_system() {
         "{data}"
     );
 }
+
+// What is renewed is named as kubeadm calls it; what it does not renew is not named so.
+#[test]
+fn a_certificate_that_has_ended_has_the_command_that_renews_it() {
+    let ended = |root: &str, place: &str, subject: &str| {
+        let observed = with(|o| {
+            o.root = root.into();
+            let file = &mut o.certificates.as_mut().unwrap()[0];
+            place.clone_into(&mut file.place);
+            file.authority = None;
+            let certificate = file.certificate.as_mut().unwrap();
+            subject.clone_into(&mut certificate.subject);
+            certificate.not_after = "2020-01-01T00:00:00Z".parse().unwrap();
+        });
+        let diagnosis = judged(&observed);
+        let cause = diagnosis.cause().unwrap();
+        assert_eq!(cause.cause, Cause::CertificateExpired);
+        cause.next.clone()
+    };
+    let pki = |name: &str| format!("/etc/kubernetes/pki/{name}");
+    let node = "O=system:nodes, CN=system:node:node-a";
+    for (place, subject, next) in [
+        (
+            &*pki("etcd/server.crt"),
+            "CN=a",
+            "kubeadm certs renew etcd-server",
+        ),
+        (
+            "/etc/kubernetes/scheduler.conf (client)",
+            "CN=a",
+            "kubeadm certs renew scheduler.conf",
+        ),
+        (
+            "/etc/kubernetes/kubelet.conf (client)",
+            node,
+            "kubeadm kubeconfig user --org system:nodes --client-name system:node:node-a",
+        ),
+        (
+            &*pki("ca.crt"),
+            "CN=kubernetes",
+            "kubeadm certs check-expiration",
+        ),
+    ] {
+        assert_eq!(ended("/", place, subject), next);
+    }
+    assert_eq!(
+        ended("/mnt", &pki("apiserver.crt"), "CN=a"),
+        "kubeadm certs renew apiserver --cert-dir /mnt/etc/kubernetes/pki"
+    );
+    // kubeadm renews the kubeconfigs of its own root only.
+    assert_eq!(
+        ended("/mnt", "/etc/kubernetes/scheduler.conf (client)", "CN=a"),
+        "kubeadm certs check-expiration --cert-dir /mnt/etc/kubernetes/pki"
+    );
+    // The copy on another machine.
+    let mut observed = reach(Reach::Unauthorized);
+    let endpoint = observed.endpoint.as_mut().unwrap();
+    "/home/a/.kube/config".clone_into(&mut endpoint.kubeconfig);
+    let mut client = endpoint.presented.clone().unwrap();
+    client.not_after = "2020-01-01T00:00:00Z".parse().unwrap();
+    endpoint.client = Some(client);
+    let diagnosis = judged(&observed);
+    let cause = diagnosis.cause().unwrap();
+    assert_eq!(cause.next, "kubeadm certs renew admin.conf");
+    assert!(
+        cause.evidence[1].contains("is a copy"),
+        "{:?}",
+        cause.evidence
+    );
+}

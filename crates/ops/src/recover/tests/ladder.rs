@@ -309,8 +309,24 @@ fn a_worker_recovers_without_a_control_plane_of_its_own() {
         last.observed.manifests = Err(none());
         last.observed.containers = Err(none());
         last.observed.etcd = Err(none());
+        last.observed.certificates = Ok(Vec::new());
     });
     assert_eq!(ladder.verdict, Verdict::Recovered, "{ladder:#?}");
+}
+
+// Where an API server's certificate is, one runs: that nothing says how is no proof that it stays.
+#[test]
+fn a_control_plane_whose_manifests_are_gone_is_not_taken_for_a_worker() {
+    let ladder = of(|last| {
+        let none = "/etc/kubernetes/manifests: No such file or directory";
+        last.observed.manifests = Err(Unseen::NotHere(none.to_owned()));
+    });
+    holds(
+        &ladder,
+        Rung::Containers,
+        Outcome::Unknown,
+        Verdict::UpNotStable,
+    );
 }
 
 // B-021: *Ready* is what the controller says, up to 40 s after the last word of a kubelet that is gone.

@@ -1,5 +1,7 @@
 //! What is not done because it would harm what runs.
 
+use std::path::PathBuf;
+
 use super::*;
 
 fn planned(world: &World) -> Plan {
@@ -235,4 +237,47 @@ fn the_runtime_that_is_started_is_the_one_that_kubelet_uses() {
     let (what, _) = down("/var/run/crio/crio.sock");
     assert!(what.unwrap().starts_with("crio.service: "));
     assert_eq!(down("/run/k3s/containerd/containerd.sock"), (None, 1));
+}
+
+// Whoever holds space of another disk open has nothing to do with this one.
+#[test]
+fn a_refusal_names_what_is_held_on_its_own_disk_only() {
+    let knobs = Knobs {
+        disk: Disk::Full,
+        frees: 0,
+        ..well()
+    };
+    let mut world = knobs.world();
+    let held = |point: Option<&str>, what: &str| FreeHeld {
+        point: point.map(PathBuf::from),
+        what: what.to_owned(),
+    };
+    let waits = |point: &str, expected: u64| FreeStep {
+        kind: "journal".to_owned(),
+        harm: "lossy".to_owned(),
+        directory: "/".into(),
+        files: 1,
+        expected,
+        has_consent: false,
+        point: point.into(),
+    };
+    world.freeing = Ok(Freeing {
+        held: vec![
+            held(Some("/"), "a log of this disk"),
+            held(Some("/data"), "a log of another"),
+            held(None, "somewhere"),
+        ],
+        steps: vec![waits("/", 1 << 30), waits("/data", 5 << 30)],
+        ..Freeing::default()
+    });
+    let plan = planned(&world);
+    let why = plan.refusals[0].why.join("\n");
+    for named in [
+        "a log of this disk",
+        "somewhere",
+        "--lossy would give back 1.0 GiB",
+    ] {
+        assert!(why.contains(named), "{why}");
+    }
+    assert!(!why.contains("a log of another"), "{why}");
 }

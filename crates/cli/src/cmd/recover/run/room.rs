@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use nagi_guard::{Device, Done, End, Event, Kind, Plan, Policy, Report};
-use nagi_ops::recover::{Did, FreeDisk, FreeStep, Freeing, Room};
+use nagi_guard::{Deleted, Device, Done, End, Event, Glance, Kind, Plan, Policy, Report};
+use nagi_ops::recover::{Did, FreeDisk, FreeHeld, FreeStep, Freeing, Room};
 use nagi_ops::{Disks, Looked, Unseen};
 use nagi_ports::SystemClock;
 
@@ -14,7 +14,7 @@ use crate::cmd::disk::clean_end;
 use crate::cmd::disk::shown;
 use crate::output::words;
 
-/// Deleted files that are held open are named up to so many; smaller ones explain no full disk.
+/// Deleted files that are held open are named up to so many on a disk; smaller ones explain no full disk.
 const HELD_MAX: usize = 5;
 const HELD_MIN: u64 = 1 << 20;
 
@@ -49,7 +49,9 @@ impl Room for NodeRoom {
     fn plan(&self) -> Looked<Freeing> {
         let plan = nagi_guard::plan(&self.policy, &self.clock);
         let plan = plan.map_err(|error| Unseen::Failed(error.to_string()))?;
-        let freeing = told(&plan, held(&self.policy.root));
+        // Where they cannot be seen nothing is said of them; what may go does not depend on it.
+        let glance = nagi_guard::glance(&self.policy.root).ok();
+        let freeing = told(&plan, glance.as_ref(), &self.policy.root);
         *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
         Ok(freeing)
     }
@@ -96,20 +98,31 @@ fn grown(root: &Path, clock: &SystemClock) -> Result<BTreeMap<PathBuf, i64>, Str
     Ok(of_day.collect())
 }
 
-fn told(plan: &Plan, mut held: Vec<String>) -> Freeing {
+fn told(plan: &Plan, glance: Option<&Glance>, root: &Path) -> Freeing {
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let left = plan
         .left
         .iter()
         .filter(|left| left.tally.blocks.bytes() > 0);
+    let mut held = glance.map_or_else(Vec::new, |glance| held(glance, root));
     held.extend(left.map(|left| {
-        format!(
-            "{} in {}: {}",
-            words::bytes(left.tally.blocks.bytes()),
-            shown(&left.directory),
-            left.lever
-        )
+        FreeHeld {
+            point: glance
+                .and_then(|glance| glance.filesystem_of(&left.directory))
+                .map(|one| one.point.clone()),
+            what: format!(
+                "{} in {}: {}",
+                words::bytes(left.tally.blocks.bytes()),
+                shown(&left.directory),
+                left.lever
+            ),
+        }
     }));
+    let point_of = |device: Device| {
+        let mut disks = plan.disks.iter();
+        let disk = disks.find(|disk| disk.device == device);
+        disk.map(|disk| disk.point.clone()).unwrap_or_default()
+    };
     Freeing {
         digest: plan.digest().to_string(),
         disks: plan
@@ -132,6 +145,7 @@ fn told(plan: &Plan, mut held: Vec<String>) -> Freeing {
                 files: count(step.items.len()),
                 expected: step.expected(),
                 has_consent: step.has_consent,
+                point: point_of(step.disk),
             })
             .collect(),
         held,
@@ -139,36 +153,40 @@ fn told(plan: &Plan, mut held: Vec<String>) -> Freeing {
 }
 
 /// What no removal gives back: files without a name that somebody still writes to.
-fn held(root: &Path) -> Vec<String> {
-    // Where they cannot be seen nothing is said of them; what may go does not depend on it.
-    let (Ok(files), Ok(glance)) = (nagi_guard::open_files(root), nagi_guard::glance(root)) else {
+fn held(glance: &Glance, root: &Path) -> Vec<FreeHeld> {
+    let Ok(files) = nagi_guard::open_files(root) else {
         return Vec::new();
     };
     // What lies in memory fills no disk.
-    let is_on_disk = |device: Device| {
-        let mut disks = glance.filesystems.iter();
-        disks.any(|one| one.kind == Kind::Disk && one.device == device)
-    };
-    let large = files
-        .deleted
+    let disks = glance
+        .filesystems
         .iter()
-        .filter(|file| file.blocks.bytes() >= HELD_MIN && is_on_disk(file.device));
-    large
-        .take(HELD_MAX)
-        .map(|file| {
+        .filter(|one| one.kind == Kind::Disk);
+    let mut found = Vec::new();
+    for disk in disks {
+        let is_large = |file: &&Deleted| file.blocks.bytes() >= HELD_MIN;
+        let here = files
+            .deleted
+            .iter()
+            .filter(|file| file.device == disk.device);
+        found.extend(here.filter(is_large).take(HELD_MAX).map(|file| {
             let holders: Vec<String> = file
                 .holders
                 .iter()
                 .map(|one| format!("{} ({})", one.pid, one.command))
                 .collect();
-            format!(
-                "{} in the deleted file {}, held open by process {}: restarting that gives it back",
-                words::bytes(file.blocks.bytes()),
-                shown(&file.path),
-                holders.join(", ")
-            )
-        })
-        .collect()
+            FreeHeld {
+                point: Some(disk.point.clone()),
+                what: format!(
+                    "{} in the deleted file {}, held open by process {}: restarting that gives it back",
+                    words::bytes(file.blocks.bytes()),
+                    shown(&file.path),
+                    holders.join(", ")
+                ),
+            }
+        }));
+    }
+    found
 }
 
 /// Both numbers, and how each kind ended. What failed hard ends the recovery.

@@ -40,12 +40,12 @@ fn a_refusal_is_waited_for_only_where_the_api_server_is_up() {
     assert_eq!(proof.waits(&applied(false, false, None)), minutes(10));
     let stopped = Some(Stopped::Blind("gone".to_owned()));
     assert_eq!(proof.waits(&applied(false, true, stopped)), Duration::ZERO);
-    assert!(proof.check().is_ok());
+    assert!(proof.check_times().is_ok());
     let proof = ProofArgs {
         stable: minutes(11),
         ..proof
     };
-    assert!(proof.check().is_err());
+    assert!(proof.check_times().is_err());
 }
 
 // A cluster that is up while a person has something to mend is not done with.

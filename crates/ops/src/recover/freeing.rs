@@ -1,0 +1,83 @@
+//! What may go to make room, and who else has space: facts from where they are known, for the plan. Only data.
+
+use std::path::{Path, PathBuf};
+
+use crate::decide::bytes;
+use crate::observed::Looked;
+
+/// What would be given back on a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreeDisk {
+    /// Where it is mounted.
+    pub point: PathBuf,
+    /// Bytes.
+    pub expected: u64,
+    /// And inodes.
+    pub expected_inodes: u64,
+}
+
+/// Files of one kind at one place that would go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreeStep {
+    /// The kind, as `nagi disk clean` calls it.
+    pub kind: String,
+    /// `regenerable` or `lossy`.
+    pub harm: String,
+    /// Where.
+    pub directory: PathBuf,
+    /// How many.
+    pub files: u64,
+    /// What they give back.
+    pub expected: u64,
+    /// They may go as the command was given; what cannot be had again needs a word.
+    pub has_consent: bool,
+    /// Where the disk is mounted that they lie on.
+    pub point: PathBuf,
+}
+
+/// Space that no removal of ours gives back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreeHeld {
+    /// Where its disk is mounted; none where that is not known.
+    pub point: Option<PathBuf>,
+    /// Who has it, and how it comes back.
+    pub what: String,
+}
+
+/// What may go to make room, from where that is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Freeing {
+    /// The digest of the plan of the disks.
+    pub digest: String,
+    /// For each disk.
+    pub disks: Vec<FreeDisk>,
+    /// In the order in which they go.
+    pub steps: Vec<FreeStep>,
+    /// Space that is in nobody's directory or only its owner gives back.
+    pub held: Vec<FreeHeld>,
+}
+
+/// What else would give space back on a disk: a word of the caller, or whoever holds it.
+pub(super) fn instead(freeing: &Looked<Freeing>, point: &Path) -> Vec<String> {
+    let Ok(freeing) = freeing else {
+        return Vec::new();
+    };
+    let waits = freeing
+        .steps
+        .iter()
+        .filter(|step| !step.has_consent && step.point == point);
+    let waits: u64 = waits.map(|step| step.expected).sum();
+    let here = freeing
+        .held
+        .iter()
+        .filter(|held| held.point.as_deref().is_none_or(|one| one == point));
+    let mut lines: Vec<String> = here.map(|held| held.what.clone()).collect();
+    if waits > 0 {
+        let lossy = format!(
+            "--lossy would give back {}, which cannot be had again",
+            bytes(waits)
+        );
+        lines.insert(0, lossy);
+    }
+    lines
+}
