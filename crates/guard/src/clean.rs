@@ -6,7 +6,7 @@
 //!
 //! What may go is a closed list of [`Reclaimer`]s, each with names that it knows and a place. Whatever no rule names stays.
 //! Nothing is unlinked below the directories of containerd, kubelet, etcd, docker and snapd: snapd is asked to let its disabled
-//! revisions go, and for the rest the plan says how much it is and how its owner gives it back.
+//! revisions go, the container runtime images and dead containers, and for the rest the plan says how much it is and how its owner gives it back.
 //!
 //! Both work where neither a byte nor an inode is left: no temporary file, no mapped memory, nothing written on the disk that
 //! is cleaned but a ring that was allocated while there was room.
@@ -17,12 +17,14 @@ mod audit;
 mod discover;
 mod held;
 mod journal;
+mod locks;
 mod owned;
 pub(crate) mod place;
 mod plan;
 mod policy;
 pub(crate) mod reach;
 mod rules;
+mod runtime;
 mod snaps;
 
 use std::os::fd::OwnedFd;
@@ -41,8 +43,9 @@ pub use discover::{Kept, Skipped, Why};
 pub use journal::Mode as JournalMode;
 pub use owned::Left;
 pub use place::Instant;
-pub use plan::{Digest, Disk, ITEMS_MAX, Item, Needed, Plan, Step, plan, plan_on};
+pub use plan::{Digest, Disk, ITEMS_MAX, Item, Needed, Owned, Plan, Step, plan, plan_on};
 pub use policy::{Consent, Harm, Policy, Reclaimer};
+pub use runtime::Motion;
 
 /// Why nothing can be planned or done.
 #[derive(Debug, Error)]

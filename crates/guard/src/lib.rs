@@ -32,8 +32,8 @@ pub use advice::{Advice, SIZE_ADVISED, SIZE_FLOOR, Signal};
 pub use blocks::{Blocks, Tally};
 pub use clean::{
     After, ApplyError, AskError, AuditError, CleanError, Consent, Digest, Disk, Done, End, Event,
-    Freed, Harm, ITEMS_MAX, Instant, Item, JournalMode, Kept, Left, Needed, Plan, Policy,
-    Reclaimer, Report, Skipped, Step, Why, apply, plan, plan_on,
+    Freed, Harm, ITEMS_MAX, Instant, Item, JournalMode, Kept, Left, Motion, Needed, Owned, Plan,
+    Policy, Reclaimer, Report, Skipped, Step, Why, apply, plan, plan_on,
 };
 pub use daemon::{
     Acted, Action, Alert, Allocate, Ballast, BallastError, BallastSeen, Basis, Cause, Changed,

@@ -24,7 +24,7 @@ pub(crate) const ROWS: &[Row] = &[
         Owner::ContainerdContent,
         "containerd content",
         Class::Owner,
-        Some("remove unused images through the CRI: crictl rmi --prune"),
+        Some("images that nothing uses go through the CRI: nagi disk clean --only images"),
     ),
     row(
         Owner::ContainerdIngest,
@@ -36,7 +36,9 @@ pub(crate) const ROWS: &[Row] = &[
         Owner::ContainerdSnapshots,
         "containerd snapshots",
         Class::Owner,
-        Some("remove unused images and dead containers through the CRI: crictl rmi --prune"),
+        Some(
+            "unused images and dead containers go through the CRI: nagi disk clean --only images,containers",
+        ),
     ),
     row(
         Owner::Containerd,
@@ -97,7 +99,7 @@ pub(crate) const ROWS: &[Row] = &[
         Owner::ContainersStorage,
         "CRI-O and podman",
         Class::Owner,
-        Some("remove unused images through the CRI: crictl rmi --prune"),
+        Some("images that nothing uses go through the CRI: nagi disk clean --only images"),
     ),
     row(
         Owner::SnapRevisions,

@@ -82,6 +82,15 @@ pub(super) const FOR_TESTS_OF_ROOT: &[Package<'static>] = &[
         program: "/lib/systemd/systemd-journal-remote",
         name: "systemd-journal-remote",
     },
+    // Images are pulled from it, used and removed through it while others do the same.
+    Package {
+        program: "/usr/bin/containerd",
+        name: "containerd",
+    },
+    Package {
+        program: "/usr/sbin/runc",
+        name: "runc",
+    },
     // What tunnels and commands on other machines are tested against, on loopback with a configuration of the test.
     Package {
         program: "/usr/sbin/sshd",

@@ -107,7 +107,7 @@ fn people_get_tables_with_shares() {
     for part in [
         "MOUNTED ON",
         "containerd content",
-        "crictl rmi --prune",
+        "nagi disk clean --only images",
         "OF PARENT",
         "odd\\xff",
     ] {

@@ -5,26 +5,26 @@
 //! the file is reached from its base and compared once more, and its name is removed. A crash between any two of these
 //! leaves at most a record of a file that is still there; the next plan simply names it again.
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nagi_ports::Clock;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use thiserror::Error;
 
 use super::CleanError;
 use super::ask;
 use super::audit::{self, Audit, AuditError};
-use super::discover::{self, Found, Skipped};
+use super::discover::{self, Found, Skipped, Why};
 use super::held::{self, Held};
+use super::locks;
 use super::place::{self, Instant};
 use super::plan::{self, Disk, Item, Needed, Plan, Step};
 use super::policy::Reclaimer;
 use super::reach::Reach;
+use super::runtime::{self, Refusal};
 use super::snaps::{self, Revision};
 use crate::filesystem::Space;
 use crate::mounts::Device;
@@ -37,12 +37,6 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 const OTHERS_MAX: u64 = 1 << 20;
 /// Files that could not be removed are named up to so many.
 const FAILURES_MAX: usize = 10;
-/// What apt holds while it downloads or installs, below the root of the node.
-const APT_LOCKS: [&[u8]; 2] = [
-    b"var/cache/apt/archives/lock",
-    b"var/lib/dpkg/lock-frontend",
-];
-
 /// Something that happens while a plan is carried out.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -154,6 +148,8 @@ struct Aim {
 /// The hands.
 struct Hands<'a> {
     plan: &'a Plan,
+    root: &'a OwnedFd,
+    reach: &'a Reach,
     clock: &'a dyn Clock,
     audit: Audit,
     tell: &'a mut dyn FnMut(&Event<'_>),
@@ -182,6 +178,8 @@ pub fn apply(
     let discovery = discover::discover(&plan.policy, &root, &reach, plan.at, clock);
     let mut hands = Hands {
         plan,
+        root: &root,
+        reach: &reach,
         clock,
         audit,
         tell,
@@ -191,8 +189,9 @@ pub fn apply(
         let found = discovery
             .found
             .iter()
-            .find(|found| found.reclaimer == step.reclaimer && found.directory == step.directory);
-        let one = hands.step(step, found, &root, &reach);
+            .find(|found| found.reclaimer == step.reclaimer && found.directory == step.directory)
+            .ok_or_else(|| absent(step, &discovery.skipped));
+        let one = hands.step(step, found);
         (hands.tell)(&Event::Ended(&one));
         done.push(one);
     }
@@ -219,6 +218,18 @@ pub fn apply(
         skipped,
         has_ring: hands.audit.has_ring(),
     })
+}
+
+/// How a step ends whose place was not looked at.
+fn absent(step: &Step, skipped: &[Skipped]) -> End {
+    let is_busy = skipped
+        .iter()
+        .any(|place| matches!(place.why, Why::RuntimeBusy(_)));
+    if step.reclaimer.is_of_runtime() && is_busy {
+        End::OwnerBusy
+    } else {
+        End::Away
+    }
 }
 
 fn space(base: &OwnedFd) -> Result<Space, Errno> {
@@ -262,7 +273,7 @@ impl Aim {
 // === impl Hands ===
 
 impl Hands<'_> {
-    fn step(&mut self, step: &Step, found: Option<&Found>, root: &OwnedFd, reach: &Reach) -> Done {
+    fn step(&mut self, step: &Step, found: Result<&Found, End>) -> Done {
         let mut done = Done {
             reclaimer: step.reclaimer,
             directory: step.directory.clone(),
@@ -280,9 +291,12 @@ impl Hands<'_> {
         if step.items.is_empty() {
             return done;
         }
-        let Some(found) = found else {
-            done.end = End::Away;
-            return done;
+        let found = match found {
+            Ok(found) => found,
+            Err(end) => {
+                done.end = end;
+                return done;
+            }
         };
         if let Some(item) = first_changed(step, found) {
             done.end = End::Changed(step.whole(item));
@@ -296,7 +310,7 @@ impl Hands<'_> {
                 return done;
             }
         }
-        let locks = match locks(step.reclaimer, root, reach) {
+        let locks = match locks::take(step.reclaimer, self.root, self.reach) {
             Ok(locks) => locks,
             Err(Errno::AGAIN) => {
                 done.end = End::OwnerBusy;
@@ -413,6 +427,8 @@ impl Hands<'_> {
             match self.let_go(step, item, &found.base) {
                 Ok(()) => {}
                 Err(Stopped::Changed) => return (End::Changed(path), aim),
+                Err(Stopped::Busy) => return (End::OwnerBusy, aim),
+                Err(Stopped::Away) => return (End::Away, aim),
                 Err(Stopped::Broken(error)) => return (End::Broken(error), aim),
                 Err(Stopped::Failed(why)) => {
                     done.failures.1 += 1;
@@ -431,6 +447,12 @@ impl Hands<'_> {
 
     /// Removes one name, or asks its owner to.
     fn let_go(&self, step: &Step, item: &Item, base: &OwnedFd) -> Result<(), Stopped> {
+        if step.reclaimer.is_of_runtime() {
+            let node = (self.root, self.reach);
+            let moments = (self.plan.at, Instant::now(self.clock));
+            return runtime::let_go(step.reclaimer, item, &self.plan.policy, node, moments)
+                .map_err(Stopped::from);
+        }
         let (directory, name) = reach(base, item)?;
         if !step.reclaimer.is_asked_for() {
             return Ok(rustix::fs::unlinkat(&directory, name, AtFlags::empty())?);
@@ -457,6 +479,10 @@ impl Hands<'_> {
 enum Stopped {
     /// It is not what the plan says.
     Changed,
+    /// Its owner is at work.
+    Busy,
+    /// Its owner does not say what it has.
+    Away,
     /// The filesystem fails.
     Broken(Errno),
     /// This one cannot go.
@@ -475,6 +501,19 @@ impl From<Errno> for Stopped {
     }
 }
 
+// === impl From<Refusal> for Stopped ===
+
+impl From<Refusal> for Stopped {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Changed => Self::Changed,
+            Refusal::Busy => Self::Busy,
+            Refusal::Away => Self::Away,
+            Refusal::Failed(why) => Self::Failed(why),
+        }
+    }
+}
+
 /// The first file that is not among those that may go now.
 fn first_changed<'a>(step: &'a Step, found: &Found) -> Option<&'a Item> {
     let may_go: std::collections::BTreeMap<&[u8], &Item> = found
@@ -482,9 +521,14 @@ fn first_changed<'a>(step: &'a Step, found: &Found) -> Option<&'a Item> {
         .iter()
         .map(|item| (&item.path[..], item))
         .collect();
-    step.items
-        .iter()
-        .find(|item| may_go.get(&item.path[..]) != Some(item))
+    let is_same = |item: &Item| {
+        let now = may_go.get(&item.path[..]);
+        now.is_some_and(|now| match item.owned {
+            Some(_) => item.is_owned_as(now),
+            None => item == *now,
+        })
+    };
+    step.items.iter().find(|item| !is_same(item))
 }
 
 /// The directory of a file and its name there, when it still is what the plan says.
@@ -504,40 +548,6 @@ fn reach<'a>(base: &OwnedFd, item: &'a Item) -> Result<(OwnedFd, &'a [u8]), Stop
     } else {
         Err(Stopped::Changed)
     }
-}
-
-/// The locks that keep an owner out while we work, held as long as they are open.
-///
-/// # Errors
-/// `EAGAIN` when the owner has one of them.
-fn locks(reclaimer: Reclaimer, root: &OwnedFd, reach: &Reach) -> Result<Vec<OwnedFd>, Errno> {
-    let paths: &[&[u8]] = match reclaimer {
-        Reclaimer::Apt => &APT_LOCKS,
-        Reclaimer::Snaps | Reclaimer::PodLogs | Reclaimer::Journal | Reclaimer::Coredumps => &[],
-    };
-    let mut held = Vec::new();
-    for path in paths {
-        if reach.refuses(Path::new(OsStr::from_bytes(path))).is_some() {
-            return Err(Errno::OPNOTSUPP);
-        }
-        let how = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat2(root, *path, how, Mode::empty(), place::TO_BASE) {
-            Ok(file) => {
-                let locked =
-                    rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive);
-                // Both mean that another process has it; of opening `EACCES` does not.
-                locked.map_err(|error| match error {
-                    Errno::ACCESS => Errno::AGAIN,
-                    error => error,
-                })?;
-                held.push(file);
-            }
-            // apt makes it before it does anything.
-            Err(Errno::NOENT | Errno::NOTDIR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(held)
 }
 
 /// Between two looks at a disk that settles.

@@ -144,8 +144,16 @@ pub(super) fn intent(step: &Step, item: &Item) -> String {
     } else {
         "remove"
     };
+    let names = match &item.owned {
+        // What the runtime calls it tells a person nothing. One name is enough, and has a bounded length.
+        Some(owned) => {
+            let name = owned.names.first().map_or("-", |name| name.as_str());
+            format!(" name={}", ring::escaped(name.as_bytes()))
+        }
+        None => String::new(),
+    };
     format!(
-        "{verb} {} {} device={} inode={} size={} bytes={}",
+        "{verb} {} {} device={} inode={} size={} bytes={}{names}",
         step.reclaimer.name(),
         ring::escaped(step.whole(item).as_os_str().as_bytes()),
         item.device,

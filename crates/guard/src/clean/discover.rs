@@ -1,5 +1,8 @@
 //! What is there: every file that a rule allows to go, in its order, and why the others stay.
 
+mod of_runtime;
+mod why;
+
 use std::ffi::OsStr;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
@@ -27,64 +30,14 @@ use crate::gap;
 use crate::mounts::{Device, Mounts};
 use crate::owner::Owner;
 
+use of_runtime::Asked;
+pub use why::{Kept, Skipped, Why};
+
 const SYSFS: &str = "/sys";
 /// Files of one place that are held, fifty times what a plan takes; with their paths about 20 MiB. The rest is only counted.
 const FOUND_MAX: usize = 100_000;
 /// An owner that is well says at once what it has.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// Why a file stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kept {
-    /// No rule knows its name, or it is no plain file.
-    Unknown,
-    /// It is written to, or may be: a process has it open, or no newer log has taken its place.
-    Active,
-    /// It was written or renamed within the grace period.
-    Young,
-    /// It has other names, so that removing one frees nothing.
-    Links,
-    /// Something is mounted on it.
-    Mount,
-    /// It, or a directory above it, is to be kept.
-    KeepList,
-    /// It lies in the window that is kept.
-    Window,
-    /// Nobody can tell what would be lost.
-    NotUnderstood,
-}
-
-/// A place that is left alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skipped {
-    /// What would be looked for.
-    pub reclaimer: Reclaimer,
-    /// Where, on the node.
-    pub directory: PathBuf,
-    /// Why it is not.
-    pub why: Why,
-}
-
-/// Why a place is left alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
-    /// There is a symbolic link on the way.
-    Link,
-    /// Its filesystem cannot be written to.
-    ReadOnly,
-    /// Its filesystem is none that is cleaned: this type.
-    Type(String),
-    /// It cannot be read.
-    Unreadable(Errno),
-    /// Its owner can only be asked on the node itself, with `/` as the root.
-    OwnerElsewhere,
-    /// Its owner does not say what may go.
-    Owner(AskError),
-    /// Its owner says it in a form that is not known.
-    NotUnderstood,
-    /// The node has no `/etc/machine-id`, so that nobody knows which journals are its own.
-    NoMachineId,
-}
 
 /// One place of one kind.
 #[derive(Debug)]
@@ -150,24 +103,36 @@ pub(super) fn discover(
     let kinds = Reclaimer::ALL
         .into_iter()
         .filter(|kind| policy.asks_for(*kind));
-    for (reclaimer, directory) in
-        kinds.flat_map(|kind| kind.places().iter().map(move |place| (kind, *place)))
-    {
-        let directory = Path::new(directory);
-        let node = Node {
-            policy,
-            root,
-            reach,
-            clock,
-        };
-        match node.look(reclaimer, directory, at) {
-            Ok(Some(found)) => discovery.found.push(found),
-            Ok(None) => {}
-            Err(why) => discovery.skipped.push(Skipped {
-                reclaimer,
-                directory: directory.to_owned(),
-                why,
-            }),
+    // Asked once, when its turn comes.
+    let mut asked = Asked::NotYet;
+    for kind in kinds {
+        if kind.is_of_runtime() {
+            let node = Node {
+                policy,
+                root,
+                reach,
+                clock,
+            };
+            node.of_runtime(kind, at, &mut asked, &mut discovery);
+        }
+        for directory in kind.places() {
+            let (reclaimer, directory) = (kind, *directory);
+            let directory = Path::new(directory);
+            let node = Node {
+                policy,
+                root,
+                reach,
+                clock,
+            };
+            match node.look(reclaimer, directory, at) {
+                Ok(Some(found)) => discovery.found.push(found),
+                Ok(None) => {}
+                Err(why) => discovery.skipped.push(Skipped {
+                    reclaimer,
+                    directory: directory.to_owned(),
+                    why,
+                }),
+            }
         }
     }
     keep_what_is_held(&mut discovery.found);
@@ -222,6 +187,8 @@ impl Node<'_> {
             Reclaimer::PodLogs => search.pod_logs()?,
             Reclaimer::Journal => search.journal(self, at)?,
             Reclaimer::Coredumps => search.coredumps()?,
+            // These have no places.
+            Reclaimer::Images | Reclaimer::Containers | Reclaimer::LocalImages => {}
         }
         let (items, beyond, kept) = (search.items, search.beyond, search.kept);
         Ok(Some(Found {
@@ -269,34 +236,6 @@ fn reserve(fstype: &str, device_bytes: u64, block: u64) -> u64 {
         "ext2" | "ext3" => device_bytes / 20,
         "ext4" => device_bytes / 20 + (device_bytes / 50).min(block.saturating_mul(4096)),
         _ => 0,
-    }
-}
-
-// === impl Why ===
-
-impl Why {
-    /// It should have been looked at, and could not be; otherwise there is nothing of ours.
-    pub const fn is_failure(&self) -> bool {
-        match self {
-            Self::ReadOnly | Self::Unreadable(_) | Self::Owner(_) => true,
-            Self::Link
-            | Self::Type(_)
-            | Self::OwnerElsewhere
-            | Self::NotUnderstood
-            | Self::NoMachineId => false,
-        }
-    }
-}
-
-// === impl From<Errno> for Why ===
-
-impl From<Errno> for Why {
-    fn from(error: Errno) -> Self {
-        match error {
-            Errno::LOOP => Self::Link,
-            Errno::ROFS => Self::ReadOnly,
-            error => Self::Unreadable(error),
-        }
     }
 }
 
@@ -500,7 +439,7 @@ impl Search<'_> {
     }
 }
 
-fn count(kept: &mut Vec<(Kept, Tally)>, why: Kept, tally: Tally) {
+pub(super) fn count(kept: &mut Vec<(Kept, Tally)>, why: Kept, tally: Tally) {
     match kept.iter_mut().find(|(known, _)| *known == why) {
         Some((_, sum)) => *sum += tally,
         None => kept.push((why, tally)),

@@ -51,11 +51,16 @@ impl Held {
 }
 
 /// Files of this kind are asked about. Journals are not: whoever reads them has them open too, and their heads say whether
-/// they are complete. Those of snaps are held by mounts, and snapd knows.
+/// they are complete. Those of snaps are held by mounts, and snapd knows;
+/// the runtime knows its own.
 pub(super) const fn matters(kind: Reclaimer) -> bool {
     match kind {
         Reclaimer::Apt | Reclaimer::PodLogs | Reclaimer::Coredumps => true,
-        Reclaimer::Snaps | Reclaimer::Journal => false,
+        Reclaimer::Snaps
+        | Reclaimer::Journal
+        | Reclaimer::Images
+        | Reclaimer::Containers
+        | Reclaimer::LocalImages => false,
     }
 }
 

@@ -61,7 +61,7 @@ const PLACES: [Place; 4] = [
         directory: "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256",
         depth: 0,
         counts: |_, _| true,
-        lever: "all images, used ones too; unused ones go through the CRI: crictl rmi --prune",
+        lever: "all images, used ones too; of those that nothing uses 'nagi disk clean' asks the runtime to let go",
     },
 ];
 

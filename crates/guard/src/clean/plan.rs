@@ -108,6 +108,19 @@ pub struct Item {
     pub written: Instant,
     /// How many names it has.
     pub links: u32,
+    /// What only its runtime removes: then the path is what the runtime calls it, and there is no inode.
+    pub owned: Option<Owned>,
+}
+
+/// An image or a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    /// What people call it: the names of an image, or pod, container and attempt.
+    pub names: Vec<String>,
+    /// How many inodes come back with it.
+    pub inodes: u64,
+    /// Its runtime tells what comes back. Otherwise nobody knows, and it counts as nothing.
+    pub is_measured: bool,
 }
 
 /// Tells plans apart: SHA-256 of everything that decides what is done.
@@ -126,6 +139,7 @@ impl Item {
             blocks: entry.blocks,
             written: entry.written,
             links: entry.links,
+            owned: None,
         }
     }
 
@@ -136,6 +150,23 @@ impl Item {
         } else {
             0
         }
+    }
+
+    /// And so many inodes.
+    pub fn gives_back_inodes(&self) -> u64 {
+        match &self.owned {
+            Some(owned) => owned.inodes,
+            None => u64::from(self.links == 1),
+        }
+    }
+
+    /// Its runtime still has the same under this name. What it gives back may be another amount: others share its layers.
+    pub(super) fn is_owned_as(&self, other: &Self) -> bool {
+        let names = |item: &Self| item.owned.as_ref().map(|owned| owned.names.clone());
+        self.path == other.path
+            && self.size == other.size
+            && self.written == other.written
+            && names(self) == names(other)
     }
 
     /// It is still what it was.
@@ -193,10 +224,13 @@ impl Plan {
             hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
             hash.update(bytes);
         };
-        field(b"nagi disk plan 1");
+        field(b"nagi disk plan 2");
         field(self.rules().as_bytes());
         for path in std::iter::once(&self.policy.root).chain(&self.policy.keep) {
             field(path.as_os_str().as_encoded_bytes());
+        }
+        for image in &self.policy.keep_images {
+            field(image.as_bytes());
         }
         for step in &self.steps {
             field(step.reclaimer.name().as_bytes());
@@ -212,6 +246,7 @@ impl Plan {
                     blocks,
                     written,
                     links,
+                    owned,
                 } = item;
                 let (seconds, nanoseconds) = (written.seconds, written.nanoseconds);
                 let numbers = format!(
@@ -219,6 +254,10 @@ impl Plan {
                     blocks.0
                 );
                 field(numbers.as_bytes());
+                if let Some(owned) = owned {
+                    field(format!("{} {}", owned.inodes, owned.is_measured).as_bytes());
+                    owned.names.iter().for_each(|name| field(name.as_bytes()));
+                }
             }
         }
         Digest(hash.finalize().into())
@@ -233,7 +272,9 @@ impl Plan {
             target_percent,
             bytes_max,
             grace,
+            quiet,
             keep: _,
+            keep_images,
             journal_mode,
             journal_keep,
             journal_bytes_max,
@@ -244,8 +285,9 @@ impl Plan {
         // Writing to a string cannot fail.
         write!(
             text,
-            "{only:?} {consent:?} {target_percent} {bytes_max:?} {grace:?} {journal_mode:?} {journal_keep:?} \
-             {journal_bytes_max:?} {journal_files_max:?} {deadline:?}"
+            "{only:?} {consent:?} {target_percent} {bytes_max:?} {grace:?} {quiet:?} {journal_mode:?} {journal_keep:?} \
+             {journal_bytes_max:?} {journal_files_max:?} {deadline:?} {}",
+            keep_images.len()
         )
         .unwrap_or(());
         text
@@ -266,7 +308,7 @@ impl Plan {
         let steps = || self.with_consent().filter(|step| step.disk == on.device);
         disk.expected = steps().map(Step::expected).sum();
         let items = steps().flat_map(|step| &step.items);
-        disk.expected_inodes = items.map(|item| u64::from(item.links == 1)).sum();
+        disk.expected_inodes = items.map(Item::gives_back_inodes).sum();
     }
 }
 
@@ -341,16 +383,19 @@ fn choose(policy: &Policy, at: Instant, discovery: &Discovery, left: Vec<Left>) 
         };
         let (mut expected, mut inodes, mut cap_left) = (disk.expected, disk.expected_inodes, cap);
         let mut room_left = room;
+        // What an image gives back counts on those before it being gone: they share layers.
+        let goes_in_turn = found.reclaimer.is_of_runtime();
         for item in &found.items {
             let bytes = item.gives_back();
             let is_enough = disk.needed.is_met_by(expected, inodes);
             let slots = audit::slots(&audit::intent(&step, item));
-            if is_enough || bytes > cap_left || slots > room_left {
+            let has_gap = goes_in_turn && step.spared.inodes > 0;
+            if is_enough || bytes > cap_left || slots > room_left || has_gap {
                 step.spared += Tally::one(item.blocks);
                 continue;
             }
             expected = expected.saturating_add(bytes);
-            inodes += u64::from(item.links == 1);
+            inodes += item.gives_back_inodes();
             cap_left -= bytes;
             room_left -= slots;
             step.items.push(item.clone());

@@ -10,6 +10,10 @@ use super::journal::Mode;
 pub enum Reclaimer {
     /// Packages that apt downloaded, and its caches.
     Apt,
+    /// Images that nothing uses, and that a registry has.
+    Images,
+    /// Containers that have ended, but for the last of each name.
+    Containers,
     /// Revisions of snaps that are kept only to go back to.
     Snaps,
     /// Logs of containers that kubelet has rotated.
@@ -18,6 +22,8 @@ pub enum Reclaimer {
     Journal,
     /// Crash dumps.
     Coredumps,
+    /// Images that nothing uses, and that were imported here: no registry is known to have them.
+    LocalImages,
 }
 
 /// What is lost with a thing.
@@ -53,8 +59,12 @@ pub struct Policy {
     pub bytes_max: Option<u64>,
     /// What was written or renamed within this time stays.
     pub grace: Duration,
+    /// No image and no container goes while one was pulled or made, or a pod begun, within this time.
+    pub quiet: Duration,
     /// Files and directories on the node that stay.
     pub keep: Vec<PathBuf>,
+    /// Images that stay: their names, or how these begin.
+    pub keep_images: Vec<String>,
     /// By which rules journals go.
     pub journal_mode: Mode,
     /// Entries of this time stay.
@@ -71,7 +81,19 @@ pub struct Policy {
 
 impl Reclaimer {
     /// Every kind, the least harmful first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
+        Self::Apt,
+        Self::Images,
+        Self::Containers,
+        Self::Snaps,
+        Self::PodLogs,
+        Self::Journal,
+        Self::Coredumps,
+        Self::LocalImages,
+    ];
+
+    /// The kinds that are files. What a runtime has kubelet collects too, as long as it runs, and must not be disturbed at it.
+    pub const FILES: [Self; 5] = [
         Self::Apt,
         Self::Snaps,
         Self::PodLogs,
@@ -83,10 +105,13 @@ impl Reclaimer {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Apt => "apt",
+            Self::Images => "images",
+            Self::Containers => "containers",
             Self::Snaps => "snaps",
             Self::PodLogs => "pod-logs",
             Self::Journal => "journal",
             Self::Coredumps => "coredumps",
+            Self::LocalImages => "local-images",
         }
     }
 
@@ -98,8 +123,13 @@ impl Reclaimer {
     /// What is lost.
     pub const fn harm(self) -> Harm {
         match self {
-            Self::Apt => Harm::Regenerable,
-            Self::Snaps | Self::PodLogs | Self::Journal | Self::Coredumps => Harm::Lossy,
+            Self::Apt | Self::Images => Harm::Regenerable,
+            Self::Containers
+            | Self::Snaps
+            | Self::PodLogs
+            | Self::Journal
+            | Self::Coredumps
+            | Self::LocalImages => Harm::Lossy,
         }
     }
 
@@ -107,10 +137,19 @@ impl Reclaimer {
     pub const fn price(self) -> &'static str {
         match self {
             Self::Apt => "apt downloads a package again when it is needed",
+            Self::Images => {
+                "the runtime pulls an image again when a pod needs it, as long as its registry answers"
+            }
+            Self::Containers => {
+                "what earlier attempts of a container wrote is gone; the last one stays"
+            }
             Self::Snaps => "'snap revert' has nothing to go back to",
             Self::PodLogs => "older lines of containers' logs are gone",
             Self::Journal => "older entries of the journal are gone",
             Self::Coredumps => "evidence of crashes is gone: look at it first",
+            Self::LocalImages => {
+                "no registry is known to have these images: they must be imported again"
+            }
         }
     }
 
@@ -122,14 +161,24 @@ impl Reclaimer {
             Self::PodLogs => &["/var/log/pods"],
             Self::Journal => &["/var/log/journal"],
             Self::Coredumps => &["/var/lib/systemd/coredump", "/var/crash"],
+            // Their runtime says where.
+            Self::Images | Self::Containers | Self::LocalImages => &[],
         }
     }
 
     /// Its owner is asked to let it go; nothing is unlinked.
     pub const fn is_asked_for(self) -> bool {
         match self {
-            Self::Snaps => true,
+            Self::Snaps | Self::Images | Self::Containers | Self::LocalImages => true,
             Self::Apt | Self::PodLogs | Self::Journal | Self::Coredumps => false,
+        }
+    }
+
+    /// The container runtime has it.
+    pub const fn is_of_runtime(self) -> bool {
+        match self {
+            Self::Images | Self::Containers | Self::LocalImages => true,
+            Self::Apt | Self::Snaps | Self::PodLogs | Self::Journal | Self::Coredumps => false,
         }
     }
 }
@@ -153,6 +202,8 @@ impl Policy {
     pub const JOURNAL_KEEP: Duration = Duration::from_hours(48);
     /// Longer than a download, a rotation or the writing of a dump takes.
     pub const GRACE: Duration = Duration::from_hours(1);
+    /// A pull writes every few seconds, and a pod that was begun has its containers in less.
+    pub const QUIET: Duration = Duration::from_secs(15);
     /// Recovered means this or less: below kubelet's default of 85 % at which it would go on collecting.
     pub const TARGET_PERCENT: u8 = 80;
     /// Each removal waits until its record is on the disk: 2,000 of them at 50 ms take 100 s. A disk on which it takes three
@@ -168,7 +219,9 @@ impl Policy {
             target_percent: Self::TARGET_PERCENT,
             bytes_max: None,
             grace: Self::GRACE,
+            quiet: Self::QUIET,
             keep: Vec::new(),
+            keep_images: Vec::new(),
             journal_mode: Mode::Strict,
             journal_keep: Some(Self::JOURNAL_KEEP),
             journal_bytes_max: None,

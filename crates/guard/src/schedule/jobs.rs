@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use super::{MARK, MARK_SCRIPT};
+use crate::clean::Reclaimer;
 
 /// The script that the founding document names and never defines (K-41).
 pub const SCRIPT: &str = "/usr/local/bin/disk-cleanup-check.sh";
@@ -73,15 +74,17 @@ pub(super) fn all(nagi: &Path) -> Vec<Job> {
     ]
 }
 
-/// The script: `nagi disk clean` does nothing on a disk that is at the limit or below, and its code tells how it ended.
+/// The script: `nagi disk clean` does nothing on a disk that is at the limit or below, and its code tells how it ended. Images
+/// it leaves to kubelet, which knows what is being pulled (N-4).
 pub(super) fn script(nagi: &Path) -> String {
     let nagi = nagi.display();
+    let files = Reclaimer::FILES.map(Reclaimer::name).join(",");
     format!(
         "{MARK_SCRIPT}
 # Cleans disks that are fuller than a limit in percent (80 unless it is given), with what can be downloaded again, and
 # writes down how that ended. Ends with the code of nagi disk clean: 0 done or nothing to do, 12 still above the limit.
 limit=${{1:-80}}
-said=$({nagi} disk clean --apply --yes --quiet --target \"$limit\" 2>&1)
+said=$({nagi} disk clean --apply --yes --quiet --only {files} --target \"$limit\" 2>&1)
 code=$?
 log() {{ printf '%s limit=%s code=%s\\n%s\\n' \"$(date)\" \"$limit\" \"$code\" \"$said\"; }}
 # On a full disk the log may take nothing; then cron and the journal have it.

@@ -269,6 +269,10 @@ fn timers_are_written_once_and_taken_away() {
         std::fs::metadata(&script).unwrap().permissions().mode() & 0o777,
         0o755
     );
+    // N-4: what a runtime has is no business of a job at night.
+    let text = std::fs::read_to_string(&script).unwrap();
+    let only = " --only apt,snaps,pod-logs,journal,coredumps ";
+    assert!(text.contains(only), "{text}");
     apply(root, &plan(Wanted::Removed), Others::Stay, &clock).unwrap();
     assert_eq!(count(), 0);
     assert!(!script.exists());

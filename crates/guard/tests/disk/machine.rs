@@ -106,7 +106,12 @@ impl Drop for Mounted {
     }
 }
 
-/// Runs the test in mounts of its own, with these capabilities taken away first (`setpriv`; empty for none).
+/// Runs the test in mounts of its own, with these capabilities taken away first (`setpriv`; empty for none). What it measured
+/// it prints in lines that begin with the number of a bar.
+#[expect(
+    clippy::print_stdout,
+    reason = "figures for the person who reads the run"
+)]
 pub(crate) fn inside(without: &str, test: impl FnOnce()) {
     if is_inside() {
         return test();
@@ -131,6 +136,9 @@ pub(crate) fn inside(without: &str, test: impl FnOnce()) {
     assert!(output.status.success(), "{}", said(&output));
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(told.contains("1 passed"), "it did not run: {told}");
+    for figure in told.lines().filter(|line| line.starts_with('B')) {
+        println!("{figure}");
+    }
 }
 
 /// Root, and loop devices to mount.

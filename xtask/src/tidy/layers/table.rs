@@ -82,6 +82,13 @@ pub(super) const LAYERS: &[Layer] = &[
         tests_use: &[],
         outside: Outside::Never(&[KUBERNETES, REST, HTTP, WIRE, SYSTEMS, COMMAND_LINE]),
     },
+    // The socket of a container runtime, for the two faces that work on a node.
+    Layer {
+        name: "cri",
+        uses: &["runtime"],
+        tests_use: &[],
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, WIRE, SYSTEMS, COMMAND_LINE]),
+    },
     // Doubles of the ports. It stands in second columns only, so it never ships.
     Layer {
         name: "testkit",
@@ -155,13 +162,13 @@ pub(super) const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "guard",
-        uses: &["core", "ports", "runtime", "telemetry"],
+        uses: &["core", "cri", "ports", "runtime", "telemetry"],
         tests_use: &["testkit"],
         outside: Outside::Never(&[KUBERNETES, REST, HTTP, COMMAND_LINE, &["rustls"]]),
     },
     Layer {
         name: "ops",
-        uses: &["core", "ports", "runtime", "telemetry"],
+        uses: &["core", "cri", "ports", "runtime", "telemetry"],
         tests_use: &["testkit"],
         outside: Outside::Never(&[REST, COMMAND_LINE]),
     },

@@ -7,18 +7,17 @@ mod body;
 mod file;
 mod text;
 
-use std::io::Read as _;
+use std::io::{BufRead as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use nagi_guard::{
-    ApplyError, AuditError, CleanError, Digest, Done, End, Event, JournalMode, Plan, Policy,
-    Reclaimer, Report,
+    ApplyError, AuditError, CleanError, Consent, Digest, Done, End, Event, JournalMode, Plan,
+    Policy, Reclaimer, Report,
 };
 use nagi_ports::SystemClock;
 
-use super::goes::GoesArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Detail, Output, Place, words};
@@ -34,20 +33,25 @@ Examples:
   nagi disk clean --apply --digest DIGEST            do it, if it still is the plan that was shown
   nagi disk clean --output json > plan.json          keep the plan
   nagi disk clean --apply --plan plan.json           do that plan, and nothing else
+  nagi disk clean --only images --keep-image registry.local/ --target 0
+                                                     unused images, but for those of one registry
   nagi disk clean --only journal --lossy --apply --yes --target 0
                                                      all of one kind, unasked, however full the disk is
   nagi disk clean --only journal --lossy --journal-mode compat --journal-keep 2d --target 0
                                                      what 'journalctl --vacuum-time=2d' would remove
 
 Kinds, in the order in which they go:
-  apt         regenerable  packages that apt downloaded, and its caches
-  snaps       lossy        disabled revisions of snaps, by snapd itself
-  pod-logs    lossy        logs of containers that kubelet has rotated
-  journal     lossy        complete journals without an entry of the last two days
-  coredumps   lossy        crash dumps of systemd-coredump and apport
+  apt           regenerable  packages that apt downloaded, and its caches
+  images        regenerable  images that nothing uses and a registry has, by the container runtime
+  containers    lossy        dead containers but the last of each name, by the container runtime
+  snaps         lossy        disabled revisions of snaps, by snapd itself
+  pod-logs      lossy        logs of containers that kubelet has rotated
+  journal       lossy        complete journals without an entry of the last two days
+  coredumps     lossy        crash dumps of systemd-coredump and apport
+  local-images  lossy        images that nothing uses and that were imported here
 
-What belongs to containerd, kubelet, etcd, docker or snapd is never removed from outside: snapd is
-asked for its disabled revisions, and of the rest the plan says how its owner gives it back.";
+What belongs to containerd, kubelet, etcd, docker or snapd is never removed from outside: snapd and
+the container runtime are asked, and of the rest the plan says how its owner gives it back.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -78,13 +82,14 @@ pub(crate) struct CleanArgs {
 }
 
 /// What is in a plan file already.
-const RULES: [&str; 11] = [
+const RULES: [&str; 12] = [
     "only",
     "lossy",
     "target",
     "max",
     "min_age",
     "keep",
+    "keep_image",
     "journal_mode",
     "journal_keep",
     "journal_size",
@@ -98,12 +103,29 @@ struct RuleArgs {
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = parse_kind)]
     only: Vec<Reclaimer>,
 
-    #[command(flatten)]
-    goes: GoesArgs,
+    /// Also what cannot be had again: old revisions, dead containers, logs, journals, crash dumps, imported images
+    #[arg(long)]
+    lossy: bool,
 
     /// Stop when df says that so many percent of a disk are used; 0 takes everything that the rules allow
     #[arg(long, value_name = "PERCENT", default_value_t = Policy::TARGET_PERCENT, value_parser = clap::value_parser!(u8).range(0..=99))]
     target: u8,
+
+    /// At most so many bytes in one run: 500M, 2G
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    max: Option<u64>,
+
+    /// What was written, renamed, pulled or ended within this time stays: 1h, 30m, 0 for no limit
+    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_age)]
+    min_age: Duration,
+
+    /// A file or directory of the node that stays, whatever the rules say; may be given several times
+    #[arg(long, value_name = "PATH", value_parser = parse_absolute)]
+    keep: Vec<PathBuf>,
+
+    /// An image that stays: its name, or how it begins; may be given several times
+    #[arg(long, value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    keep_image: Vec<String>,
 
     /// By which rules journals go
     #[arg(long, value_name = "MODE", default_value = "strict")]
@@ -172,7 +194,7 @@ pub(super) async fn run(args: &CleanArgs, session: &Session) -> Result<(), Failu
 
 /// What cannot be had again would go by a plan that nobody has seen.
 const fn is_unseen(args: &CleanArgs) -> bool {
-    args.apply && args.rules.goes.lossy && !args.yes && args.plan.is_none() && args.digest.is_none()
+    args.apply && args.rules.lossy && !args.yes && args.plan.is_none() && args.digest.is_none()
 }
 
 /// Shows the plan and asks.
@@ -181,7 +203,10 @@ fn confirm(plan: &Plan, session: &Session) -> Result<(), Failure> {
         return Ok(());
     }
     let shown = text::whole(plan, None, Detail::Normal, &session.output);
-    if crate::output::is_confirmed(&format!("{shown}\ncarry this out"))? {
+    crate::output::draw(&format!("{shown}\ncarry this out? [y/N] "));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }
     Err(Failure::new(Exit::Failed, "nothing was removed"))
@@ -198,7 +223,16 @@ fn policy(rules: &RuleArgs) -> Result<Policy, Failure> {
     }
     Ok(Policy {
         only: rules.only.clone(),
+        consent: if rules.lossy {
+            Consent::Lossy
+        } else {
+            Consent::Regenerable
+        },
         target_percent: rules.target,
+        bytes_max: rules.max,
+        grace: rules.min_age,
+        keep: rules.keep.clone(),
+        keep_images: rules.keep_image.clone(),
         journal_mode: if is_compat {
             JournalMode::Compat
         } else {
@@ -208,13 +242,11 @@ fn policy(rules: &RuleArgs) -> Result<Policy, Failure> {
         journal_bytes_max: rules.journal_size,
         journal_files_max: rules.journal_files,
         // A plan file may be carried out from another directory.
-        ..rules
-            .goes
-            .policy(&rules.root.canonicalize().map_err(|error| {
-                let message = format!("cannot open {}", super::body::shown(&rules.root));
-                Failure::of(Exit::Failed, message, &error)
-                    .hint("--root names the root directory of the node")
-            })?)
+        ..Policy::at(&rules.root.canonicalize().map_err(|error| {
+            let message = format!("cannot open {}", super::body::shown(&rules.root));
+            Failure::of(Exit::Failed, message, &error)
+                .hint("--root names the root directory of the node")
+        })?)
     })
 }
 
@@ -386,7 +418,7 @@ fn hint_plan(plan: &Plan, args: &CleanArgs, session: &Session) {
         .filter(|step| !step.has_consent)
         .map(nagi_guard::Step::expected)
         .sum();
-    if waits > 0 && !args.rules.goes.lossy {
+    if waits > 0 && !args.rules.lossy {
         session.output.hint(&format!(
             "--lossy would give back {} more, which cannot be had again",
             words::bytes(waits)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nagi_guard::{ApplyError, CleanError, Consent, Device, Event, Plan, Policy, Report};
+use nagi_guard::{ApplyError, CleanError, Consent, Device, Event, Plan, Policy, Reclaimer, Report};
 use nagi_ports::Clock;
 use thiserror::Error;
 
@@ -66,12 +66,38 @@ pub(super) fn clean(order: &Order, clock: &dyn Clock) -> Result<Cleaned, CleanFa
     Ok(Cleaned { plan, report })
 }
 
-/// Nobody looked at the plan, so nothing goes that cannot be had again.
+/// Nobody looked at the plan, so nothing goes that cannot be had again. Images are kubelet's to collect: it does as long as it
+/// runs, knows when each was used last, and must not be disturbed at it.
 fn policy(order: &Order) -> Policy {
     Policy {
+        only: Reclaimer::FILES.to_vec(),
         consent: Consent::Regenerable,
         bytes_max: Some(order.bytes_max),
         grace: order.grace,
         ..Policy::at(&order.root)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // N-4: kubelet collects images as long as it runs, and knows what is being pulled.
+    #[test]
+    fn the_guard_leaves_images_to_kubelet() {
+        let order = Order {
+            root: PathBuf::from("/"),
+            disks: Vec::new(),
+            mode: Mode::Plan,
+            bytes_max: 1,
+            grace: Duration::ZERO,
+        };
+        let kinds = policy(&order).only;
+        assert!(!kinds.is_empty() && !kinds.iter().any(|kind| kind.is_of_runtime()));
+        let all = Reclaimer::ALL.iter();
+        assert_eq!(
+            all.filter(|kind| !kind.is_of_runtime()).count(),
+            kinds.len()
+        );
     }
 }

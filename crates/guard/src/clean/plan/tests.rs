@@ -18,6 +18,19 @@ fn item(path: &str, mebibytes: u64) -> Item {
         blocks: Blocks(mebibytes * 2048),
         written: Instant::default(),
         links: 1,
+        owned: None,
+    }
+}
+
+fn image(path: &str, mebibytes: u64) -> Item {
+    Item {
+        inode: 0,
+        owned: Some(Owned {
+            names: vec![format!("registry.example/{path}:1")],
+            inodes: 3,
+            is_measured: true,
+        }),
+        ..item(path, mebibytes)
     }
 }
 
@@ -25,7 +38,7 @@ fn found(reclaimer: Reclaimer, items: Vec<Item>, space: Space) -> discover::Foun
     let base = rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty());
     discover::Found {
         reclaimer,
-        directory: PathBuf::from(reclaimer.places()[0]),
+        directory: PathBuf::from(reclaimer.places().first().unwrap_or(&"/images")),
         base: base.unwrap(),
         disk: OnDisk {
             device: DISK,
@@ -171,6 +184,28 @@ fn a_disk_without_inodes_is_above_its_target_however_many_bytes_are_free() {
     assert_eq!(plan.steps[0].items.len(), 200);
 }
 
+// M7: what an image gives back counts on those before it being gone. Where the cap leaves one out, none behind it goes.
+#[test]
+fn images_go_in_their_order_and_none_is_passed_over() {
+    let sizes = [10, 50, 10];
+    let of = |kind, make: fn(&str, u64) -> Item| {
+        let mut policy = Policy::at(Path::new("/"));
+        policy.bytes_max = Some(30 * MIB);
+        let items = sizes.iter().zip(["a", "b", "c"]);
+        let items = items.map(|(size, name)| make(name, *size)).collect();
+        let mut discovery = Discovery::default();
+        discovery.found.push(found(kind, items, space(1000, 0)));
+        let plan = choose(&policy, Instant::default(), &discovery, Vec::new());
+        (plan.steps[0].items.len(), plan.disks[0].expected_inodes)
+    };
+    assert_eq!(of(Reclaimer::Apt, item), (2, 2));
+    assert_eq!(of(Reclaimer::Images, image), (1, 3));
+}
+
+fn owned(plan: &mut Plan) -> &mut Owned {
+    plan.steps[0].items[2].owned.as_mut().unwrap()
+}
+
 // D-13: whatever decides what is done is in the digest.
 #[test]
 fn no_two_plans_share_a_digest() {
@@ -178,13 +213,19 @@ fn no_two_plans_share_a_digest() {
     let discovery = Discovery {
         found: vec![found(
             Reclaimer::Apt,
-            vec![item("a", 1), item("b", 2)],
+            vec![item("a", 1), item("b", 2), image("c", 3)],
             space(1000, 0),
         )],
         skipped: Vec::new(),
     };
     let plan = choose(&policy, Instant::default(), &discovery, Vec::new());
-    let changes: [fn(&mut Plan); 14] = [
+    let changes: [fn(&mut Plan); 20] = [
+        |plan| plan.policy.quiet = Duration::ZERO,
+        |plan| plan.policy.keep_images.push("/a".to_owned()),
+        |plan| plan.steps[0].items[2].owned = None,
+        |plan| owned(plan).names.push("d".to_owned()),
+        |plan| owned(plan).inodes += 1,
+        |plan| owned(plan).is_measured = false,
         |plan| plan.steps[0].items[0].inode += 1,
         |plan| plan.steps[0].items[0].size += 1,
         |plan| plan.steps[0].items[0].blocks.0 += 1,
@@ -211,7 +252,7 @@ fn no_two_plans_share_a_digest() {
     assert_eq!(Digest::parse(&"+".repeat(64)), None);
     digests.sort_unstable();
     digests.dedup();
-    assert_eq!(digests.len(), 15);
+    assert_eq!(digests.len(), 21);
     // How full the disk is and when it was looked at do not decide: they change while a person reads.
     let mut fuller = plan.clone();
     fuller.disks.clear();

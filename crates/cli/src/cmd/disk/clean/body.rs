@@ -35,6 +35,9 @@ struct StepSummary {
     consent: bool,
     files: usize,
     expected_bytes: u64,
+    /// Of so many nobody knows what comes back: they count as nothing in what is expected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_measured: Option<usize>,
     /// What may go too and is not needed, or is more than the cap.
     spared: TallyBody,
     stays: Vec<KeptBody>,
@@ -200,6 +203,7 @@ impl StepSummary {
             consent: step.has_consent,
             files: step.items.len(),
             expected_bytes: step.expected(),
+            not_measured: not_measured(step),
             spared: TallyBody::of(step.spared),
             stays: kept.collect(),
             outcome: done.map(|done| OutcomeBody {
@@ -222,6 +226,12 @@ impl StepSummary {
             }),
         }
     }
+}
+
+/// None where everything is.
+fn not_measured(step: &Step) -> Option<usize> {
+    let owned = step.items.iter().filter_map(|item| item.owned.as_ref());
+    Some(owned.filter(|owned| !owned.is_measured).count()).filter(|count| *count > 0)
 }
 
 impl SpaceBody {
@@ -285,5 +295,62 @@ mod tests {
             assert_eq!(answer.status, status);
             assert_eq!(answer.skipped.len(), 1, "as with a plan of a file");
         }
+    }
+
+    // Images and containers: their names, their harm, why others stay, and of how many nobody knows what comes back.
+    #[test]
+    fn what_a_runtime_has_is_told_with_its_names_and_what_nobody_knows() {
+        let item = |name: &str, is_measured| nagi_guard::Item {
+            path: b"sha256:0123".to_vec(),
+            device: nagi_guard::Device { major: 8, minor: 1 },
+            inode: 0,
+            size: 1,
+            blocks: nagi_guard::Blocks(if is_measured { 8 } else { 0 }),
+            written: Instant::default(),
+            links: 1,
+            owned: Some(nagi_guard::Owned {
+                names: vec![name.to_owned()],
+                inodes: 1,
+                is_measured,
+            }),
+        };
+        let step = |reclaimer, items| Step {
+            reclaimer,
+            directory: PathBuf::from("/var/lib/containerd"),
+            disk: nagi_guard::Device { major: 8, minor: 1 },
+            has_consent: true,
+            items,
+            spared: Tally::default(),
+            kept: vec![(nagi_guard::Kept::Pinned, Tally::default())],
+        };
+        let plan = Plan {
+            at: Instant::default(),
+            policy: Policy::at(Path::new("/")),
+            steps: vec![
+                step(Reclaimer::Images, vec![item("r.example/a:1", true)]),
+                step(
+                    Reclaimer::Containers,
+                    vec![item("default/a/b", true), item("default/a/c", false)],
+                ),
+            ],
+            disks: Vec::new(),
+            skipped: Vec::new(),
+            left: Vec::new(),
+        };
+        let answer = serde_json::to_value(Answer::of(&plan, None)).unwrap();
+        let steps = &answer["steps"];
+        assert_eq!(steps[0]["kind"], "images");
+        assert_eq!(steps[0]["harm"], "regenerable");
+        assert_eq!(steps[0]["expected_bytes"], 4096);
+        assert_eq!(steps[0]["stays"][0]["why"], "pinned");
+        assert_eq!(steps[0].get("not_measured"), None);
+        assert_eq!(
+            (&steps[1]["harm"], &steps[1]["not_measured"]),
+            (&"lossy".into(), &1.into())
+        );
+        let names = &answer["plan"]["steps"][0]["items"][0]["owned"]["names"];
+        assert_eq!(names[0], "r.example/a:1");
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.starts_with("3 items to remove"), "{message}");
     }
 }

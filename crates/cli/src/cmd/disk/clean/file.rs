@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nagi_guard::{
-    Blocks, Consent, Device, Digest, Instant, Item, JournalMode, Plan, Policy, Reclaimer, Step,
-    Tally,
+    Blocks, Consent, Device, Digest, Instant, Item, JournalMode, Owned, Plan, Policy, Reclaimer,
+    Step, Tally,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,7 +19,7 @@ use thiserror::Error;
 use super::super::body::shown;
 
 /// Of a plan file. Another number is another format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,7 +40,9 @@ struct PolicyBody {
     target_percent: u8,
     bytes_max: Option<u64>,
     grace: SpanBody,
+    quiet: SpanBody,
     keep: Vec<PathBody>,
+    keep_images: Vec<String>,
     journal_compat: bool,
     journal_keep: Option<SpanBody>,
     journal_bytes_max: Option<u64>,
@@ -69,6 +71,18 @@ struct ItemBody {
     blocks: u64,
     modified: InstantBody,
     links: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owned: Option<OwnedBody>,
+}
+
+/// An image or a container, which only its runtime removes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnedBody {
+    names: Vec<String>,
+    inodes: u64,
+    /// What comes back is told by the runtime; otherwise nobody knows, and 0 stands here.
+    measured: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -130,7 +144,9 @@ impl PlanBody {
                 target_percent: rules.target_percent,
                 bytes_max: rules.bytes_max,
                 grace: SpanBody::of(rules.grace),
+                quiet: SpanBody::of(rules.quiet),
                 keep: rules.keep.iter().map(|path| PathBody::of(path)).collect(),
+                keep_images: rules.keep_images.clone(),
                 journal_compat: rules.journal_mode == JournalMode::Compat,
                 journal_keep: rules.journal_keep.map(SpanBody::of),
                 journal_bytes_max: rules.journal_bytes_max,
@@ -164,7 +180,9 @@ impl PlanBody {
             target_percent: rules.target_percent,
             bytes_max: rules.bytes_max,
             grace: rules.grace.span("grace")?,
+            quiet: rules.quiet.span("quiet")?,
             keep: paths(rules.keep)?,
+            keep_images: rules.keep_images,
             journal_mode: if rules.journal_compat {
                 JournalMode::Compat
             } else {
@@ -200,6 +218,11 @@ impl StepBody {
             blocks: item.blocks.0,
             modified: InstantBody::of(item.written),
             links: item.links,
+            owned: item.owned.as_ref().map(|owned| OwnedBody {
+                names: owned.names.clone(),
+                inodes: owned.inodes,
+                measured: owned.is_measured,
+            }),
         });
         Self {
             kind: step.reclaimer.name().to_owned(),
@@ -220,6 +243,11 @@ impl StepBody {
                 blocks: Blocks(item.blocks),
                 written: item.modified.instant(),
                 links: item.links,
+                owned: item.owned.map(|owned| Owned {
+                    names: owned.names,
+                    inodes: owned.inodes,
+                    is_measured: owned.measured,
+                }),
             })
         });
         Ok(Step {
@@ -376,6 +404,11 @@ mod tests {
                 nanoseconds: 999_999_999,
             },
             links: 1,
+            owned: Some(Owned {
+                names: vec!["registry.example/app:1".to_owned()],
+                inodes: 7,
+                is_measured: true,
+            }),
         };
         Plan {
             at: Instant {
@@ -417,7 +450,7 @@ mod tests {
     // D-13: every edit is noticed, or is refused as no plan.
     #[test]
     fn an_edited_plan_file_is_refused() {
-        let edits: [(&str, Value); 12] = [
+        let edits: [(&str, Value); 15] = [
             ("/plan/steps/0/items/0/inode", 7.into()),
             ("/plan/steps/0/items/1/file/path", "etc/passwd".into()),
             ("/plan/steps/0/items/0/file/path_hex", "2f".into()),
@@ -425,11 +458,14 @@ mod tests {
             ("/plan/steps/0/directory/path", "/etc".into()),
             ("/plan/steps/0/kind", "apt".into()),
             ("/plan/steps/0/kind", "everything".into()),
+            ("/plan/steps/0/items/0/owned/names/0", "x".into()),
+            ("/plan/steps/0/items/0/owned", Value::Null),
+            ("/plan/rules/quiet/seconds", 0.into()),
             ("/plan/rules/lossy", false.into()),
             ("/plan/rules/target_percent", 0.into()),
             ("/plan/rules/grace/seconds", 0.into()),
             ("/plan/digest", "0".repeat(64).into()),
-            ("/plan/format", 2.into()),
+            ("/plan/format", 1.into()),
         ];
         for (place, value) in edits {
             let mut edited = written();

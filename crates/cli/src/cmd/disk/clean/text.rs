@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use nagi_guard::{Disk, Done, End, Harm, Kept, Plan, Report, Skipped, Step, Why};
+use nagi_guard::{
+    Disk, Done, End, Harm, Item, Kept, Motion, Plan, Reclaimer, Report, Skipped, Step, Why,
+};
 
 use super::super::body::shown;
 use crate::output::style::Tone;
@@ -47,26 +49,42 @@ pub(super) fn whole(
 pub(super) fn message(plan: &Plan, report: Option<&Report>) -> String {
     let Some(report) = report else {
         let ready = plan.steps.iter().filter(|step| step.has_consent);
-        let files: usize = ready.map(|step| step.items.len()).sum();
+        let files: usize = ready.clone().map(|step| step.items.len()).sum();
+        let noun = noun(
+            ready
+                .filter(|step| !step.items.is_empty())
+                .map(|step| step.reclaimer),
+        );
         let files = u64::try_from(files).unwrap_or(u64::MAX);
         return match files {
             0 => "nothing is to be removed".to_owned(),
             files => format!(
                 "{} to remove, expected to give back {}",
-                words::count(files, "file"),
+                words::count(files, noun),
                 words::bytes(plan.expected())
             ),
         };
     };
     let removed = report.done.iter().map(|done| done.removed).sum();
+    let did = report.done.iter().filter(|done| done.removed > 0);
+    let noun = noun(did.map(|done| done.reclaimer));
     let expected = report.done.iter().map(|done| done.expected).sum();
     let measured: i64 = report.done.iter().map(|done| done.measured).sum();
     format!(
         "measured {} given back; {} removed, expected {}",
         signed(measured),
-        words::count(removed, "file"),
+        words::count(removed, noun),
         words::bytes(expected)
     )
+}
+
+/// Images and containers are no files.
+fn noun(kinds: impl Iterator<Item = Reclaimer>) -> &'static str {
+    if kinds.into_iter().any(Reclaimer::is_of_runtime) {
+        "item"
+    } else {
+        "file"
+    }
 }
 
 /// How a step ended, in a sentence.
@@ -121,6 +139,21 @@ pub(super) fn why(why: &Why) -> String {
         }
         Why::Owner(error) => format!("its owner does not say what may go: {error}"),
         Why::NotUnderstood => "its owner's answer is of another form than is known".to_owned(),
+        Why::Runtime(why) => format!("the container runtime does not say what it has: {why}"),
+        Why::RuntimeBusy(Motion::Pull) => {
+            "an image is being pulled: what nothing uses now may be used in a moment".to_owned()
+        }
+        Why::RuntimeBusy(Motion::Pod) => {
+            "a pod is being started: what nothing uses now may be used in a moment".to_owned()
+        }
+        Why::NoPods => {
+            "the container runtime lists no pod at all, so nobody can tell which images are used"
+                .to_owned()
+        }
+        Why::Manifest(file) => format!(
+            "{} cannot be understood, so nobody knows which images are needed",
+            shown(file)
+        ),
         Why::NoMachineId => {
             "/etc/machine-id does not say which journals are this node's".to_owned()
         }
@@ -138,6 +171,14 @@ pub(super) const fn kept(why: Kept) -> &'static str {
         Kept::KeepList => "kept",
         Kept::Window => "window",
         Kept::NotUnderstood => "not-understood",
+        Kept::Pinned => "pinned",
+        Kept::Used => "used",
+        Kept::Sandbox => "sandbox",
+        Kept::Manifest => "manifest",
+        Kept::Leased => "leased",
+        Kept::AgeUnknown => "age-unknown",
+        Kept::PodAlive => "pod-alive",
+        Kept::Newest => "newest",
     }
 }
 
@@ -145,13 +186,21 @@ pub(super) const fn kept(why: Kept) -> &'static str {
 const fn kept_in_words(why: Kept) -> &'static str {
     match why {
         Kept::Unknown => "no rule knows the name",
-        Kept::Active => "is open, or being written",
-        Kept::Young => "written or renamed within --min-age",
+        Kept::Active => "is open, being written, or runs",
+        Kept::Young => "written, renamed, pulled or ended within --min-age",
         Kept::Links => "has other names, so that removing one frees nothing",
         Kept::Mount => "something is mounted on it",
-        Kept::KeepList => "named by --keep",
+        Kept::KeepList => "named by --keep or --keep-image",
         Kept::Window => "has entries that are kept",
         Kept::NotUnderstood => "cannot be understood: nobody knows what would be lost",
+        Kept::Pinned => "pinned by the container runtime",
+        Kept::Used => "a container has it, alive or dead",
+        Kept::Sandbox => "sandboxes of pods are made of it",
+        Kept::Manifest => "a static pod names it",
+        Kept::Leased => "a pull that is under way or was given up holds a part of it",
+        Kept::AgeUnknown => "nobody tells how old it is",
+        Kept::PodAlive => "its pod may still run",
+        Kept::Newest => "the last of its name that ended: evidence",
     }
 }
 
@@ -330,15 +379,28 @@ fn files(plan: &Plan) -> Table {
     let mut table = Table::new(["KIND", "SIZE", "FILE"]);
     for step in &plan.steps {
         for item in &step.items {
-            let name = Path::new(std::ffi::OsStr::from_bytes(&item.path));
+            let file = Path::new(std::ffi::OsStr::from_bytes(&item.path));
             table.row([
                 Cell::from(step.reclaimer.name()),
-                Cell::from(words::bytes(item.gives_back())),
-                path(&step.directory.join(name)),
+                Cell::from(gives_back(item)),
+                match &item.owned {
+                    Some(owned) => Cell::from(words::clean(&owned.names.join(" "))),
+                    None => path(&step.directory.join(file)),
+                },
             ]);
         }
     }
     table
+}
+
+/// What nobody knows is not nothing.
+fn gives_back(item: &Item) -> String {
+    let is_known = item.owned.as_ref().is_none_or(|owned| owned.is_measured);
+    if is_known {
+        words::bytes(item.gives_back())
+    } else {
+        "-".to_owned()
+    }
 }
 
 /// Less than nothing where others wrote more meanwhile than was removed.
