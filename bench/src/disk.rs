@@ -67,14 +67,6 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
             of_pdu.push(pdu(program)?);
         }
     }
-    let seconds = |walks: &[Walk]| walks.iter().map(|walk| walk.seconds).collect::<Vec<_>>();
-    let over = |walks: &[Walk], others: &[Walk]| {
-        let pairs = walks.iter().zip(others);
-        let ratios: Vec<f64> = pairs
-            .map(|(own, other)| own.seconds / other.seconds)
-            .collect();
-        median(&ratios)
-    };
     let ratio = |walks: &[Walk]| over(walks, &plain);
     let middle = |walks: &[Walk]| median(&seconds(walks));
     let peer = |walks: &[Walk]| format!("{:.2} s, du -s {:.2} s", middle(walks), middle(&plain));
@@ -102,24 +94,9 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
         // It needs both cores for itself: a machine that does something else besides cannot decide it.
         weight: Weight::Printed,
     });
-    if of_pdu.is_empty() {
-        report.skip("disk beside pdu", "a quick run does not build it");
-    } else {
-        report.row(Row {
-            id: "B1",
-            what: format!("`nagi disk` of {tree}, with owners, over `pdu`"),
-            unit: "x",
-            sense: Sense::AtMost,
-            goal: 1.25,
-            seen: over(&owned, &of_pdu),
-            peer: format!("{:.2} s, pdu {:.2} s", middle(&owned), middle(&of_pdu)),
-            // As below: both use every core.
-            weight: Weight::Printed,
-        });
-        report.rounds("pdu_seconds", &seconds(&of_pdu));
-    }
+    beside_pdu(&owned, &of_pdu, &tree, report);
     let memory: Vec<f64> = owned.iter().map(|walk| walk.memory).collect();
-    let of_du: Vec<f64> = plain.iter().map(|walk| walk.memory).collect();
+    let peers: Vec<f64> = plain.iter().map(|walk| walk.memory).collect();
     report.row(Row {
         id: "B2",
         what: format!("`nagi disk` of {tree}, with owners: most memory"),
@@ -127,7 +104,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
         sense: Sense::AtMost,
         goal: 12.0,
         seen: largest(&memory),
-        peer: format!("du {:.1} MiB", largest(&of_du)),
+        peer: format!("du {:.1} MiB", largest(&peers)),
         weight: Weight::Gated {
             slack_when_quick: 1.0,
         },
@@ -140,6 +117,39 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
         "the tree alone would take minutes: `cargo xtask soak` walks ten million",
     );
     Ok(())
+}
+
+fn beside_pdu(owned: &[Walk], of_pdu: &[Walk], tree: &str, report: &mut Report) {
+    if of_pdu.is_empty() {
+        report.skip("disk beside pdu", "a quick run does not build it");
+        return;
+    }
+    let middle = |walks: &[Walk]| median(&seconds(walks));
+    report.row(Row {
+        id: "B1",
+        what: format!("`nagi disk` of {tree}, with owners, over `pdu`"),
+        unit: "x",
+        sense: Sense::AtMost,
+        goal: 1.25,
+        seen: over(owned, of_pdu),
+        peer: format!("{:.2} s, pdu {:.2} s", middle(owned), middle(of_pdu)),
+        // Both use every core: a machine that does something else besides cannot decide it.
+        weight: Weight::Printed,
+    });
+    report.rounds("pdu_seconds", &seconds(of_pdu));
+}
+
+fn seconds(walks: &[Walk]) -> Vec<f64> {
+    walks.iter().map(|walk| walk.seconds).collect()
+}
+
+/// The median over the rounds of what one took in terms of the other.
+fn over(walks: &[Walk], others: &[Walk]) -> f64 {
+    let pairs = walks.iter().zip(others);
+    let ratios: Vec<f64> = pairs
+        .map(|(own, other)| own.seconds / other.seconds)
+        .collect();
+    median(&ratios)
 }
 
 fn nagi(options: &Options) -> Command {

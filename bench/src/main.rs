@@ -65,6 +65,8 @@ enum Extent {
 #[derive(Debug)]
 struct Options {
     nagi: PathBuf,
+    /// The peer of `nagi disk`, where it was built.
+    pdu: Option<PathBuf>,
     /// The program of the tests of the command line, which tell figures too.
     tests: Option<PathBuf>,
     extent: Extent,
@@ -211,6 +213,7 @@ impl Options {
     fn read(arguments: &[String]) -> anyhow::Result<Self> {
         let mut options = Self {
             nagi: PathBuf::new(),
+            pdu: None,
             tests: None,
             extent: Extent::Full,
             json: None,
@@ -225,6 +228,7 @@ impl Options {
             };
             match argument.as_str() {
                 "--nagi" => options.nagi = PathBuf::from(value()?),
+                "--pdu" => options.pdu = Some(PathBuf::from(value()?)),
                 "--tests" => options.tests = Some(PathBuf::from(value()?)),
                 "--quick" => options.extent = Extent::Quick,
                 "--json" => options.json = Some(PathBuf::from(value()?)),

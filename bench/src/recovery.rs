@@ -97,17 +97,17 @@ fn told(tests: &Path, test: &str, nagi: &Path) -> anyhow::Result<Option<Vec<Figu
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("start {}", tests.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{test} failed: {text}{errors}");
-    if text.lines().any(|line| line.starts_with(SKIPPED)) {
+    ensure!(output.status.success(), "{test} failed: {said}{errors}");
+    if said.lines().any(|line| line.starts_with(SKIPPED)) {
         return Ok(None);
     }
-    let lines = text.lines().filter_map(|line| line.strip_prefix(MEASURED));
+    let lines = said.lines().filter_map(|line| line.strip_prefix(MEASURED));
     let figures: Vec<Figure> = lines
         .map(|line| figure(line).with_context(|| format!("read '{line}'")))
         .collect::<anyhow::Result<_>>()?;
-    ensure!(!figures.is_empty(), "{test} told no figure: {text}");
+    ensure!(!figures.is_empty(), "{test} told no figure: {said}");
     Ok(Some(figures))
 }
 

@@ -31,12 +31,14 @@ const NOT_HELD: &str = "not held: ";
 
 /// Measures; `--quick` makes it short, `--json FILE` keeps the raw rounds.
 pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<()> {
+    let mut peers = Vec::new();
     if !arguments.iter().any(|argument| argument == "--quick") {
         // Here, where there is a network, and outside the limit: the first time it takes minutes.
         setup::for_cluster(checkout)?;
         for tool in TOOLS {
             tool.build()?;
         }
+        peers = vec!["--pdu".into(), setup::pdu()?.into_os_string()];
     }
     // One build each: built together, the two would share the features that either of them asks for, and the binary would
     // not be the one that ships.
@@ -65,6 +67,7 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
     )
     .argument("--nagi")
     .argument(binary)
+    .arguments(peers)
     .arguments(tests.iter().flat_map(|tests| ["--tests", tests.as_str()]))
     .arguments(arguments)
     .finish_reading(|line| {

@@ -32,9 +32,10 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
         steps.run("a control plane broken in every way, and back", || {
             counted(static_pods(checkout).environment(ALL.0, ALL.1))
         });
-        steps.run("cleaning of disks, as often as the goals name", || {
-            counted(cleaning(checkout).environment(ALL.0, ALL.1))
-        });
+        steps.run(
+            "cleaning of disks, as often as the goals name, and ten million files",
+            || counted(cleaning(checkout).environment(ALL.0, ALL.1)),
+        );
         steps.run("recovery of a node, killed as often", || {
             counted(recovery(checkout).environment(ALL.0, ALL.1))
         });
@@ -72,11 +73,12 @@ pub(crate) fn static_pods(checkout: &Checkout) -> Run {
         .within(checkout.root())
 }
 
-/// Trees made by chance, kills and shutdowns of filesystems, and a thousand pods that are begun meanwhile: what `nagi disk clean` must bear.
+/// Trees made by chance, kills and shutdowns of filesystems, a thousand pods that are begun meanwhile: what `nagi disk clean`
+/// must bear; and ten million files.
 fn cleaning(checkout: &Checkout) -> Run {
     Run::cargo()
         .arguments(["test", "--package", "nagi-guard", "--test", "disk"])
-        .arguments(["--locked", "--", "clean::"])
+        .arguments(["--locked", "--", "clean::", "many::"])
         .within(checkout.root())
 }
 

@@ -360,7 +360,7 @@ mod tests {
         let others = ["0", "1", "2"].map(|namespace| id(namespace, "web"));
         let hints = suggest(
             &id("a", "web"),
-            &[others.as_slice(), &[set.clone()]].concat(),
+            &[others.as_slice(), std::slice::from_ref(&set)].concat(),
         );
         assert_eq!(hints[0], "did you mean statefulsets/a/web?");
         let twice = choose(&Name::new("web").unwrap(), &[id("a", "web"), set.clone()]);

@@ -352,7 +352,16 @@ impl Guard {
                 let by = done.measured.saturating_neg();
                 self.shift(&point, What::All(Resource::Bytes), by);
                 self.shift(&point, What::AtWalks, by);
-                self.shift(&point, What::Of(owners::owner_of(done.reclaimer)), by);
+                match owners::owners_of(done.reclaimer) {
+                    [owner] => self.shift(&point, What::Of(*owner), by),
+                    // What each of them gave back is not known, so how they grew begins anew.
+                    several => {
+                        let is_one =
+                            |what: What| several.iter().any(|owner| what == What::Of(*owner));
+                        self.past
+                            .retain(|key, _| key.point != point || !is_one(key.what));
+                    }
+                }
             }
         }
     }

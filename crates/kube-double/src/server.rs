@@ -31,8 +31,6 @@ use crate::store::{Key, Store, Writer};
 const RECORDED_MAX: usize = 50_000;
 /// Connections and watches at once.
 const TASKS_MAX: usize = 4_096;
-/// Between two looks whether a fault that holds a request was lifted.
-const HELD_LOOK: Duration = Duration::from_millis(2);
 /// The real one sends a bookmark about once a minute.
 const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 
@@ -457,7 +455,7 @@ impl Shared {
     async fn lifted(&self, method: &Method, path: &str) {
         let holds = |fault: &Fault| fault.effect == Effect::Hold && fault.takes(method, path);
         while self.knobs().faults.iter().any(|(_, fault)| holds(fault)) {
-            tokio::time::sleep(HELD_LOOK).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 

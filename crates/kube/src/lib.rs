@@ -25,7 +25,6 @@ mod leading;
 mod logs;
 mod names;
 mod nodes;
-mod plugin;
 mod pods;
 mod record;
 mod reflect;

@@ -205,12 +205,13 @@ impl Cursor {
     }
 
     fn text(&self) -> String {
-        let mut text = CURSOR_FORMAT.to_owned();
-        for (key, at) in &self.0 {
+        let places = self.0.iter().map(|(key, at)| {
             let nanoseconds = at.as_nanosecond().max(0);
-            text.push_str(&format!(",{key:x}:{nanoseconds:x}"));
-        }
-        text
+            format!(",{key:x}:{nanoseconds:x}")
+        });
+        std::iter::once(CURSOR_FORMAT.to_owned())
+            .chain(places)
+            .collect()
     }
 }
 

@@ -23,8 +23,6 @@ use kube::{Client, Config};
 use thiserror::Error;
 use tower::{BoxError, Service, ServiceBuilder};
 
-use crate::plugin::Aside;
-
 /// A connection that is not made in this time is given up; the API server is near.
 const CONNECT: Duration = Duration::from_secs(2);
 /// A connection that carries nothing is asked for a sign of life this often, so that a half-open one is noticed …
@@ -285,15 +283,9 @@ impl Loaded {
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        let auth = config.auth_layer().map_err(failed)?;
-        let (aside, auth) = match auth {
-            Some(auth) if config.auth_info.exec.is_some() => (Some(Aside::new(&auth)), None),
-            auth => (None, auth),
-        };
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
-            .option_layer(aside)
-            .option_layer(auth)
+            .option_layer(config.auth_layer().map_err(failed)?)
             .layer(config.extra_headers_layer().map_err(failed)?)
             .map_err(BoxError::from)
             .service(http);

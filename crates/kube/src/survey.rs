@@ -352,10 +352,10 @@ impl Survey {
 
     async fn items(&self, path: &str) -> Result<Vec<Value>, PortError> {
         let mut list: Value = self.get(path).await?;
-        Ok(match list["items"].take() {
-            Value::Array(items) => items,
-            _ => Vec::new(),
-        })
+        Ok(list["items"]
+            .as_array_mut()
+            .map(std::mem::take)
+            .unwrap_or_default())
     }
 
     async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, PortError> {

@@ -2,7 +2,7 @@
 //!
 //! [`nagi_cri`] makes the call; here its answer becomes what a diagnosis looks at.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nagi_cri::{CallError, Client};
 use nagi_runtime::Deadline;
@@ -10,23 +10,55 @@ use nagi_runtime::Deadline;
 use crate::observed::{
     Container, ContainerState, Looked, Runtime, RuntimeAnswer, StaticPod, Unseen,
 };
-
-pub(crate) use nagi_cri::socket;
+use crate::root::Root;
 
 const NAMESPACE: &str = "kube-system";
 
-/// Asks the runtime behind a socket for the containers of these static pods, and of the control plane. `shown` is how the node
-/// calls it, `socket` where it is seen.
+/// The socket of a container runtime.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    /// As the node calls it.
+    pub(crate) shown: PathBuf,
+    /// Where this process finds it.
+    real: PathBuf,
+    pub(crate) is_there: bool,
+}
+
+// === impl Socket ===
+
+impl Socket {
+    /// That of a `containerRuntimeEndpoint`.
+    pub(crate) fn of(root: &Root, endpoint: Option<&str>) -> Self {
+        let shown = nagi_cri::socket(endpoint);
+        Self {
+            real: root.real(&shown),
+            is_there: root.has(&shown),
+            shown,
+        }
+    }
+
+    /// Where it is could not be read: the usual one, without a question to a disk.
+    pub(crate) fn unseen(root: &Root) -> Self {
+        let shown = PathBuf::from(nagi_cri::SOCKET);
+        Self {
+            real: root.outside(&shown),
+            is_there: false,
+            shown,
+        }
+    }
+}
+
+/// Asks the runtime behind a socket for the containers of these static pods, and of the control plane.
 ///
 /// # Errors
 /// This process may not connect to it.
 pub(crate) async fn look(
-    shown: PathBuf,
-    socket: &Path,
+    socket: Socket,
     pods: &[&StaticPod],
     deadline: Deadline,
 ) -> Looked<Runtime> {
-    let answer = match Client::at(socket).containers(deadline).await {
+    let Socket { shown, real, .. } = socket;
+    let answer = match Client::at(&real).containers(deadline).await {
         Ok(all) => {
             let mut all: Vec<Container> = all.into_iter().map(told).collect();
             let is_static = |one: &Container| pods.iter().any(|pod| pod.has(one));

@@ -365,7 +365,7 @@ fn of_status(guarded: &Guarded, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/status", guarded.child.id()));
     let text = text.expect("it runs");
     let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|line| line.trim_matches(&[':', '\t', ' ', 'k', 'B']).parse().ok());
+    let number = line.and_then(|line| line.trim_matches([':', '\t', ' ', 'k', 'B']).parse().ok());
     number.unwrap_or_else(|| panic!("{name} of {text}"))
 }
 

@@ -107,14 +107,19 @@ impl Owners {
     }
 }
 
-/// Whose files a step of cleaning removes: what that gave back is no growth of others.
-pub(super) const fn owner_of(reclaimer: Reclaimer) -> Owner {
+/// Whose files a step of cleaning removes: what that gave back is no growth of others. An image is of two, and how much came
+/// back of each is not measured.
+pub(super) const fn owners_of(reclaimer: Reclaimer) -> &'static [Owner] {
     match reclaimer {
-        Reclaimer::Apt => Owner::AptArchives,
-        Reclaimer::Snaps => Owner::SnapRevisions,
-        Reclaimer::PodLogs => Owner::PodLogsRotated,
-        Reclaimer::Journal => Owner::JournalArchived,
-        Reclaimer::Coredumps => Owner::Coredumps,
+        Reclaimer::Apt => &[Owner::AptArchives],
+        Reclaimer::Images | Reclaimer::LocalImages => {
+            &[Owner::ContainerdContent, Owner::ContainerdSnapshots]
+        }
+        Reclaimer::Containers => &[Owner::ContainerdSnapshots],
+        Reclaimer::Snaps => &[Owner::SnapRevisions],
+        Reclaimer::PodLogs => &[Owner::PodLogsRotated],
+        Reclaimer::Journal => &[Owner::JournalArchived],
+        Reclaimer::Coredumps => &[Owner::Coredumps],
     }
 }
 

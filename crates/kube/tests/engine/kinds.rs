@@ -131,7 +131,8 @@ async fn what_a_former_definition_read_is_not_kept() {
     let held = lab.double.inject(Fault::always(Effect::Hold).at(path));
     lab.double.forget_requests();
     let (engine, wanted) = (lab.engine.clone(), runner.clone());
-    let asking = tokio::spawn(async move { engine.get(&wanted, Read::Live).await });
+    let mut asking = tokio::task::JoinSet::new();
+    asking.spawn(async move { engine.get(&wanted, Read::Live).await });
     eventually("the question", async || {
         let asked = lab.double.requests();
         asked.iter().any(|asked| asked.path.ends_with(path))
@@ -150,7 +151,7 @@ async fn what_a_former_definition_read_is_not_kept() {
     lab.double
         .edit(&url, |object| object["spec"]["other"] = json!(1));
     lab.double.lift(held);
-    let late = asking.await.unwrap().unwrap_err();
+    let late = asking.join_next().await.unwrap().unwrap().unwrap_err();
     assert!(
         matches!(&late, PortError::Internal(words) if words.contains("has changed meanwhile")),
         "{late}"

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use crate::lab::{Lab, eventually, id};
 
-/// Gives a token that ends at once; with a file `hang` beside it, it hangs.
+/// Gives a token that ends at once; with words in a file `hang` beside it, it hangs.
 const PLUGIN: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 echo run >> "$here/runs"
-while [ -e "$here/hang" ]; do sleep 0.05; done
+while [ -s "$here/hang" ]; do sleep 0.05; done
 cat <<END
 {"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",
  "status":{"token":"t","expirationTimestamp":"2020-01-01T00:00:00Z"}}
@@ -47,13 +47,13 @@ async fn a_plugin_that_hangs_stops_nothing_but_the_calls_that_need_it() {
     };
     let lab = Lab::from_source(double, source, Rights::Full);
     lab.synced().await;
-    std::fs::write(at("hang"), "").unwrap();
+    std::fs::write(at("hang"), "yes").unwrap();
     let before = std::fs::read_to_string(at("runs")).unwrap().lines().count();
     let begun = Instant::now();
     let failed = lab.engine.get(&id(), Read::Live).await.unwrap_err();
     let took = begun.elapsed();
     let runs = std::fs::read_to_string(at("runs")).unwrap().lines().count();
-    std::fs::remove_file(at("hang")).unwrap();
+    std::fs::write(at("hang"), "").unwrap();
     assert!(runs > before, "the plugin was not asked");
     assert!(matches!(failed, PortError::Timeout(_)), "{failed}");
     assert!(took < Duration::from_secs(8), "{took:?}");

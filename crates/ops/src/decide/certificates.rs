@@ -226,7 +226,7 @@ fn expired(
     let [of_kubelet, look] = NOT_RENEWED;
     let (next, name) = match renewal {
         // There is no option for where the kubeconfigs of another root are.
-        Renewal::Kubeadm(name) if is_own || !name.ends_with(".conf") => {
+        Renewal::Kubeadm(name) if is_own || !CONFIGS.contains(name) => {
             (Cause::CertificateExpired.row().next, *name)
         }
         Renewal::Kubelet(client) if is_own => (of_kubelet, client.as_str()),

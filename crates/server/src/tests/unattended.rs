@@ -42,7 +42,7 @@ async fn a_status_tells_that_nobody_carries_out_what_is_due_by_itself() {
     w.workloads.change(&app_a(), |w| w.idle_after = None);
     assert_eq!(told().await, Value::Null, "nothing is due");
     w.workloads
-        .change(&app_a(), |w| w.idle_after = Some(Duration::from_secs(600)));
+        .change(&app_a(), |w| w.idle_after = Some(Duration::from_mins(10)));
     let words = told().await.to_string();
     assert!(words.contains("the Lease cannot be used"), "{words}");
 }

@@ -157,21 +157,21 @@ impl Metrics {
     /// Shows how an owner grows on a disk, or that it is not known.
     pub fn set_owner(&self, disk: &'static str, owner: &'static str, facts: Option<&OwnerFacts>) {
         let own = &self.families.disks;
-        let owned = Owned { disk, owner };
+        let key = Owned { disk, owner };
         match facts {
             Some(facts) => {
-                own.owned.get_or_create(&owned).set(signed(facts.bytes));
+                own.owned.get_or_create(&key).set(signed(facts.bytes));
             }
             None => {
-                own.owned.remove(&owned);
+                own.owned.remove(&key);
             }
         }
         match facts.and_then(|facts| facts.share) {
             Some(share) => {
-                own.share.get_or_create(&owned).set(share);
+                own.share.get_or_create(&key).set(share);
             }
             None => {
-                own.share.remove(&owned);
+                own.share.remove(&key);
             }
         }
         let grown = |bound| Grown { disk, owner, bound };

@@ -7,17 +7,18 @@ mod body;
 mod file;
 mod text;
 
-use std::io::{BufRead as _, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use nagi_guard::{
-    ApplyError, AuditError, CleanError, Consent, Digest, Done, End, Event, JournalMode, Plan,
-    Policy, Reclaimer, Report,
+    ApplyError, AuditError, CleanError, Digest, Done, End, Event, JournalMode, Plan, Policy,
+    Reclaimer, Report,
 };
 use nagi_ports::SystemClock;
 
+use super::goes::GoesArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Detail, Output, Place, words};
@@ -103,29 +104,12 @@ struct RuleArgs {
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = parse_kind)]
     only: Vec<Reclaimer>,
 
-    /// Also what cannot be had again: old revisions, dead containers, logs, journals, crash dumps, imported images
-    #[arg(long)]
-    lossy: bool,
+    #[command(flatten)]
+    goes: GoesArgs,
 
     /// Stop when df says that so many percent of a disk are used; 0 takes everything that the rules allow
     #[arg(long, value_name = "PERCENT", default_value_t = Policy::TARGET_PERCENT, value_parser = clap::value_parser!(u8).range(0..=99))]
     target: u8,
-
-    /// At most so many bytes in one run: 500M, 2G
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    max: Option<u64>,
-
-    /// What was written, renamed, pulled or ended within this time stays: 1h, 30m, 0 for no limit
-    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_age)]
-    min_age: Duration,
-
-    /// A file or directory of the node that stays, whatever the rules say; may be given several times
-    #[arg(long, value_name = "PATH", value_parser = parse_absolute)]
-    keep: Vec<PathBuf>,
-
-    /// An image that stays: its name, or how it begins; may be given several times
-    #[arg(long, value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    keep_image: Vec<String>,
 
     /// By which rules journals go
     #[arg(long, value_name = "MODE", default_value = "strict")]
@@ -194,7 +178,7 @@ pub(super) async fn run(args: &CleanArgs, session: &Session) -> Result<(), Failu
 
 /// What cannot be had again would go by a plan that nobody has seen.
 const fn is_unseen(args: &CleanArgs) -> bool {
-    args.apply && args.rules.lossy && !args.yes && args.plan.is_none() && args.digest.is_none()
+    args.apply && args.rules.goes.lossy && !args.yes && args.plan.is_none() && args.digest.is_none()
 }
 
 /// Shows the plan and asks.
@@ -203,10 +187,7 @@ fn confirm(plan: &Plan, session: &Session) -> Result<(), Failure> {
         return Ok(());
     }
     let shown = text::whole(plan, None, Detail::Normal, &session.output);
-    crate::output::draw(&format!("{shown}\ncarry this out? [y/N] "));
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+    if crate::output::is_confirmed(&format!("{shown}\ncarry this out"))? {
         return Ok(());
     }
     Err(Failure::new(Exit::Failed, "nothing was removed"))
@@ -223,16 +204,7 @@ fn policy(rules: &RuleArgs) -> Result<Policy, Failure> {
     }
     Ok(Policy {
         only: rules.only.clone(),
-        consent: if rules.lossy {
-            Consent::Lossy
-        } else {
-            Consent::Regenerable
-        },
         target_percent: rules.target,
-        bytes_max: rules.max,
-        grace: rules.min_age,
-        keep: rules.keep.clone(),
-        keep_images: rules.keep_image.clone(),
         journal_mode: if is_compat {
             JournalMode::Compat
         } else {
@@ -242,11 +214,13 @@ fn policy(rules: &RuleArgs) -> Result<Policy, Failure> {
         journal_bytes_max: rules.journal_size,
         journal_files_max: rules.journal_files,
         // A plan file may be carried out from another directory.
-        ..Policy::at(&rules.root.canonicalize().map_err(|error| {
-            let message = format!("cannot open {}", super::body::shown(&rules.root));
-            Failure::of(Exit::Failed, message, &error)
-                .hint("--root names the root directory of the node")
-        })?)
+        ..rules
+            .goes
+            .policy(&rules.root.canonicalize().map_err(|error| {
+                let message = format!("cannot open {}", super::body::shown(&rules.root));
+                Failure::of(Exit::Failed, message, &error)
+                    .hint("--root names the root directory of the node")
+            })?)
     })
 }
 
@@ -418,7 +392,7 @@ fn hint_plan(plan: &Plan, args: &CleanArgs, session: &Session) {
         .filter(|step| !step.has_consent)
         .map(nagi_guard::Step::expected)
         .sum();
-    if waits > 0 && !args.rules.lossy {
+    if waits > 0 && !args.rules.goes.lossy {
         session.output.hint(&format!(
             "--lossy would give back {} more, which cannot be had again",
             words::bytes(waits)

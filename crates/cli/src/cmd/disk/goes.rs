@@ -10,7 +10,7 @@ use super::clean::{parse_absolute, parse_age, parse_bytes};
 
 #[derive(Debug, Args)]
 pub(crate) struct GoesArgs {
-    /// Also what cannot be had again may go: old revisions, logs, journals, crash dumps
+    /// Also what cannot be had again may go: old revisions, dead containers, logs, journals, crash dumps, imported images
     #[arg(long)]
     pub(crate) lossy: bool,
 
@@ -18,13 +18,17 @@ pub(crate) struct GoesArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     max: Option<u64>,
 
-    /// What was written or renamed within this time stays: 1h, 30m, 0 for no limit
+    /// What was written, renamed, pulled or ended within this time stays: 1h, 30m, 0 for no limit
     #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_age)]
     min_age: Duration,
 
     /// A file or directory of the node that stays, whatever the rules say; may be given several times
     #[arg(long, value_name = "PATH", value_parser = parse_absolute)]
     keep: Vec<PathBuf>,
+
+    /// An image that stays: its name, or how it begins; may be given several times
+    #[arg(long, value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    keep_image: Vec<String>,
 }
 
 // === impl GoesArgs ===
@@ -41,6 +45,7 @@ impl GoesArgs {
             bytes_max: self.max,
             grace: self.min_age,
             keep: self.keep.clone(),
+            keep_images: self.keep_image.clone(),
             ..Policy::at(root)
         }
     }

@@ -8,15 +8,12 @@ pub(super) mod report;
 mod room;
 pub(super) mod text;
 
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::BufRead as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use nagi_guard::{Consent, Policy as DiskPolicy, RunError};
+use nagi_guard::{Policy as DiskPolicy, RunError};
 use nagi_ops::recover::{
     Applied, Approved, Event, Hands as _, HandsRequest, Held, Ladder, NodeHands, Plan, Refusal,
     Rules, Rung, Step, Stopped, Verdict, World, apply, climb,
@@ -24,12 +21,13 @@ use nagi_ops::recover::{
 use nagi_ops::{Policy, Request, Verdict as Sight};
 use nagi_ports::SystemClock;
 
-use super::diagnose::{kubeconfigs, unclear, usual};
-use crate::cmd::disk::{parse_absolute, parse_age, parse_bytes};
+use super::diagnose::unclear;
+use super::node::NodeArgs;
+use super::on_node::{self, CutOff, OnNodeArgs};
+use crate::cmd::disk::{GoesArgs, parse_age};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Place, words};
-use crate::serve::settings::{CONTEXT, KUBECONFIG};
+use crate::output::{Format, Place, words};
 use crate::session::Session;
 use crate::when::parse_span;
 use record::Journal;
@@ -50,7 +48,7 @@ Examples:
   nagi recover run --apply --nodes 3                 ... which it is when three nodes are Ready
   nagi recover run --apply --snapshot /mnt/etcd.db   copy etcd there before it is touched
   nagi recover run --apply --markdown > report.md    for the ticket
-  ssh NODE sudo nagi recover run                     on a node that kubectl does not reach";
+  nagi recover run --ssh ubuntu@NODE                 on a node that kubectl does not reach, also without nagi there";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -76,51 +74,27 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     proof: ProofArgs,
+
+    #[command(flatten)]
+    on_node: OnNodeArgs,
 }
 
 /// What is looked at, and what may go.
 #[derive(Debug, Args)]
 pub(super) struct LookArgs {
-    /// Files that say how the API server is reached, as kubectl reads them
-    /// [default: `~/.kube/config`, else the administrator's on the node]
-    #[arg(long, env = KUBECONFIG.env, value_name = "FILES")]
-    kubeconfig: Option<OsString>,
-
-    /// Context of the kubeconfig [default: the current one]
-    #[arg(long, env = CONTEXT.env, value_name = "NAME")]
-    context: Option<String>,
-
-    /// Where the root directory of the node is seen
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    root: PathBuf,
+    #[command(flatten)]
+    node: NodeArgs,
 
     /// How long each probe may take; they run at the same time
     #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = parse_span)]
     timeout: Duration,
 
-    /// Also what cannot be had again may go: old revisions, dead containers, logs, journals, crash dumps, imported images
-    #[arg(long)]
-    lossy: bool,
-
     /// A disk of which df says that more percent are used is not stable; it is freed until two less are
     #[arg(long, value_name = "PERCENT", default_value_t = DiskPolicy::TARGET_PERCENT, value_parser = clap::value_parser!(u8).range(0..=99))]
     target: u8,
 
-    /// At most so many bytes go in one run: 500M, 2G
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    max: Option<u64>,
-
-    /// What was written, renamed, pulled or ended within this time stays: 1h, 30m, 0 for no limit
-    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_age)]
-    min_age: Duration,
-
-    /// A file or directory of the node that stays, whatever the rules say; may be given several times
-    #[arg(long, value_name = "PATH", value_parser = parse_absolute)]
-    keep: Vec<PathBuf>,
-
-    /// An image that stays: its name, or how it begins; may be given several times
-    #[arg(long, value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    keep_image: Vec<String>,
+    #[command(flatten)]
+    goes: GoesArgs,
 }
 
 /// When a cluster counts as back.
@@ -145,16 +119,25 @@ pub(super) struct ProofArgs {
 
 /// Runs the command.
 pub(crate) async fn run(args: &RunArgs, session: &Session) -> Result<(), Failure> {
-    let is_unseen = args.apply && args.look.lossy && !args.yes && args.digest.is_none();
-    if is_unseen && !session.output.terminal().asks {
+    let is_unseen = args.apply && args.look.goes.lossy && !args.yes && args.digest.is_none();
+    let is_asked = session.output.terminal().asks && !args.on_node.is_elsewhere();
+    if is_unseen && !is_asked {
         return Err(Failure::usage(
             "--apply --lossy would remove what cannot be had again, and nobody can be asked",
         )
         .hint("say so with --yes, or name a plan that was seen: --digest"));
     }
-    args.proof.check()?;
+    args.proof.check(session)?;
+    let cut_off = if args.apply {
+        CutOff::Resumable
+    } else {
+        CutOff::Harmless
+    };
+    if let Some(ended) = on_node::instead(&args.on_node, cut_off, session).await {
+        return ended;
+    }
     let journal = if args.apply {
-        Some(Journal::open(&args.look.root).map_err(|error| of_run(&error))?)
+        Some(Journal::open(&args.look.node.root).map_err(|error| of_run(&error))?)
     } else {
         None
     };
@@ -237,6 +220,7 @@ async fn carried_out(
         session.output.note(&format!(
             "what was done is not written down, which a killed run would miss in its report: {why}"
         ));
+        session.output.hint(RUN_FULL);
     }
     report.applied(&applied, done);
     applied
@@ -415,10 +399,7 @@ pub(super) fn print(report: &Report, markdown: bool, session: &Session) -> Resul
 /// Shows the plan and asks.
 fn confirm(report: &Report, session: &Session) -> Result<(), Failure> {
     let shown = text::whole(report, &session.output);
-    crate::output::draw(&format!("{shown}\ncarry this out? [y/N] "));
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+    if crate::output::is_confirmed(&format!("{shown}\ncarry this out"))? {
         return Ok(());
     }
     Err(Failure::new(Exit::Failed, "nothing was changed"))
@@ -458,20 +439,18 @@ fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Root has a kubeconfig of this node's own cluster; the usual one of a person may lead to another.
-fn has_admin(root: &Path) -> bool {
-    File::open(root.join("etc/kubernetes/admin.conf")).is_ok()
-}
-
 pub(super) fn blind(why: &str) -> Failure {
     Failure::new(Exit::Usage, format!("cannot look at the node: {why}"))
         .hint("--root names the root directory of the node")
 }
 
+/// What lies there is in memory, and mostly the journal's.
+const RUN_FULL: &str = "'df /run' and 'df -i /run' show whether it is full: journalctl --vacuum-size=8M, or mount -o remount,size=1G /run";
+
 fn of_run(error: &RunError) -> Failure {
     match error {
         RunError::Busy(_) => Failure::new(Exit::Conflict, "another nagi recovers this node")
-            .hint("wait for it; its lock is /run/nagi/recover.lock"),
+            .hint("wait for it, 20 s where a connection broke; its lock is /run/nagi/recover.lock"),
         RunError::NoRun => Failure::new(Exit::Failed, error.to_string())
             .hint("mount a tmpfs on /run: what is done is written down there first"),
         RunError::Look(_) | RunError::File { .. } => {
@@ -480,6 +459,9 @@ fn of_run(error: &RunError) -> Failure {
                 Some(source) => Failure::of(Exit::Failed, error.to_string(), source),
                 None => Failure::new(Exit::Failed, error.to_string()),
             };
+            if error.is_full() {
+                return failure.hint(RUN_FULL);
+            }
             failure.hint("root may use it: try with sudo")
         }
     }
@@ -494,39 +476,26 @@ impl LookArgs {
         is_resumed: bool,
         session: &Session,
     ) -> NodeHands {
+        let looked = self.node.request(self.timeout, session.now());
         let request = HandsRequest {
             observe: Request {
-                root: self.root.clone(),
-                files_only: false,
-                kubeconfigs: kubeconfigs(self.kubeconfig.as_ref()),
-                usual: usual().filter(|_| !has_admin(&self.root)),
-                context: self.context.clone(),
-                logs: Vec::new(),
-                window: LOGS,
-                timeout: self.timeout,
-                now: session.now(),
+                usual: looked
+                    .usual
+                    .filter(|_| !nagi_ops::has_admin(&self.node.root)),
+                ..looked
             },
             snapshot,
             comes_back: COMES_BACK,
             is_resumed,
         };
-        let room = Arc::new(NodeRoom::of(self.policy(&self.root)));
+        let room = Arc::new(NodeRoom::of(self.policy()));
         NodeHands::new(request, room, Arc::new(SystemClock::new()))
     }
 
-    fn policy(&self, root: &Path) -> DiskPolicy {
+    fn policy(&self) -> DiskPolicy {
         DiskPolicy {
-            consent: if self.lossy {
-                Consent::Lossy
-            } else {
-                Consent::Regenerable
-            },
             target_percent: self.target.saturating_sub(MARGIN_PERCENT),
-            bytes_max: self.max,
-            grace: self.min_age,
-            keep: self.keep.clone(),
-            keep_images: self.keep_image.clone(),
-            ..DiskPolicy::at(root)
+            ..self.goes.policy(&self.node.root)
         }
     }
 
@@ -537,13 +506,22 @@ impl LookArgs {
 
 /// What comes back writes: with nothing to spare, the first pod would put the disk above its target again.
 const MARGIN_PERCENT: u8 = 2;
-/// How far back lines of logs count, as for a diagnosis.
-const LOGS: Duration = Duration::from_hours(1);
 
 // === impl ProofArgs ===
 
 impl ProofArgs {
-    fn check(&self) -> Result<(), Failure> {
+    pub(super) fn check(&self, session: &Session) -> Result<(), Failure> {
+        let is_other = !matches!(session.output.format(), Format::Table | Format::Wide);
+        if self.markdown && is_other {
+            return Err(Failure::usage(
+                "--markdown and --output name two forms of one report",
+            )
+            .hint("leave one of them out; what --output json prints has all that the Markdown has"));
+        }
+        self.check_times()
+    }
+
+    fn check_times(&self) -> Result<(), Failure> {
         if self.stable <= self.within || self.within.is_zero() {
             return Ok(());
         }

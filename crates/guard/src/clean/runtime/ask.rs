@@ -168,15 +168,18 @@ fn named(root: &OwnedFd, reach: &Reach) -> Result<Vec<String>, Why> {
 }
 
 /// A file on the way to which no link and no foreign filesystem is. None when it is not there.
-fn read(root: &OwnedFd, reach: &Reach, path: &Path) -> Result<Option<Vec<u8>>, Errno> {
-    if reach.refuses(path).is_some() {
-        return Err(Errno::OPNOTSUPP);
+///
+/// # Errors
+/// It cannot be read, or only a part of it: what is behind that would not be kept.
+fn read(root: &OwnedFd, reach: &Reach, path: &Path) -> Result<Option<Vec<u8>>, Why> {
+    if let Some(fstype) = reach.refuses(path) {
+        return Err(Why::Type(fstype.to_owned()));
     }
     let below = path.strip_prefix("/").unwrap_or(path);
     let file = match place::open_on_way(root, below.as_os_str().as_bytes()) {
         Ok(file) => file,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     let mut bytes = vec![0; FILE_MAX];
     let mut length = 0;
@@ -185,6 +188,9 @@ fn read(root: &OwnedFd, reach: &Reach, path: &Path) -> Result<Option<Vec<u8>>, E
             0 => break,
             read => length += read,
         }
+    }
+    if length == FILE_MAX {
+        return Err(Errno::FBIG.into());
     }
     bytes.truncate(length);
     Ok(Some(bytes))

@@ -1,3 +1,5 @@
+//! Findings of what an API server says of itself and of its nodes.
+
 use super::super::Finding;
 use super::*;
 
