@@ -319,7 +319,7 @@ mod tests {
             (&"n1".into(), &"filling".into())
         );
         assert_eq!(body["used_percent"], 91.5);
-        assert_eq!(body["full_at"], "2030-01-02T06:04:06Z");
+        assert_eq!(body["full_at"], "2030-01-02T06:04:05Z");
         assert_eq!(body["mostly_by"]["owner"], "containerd snapshots");
         assert_eq!(body["mostly_by"]["share_percent"], 91);
         assert_eq!(body["mostly_by"]["growth_per_day"][1], 2_147_483_648_u64);
