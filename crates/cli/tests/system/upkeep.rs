@@ -163,7 +163,11 @@ $script 2> /dev/null || true
         .lines()
         .filter(|line| line.starts_with("ran "))
         .collect();
-    let with = |limit: &str| format!("ran disk clean --apply --yes --quiet --target {limit}");
+    let with = |limit: &str| {
+        format!(
+            "ran disk clean --apply --yes --quiet --only apt,snaps,pod-logs,journal,coredumps --target {limit}"
+        )
+    };
     assert_eq!(ran, [with("80"), with("0"), with("80")], "{said}");
     assert_eq!(said.matches("limit=80 code=12").count(), 2, "{said}");
     assert!(said.contains("told"), "{said}");

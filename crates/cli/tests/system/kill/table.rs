@@ -48,6 +48,9 @@ const TABLE: &[(&str, Row)] = &[
     ),
     ("Workloads::engine", Row::Reads(&["/ready"])),
     ("Workloads::reachable", Row::Reads(&["/ready"])),
+    ("Workloads::unattended", Row::Reads(&[STATUS])),
+    // A dry run asks a cluster for what the write would be refused with (`crates/kube/tests/engine`); here nothing is asked.
+    ("Workloads::rehearse", Row::Elsewhere),
     ("Workloads::get", Row::Reads(&[STATUS])),
     (
         "Workloads::visit",
