@@ -233,7 +233,10 @@ fn see(installed: &Installed, pod: &Pod, line: &str) -> anyhow::Result<()> {
 /// The guard of the chart is the same, and there only where it was asked for.
 fn from_the_chart(installed: &Installed) -> anyhow::Result<()> {
     let helm = tools::HELM.build()?.program("helm");
-    let template = format!("{} template nagi deploy/helm/nagi", helm.display());
+    let template = format!(
+        "{} template nagi deploy/helm/nagi --namespace scale-system",
+        helm.display()
+    );
     let without = installed.output(&template)?;
     ensure!(!without.contains("nagi-guard"), "nobody asked for a guard");
     let files = ["namespace", "serviceaccount", "daemonset"]
