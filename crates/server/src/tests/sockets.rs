@@ -207,7 +207,6 @@ async fn two_hundred_mixed_calls_leave_the_last_accepted_change() {
 async fn five_hundred_slow_clients_do_not_slow_health() {
     let api = start().await;
     let port = api.port;
-    let before = health_p99(port).await;
     let mut slow = JoinSet::new();
     for n in 0..500 {
         slow.spawn(async move {
@@ -227,13 +226,6 @@ async fn five_hundred_slow_clients_do_not_slow_health() {
             }
         });
     }
-    let p99 = health_p99(port).await;
-    // A machine that does something else besides is slow before, too.
-    let most = Duration::from_millis(100).max(20 * before);
-    assert!(p99 < most, "{p99:?}, and {before:?} without them");
-}
-
-async fn health_p99(port: u16) -> Duration {
     let mut times = Vec::new();
     for _ in 0..300 {
         let begun = Instant::now();
@@ -242,7 +234,8 @@ async fn health_p99(port: u16) -> Duration {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     times.sort();
-    times[times.len() * 99 / 100]
+    let p99 = times[times.len() * 99 / 100];
+    assert!(p99 < Duration::from_millis(100), "{p99:?}");
 }
 
 // R08, R23: the answer reaches a client that is still sending what nobody wants to read.
