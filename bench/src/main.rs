@@ -16,6 +16,7 @@
     reason = "a developer tool talks to the terminal it was started from"
 )]
 
+mod bars;
 mod child;
 mod clock;
 mod cluster;
@@ -33,7 +34,6 @@ mod order;
 mod peer;
 mod pin;
 mod pods;
-mod recovery;
 mod reflector;
 mod replicas;
 mod report;
@@ -41,6 +41,7 @@ mod rest;
 mod statistics;
 mod wake;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -55,7 +56,7 @@ const NOT_HELD: &str = "not held: ";
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
-    /// Enough rounds to decide whether the goals are met; about a quarter of an hour.
+    /// Enough rounds to decide whether the goals are met; about half an hour.
     Full,
     /// Enough to notice a collapse, with wide margins and by medians; about a minute. No cluster is started.
     Quick,
@@ -67,8 +68,8 @@ struct Options {
     nagi: PathBuf,
     /// The peer of `nagi disk`, where it was built.
     pdu: Option<PathBuf>,
-    /// The program of the tests of the command line, which tell figures too.
-    tests: Option<PathBuf>,
+    /// Programs of tests, which tell figures too, by their target.
+    tests: BTreeMap<String, PathBuf>,
     extent: Extent,
     json: Option<PathBuf>,
     only: Option<String>,
@@ -105,9 +106,9 @@ const SECTIONS: &[Section] = &[
         measure: disk::measure,
     },
     Section {
-        name: "recovery",
+        name: "bars",
         only_full: true,
-        measure: recovery::measure,
+        measure: bars::measure,
     },
     Section {
         name: "wake",
@@ -214,7 +215,7 @@ impl Options {
         let mut options = Self {
             nagi: PathBuf::new(),
             pdu: None,
-            tests: None,
+            tests: BTreeMap::new(),
             extent: Extent::Full,
             json: None,
             only: None,
@@ -229,7 +230,13 @@ impl Options {
             match argument.as_str() {
                 "--nagi" => options.nagi = PathBuf::from(value()?),
                 "--pdu" => options.pdu = Some(PathBuf::from(value()?)),
-                "--tests" => options.tests = Some(PathBuf::from(value()?)),
+                "--tests" => {
+                    let value = value()?;
+                    let named = value.split_once('=');
+                    let (target, path) =
+                        named.with_context(|| format!("--tests TARGET=PROGRAM, not {value}"))?;
+                    options.tests.insert(target.to_owned(), path.into());
+                }
                 "--quick" => options.extent = Extent::Quick,
                 "--json" => options.json = Some(PathBuf::from(value()?)),
                 "--only" => options.only = Some(value()?.clone()),

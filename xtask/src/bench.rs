@@ -13,8 +13,8 @@ use crate::command::{Network, Run};
 use crate::setup;
 use crate::test::RELEASE_BINARY;
 
-/// A whole run takes about a quarter of an hour; longer means that something hangs.
-const LIMIT: Duration = Duration::from_mins(20);
+/// A whole run takes about half an hour; longer means that something hangs.
+const LIMIT: Duration = Duration::from_mins(50);
 
 /// What the clusters of a full run are made of.
 const TOOLS: [tools::Tool; 6] = [
@@ -48,13 +48,13 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
             .within(checkout.root())
             .finish()?;
     }
-    let is_recovery = |argument: &String| argument == "recovery";
+    let is_bars = |argument: &String| argument == "bars";
     let is_quick = arguments.iter().any(|argument| argument == "--quick");
     // Some figures are told by tests, which a quick run leaves out: their build takes longer than it.
-    let tests = if !is_quick || arguments.iter().any(is_recovery) {
-        Some(tests(checkout)?)
+    let tests = if !is_quick || arguments.iter().any(is_bars) {
+        tests(checkout)?
     } else {
-        None
+        Vec::new()
     };
     let binary = checkout.root().join(RELEASE_BINARY);
     // Ctrl-C reaches the measurements too: they take down what they started, and this waits for them.
@@ -68,7 +68,7 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
     .argument("--nagi")
     .argument(binary)
     .arguments(peers)
-    .arguments(tests.iter().flat_map(|tests| ["--tests", tests.as_str()]))
+    .arguments(tests.iter().flat_map(|test| ["--tests", test.as_str()]))
     .arguments(arguments)
     .finish_reading(|line| {
         if line.starts_with(NOT_HELD) {
@@ -83,28 +83,30 @@ pub(crate) fn run(checkout: &Checkout, arguments: &[String]) -> anyhow::Result<(
     }
 }
 
-/// Builds the tests of the command line, and gives their program.
-fn tests(checkout: &Checkout) -> anyhow::Result<String> {
-    const BUILT: [&str; 8] = [
-        "test",
-        "--locked",
-        "--package",
-        "nagi-cli",
-        "--test",
-        "cli",
-        "--no-run",
-        "--message-format=json",
+/// Builds the tests that tell figures, and gives their programs by target: `TARGET=PROGRAM`.
+fn tests(checkout: &Checkout) -> anyhow::Result<Vec<String>> {
+    const BUILT: [&[&str]; 2] = [
+        &[
+            "nagi-cli", "--test", "cli", "--test", "system", "--test", "real",
+        ],
+        &["nagi-guard", "--lib", "--test", "disk"],
     ];
-    let built = Run::cargo().arguments(BUILT).within(checkout.root());
-    let told = built.output()?;
-    let lines = told.lines().map(serde_json::from_str::<serde_json::Value>);
-    let artifacts: Vec<serde_json::Value> = lines.collect::<Result<_, _>>()?;
-    let is_test = |artifact: &&serde_json::Value| {
-        artifact["target"]["name"] == "cli" && artifact["profile"]["test"] == true
-    };
-    let test = artifacts.iter().find(is_test);
-    let program = test.and_then(|artifact| artifact["executable"].as_str());
-    program
-        .map(str::to_owned)
-        .context("find the program of the tests")
+    let mut programs = Vec::new();
+    for words in BUILT {
+        let built = Run::cargo()
+            .arguments(["test", "--locked", "--no-run", "--message-format=json"])
+            .argument("--package")
+            .arguments(words)
+            .within(checkout.root());
+        for line in built.output()?.lines() {
+            let artifact: serde_json::Value = serde_json::from_str(line)?;
+            if artifact["profile"]["test"] == true
+                && let Some(target) = artifact["target"]["name"].as_str()
+                && let Some(program) = artifact["executable"].as_str()
+            {
+                programs.push(format!("{target}={program}"));
+            }
+        }
+    }
+    Ok(programs)
 }

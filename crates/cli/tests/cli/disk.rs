@@ -2,8 +2,11 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
+
+use nagi_testkit::{Bar, measured};
 
 use crate::run::{Ran, call};
 
@@ -224,4 +227,58 @@ fn it_runs_from_a_full_disk() {
         (&space["available"], &space["inodes_free"]),
         (&0.into(), &0.into())
     );
+}
+
+// B20: a survey asks for no more than the one capability to read everything. Whoever has it and is otherwise nobody sees what
+// root sees.
+#[test]
+fn the_right_to_read_everything_is_all_that_a_survey_needs() {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return nagi_testkit::skipped("only root can give one of its capabilities to nobody");
+    }
+    let node = node();
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(node.path(), 0o755);
+    for closed in ["var/lib/etcd", "var/cache/apt/archives"] {
+        mode(&node.path().join(closed), 0o700);
+    }
+    // Where this checkout lies, nobody may be shut out.
+    let open = tempfile::tempdir().unwrap();
+    mode(open.path(), 0o755);
+    let nagi = open.path().join("nagi");
+    std::fs::copy(crate::run::program(), &nagi).unwrap();
+    mode(&nagi, 0o755);
+    let place = |capabilities: &str| {
+        let output = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .args(
+                ["bounding-set", "inh-caps", "ambient-caps"]
+                    .map(|set| format!("--{set}={capabilities}")),
+            )
+            .arg(&nagi)
+            .args(["disk", "--output", "json", "--root"])
+            .args([node.path(), node.path()])
+            .output()
+            .unwrap();
+        let answer = serde_json::from_slice::<serde_json::Value>(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stderr);
+        answer.expect(&said)["places"][0].clone()
+    };
+    let all = disk(node.path(), &["--output", "json"]).exits(0).json();
+    let all = &all["places"][0];
+    let seen = place("-all,+dac_read_search");
+    for part in ["bytes", "owners"] {
+        assert_eq!(seen[part], all[part], "{seen:#}");
+    }
+    let without = place("-all");
+    assert_eq!(
+        without["unread"]["count"], 2,
+        "they are closed: {without:#}"
+    );
+    let unread = seen["unread"]["count"].as_f64().unwrap();
+    let what = "directories are closed to a survey with CAP_DAC_READ_SEARCH alone";
+    measured("B20", what, (unread, "files"), Bar::AtMost(0.0));
+    assert!(unread == 0.0, "{seen:#}");
 }

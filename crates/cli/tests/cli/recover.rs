@@ -133,10 +133,6 @@ fn of_all_injected_faults_the_first_cause_is_the_right_one() {
             }
         }
         let right = faults.len() - wrong.len();
-        println!(
-            "B11: {right} of {} faults have the right first cause",
-            faults.len()
-        );
         let count = |number: usize| f64::from(u32::try_from(number).unwrap());
         let percent = count(right) / count(faults.len()) * 100.0;
         let told = [

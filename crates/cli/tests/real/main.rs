@@ -35,6 +35,7 @@ use std::process::Command;
 use containers::Containerd;
 use loops::Loops;
 use member::Member;
+use nagi_testkit::{Bar, measured};
 use node::{Node, SOCKET, kubeconfig};
 use serde_json::Value;
 use servers::{Authority, ENDED, GOOD, status};
@@ -136,7 +137,8 @@ fn six_classes_are_those_of_kubectl() {
         assert_eq!(cause(&answer), id, "{name}: {answer:#}");
         agree += 1;
     }
-    println!("B12: {agree} of 6 classes agree with kubectl");
+    let what = "of 6 classes of TLS failures agree with kubectl";
+    measured("B12", what, (f64::from(agree), "times"), Bar::AtLeast(6.0));
 }
 
 // B12, K-40: the command that is advised is one edit, and kubectl then reaches the server and verifies it.

@@ -106,8 +106,8 @@ impl Drop for Mounted {
     }
 }
 
-/// Runs the test in mounts of its own, with these capabilities taken away first (`setpriv`; empty for none). What it measured
-/// it prints in lines that begin with the number of a bar.
+/// Runs the test in mounts of its own, with these capabilities taken away first (`setpriv`; empty for none). What it tells with
+/// [`nagi_testkit::measured`] is told here.
 #[expect(
     clippy::print_stdout,
     reason = "figures for the person who reads the run"
@@ -136,7 +136,7 @@ pub(crate) fn inside(without: &str, test: impl FnOnce()) {
     assert!(output.status.success(), "{}", said(&output));
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(told.contains("1 passed"), "it did not run: {told}");
-    for figure in told.lines().filter(|line| line.starts_with('B')) {
+    for figure in told.lines().filter(|line| line.starts_with("measured: ")) {
         println!("{figure}");
     }
 }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use super::*;
 use jiff::Timestamp;
+use nagi_testkit::{Bar, measured};
 
 /// Samples of six days.
 const SAMPLES: usize = 6 * DAY;
@@ -284,6 +285,10 @@ fn the_moment_of_full_is_found_within_the_bars_on_every_shape() {
     let coverage = whole_points(inside) / whole_points(all);
     writeln!(said, "truth in the interval, all shapes: {coverage:.3}").unwrap();
     println!("{said}");
+    let share = (coverage * 100.0, "%");
+    for bar in [Bar::AtLeast(75.0), Bar::AtMost(85.0)] {
+        measured("B14", "the moment lies in its interval of 80 %", share, bar);
+    }
     for (shape, median) in medians {
         let bar = match shape {
             Shape::Linear | Shape::Diurnal | Shape::LeakRotate => 0.25,
@@ -291,6 +296,13 @@ fn the_moment_of_full_is_found_within_the_bars_on_every_shape() {
             Shape::Accelerating => 0.35,
             Shape::Runaway | Shape::Sawtooth | Shape::NightlyBurst | Shape::DeployStep => continue,
         };
+        let what = format!("median error of the moment of full, {shape:?}");
+        measured(
+            "B14",
+            &what,
+            (median * 100.0, "%"),
+            Bar::AtMost(bar * 100.0),
+        );
         assert!(median <= bar, "{shape:?}: {median}\n{said}");
     }
     assert!((0.75..=0.85).contains(&coverage), "{said}");
@@ -318,6 +330,9 @@ fn a_runaway_is_told_within_half_an_hour() {
         "runaway: {told} of {SEEDS} told within 30 min, median lead {:.1} h",
         lead.median()
     );
+    let percent = f64::from(u32::try_from(told * 100 / SEEDS).unwrap());
+    let what = "of runaways are told within 30 minutes";
+    measured("B14", what, (percent, "%"), Bar::AtLeast(90.0));
     assert!(told * 10 >= SEEDS * 9, "{told} of {SEEDS} within 30 min");
 }
 
@@ -348,6 +363,8 @@ fn a_disk_that_never_fills_is_told_in_less_than_one_of_two_hundred_hours() {
             share * 100.0,
             whole_points(by_line) * 100.0 / whole_points(all)
         );
+        let what = format!("of hours are told for nothing, {shape:?}");
+        measured("B14", &what, (share * 100.0, "%"), Bar::AtMost(0.5));
         assert!(share <= 0.005, "{shape:?}: {false_hours} of {all}");
     }
 }

@@ -4,9 +4,56 @@ use std::fs;
 use std::path::Path;
 
 use nagi_guard::{ApplyError, AuditError, End, Event, Plan, Reclaimer};
+use nagi_testkit::{Bar, measured};
 
-use super::node::{Node, apply, plan, try_apply};
+use super::node::{Node, apply, paths, plan, try_apply};
 use crate::machine::{Type, inside, run};
+
+/// How somebody leads a cleaner from the directory or the file that it was to clean (the first path) to a treasure (the second).
+type Attack = fn(&Path, &Path);
+
+/// Those on a directory, by names that tell what goes wrong.
+const ON_DIRECTORIES: [(&str, Attack); 4] = [
+    ("a link to there", |from, to| {
+        fs::rename(from, from.with_extension("moved")).unwrap();
+        std::os::unix::fs::symlink(to, from).unwrap();
+    }),
+    ("a link by way of the directory above", |from, to| {
+        fs::rename(from, from.with_extension("moved")).unwrap();
+        let up = "../".repeat(from.components().count());
+        let to = Path::new(&up).join(to.strip_prefix("/").unwrap());
+        std::os::unix::fs::symlink(to, from).unwrap();
+    }),
+    ("a mount", mount_over),
+    ("another directory in its place", |from, to| {
+        fs::rename(from, from.with_extension("moved")).unwrap();
+        fs::rename(to, from).unwrap();
+        std::os::unix::fs::symlink(from, to).unwrap();
+    }),
+];
+/// Those on a file.
+const ON_FILES: [(&str, Attack); 4] = [
+    ("a link", |from, to| {
+        fs::remove_file(from).unwrap();
+        std::os::unix::fs::symlink(to, from).unwrap();
+    }),
+    ("a second name", |from, to| {
+        fs::remove_file(from).unwrap();
+        fs::hard_link(to, from).unwrap();
+    }),
+    ("a mount", mount_over),
+    ("the treasure itself", |from, to| {
+        fs::rename(to, from).unwrap();
+        std::os::unix::fs::symlink(from, to).unwrap();
+    }),
+];
+
+fn mount_over(from: &Path, to: &Path) {
+    run(
+        "mount",
+        ["--bind".as_ref(), to.as_os_str(), from.as_os_str()],
+    );
+}
 
 /// A node on a disk of its own, with two packages that may go and a treasure beside it.
 fn with_node(test: impl Fn(&Node, &Path)) {
@@ -357,4 +404,85 @@ fn a_place_that_is_a_link_is_left_alone_and_named() {
         );
         assert_eq!(plan.skipped[0].why, nagi_guard::Why::Link);
     });
+}
+
+// B20, the safety section: on each filesystem, for each kind, at the last moment: every directory on the way, and every file,
+// becomes a way to files of the same names elsewhere. None of those goes.
+#[test]
+fn nothing_that_is_laid_in_the_way_leads_out() {
+    inside("", || {
+        let (mut tried, mut escapes) = (0, Vec::new());
+        for kind in Type::ALL {
+            let disk = kind.mounted(if kind == Type::Xfs { 320 } else { 200 }, &[]);
+            for reclaimer in [
+                Reclaimer::Apt,
+                Reclaimer::PodLogs,
+                Reclaimer::Journal,
+                Reclaimer::Coredumps,
+            ] {
+                // The file, its directory, and the two above that.
+                for above in 0..4 {
+                    let attacks = if above == 0 { ON_FILES } else { ON_DIRECTORIES };
+                    for (name, attack) in attacks {
+                        let place = disk.point.join(tried.to_string());
+                        tried += 1;
+                        if !withstands(&place, reclaimer, above, attack) {
+                            escapes.push(format!("{kind}, {reclaimer:?}, {above} up: {name}"));
+                        }
+                    }
+                }
+            }
+        }
+        let what = format!("of {tried} tries to lead a cleaner elsewhere");
+        let count = u32::try_from(escapes.len()).unwrap();
+        measured(
+            "B20",
+            &what,
+            (f64::from(count), "escapes"),
+            Bar::AtMost(0.0),
+        );
+        assert!(tried >= 40);
+        assert_eq!(escapes, Vec::<String>::new());
+    });
+}
+
+/// Whether a treasure is left alone, of files that are named as those of a plan, so many directories above its first file.
+fn withstands(place: &Path, reclaimer: Reclaimer, above: usize, attack: Attack) -> bool {
+    let node = Node::at(&place.join("node"));
+    node.plant(5000);
+    let mut policy = node.policy();
+    policy.only = vec![reclaimer];
+    let plan = plan(&policy);
+    let first = paths(&plan).into_iter().next().unwrap();
+    let from = first.ancestors().nth(above).unwrap();
+    let to = place.join("treasure");
+    run("cp", ["-a".as_ref(), from.as_os_str(), to.as_os_str()]);
+    let treasure = |path: &Path| {
+        let found = run(
+            "find",
+            [
+                path.as_os_str(),
+                "-type".as_ref(),
+                "f".as_ref(),
+                "-printf".as_ref(),
+                "%i %s\n".as_ref(),
+            ],
+        );
+        let mut found: Vec<String> = found.lines().map(str::to_owned).collect();
+        found.sort();
+        found
+    };
+    let before = treasure(&to);
+    assert!(!before.is_empty());
+    let mut is_laid = false;
+    let mut lay = once(|| {
+        attack(from, &to);
+        is_laid = true;
+    });
+    // What was planned may still go, where it went: the directory that was opened is moved and not lost.
+    try_apply(&plan, &mut lay).unwrap();
+    drop(lay);
+    assert!(is_laid, "nothing was begun");
+    // Whoever opens a directory by its name finds it there, wherever it was moved.
+    treasure(&fs::canonicalize(&to).unwrap()) == before
 }

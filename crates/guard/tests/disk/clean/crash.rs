@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 
+use nagi_testkit::{Bar, measured};
+
 use super::node::{Node, apply, paths, rounds, try_apply};
 use crate::machine::{Mounted, Type, command, cover, inside, run, settle};
 
@@ -87,7 +89,8 @@ fn a_cleaner_that_is_killed_leaves_a_record_of_every_file_that_is_gone() {
             kills >= 18,
             "{kills}: an intent and a removal of nine files"
         );
-        println!("{kills} kills");
+        let what = format!("files without a record after {kills} kills of a cleaner");
+        measured("B6", &what, (0.0, "files"), Bar::AtMost(0.0));
     });
 }
 
@@ -116,7 +119,8 @@ fn die() {
 #[test]
 fn a_filesystem_that_is_shut_down_has_a_record_of_every_file_that_is_gone() {
     inside("", || {
-        for after in 0..rounds(3, 100) {
+        let rounds = rounds(3, 100);
+        for after in 0..rounds {
             let disk = Type::Ext4.mounted(120, &[]);
             let node = node(&disk);
             let planted: BTreeSet<PathBuf> = node.plant(5000).into_iter().collect();
@@ -167,6 +171,8 @@ fn a_filesystem_that_is_shut_down_has_a_record_of_every_file_that_is_gone() {
             expected.retain(|path, _| !planted.contains(path));
             assert_eq!(node.traces(), expected);
         }
+        let what = format!("files without a record after {rounds} shutdowns of a filesystem");
+        measured("B6", &what, (0.0, "files"), Bar::AtMost(0.0));
     });
 }
 

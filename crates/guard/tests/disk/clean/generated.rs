@@ -1,4 +1,4 @@
-//! B4: in trees made by chance, everything that may go goes, and nothing else.
+//! B3, B4: in trees made by chance, everything that may go goes, gives back what was expected, and nothing else goes.
 //!
 //! The maker of a tree knows for each file whether it may go, because it chose a place, a name and what speaks against it one
 //! by one. The rules under test are not asked.
@@ -12,11 +12,12 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use nagi_guard::{End, JournalMode};
+use nagi_testkit::{Bar, measured};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::node::{MACHINE, Node, apply, paths, plan, rounds, touch};
-use crate::machine::{Type, inside};
+use crate::machine::{Type, inside, settle};
 
 const BOOT: &str = "fedcba9876543210fedcba9876543210";
 
@@ -282,8 +283,66 @@ fn in_trees_made_by_chance_everything_that_may_go_goes_and_nothing_else() {
             removed.get() > usize::try_from(cases).unwrap(),
             "{removed:?} in {cases} trees"
         );
-        println!("{removed:?} files went in {cases} trees");
+        let what = format!(
+            "false removals in {cases} trees ({} files went)",
+            removed.get()
+        );
+        measured("B4", &what, (0.0, "files"), Bar::AtMost(0.0));
     });
+}
+
+// B3, B-011, M7: what a step is expected to give back it gives back, to a hundredth or a MiB, on each filesystem, for files of
+// all sizes and with holes.
+#[test]
+fn what_is_expected_is_what_comes_back() {
+    inside("", || {
+        let mut chance = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        let (mut held, mut steps) = (0_u32, 0_u32);
+        for kind in Type::ALL {
+            let disk = kind.mounted(400, &[]);
+            for number in 0..rounds(8, 25) {
+                let node = Node::at(&disk.point.join(number.to_string()));
+                node.file("var/log/pods/default_app_0123/main/0.log", 3000);
+                for file in 0..4 + chance.next_u32() % 16 {
+                    grow(&node, file, &mut chance);
+                }
+                settle(&disk.point);
+                for done in apply(&node.plan()).done {
+                    let is_done = matches!(done.end, End::Done | End::Short);
+                    assert!(is_done, "{kind}: {done:?}");
+                    let expected = i64::try_from(done.expected).unwrap();
+                    let off = done.measured.abs_diff(expected);
+                    held += u32::from(off <= (done.expected / 100).max(1 << 20));
+                    steps += 1;
+                }
+                fs::remove_dir_all(&node.root).unwrap();
+            }
+        }
+        let share = f64::from(held) / f64::from(steps) * 100.0;
+        let what = format!("of {steps} steps gave back what was expected (1 % or 1 MiB)");
+        measured("B3", &what, (share.round(), "%"), Bar::AtLeast(95.0));
+        assert!(steps >= rounds(70, 300), "{steps} steps");
+        assert!(share >= 95.0, "{share} % of {steps}");
+    });
+}
+
+/// A file that may go, up to 3 MiB large; every third is as much larger by a hole.
+fn grow(node: &Node, number: u32, chance: &mut TestRng) {
+    let bytes = usize::try_from(chance.next_u32() % (3 << 20)).unwrap();
+    let path = match number % 4 {
+        0 => node.file(format!("var/cache/apt/archives/a{number}_1_all.deb"), bytes),
+        1 => node.file(
+            format!("var/log/pods/default_app_0123/main/0.log.20260102-{number:06}"),
+            bytes,
+        ),
+        2 => node.journal(u64::from(number), Duration::from_hours(72), bytes.max(4096)),
+        _ => node.file(format!("var/crash/_usr_bin_app{number}.0.crash"), bytes),
+    };
+    // A journal with something behind its end is none that is complete.
+    if number.is_multiple_of(3) && number % 4 != 2 {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_len(u64::try_from(2 * bytes).unwrap()).unwrap();
+    }
 }
 
 // Compat mode takes more of the journals than strict mode, and nothing else than journals changes with it.

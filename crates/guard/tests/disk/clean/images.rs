@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nagi_guard::{Consent, End, Kept, Motion, Plan, Policy, Reclaimer, Why};
+use nagi_testkit::{Bar, measured};
 
 use super::containerd::{Containerd, may_run};
 use super::node::{apply, plan, rounds};
@@ -68,10 +69,6 @@ fn an_image_that_nothing_uses_goes_by_its_runtime_and_gives_back_what_was_said()
         let off = done
             .measured
             .abs_diff(i64::try_from(done.expected).unwrap());
-        println!(
-            "B3: images, {} expected, {} measured",
-            done.expected, done.measured
-        );
         // Twice 10 MiB, packed and unpacked.
         assert!(done.expected > 40 << 20);
         assert!(off <= (done.expected / 100).max(1 << 20), "{report:#?}");
@@ -336,10 +333,6 @@ fn at_zero_bytes_an_image_goes() {
         fill_up(&ballast);
         let report = apply(&made);
         let done = &report.done[0];
-        println!(
-            "B5: at 0 bytes {:?}, {} removed, {} measured",
-            done.end, done.removed, done.measured
-        );
         assert_eq!(done.removed, 1, "{report:#?} {}", containerd.log());
         assert!(done.measured > 0);
         std::fs::remove_file(ballast).unwrap();
@@ -416,6 +409,15 @@ fn race(waves: u32, clean: impl Fn(&Containerd) -> u64 + Sync) -> Race {
     })
 }
 
+fn tell(race: &Race, beside: &str, bar: Bar) {
+    let what = format!(
+        "of {} pods begun {beside} failed ({} images removed)",
+        race.iterations, race.removed
+    );
+    let failed = u32::try_from(race.failures.len()).unwrap();
+    measured("B9", &what, (f64::from(failed), "pods"), bar);
+}
+
 // B9: as many pods as the goal names are begun while this cleans without a pause: none of them fails, and images do go.
 #[test]
 fn pods_that_are_begun_while_images_are_cleaned_lose_nothing() {
@@ -431,12 +433,7 @@ fn pods_that_are_begun_while_images_are_cleaned_lose_nothing() {
             let report = apply(&plan(&policy));
             report.done.iter().map(|done| done.removed).sum()
         });
-        println!(
-            "B9: {} pods begun, {} failed, {} images removed",
-            seen.iterations,
-            seen.failures.len(),
-            seen.removed
-        );
+        tell(&seen, "while images are cleaned", Bar::AtMost(0.0));
         assert_eq!(seen.failures, Vec::<String>::new());
         assert!(seen.removed > 0, "nothing was cleaned: {seen:?}");
     });
@@ -460,12 +457,7 @@ fn the_same_pods_are_harmed_by_list_and_remove() {
                 .filter(|image| containerd.remove_image(&image.id).is_ok());
             u64::try_from(gone.count()).unwrap()
         });
-        println!(
-            "B9: list and remove: {} pods begun, {} failed, {} images removed",
-            seen.iterations,
-            seen.failures.len(),
-            seen.removed
-        );
+        tell(&seen, "beside list and remove", Bar::AtLeast(1.0));
         assert!(
             !seen.failures.is_empty(),
             "the harness is too weak: {seen:?}"

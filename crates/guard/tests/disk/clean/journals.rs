@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use nagi_guard::{JournalMode, Policy, Reclaimer};
 use nagi_ports::{Clock as _, SystemClock};
+use nagi_testkit::{Bar, measured};
 
 use super::node::{MACHINE, Node, apply, paths, plan, touch, write_head};
 use crate::machine::{Type, command, inside};
@@ -126,7 +127,9 @@ fn compat_mode_leaves_what_journalctl_leaves() {
             }
         }
         assert!(removed > 300, "{removed}");
-        println!("{removed} files went in 200 directories");
+        let what =
+            format!("of 200 directories end otherwise than by journalctl ({removed} files went)");
+        measured("B7", &what, (0.0, "times"), Bar::AtMost(0.0));
     });
 }
 
