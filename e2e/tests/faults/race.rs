@@ -25,6 +25,7 @@ const VERSIONS_MAX: usize = 10_000;
 struct Tally {
     versions: u32,
     sleepers: u32,
+    wakes: u32,
     by_people: u32,
 }
 
@@ -89,7 +90,10 @@ fn race(world: &mut World, name: &str, rounds: u32) -> anyhow::Result<()> {
             .context("the watch brings the last version")?;
         judge.look(&version, &mut tally)?;
     }
-    ensure!(tally.sleepers > 0 && tally.by_people > 0, "{tally:?}");
+    ensure!(
+        tally.sleepers > 0 && tally.wakes > 0 && tally.by_people > 0,
+        "{tally:?}"
+    );
     let kept = lab.kept(name)?;
     if kept.replicas == 0 {
         let remembered = kept.annotations["nagi.dev/replicas"].as_str();
@@ -106,11 +110,12 @@ fn race(world: &mut World, name: &str, rounds: u32) -> anyhow::Result<()> {
     let Tally {
         versions,
         sleepers,
+        wakes,
         by_people,
     } = tally;
     world.saw(
-        format!("{rounds} rounds, {versions} versions of the object, {sleepers} of them asleep, {by_people} counts by people; none remembered anything else"),
-        format!("{rounds} 回、オブジェクトの版 {versions} 個(うちスリープ {sleepers} 個、人による台数変更 {by_people} 回)。ほかの値を記憶した版はなし"),
+        format!("{rounds} rounds, {versions} versions of the object, {sleepers} of them asleep, {wakes} woken, {by_people} counts by people; none remembered or woke to anything else"),
+        format!("{rounds} 回、オブジェクトの版 {versions} 個(うちスリープ {sleepers} 個、起動 {wakes} 回、人による台数変更 {by_people} 回)。ほかの値を記憶した版も、ほかの台数で起きた版もなし"),
     );
     Ok(())
 }
@@ -167,7 +172,17 @@ impl Judge {
         let count = object["spec"]["replicas"].as_u64().context("a count")?;
         let annotations = &metadata["annotations"];
         tally.versions += 1;
-        if count > 0 {
+        // What Nagi wakes to is judged, and is no want of anybody.
+        let woken = changed_by_us(annotations, &self.annotations)?
+            .filter(|change| change["action"] == "wake" && change["from"] == 0);
+        if let Some(change) = woken {
+            let wanted = self.last_wanted;
+            ensure!(
+                count == wanted,
+                "{wanted} was wanted last, and it woke to {count} ({change}): {metadata}"
+            );
+            tally.wakes += 1;
+        } else if count > 0 {
             self.last_wanted = count;
         }
         let remembered = annotations["nagi.dev/replicas"].as_str();
@@ -193,6 +208,16 @@ impl Judge {
         self.count = count;
         Ok(())
     }
+}
+
+/// The last change that Nagi recorded, where this version brought it.
+fn changed_by_us(now: &Value, before: &Value) -> anyhow::Result<Option<Value>> {
+    let text = |annotations: &Value| annotations["nagi.dev/changes"].as_str().map(str::to_owned);
+    let Some(changes) = text(now).filter(|changes| Some(changes) != text(before).as_ref()) else {
+        return Ok(None);
+    };
+    let changes: Vec<Value> = serde_json::from_str(&changes).context("read the changes")?;
+    Ok(changes.last().cloned())
 }
 
 /// Waits until the object does not change any more; gives its version.

@@ -90,7 +90,14 @@ impl Leftovers {
 
     /// Whether nothing was found.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rules.is_empty() && self.counts().iter().all(|&count| count == 0)
+        self.rules.is_empty()
+            && self.mounts.is_empty()
+            && self.counts().iter().all(|&count| count == 0)
+    }
+
+    /// Whether any process of it runs.
+    pub(crate) fn has_processes(&self) -> bool {
+        !self.processes.is_empty()
     }
 
     /// Whether everything that a running cluster has was found, so that finding nothing later means something.
@@ -98,7 +105,7 @@ impl Leftovers {
         self.counts().iter().all(|&count| count > 0)
     }
 
-    /// Mounts and rules are left out: a cluster that does everything right has none in the machine's own view.
+    /// Mounts and rules are left out: a cluster that does everything right never has one in the machine's own view.
     fn counts(&self) -> [usize; 5] {
         [
             self.namespaces.len(),

@@ -3,6 +3,7 @@
 //! The tests look only at what carries the name of their own cluster, since others may run on the same machine.
 
 mod leftovers;
+mod person;
 mod played;
 
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -76,6 +77,21 @@ const TESTS: &[Test<World>] = &[
         needs: Needs::Namespaces,
         run: killed_harness,
     },
+    Test {
+        name: "the_commands_of_a_person_start_show_and_end_a_cluster",
+        needs: Needs::Namespaces,
+        run: person::commands,
+    },
+    Test {
+        name: "an_interrupted_start_leaves_nothing",
+        needs: Needs::Namespaces,
+        run: person::interrupted,
+    },
+    Test {
+        name: "without_root_there_is_a_control_plane_and_tests_of_pods_are_skipped",
+        needs: Needs::Namespaces,
+        run: person::nobody,
+    },
 ];
 
 /// With this the program is not a test but a harness that is about to be killed.
@@ -109,10 +125,23 @@ impl World {
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(HOLD) {
-        return hold();
+    match arguments.next().as_deref() {
+        Some(HOLD) => hold(),
+        Some(person::CLUSTER) => person(&arguments.collect::<Vec<_>>()),
+        Some(_) | None => suite::run(TESTS),
     }
-    suite::run(TESTS)
+}
+
+/// Runs a command of `cargo xtask cluster`.
+#[expect(clippy::print_stderr, reason = "as the command itself does it")]
+fn person(words: &[String]) -> ExitCode {
+    match nagi_e2e::command::run(words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Starts a cluster and keeps it until this process is killed.

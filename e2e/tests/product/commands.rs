@@ -22,7 +22,7 @@ const KEY: &str = "seed-key";
 const SAMPLE: &str = "/api/v1/deployments/project-a/sample-app-a";
 
 /// A tag of the same image under which `kubectl set image` finds it.
-const NEW_IMAGE: &str = "scale-api:next";
+pub(crate) const NEW_IMAGE: &str = "scale-api:next";
 
 /// The file that one of the commands applies.
 const CONFIGURATION: &str = "\
@@ -52,7 +52,7 @@ spec: { policyName: a-test-refuses, validationActions: [Deny] }
 "#;
 
 /// Ends a command at its first output; it, and what it left in the background, is one process group.
-const UNTIL_OUTPUT: &str = r#"
+pub(crate) const UNTIL_OUTPUT: &str = r#"
 rm -f output errors
 setsid bash --noprofile --norc -c "set -o pipefail
 $ENDLESS" >output 2>errors &
@@ -77,8 +77,8 @@ pub(crate) fn all(world: &mut World) -> anyhow::Result<()> {
 }
 
 /// Runs commands and keeps what came of them.
-struct Tour<'a> {
-    installed: &'a mut Installed,
+pub(crate) struct Tour<'a> {
+    pub(crate) installed: &'a mut Installed,
     /// Where the commands' curl finds its settings.
     home: PathBuf,
     runs: BTreeMap<Seen, usize>,
@@ -88,7 +88,7 @@ struct Tour<'a> {
 }
 
 impl<'a> Tour<'a> {
-    fn new(installed: &'a mut Installed) -> anyhow::Result<Self> {
+    pub(crate) fn new(installed: &'a mut Installed) -> anyhow::Result<Self> {
         let directory = installed.directory();
         let home = directory.join("home");
         std::fs::create_dir_all(&home).context("make a home directory")?;
@@ -126,7 +126,7 @@ impl<'a> Tour<'a> {
     }
 
     /// The installation as it was before, for the tests behind this one.
-    fn clean_up(&self) -> anyhow::Result<()> {
+    pub(crate) fn clean_up(&self) -> anyhow::Result<()> {
         self.stop_forwards()?;
         self.installed.succeed(
             "kubectl delete secret scale-api-key -n scale-system --ignore-not-found
@@ -209,8 +209,14 @@ impl<'a> Tour<'a> {
         values(self.installed.bash(&format!("{before}\n{command}"))?).end()
     }
 
+    /// More settings for the commands' curl.
+    pub(crate) fn add_settings(&self, more: &str) -> anyhow::Result<()> {
+        std::fs::write(self.home.join(".curlrc"), format!("{CURL_SETTINGS}{more}"))
+            .context("write .curlrc")
+    }
+
     /// A person's curl finds its settings at home.
-    fn with_home(&self, call: Call) -> Call {
+    pub(crate) fn with_home(&self, call: Call) -> Call {
         call.environment("HOME", &self.home)
     }
 
@@ -282,7 +288,7 @@ impl<'a> Tour<'a> {
     }
 
     /// Brings the sample to a count of pods that run.
-    fn sample(&self, replicas: u32) -> anyhow::Result<()> {
+    pub(crate) fn sample(&self, replicas: u32) -> anyhow::Result<()> {
         self.installed
             .succeed("kubectl get deployment sample-app-a -n project-a >/dev/null 2>&1 || kubectl apply -k src/samples/app-a")?;
         self.installed.succeed(&format!(
@@ -293,7 +299,7 @@ impl<'a> Tour<'a> {
     }
 
     /// Waits until the Scale API is as it was asked to be.
-    fn api_settled(&self) -> anyhow::Result<()> {
+    pub(crate) fn api_settled(&self) -> anyhow::Result<()> {
         self.installed.succeed(
             "kubectl get deployment/scale-api -n scale-system >/dev/null 2>&1 || kubectl apply -k src/api
              kubectl rollout status deployment/scale-api -n scale-system --timeout=300s",
@@ -302,7 +308,7 @@ impl<'a> Tour<'a> {
     }
 
     /// Every pod answers, refuses and fails once: whichever of them `kubectl logs` takes has all of it.
-    fn fill_logs(&self) -> anyhow::Result<()> {
+    pub(crate) fn fill_logs(&self) -> anyhow::Result<()> {
         self.sample(1)?;
         self.refusal(true)?;
         let script = format!(
@@ -344,7 +350,7 @@ done
     }
 
     /// Kills the program in each of its containers; kubelet starts it again.
-    fn restart_containers(&self) -> anyhow::Result<()> {
+    pub(crate) fn restart_containers(&self) -> anyhow::Result<()> {
         self.installed.succeed(
             r"
 for container in $(kubectl get pods -n scale-system -l app.kubernetes.io/name=scale-api -o 'jsonpath={.items[*].status.containerStatuses[0].containerID}'); do
@@ -363,7 +369,7 @@ done",
         })
     }
 
-    fn figures(&self) -> anyhow::Result<()> {
+    pub(crate) fn figures(&self) -> anyhow::Result<()> {
         wait::until("figures of the pods", SOON, || {
             let ended = self
                 .installed
@@ -379,7 +385,7 @@ done",
     }
 
     /// The port-forward that the documents' curl needs. One whose pod is gone is made anew.
-    fn forwards(&self) -> anyhow::Result<()> {
+    pub(crate) fn forwards(&self) -> anyhow::Result<()> {
         let begin = r#"
 curl --disable -s --max-time 5 -o /dev/null http://localhost:8080/health &&
   curl --disable -s --max-time 5 -o /dev/null http://localhost:9090/metrics && exit 0
@@ -404,7 +410,7 @@ exit 1"#;
         })
     }
 
-    fn stop_forwards(&self) -> anyhow::Result<()> {
+    pub(crate) fn stop_forwards(&self) -> anyhow::Result<()> {
         self.installed.succeed(
             r#"
 [[ -s forward ]] || exit 0
@@ -485,7 +491,7 @@ rm forward"#,
     }
 
     /// From now on the Scale API asks for a key, from the Secret that the manifest names. The scripts send it.
-    fn keyed(&self) -> anyhow::Result<()> {
+    pub(crate) fn keyed(&self) -> anyhow::Result<()> {
         self.installed.succeed(&format!(
             "kubectl create secret generic scale-api-key -n scale-system --from-literal=api-key={KEY} && \
              kubectl rollout restart deployment/scale-api -n scale-system"

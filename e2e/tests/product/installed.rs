@@ -108,7 +108,7 @@ impl Installed {
     }
 
     /// What the installation page says.
-    fn apply(&self) -> anyhow::Result<()> {
+    pub(crate) fn apply(&self) -> anyhow::Result<()> {
         for directory in APPLIED {
             self.succeed(&format!("kubectl apply -k {directory}"))?;
         }

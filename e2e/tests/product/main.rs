@@ -8,6 +8,8 @@ mod guard;
 mod installed;
 mod leaving;
 mod load;
+mod node;
+mod pages;
 mod path;
 mod rights;
 mod scripts;
@@ -62,9 +64,19 @@ const TESTS: &[Test<World>] = &[
         run: commands::all,
     },
     Test {
+        name: "commands_of_the_pages_for_a_cluster_work_as_written",
+        needs: Needs::Namespaces,
+        run: pages::all,
+    },
+    Test {
         name: "each_integration_script_passes_and_names_an_injected_fault",
         needs: Needs::Namespaces,
         run: scripts::all,
+    },
+    Test {
+        name: "a_node_that_breaks_is_not_told_as_serving_and_what_it_ran_is_woken_again",
+        needs: Needs::Namespaces,
+        run: node::breaks,
     },
     // It judges what all before it made Nagi do.
     Test {
