@@ -226,6 +226,8 @@ pub(crate) fn turned(why: &Turned, backend: &Backend) -> Answer {
                 Failure::Impossible(_) | Failure::Deleted => answer,
             }
         }
+        Turned::NoPort => failed(format!("the pods of {id} serve, and declare no port"))
+            .hint("declare it in the template: 'ports: [{containerPort: 8080}]' in its container"),
         Turned::Cut => broken(backend),
         Turned::Stopping => stopping(),
     }
@@ -249,10 +251,17 @@ pub(crate) fn still_waking(backend: &Backend, view: Option<&FlightView>) -> Answ
     let after = view
         .and_then(|view| view.eta)
         .map_or(COME_AGAIN, |eta| eta.clamp(COME_AGAIN, COME_AGAIN_MAX));
-    let message = format!(
-        "{} is still waking; the request was not executed",
-        backend.id
-    );
+    let workload = view.and_then(|view| view.workload.clone());
+    let workload = workload.unwrap_or_else(|| backend.workload());
+    let is_awake = view.is_some_and(|view| view.already_awake);
+    let state = if is_awake {
+        "does not serve yet"
+    } else {
+        "is still waking"
+    };
+    let why = workload.pending.as_ref();
+    let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+    let message = format!("{} {state}{why}; the request was not executed", backend.id);
     Answer::new(StatusCode::SERVICE_UNAVAILABLE, status::WAKING, message).retry_after(after)
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use nagi_core::intent::Actor;
 use nagi_core::scale::{Order, Request};
 use nagi_core::wake::{Failure, Progress};
+use nagi_core::workload::Workload;
 use nagi_wake::Ticket;
 
 use crate::backend::{Backend, Look, Mark, Turned, Wake};
@@ -130,7 +131,9 @@ async fn follow(backend: &Backend, mut asked: Asked) -> Option<Asked> {
             if let Some(workload) = view.workload {
                 backend.catch_up(workload);
             }
-            if !backend.serves() {
+            if is_portless(&backend.workload()) {
+                backend.turn_all(&Turned::NoPort);
+            } else if !backend.serves() {
                 wait(backend).await;
             }
             None
@@ -152,6 +155,16 @@ async fn follow(backend: &Backend, mut asked: Asked) -> Option<Asked> {
             Some(asked)
         }
     }
+}
+
+/// Replicas serve, and none says where.
+fn is_portless(workload: &Workload) -> bool {
+    let mut ready = workload
+        .replicas
+        .iter()
+        .filter(|replica| replica.ready && !replica.stopping);
+    let first = ready.next();
+    first.is_some_and(|first| first.address.is_none()) && ready.all(|one| one.address.is_none())
 }
 
 /// Waits for news of the workload where no wake brings any, and not for long.

@@ -4,7 +4,7 @@
 //! a workload is its own, whoever else claims it. Of two workloads that claim another host, the one whose id sorts first
 //! keeps it, everywhere and after every restart, and a warning names the other.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ struct Table {
     loaded: bool,
     hosts: HashMap<String, Arc<Backend>>,
     backends: BTreeMap<WorkloadId, Arc<Backend>>,
+    /// Workloads with a host that belongs to another, and whose it is.
+    doubles: BTreeSet<(WorkloadId, Host, WorkloadId)>,
 }
 
 /// What a host leads to.
@@ -192,6 +194,7 @@ impl Routes {
             loaded: now.loaded,
             hosts: HashMap::new(),
             backends: now.backends.clone(),
+            doubles: now.doubles.clone(),
         };
         change(&mut next, &self.shared);
         next.index();
@@ -228,6 +231,7 @@ impl Table {
 
     fn index(&mut self) {
         let own = |id: &WorkloadId, host: &Host| id.default_host().is_ok_and(|own| own == *host);
+        let mut doubles = BTreeSet::new();
         // Whoever may write on one workload must not take the requests of another: its default host is given out first.
         for owned in [true, false] {
             for (id, backend) in &self.backends {
@@ -236,10 +240,15 @@ impl Table {
                         continue;
                     }
                     if let Some(owner) = self.hosts.get(host.as_str()) {
-                        tracing::warn!(
-                            namespace = %id.namespace, workload = %id.name, owner = %owner.id, host = %host,
-                            "Host belongs to another workload"
-                        );
+                        let double = (id.clone(), host.clone(), owner.id.clone());
+                        // Said once, and not with every workload that comes or goes.
+                        if !self.doubles.contains(&double) {
+                            tracing::warn!(
+                                namespace = %id.namespace, workload = %id.name, owner = %owner.id, host = %host,
+                                "Host belongs to another workload"
+                            );
+                        }
+                        doubles.insert(double);
                     } else {
                         self.hosts
                             .insert(host.as_str().to_owned(), Arc::clone(backend));
@@ -247,5 +256,6 @@ impl Table {
                 }
             }
         }
+        self.doubles = doubles;
     }
 }

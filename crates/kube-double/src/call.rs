@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::ACCEPT;
 use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -211,6 +212,14 @@ impl Call<'_> {
             metadata["continue"] = json!(next);
             metadata["remainingItemCount"] = json!(page.remaining);
         }
+        let accepted = self
+            .headers
+            .get(ACCEPT)
+            .and_then(|value| value.to_str().ok());
+        let heads_only = accepted.is_some_and(|text| text.contains("as=PartialObjectMetadataList"));
+        if heads_only {
+            return Ok(heads(&metadata, &page.items));
+        }
         let size: usize = page.items.iter().map(|item| item.len() + 1).sum();
         let mut json = Vec::with_capacity(size + 256);
         let head = format!(
@@ -291,6 +300,22 @@ impl Call<'_> {
         }
         Ok(answer::text(text))
     }
+}
+
+/// A page of which only the metadata of each object is told.
+fn heads(metadata: &Value, items: &[Bytes]) -> Response<Answer> {
+    let head = |item: &Bytes| {
+        let object: Value = serde_json::from_slice(item).unwrap_or_default();
+        json!({
+            "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+            "metadata": object["metadata"],
+        })
+    };
+    let items: Vec<Value> = items.iter().map(head).collect();
+    ok(&json!({
+        "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+        "metadata": metadata, "items": items,
+    }))
 }
 
 pub(crate) fn ok(object: &Value) -> Response<Answer> {

@@ -24,7 +24,6 @@ pub(crate) struct Notes {
     pub(crate) intent: Intent,
     pub(crate) epoch: u64,
     pub(crate) awake_replicas: Option<WakeCount>,
-    pub(crate) idle_after: Option<Duration>,
     /// `None`: the default host.
     pub(crate) hosts: Option<Vec<Host>>,
     /// Annotations that cannot be read, and why not.
@@ -97,7 +96,6 @@ pub(crate) fn read(annotations: &BTreeMap<Box<str>, Box<str>>) -> Notes {
         term.ok_or_else(|| format!("must be a whole number from 0 to {}", i32::MAX))
     });
     let awake_replicas = reader.get(annotation::AWAKE_REPLICAS, count);
-    let idle_after = reader.get(annotation::IDLE_AFTER, duration);
     let hosts = reader.get(annotation::HOSTS, hosts);
     let newer_format = annotations
         .get(annotation::FORMAT)
@@ -110,7 +108,6 @@ pub(crate) fn read(annotations: &BTreeMap<Box<str>, Box<str>>) -> Notes {
         intent,
         epoch: epoch.unwrap_or(0),
         awake_replicas,
-        idle_after,
         hosts,
         unreadable: reader.unreadable,
         newer_format,
@@ -206,17 +203,6 @@ fn instant(text: &str) -> Result<Timestamp, String> {
 fn count(text: &str) -> Result<WakeCount, String> {
     let count = text.parse().ok().and_then(WakeCount::new);
     count.ok_or_else(|| "must be a whole number from 1 on".to_owned())
-}
-
-/// `90s`, `15m`, `1h30m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let rule = || "must be a duration like 15m or 1h30m, at least 1s".to_owned();
-    let span: jiff::SignedDuration = text.parse().map_err(|_| rule())?;
-    let duration = Duration::try_from(span).map_err(|_| rule())?;
-    if duration < nagi_core::idle::IDLE_AFTER_MIN {
-        return Err(rule());
-    }
-    Ok(duration)
 }
 
 fn hosts(text: &str) -> Result<Vec<Host>, String> {
@@ -416,7 +402,7 @@ mod tests {
         fn no_annotation_of_any_text_panics_or_makes_a_count_up(text in "\\PC{0,80}") {
             let notes = noted(&[
                 (annotation::REPLICAS, &text), (annotation::CHANGES, &text), (annotation::LEARNED, &text),
-                (annotation::SCHEDULED_SCALE_UP, &text), (annotation::HOSTS, &text), (annotation::IDLE_AFTER, &text),
+                (annotation::SCHEDULED_SCALE_UP, &text), (annotation::HOSTS, &text),
             ]);
             if notes.intent.remembered.is_some() {
                 prop_assert!(text.trim().parse::<u32>().is_ok_and(|count| count > 0));
@@ -442,12 +428,10 @@ mod tests {
     fn what_people_write_is_read() {
         let notes = noted(&[
             (annotation::AWAKE_REPLICAS, "3"),
-            (annotation::IDLE_AFTER, "1h30m"),
             (annotation::HOSTS, "A.example.com, b.example.com"),
             (annotation::SCHEDULED_SCALE_UP, "2030-01-31T07:00:00+09:00"),
         ]);
         assert_eq!(notes.awake_replicas, WakeCount::new(3));
-        assert_eq!(notes.idle_after, Some(Duration::from_mins(90)));
         let hosts: Vec<_> = notes.hosts.iter().flatten().map(Host::as_str).collect();
         assert_eq!(hosts, ["a.example.com", "b.example.com"]);
         let scheduled = notes.intent.scheduled.unwrap();
@@ -473,7 +457,6 @@ mod tests {
         assert_eq!(noted(&[]).marks(), Marks::None);
         let of_people = [
             (annotation::AWAKE_REPLICAS, "many"),
-            (annotation::IDLE_AFTER, "15m"),
             (annotation::HOSTS, "a.example.com"),
         ];
         assert_eq!(noted(&of_people).marks(), Marks::None);

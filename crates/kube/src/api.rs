@@ -61,6 +61,10 @@ pub(crate) enum Content {
     JsonPatch,
 }
 
+/// Asks for the metadata of listed objects, or else for all of them.
+const HEADS: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json";
+
 /// One call.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
@@ -68,6 +72,8 @@ pub(crate) struct Call {
     /// Path and query.
     pub(crate) path: String,
     pub(crate) body: Option<(Content, Bytes)>,
+    /// Of each object in a list only its metadata.
+    heads_only: bool,
 }
 
 /// Why a call failed.
@@ -128,6 +134,15 @@ impl Call {
             method: Method::GET,
             path: path.into(),
             body: None,
+            heads_only: false,
+        }
+    }
+
+    /// The same of a list, of whose objects only the metadata is told: an API server that does not know how sends them whole.
+    pub(crate) fn heads(path: impl Into<String>) -> Self {
+        Self {
+            heads_only: true,
+            ..Self::get(path)
         }
     }
 
@@ -141,14 +156,20 @@ impl Call {
             method,
             path: path.into(),
             body: Some((content, body.to_string().into())),
+            heads_only: false,
         }
     }
 
     fn request(&self, agent: Agent) -> Result<Request<Body>, http::Error> {
+        let accepted = if self.heads_only {
+            HEADS
+        } else {
+            "application/json"
+        };
         let mut request = Request::builder()
             .method(self.method.clone())
             .uri(&self.path)
-            .header(ACCEPT, HeaderValue::from_static("application/json"))
+            .header(ACCEPT, HeaderValue::from_static(accepted))
             .header(USER_AGENT, HeaderValue::from_static(agent.as_str()));
         let body = match &self.body {
             None => Body::empty(),

@@ -358,6 +358,16 @@ impl Shared {
         collection: &str,
         query: &str,
     ) -> Result<Vec<T>, PortError> {
+        let page = |more: &str| Call::get(format!("{collection}?limit=500{query}{more}"));
+        self.list_pages(LIVE, page).await
+    }
+
+    /// A list by calls that each get what names their page, and may take so long.
+    pub(crate) async fn list_pages<T: DeserializeOwned>(
+        &self,
+        time: Duration,
+        page: impl Fn(&str) -> Call,
+    ) -> Result<Vec<T>, PortError> {
         let broken = |error: serde_json::Error| {
             PortError::Internal(format!("the answer cannot be read: {error}"))
         };
@@ -369,8 +379,7 @@ impl Shared {
             } else {
                 format!("&continue={}", encoded(&next))
             };
-            let call = Call::get(format!("{collection}?limit=500{query}{more}"));
-            let body = self.api.call(&call, LIVE).await?;
+            let body = self.api.call(&page(&more), time).await?;
             let page: List<'_> = serde_json::from_slice(&body).map_err(broken)?;
             for item in &page.items {
                 items.push(serde_json::from_str(item.get()).map_err(broken)?);

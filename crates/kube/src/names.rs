@@ -31,8 +31,6 @@ pub mod annotation {
     pub const LEARNED: &str = "nagi.dev/learned";
     /// From people: the count to wake to.
     pub const AWAKE_REPLICAS: &str = "nagi.dev/awake-replicas";
-    /// From people: sleep after this long without use, like `15m`.
-    pub const IDLE_AFTER: &str = "nagi.dev/idle-after";
     /// From people: host names for the gateway, separated by commas.
     pub const HOSTS: &str = "nagi.dev/hosts";
 }

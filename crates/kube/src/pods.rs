@@ -122,6 +122,14 @@ impl PodRow {
 }
 
 impl PodRow {
+    /// What others said stays true while the scheduler says the same.
+    pub(crate) fn keep_advice(&mut self, before: &Self) {
+        if self.unschedulable.is_some() && self.unschedulable == before.unschedulable {
+            self.replica.stage = before.replica.stage;
+            self.pending.clone_from(&before.pending);
+        }
+    }
+
     /// Adds what others said about it.
     pub(crate) fn advise(&mut self, advice: &Advice) {
         let Some(unschedulable) = &self.unschedulable else {
@@ -191,9 +199,20 @@ fn stage(pod: &Pod, ready: bool) -> (Stage, Option<Pending>) {
         );
         return (Stage::WaitingForNode, Some(Pending::Engine(words)));
     }
-    let init = pod.status.init_container_statuses.iter();
-    let all = init.chain(&pod.status.container_statuses);
-    if let Some(pending) = all.clone().find_map(trouble) {
+    let all = pod.status.init_container_statuses.iter();
+    let all = all.chain(&pod.status.container_statuses);
+    let mut main = pod.status.container_statuses.iter();
+    // That an initial container ends well is how it goes on.
+    let failed = |status: &&ContainerStatus| {
+        let ended = status.state.terminated.as_ref();
+        ended.is_some_and(|ended| ended.exit_code != 0)
+    };
+    let mut init = pod.status.init_container_statuses.iter().filter(failed);
+    let crashed = || {
+        init.find_map(ended)
+            .or_else(|| main.clone().find_map(ended))
+    };
+    if let Some(pending) = all.clone().find_map(trouble).or_else(crashed) {
         let crashed = matches!(pending, Pending::CrashLoop { .. });
         let stage = if crashed {
             Stage::Starting
@@ -202,39 +221,56 @@ fn stage(pod: &Pod, ready: bool) -> (Stage, Option<Pending>) {
         };
         return (stage, Some(pending));
     }
-    let mut main = pod.status.container_statuses.iter();
-    if main.any(|status| status.state.running.is_some() || status.state.terminated.is_some()) {
-        return (Stage::Starting, Some(Pending::Starting));
+    if main.any(|status| status.state.running.is_some()) {
+        return (
+            Stage::Starting,
+            Some(fell_silent(pod).unwrap_or(Pending::Starting)),
+        );
     }
     (Stage::Pulling, Some(Pending::Starting))
 }
 
+/// Whose containers are ready is not, and nobody but a gate or the control plane says so: it does when kubelet is silent.
+fn fell_silent(pod: &Pod) -> Option<Pending> {
+    let containers = condition(pod, "ContainersReady")?;
+    let node = pod.spec.node_name.as_deref()?;
+    let is_silent = &*containers.status == "True" && pod.spec.readiness_gates.is_empty();
+    is_silent.then(|| Pending::Unready(format!("its node {node} does not answer")))
+}
+
+/// A container that ended by itself, in the time before kubelet starts it again: nearly all of it is told so, and only its last
+/// moment as a back-off.
+fn ended(status: &ContainerStatus) -> Option<Pending> {
+    status.state.terminated.as_ref()?;
+    Some(Pending::CrashLoop {
+        restarts: status.restart_count,
+        last_exit: last_exit(status),
+    })
+}
+
+fn last_exit(status: &ContainerStatus) -> String {
+    let now = status.state.terminated.as_ref();
+    let Some(ended) = now.or(status.last_state.terminated.as_ref()) else {
+        return "its last exit is not known".to_owned();
+    };
+    match (ended.signal.filter(|signal| *signal != 0), &ended.reason) {
+        (Some(signal), _) => format!("signal {signal}"),
+        (None, Some(reason)) if &**reason != "Error" => {
+            format!("exit code {}, {reason}", ended.exit_code)
+        }
+        (None, _) => format!("exit code {}", ended.exit_code),
+    }
+}
+
 /// What a container is stuck on, if it is.
 fn trouble(status: &ContainerStatus) -> Option<Pending> {
-    let last_exit = || {
-        let ended = status
-            .state
-            .terminated
-            .as_ref()
-            .or(status.last_state.terminated.as_ref());
-        ended.map_or_else(
-            || "its last exit is not known".to_owned(),
-            |ended| match (ended.signal.filter(|signal| *signal != 0), &ended.reason) {
-                (Some(signal), _) => format!("signal {signal}"),
-                (None, Some(reason)) if &**reason != "Error" => {
-                    format!("exit code {}, {reason}", ended.exit_code)
-                }
-                (None, _) => format!("exit code {}", ended.exit_code),
-            },
-        )
-    };
     let waiting = status.state.waiting.as_ref()?;
     let reason = waiting.reason.as_deref().unwrap_or_default();
     let message = waiting.message.as_deref().unwrap_or(reason);
     match reason {
         "CrashLoopBackOff" => Some(Pending::CrashLoop {
             restarts: status.restart_count,
-            last_exit: last_exit(),
+            last_exit: last_exit(status),
         }),
         "ErrImagePull"
         | "ImagePullBackOff"
@@ -347,203 +383,4 @@ pub(crate) const fn urgency(pending: &Pending) -> (u8, u32) {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn pod(change: impl FnOnce(&mut Value)) -> Pod {
-        let mut object = json!({
-            "metadata": {
-                "name": "web-5d4f-x", "namespace": "project-a", "uid": "u", "resourceVersion": "7",
-                "labels": { "pod-template-hash": "5d4f" },
-                "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d4f", "controller": true }],
-            },
-            "spec": { "nodeName": "n", "containers": [{
-                "name": "c", "ports": [{ "name": "metrics", "containerPort": 9100 }, { "name": "http", "containerPort": 8080 }],
-            }] },
-            "status": { "phase": "Running", "podIP": "10.1.2.3", "containerStatuses": [{
-                "name": "c", "image": "i", "restartCount": 2, "state": { "running": {} },
-            }] },
-        });
-        change(&mut object);
-        serde_json::from_value(object).unwrap()
-    }
-
-    fn row(change: impl FnOnce(&mut Value)) -> PodRow {
-        PodRow::of(&pod(change)).unwrap()
-    }
-
-    #[test]
-    fn a_pod_belongs_to_the_deployment_of_its_replica_set() {
-        let id = |pod: &Pod| owner(pod).map(|id| format!("{} {id}", id.resource));
-        assert_eq!(
-            id(&pod(|_| {})).as_deref(),
-            Some("deployments project-a/web")
-        );
-        let alone = pod(|p| p["metadata"]["labels"] = json!({}));
-        assert_eq!(
-            id(&alone).as_deref(),
-            Some("replicasets project-a/web-5d4f")
-        );
-        let other = |api: &str, kind: &str| {
-            pod(|p| {
-                p["metadata"]["ownerReferences"][0]["apiVersion"] = json!(api);
-                p["metadata"]["ownerReferences"][0]["kind"] = json!(kind);
-            })
-        };
-        assert_eq!(
-            id(&other("apps/v1", "StatefulSet")).as_deref(),
-            Some("statefulsets project-a/web-5d4f")
-        );
-        assert_eq!(
-            id(&other("v1", "ReplicationController")).as_deref(),
-            Some("replicationcontrollers project-a/web-5d4f")
-        );
-        assert_eq!(
-            id(&other("example.com/v1", "Runner")).as_deref(),
-            Some("runners.example.com project-a/web-5d4f")
-        );
-        assert_eq!(id(&other("apps/v1", "DaemonSet")), None);
-        assert_eq!(id(&other("batch/v1", "Job")), None);
-        assert_eq!(
-            id(&pod(|p| p["metadata"]["ownerReferences"] = json!([]))),
-            None
-        );
-    }
-
-    #[test]
-    fn traffic_goes_to_the_port_named_http_else_to_the_first() {
-        let address = |row: &PodRow| row.replica.address.map(|address| address.to_string());
-        assert_eq!(address(&row(|_| {})).as_deref(), Some("10.1.2.3:8080"));
-        let unnamed = row(|p| p["spec"]["containers"][0]["ports"][1]["name"] = json!("web"));
-        assert_eq!(address(&unnamed).as_deref(), Some("10.1.2.3:9100"));
-        assert_eq!(
-            address(&row(|p| p["spec"]["containers"][0]["ports"] = json!([]))),
-            None
-        );
-        assert_eq!(address(&row(|p| p["status"]["podIP"] = json!(null))), None);
-    }
-
-    #[test]
-    fn readiness_follows_the_probe_of_the_served_port() {
-        let with = |probe: Value| {
-            row(|p| p["spec"]["containers"][0]["readinessProbe"] = probe)
-                .replica
-                .readiness
-        };
-        let http = |path: &str| Readiness::Http { path: path.into() };
-        assert_eq!(row(|_| {}).replica.readiness, Readiness::Tcp);
-        assert_eq!(
-            with(json!({ "httpGet": { "path": "/r", "port": "http" } })),
-            http("/r")
-        );
-        assert_eq!(
-            with(json!({ "httpGet": { "path": "r", "port": 8080 } })),
-            http("/r")
-        );
-        assert_eq!(
-            with(json!({ "tcpSocket": { "port": 8080 } })),
-            Readiness::Tcp
-        );
-        for left_to_kubelet in [
-            json!({ "httpGet": { "path": "/r", "port": "metrics" } }),
-            json!({ "httpGet": { "path": "/r", "port": "http", "scheme": "HTTPS" } }),
-            json!({ "httpGet": { "path": "/r", "port": "http", "httpHeaders": [{ "name": "Host", "value": "x" }] } }),
-            json!({ "tcpSocket": { "port": 9100 } }),
-            json!({ "exec": { "command": ["true"] } }),
-            json!({ "grpc": { "port": 8080 } }),
-        ] {
-            assert_eq!(with(left_to_kubelet), Readiness::Engine);
-        }
-        let gated = row(|p| p["spec"]["readinessGates"] = json!([{ "conditionType": "x" }]));
-        assert_eq!(gated.replica.readiness, Readiness::Engine);
-    }
-
-    // F24: what is told of a node must not be a guess
-    #[test]
-    fn a_node_came_for_a_pod_that_is_older_and_asks_for_its_pool() {
-        let waiting = |selector: Value| {
-            let row = row(|p| {
-                p["metadata"]["creationTimestamp"] = json!("2030-01-01T00:00:05Z");
-                p["spec"]["nodeName"] = json!(null);
-                p["spec"]["nodeSelector"] = selector;
-                p["status"] = json!({ "conditions": [{
-                    "type": "PodScheduled", "status": "False", "message": "0/1 nodes are available",
-                }] });
-            });
-            row.unschedulable.unwrap()
-        };
-        let labels = json!({ "project": "b", "kubernetes.io/os": "linux" });
-        let labels: Labels = serde_json::from_value(labels).unwrap();
-        let brought = |selector, made| waiting(selector).brought(&labels, made);
-        let pool = || json!({ "project": "b", "kubernetes.io/os": "linux" });
-        assert!(brought(pool(), "2030-01-01T00:00:05Z"));
-        assert!(!brought(pool(), "2030-01-01T00:00:04Z"));
-        assert!(!brought(pool(), ""));
-        let later = "2030-01-01T00:01:00Z";
-        assert!(!brought(json!({ "project": "a" }), later));
-        assert!(!brought(json!({ "kubernetes.io/os": "linux" }), later));
-        assert!(!brought(json!({}), later));
-    }
-
-    // Issue 4 item 7: a request goes over TCP.
-    #[test]
-    fn the_first_port_is_the_first_of_tcp() {
-        let ports = json!([
-            { "name": "dns", "containerPort": 53, "protocol": "UDP" },
-            { "name": "web", "containerPort": 8080, "protocol": "TCP" },
-        ]);
-        let pod = pod(|p| p["spec"]["containers"][0]["ports"] = ports);
-        let (_, port) = served(&pod.spec.containers).unwrap();
-        assert_eq!(port, 8080);
-    }
-
-    // A-025, F24
-    #[test]
-    fn stages_and_reasons_come_from_what_the_engine_says() {
-        let waiting = row(|p| {
-            p["spec"]["nodeName"] = json!(null);
-            p["status"] = json!({ "conditions": [{
-                "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-                "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
-            }] });
-        });
-        assert_eq!(waiting.replica.stage, Stage::WaitingForNode);
-        assert!(waiting.unschedulable.is_some());
-        let words = waiting.pending.unwrap().to_string();
-        assert!(words.contains("3 Insufficient nvidia.com/gpu"), "{words}");
-        let stuck = |reason: &str| {
-            row(|p| {
-                p["status"]["containerStatuses"][0]["state"] =
-                    json!({ "waiting": { "reason": reason, "message": "because" } });
-                p["status"]["containerStatuses"][0]["lastState"] =
-                    json!({ "terminated": { "exitCode": 3, "reason": "Error" } });
-            })
-        };
-        let pulling = stuck("ImagePullBackOff");
-        assert_eq!(pulling.replica.stage, Stage::Pulling);
-        assert_eq!(
-            pulling.pending,
-            Some(Pending::Engine(
-                "the image i cannot be pulled: because".into()
-            ))
-        );
-        assert_eq!(
-            stuck("CrashLoopBackOff").pending,
-            Some(Pending::CrashLoop {
-                restarts: 2,
-                last_exit: "exit code 3".into()
-            })
-        );
-        assert_eq!(stuck("ContainerCreating").replica.stage, Stage::Pulling);
-        assert_eq!(row(|_| {}).replica.stage, Stage::Starting);
-        let ready =
-            row(|p| p["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]));
-        assert_eq!(
-            (ready.replica.stage, ready.replica.ready, ready.pending),
-            (Stage::Ready, true, None)
-        );
-        assert!(row(|p| p["status"]["phase"] = json!("Failed")).finished);
-    }
-}
+mod tests;

@@ -75,6 +75,8 @@ pub(crate) struct State {
     synced: AtomicBool,
     /// A watch is open, and nothing has shown that it is dead.
     live: AtomicBool,
+    /// When the last watch was known to be dead; none while one lives, and before the first.
+    died: Mutex<Option<Instant>>,
     /// Everything up to this version has been seen.
     seen: AtomicU64,
     /// Counts every step forward.
@@ -99,6 +101,7 @@ impl State {
         Arc::new(Self {
             synced: AtomicBool::new(false),
             live: AtomicBool::new(false),
+            died: Mutex::new(None),
             seen: AtomicU64::new(0),
             progress: watch::Sender::new(0),
             nudge: Notify::new(),
@@ -127,8 +130,15 @@ impl State {
 
     /// The watch may be dead without knowing: begin another one at once.
     pub(crate) fn nudge(&self) {
-        self.live.store(false, Ordering::Release);
+        self.mark(false);
         self.nudge.notify_one();
+    }
+
+    /// How old what the store holds is, beyond what the connection as a whole tells: nothing while a watch lives, and where
+    /// nothing was ever seen.
+    pub(crate) fn dead_for(&self) -> Duration {
+        let died = *self.died.lock().unwrap_or_else(PoisonError::into_inner);
+        died.map_or(Duration::ZERO, |died| died.elapsed())
     }
 
     /// What went wrong last, until it goes well again.
@@ -139,12 +149,11 @@ impl State {
             .clone()
     }
 
-    /// True when the API server says that this may not be read, or that there is no such thing.
-    pub(crate) fn is_refused(&self) -> bool {
-        matches!(
-            self.problem(),
-            Some(PortError::Refused(_) | PortError::NotFound)
-        )
+    /// What the API server says where this may not be read, or where there is no such thing.
+    pub(crate) fn refusal(&self) -> Option<PortError> {
+        let is_refusal =
+            |problem: &PortError| matches!(problem, PortError::Refused(_) | PortError::NotFound);
+        self.problem().filter(is_refusal)
     }
 
     fn set_problem(&self, problem: Option<PortError>) {
@@ -153,8 +162,18 @@ impl State {
     }
 
     fn set_live(&self, live: bool) {
-        self.live.store(live, Ordering::Release);
+        self.mark(live);
         self.step();
+    }
+
+    fn mark(&self, live: bool) {
+        let was_live = self.live.swap(live, Ordering::AcqRel);
+        let mut died = self.died.lock().unwrap_or_else(PoisonError::into_inner);
+        if live {
+            *died = None;
+        } else if was_live {
+            *died = Some(Instant::now());
+        }
     }
 
     fn saw(&self, version: u64) {
@@ -319,6 +338,7 @@ impl<S: Sink> Reflector<S> {
         let as_of = version.parse().unwrap_or(0);
         self.sink.complete(self.namespace.as_ref(), list, as_of);
         self.state.synced.store(true, Ordering::Release);
+        self.state.set_problem(None);
         self.state.saw(as_of);
         tracing::debug!(what = self.sink.name(), version, "Cluster listed");
         Ok(version)

@@ -276,6 +276,8 @@ impl Store {
             Some((known, listed)) if known.version >= pod.version => *listed = list,
             Some((known, listed)) => {
                 let seen = |pod: &PodRow| (pod.replica.clone(), pod.pending.clone(), pod.finished);
+                let mut pod = pod;
+                pod.keep_advice(known);
                 let changed = seen(known) != seen(&pod);
                 (*known, *listed) = (pod, list);
                 if changed {
@@ -491,7 +493,8 @@ impl Inner {
             intent,
             unrecorded,
             awake_replicas: notes.and_then(|notes| notes.awake_replicas),
-            idle_after: row.idle_after(),
+            // What sleeps when idle on a cluster is for policies to say, and nobody has told the leader of any use yet.
+            idle_after: None,
             autoscaler: self.autoscaler(id),
             hosts: hosts.unwrap_or_else(|| default_host(id)),
             labels: row

@@ -149,12 +149,17 @@ impl App {
         self.completed(router)
     }
 
-    /// The routes of the metrics listener.
-    pub(crate) fn metrics(&self) -> Router {
+    /// The routes of the metrics listener. Without an API beside it, a gateway is all that has to be ready.
+    pub(crate) fn metrics(&self, serves_api: bool) -> Router {
+        let ready = if serves_api {
+            get(health::ready)
+        } else {
+            get(health::gateway_ready)
+        };
         let router = Router::new()
             .route(routes::METRICS, get(metrics::metrics))
             .route(routes::HEALTH, get(health::health))
-            .route(routes::READY, get(health::ready));
+            .route(routes::READY, ready);
         self.completed(router)
     }
 

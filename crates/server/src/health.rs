@@ -57,41 +57,54 @@ pub(crate) async fn ready(
         Ok(answer) => answer.err(),
         Err(_passed) => Some(PortError::Timeout("the engine does not answer".to_owned())),
     };
-    let draining = app.shutdown.is_draining();
-    let routes = app.routes.as_ref().is_none_or(|loaded| *loaded.borrow());
-    let engine = app.workloads.engine();
-    let time = Time::in_millis(app.clock.now());
     if let Some(failure) = &failure {
         exchange.note_port_error(failure);
     }
-    if failure.is_some() || draining || !routes {
-        let error = match engine {
-            Engine::Kubernetes | Engine::Local if failure.is_none() && draining => SHUTTING_DOWN,
-            Engine::Kubernetes | Engine::Local if failure.is_none() => ROUTES_NOT_READ,
-            Engine::Kubernetes => KUBERNETES_UNREACHABLE,
-            Engine::Local => LOCAL_UNREACHABLE,
-        };
-        let body = ReadyAnswer {
-            status: "not ready".to_owned(),
-            kubernetes: None,
-            engine: None,
-            error: Some(error.to_owned()),
-            time,
-        };
-        return json(StatusCode::SERVICE_UNAVAILABLE, &body);
-    }
+    let engine = app.workloads.engine();
+    let error = match engine {
+        Engine::Kubernetes if failure.is_some() => Some(KUBERNETES_UNREACHABLE),
+        Engine::Local if failure.is_some() => Some(LOCAL_UNREACHABLE),
+        Engine::Kubernetes | Engine::Local => not_serving(&app),
+    };
     let (kubernetes, engine) = match engine {
         Engine::Kubernetes => (Some("connected".to_owned()), None),
         Engine::Local => (None, Some("local".to_owned())),
     };
-    json(
-        StatusCode::OK,
-        &ReadyAnswer {
-            status: "ready".to_owned(),
-            kubernetes,
-            engine,
-            error: None,
-            time,
-        },
-    )
+    answer(&app, error, kubernetes, engine)
+}
+
+/// The same of a gateway alone: it forwards to what runs, whether the engine answers or not, and must not lose its place behind
+/// its Service because of that.
+pub(crate) async fn gateway_ready(State(app): State<App>) -> Response {
+    answer(&app, not_serving(&app), None, None)
+}
+
+/// Why this process takes no connections, whatever the engine does.
+fn not_serving(app: &App) -> Option<&'static str> {
+    let knows = app.routes.as_ref().is_none_or(|loaded| *loaded.borrow());
+    if app.shutdown.is_draining() {
+        Some(SHUTTING_DOWN)
+    } else {
+        (!knows).then_some(ROUTES_NOT_READ)
+    }
+}
+
+fn answer(
+    app: &App,
+    error: Option<&str>,
+    kubernetes: Option<String>,
+    engine: Option<String>,
+) -> Response {
+    let (code, status) = match error {
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+        None => (StatusCode::OK, "ready"),
+    };
+    let body = ReadyAnswer {
+        status: status.to_owned(),
+        kubernetes: kubernetes.filter(|_| error.is_none()),
+        engine: engine.filter(|_| error.is_none()),
+        error: error.map(str::to_owned),
+        time: Time::in_millis(app.clock.now()),
+    };
+    json(code, &body)
 }

@@ -87,7 +87,7 @@ impl Server {
         let shutdown = app.shutdown.clone();
         let api = self::site(&app, app.api(), Lines::All);
         let api = Door::new(api, app.config.limits.clone(), "api-connections");
-        let metrics = self::site(&app, app.metrics(), Lines::Failures);
+        let metrics = self::site(&app, app.metrics(listeners.api.is_some()), Lines::Failures);
         let metrics = Door::new(metrics, scraping(&app.config.limits), "metrics-connections");
         if let Some(listener) = &listeners.api {
             announce("Scale API listens", listener);

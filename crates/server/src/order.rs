@@ -98,6 +98,7 @@ async fn attempts(
     let failed = |error: &PortError| Problem::port(error, Doing::Scale, Some(&call.id));
     let mut attempt = 1;
     let mut freshness = Read::Cached;
+    let mut meant = None;
     let waiting = async { Ok(app.turns.after_others(&call.id).await) };
     let mut turn = call
         .exchange
@@ -107,6 +108,12 @@ async fn attempts(
     loop {
         let read = app.workloads.get(&call.id, freshness);
         let before = call.exchange.upstream(read).await.map_err(|e| failed(&e))?;
+        // Under the same name there may be another one now, of which whoever ordered this knows nothing (DESIGN §5).
+        if *meant.get_or_insert_with(|| before.uid.clone()) != before.uid {
+            return Err(failed(&PortError::Conflict).hint(
+                "it was deleted and made again meanwhile, and the new one was left as it is",
+            ));
+        }
         let decided = scale::decide(&app.config.rails, &before, request, app.clock.now());
         // A write fails when the facts were old. What comes to no write must rest on what holds now.
         let is_checked = matches!(&decided, Ok(plan) if plan.update.is_some());

@@ -182,7 +182,12 @@ impl Problem {
                 .hint("GET /ready tells when the engine can be reached again"),
             PortError::Timeout(_) => failed(StatusCode::SERVICE_UNAVAILABLE)
                 .retry_after(RETRY_SECONDS)
-                .hint("a change may have taken effect: read the status before trying again"),
+                .hint(match doing {
+                    Doing::Scale => {
+                        "a change may have taken effect: read the status before trying again"
+                    }
+                    Doing::Status | Doing::Read(_) => "nothing was changed: try again",
+                }),
             PortError::Busy { retry_after } => failed(StatusCode::SERVICE_UNAVAILABLE)
                 .retry_after(retry_after.map_or(RETRY_SECONDS, |after| after.as_secs().max(1)))
                 .hint("the engine is loaded and nothing was changed: try again after that time"),

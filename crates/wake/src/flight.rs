@@ -108,6 +108,8 @@ impl Run {
             let now = self.inner.clock.now();
             scale::decide(&self.inner.rails, before, &self.request, now)
         };
+        // An order is about the object that was read first; a wake is about what goes by this name when it is written: somebody
+        // waits for an answer from there, and one that was made again meanwhile gives it as well.
         let mut before = workloads.get(&self.id, Read::Cached).await?;
         let mut decided = decide(&before);
         if !matches!(&decided, Ok(plan) if plan.update.is_some()) {

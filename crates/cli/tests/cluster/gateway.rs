@@ -1,6 +1,8 @@
 //! `nagi gateway` before the double: the first request to a sleeping workload is held, wakes it and is answered.
 
-use nagi_kube_double::{Double, objects};
+use std::time::{Duration, Instant};
+
+use nagi_kube_double::{Double, Effect, Fault, objects};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -31,11 +33,12 @@ async fn app() -> u16 {
 }
 
 /// Plays the controllers and a kubelet: once a count is wanted, a pod is there, and then serves.
-async fn kubelet(double: Double, port: u16) {
-    while double.get(PATH).unwrap()["spec"]["replicas"] == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+async fn kubelet(double: Double, name: &str, port: u16) {
+    let path = format!("/apis/apps/v1/namespaces/project-a/deployments/{name}");
+    while double.get(&path).unwrap()["spec"]["replicas"] == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let mut pod = objects::pod("project-a", "sample-app-a", "x1");
+    let mut pod = objects::pod("project-a", name, "x1");
     pod["spec"]["containers"][0]["ports"] = json!([{ "name": "http", "containerPort": port }]);
     double.put(pod.clone());
     double.put(objects::running(pod, "127.0.0.1"));
@@ -50,16 +53,8 @@ async fn the_first_request_wakes_with_the_rights_of_the_gateway_and_is_answered(
     double.put(sleeping);
     let gateway = Process::start("gateway", Some(&double), &[]);
     let metrics = gateway.metrics;
-    let waited = tokio::time::timeout(PATIENCE, async {
-        while exchange(metrics, "GET", "/ready", "", None)
-            .await
-            .is_none_or(|answer| answer.status != 200)
-        {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    });
-    waited.await.expect("the gateway is ready");
-    tokio::spawn(kubelet(double.clone(), app().await));
+    until_ready(metrics).await;
+    tokio::spawn(kubelet(double.clone(), "sample-app-a", app().await));
     let host = Some("sample-app-a.project-a.localhost");
     let answer = loop {
         // Routes are read a moment after the first list.
@@ -111,4 +106,76 @@ async fn the_first_request_wakes_with_the_rights_of_the_gateway_and_is_answered(
         }
     });
     counted.await.expect("the wake is counted");
+}
+
+/// Longer than anything that a gateway knows can be believed without its API server.
+const AWAY: Duration = Duration::from_secs(8);
+
+/// Waits until the gateway says that it is ready.
+async fn until_ready(metrics: u16) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while exchange(metrics, "GET", "/ready", "", None)
+            .await
+            .is_none_or(|answer| answer.status != 200)
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    waited.await.expect("the gateway is ready");
+}
+
+// docs/architecture.md: while the API server is away, or refuses, or is too busy for us, what runs is still forwarded to, and the
+// gateway keeps its place behind its Service. A first request in the middle is held, and answered when it is back.
+#[tokio::test]
+async fn what_is_awake_is_forwarded_to_whatever_the_api_server_does() {
+    for fault in [
+        Fault::always(Effect::Hang),
+        Fault::status(403),
+        Fault::status(429),
+    ] {
+        let double = Double::start().await;
+        double.put(objects::deployment("project-a", "sample-app-a", 1));
+        let port = app().await;
+        kubelet(double.clone(), "sample-app-a", port).await;
+        let mut sleeping = objects::deployment("project-a", "asleep", 0);
+        sleeping["metadata"]["annotations"] = json!({ "nagi.dev/awake-replicas": "1" });
+        double.put(sleeping);
+        let gateway = Process::start("gateway", Some(&double), &[]);
+        until_ready(gateway.metrics).await;
+        let [awake, asleep] =
+            ["sample-app-a", "asleep"].map(|name| format!("{name}.project-a.localhost"));
+        let ask = async || exchange(gateway.main, "GET", "/", "", Some(&awake)).await;
+        let begun = Instant::now();
+        while ask().await.is_none_or(|answer| answer.status != 200) {
+            assert!(begun.elapsed() < PATIENCE, "{}", gateway.log());
+        }
+        let injected = double.inject(fault.clone());
+        double.cut_watches();
+        let begun = Instant::now();
+        let mut asked = 0;
+        while begun.elapsed() < AWAY {
+            let answer = ask().await.expect("an answer");
+            assert_eq!(answer.status, 200, "{fault:?}: {answer:?}");
+            let ready = exchange(gateway.metrics, "GET", "/ready", "", None).await;
+            assert_eq!(ready.expect("an answer").status, 200, "{fault:?}");
+            asked += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(asked > 50, "{asked}");
+        // A refusal is told at once; whoever asks for what sleeps while nobody answers is held.
+        let is_refused = fault == Fault::status(403);
+        let (first, ()) = tokio::join!(
+            exchange(gateway.main, "GET", "/", "", Some(&asleep)),
+            async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                double.lift(injected);
+                if !is_refused {
+                    kubelet(double.clone(), "asleep", port).await;
+                }
+            }
+        );
+        let first = first.expect("an answer");
+        let wanted = if is_refused { 503 } else { 200 };
+        assert_eq!(first.status, wanted, "{fault:?}: {first:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nagi_kube_double::{Double, Fault, objects};
+use nagi_kube_double::{Double, Effect, Fault, objects};
 use serde_json::{Value, json};
 
 use crate::process::{PATIENCE, Process};
@@ -90,6 +90,39 @@ async fn sleep_status_and_wake_as_the_founding_documents_have_them() {
     // A-025: pods that stay pending are not told as running.
     let status = server.get(&format!("{BASE}/status")).await.unwrap();
     assert_eq!(status.body["deployment"]["status"], "scaling");
+}
+
+// DESIGN §5: an order is about what was read. What was deleted and made again before the write is another one.
+#[tokio::test]
+async fn an_order_is_not_carried_out_on_what_was_made_again_meanwhile() {
+    let double = cluster().await;
+    let server = Process::server(&double);
+    server.ready().await;
+    let held = double.inject(Fault::always(Effect::Hold).on(http::Method::PATCH));
+    let path = format!("{BASE}/scale-to-zero");
+    let (answer, ()) = tokio::join!(server.post(&path, r#"{"reason": "night"}"#), async {
+        let is_patch = |request: &nagi_kube_double::Recorded| request.method == http::Method::PATCH;
+        eventually("a patch on its way", || {
+            double.requests().iter().any(is_patch)
+        })
+        .await;
+        double.delete(PATH);
+        double.put(objects::deployment("project-a", "sample-app-a", 3));
+        double.lift(held);
+    });
+    assert_eq!(
+        (answer.status, &answer.body["message"]),
+        (500, &json!("Failed to scale deployment"))
+    );
+    let hint = answer.body["hint"].as_str().unwrap();
+    assert!(hint.contains("deleted and made again"), "{answer:?}");
+    assert_eq!(replicas(&double), 3);
+    // Whoever means the new one says so once more.
+    let again = server.post(&path, r#"{"reason": "night"}"#).await;
+    assert_eq!(
+        again.body["deployment"]["previous_replicas"], 3,
+        "{again:?}"
+    );
 }
 
 // A-020, A-083, A-150, K-08

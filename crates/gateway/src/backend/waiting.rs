@@ -48,6 +48,8 @@ pub(crate) enum Turned {
     NotBegun(WakeError),
     /// The wake was given up.
     Failed(Failure),
+    /// Replicas serve, and nothing tells on which port.
+    NoPort,
     /// The workload was put to sleep while a replica had the request.
     Cut,
     /// The workload is gone.

@@ -1,15 +1,19 @@
 //! What the gateway answers itself: why, what to do, and in which form.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nagi_core::id::{Namespace, PoolName};
-use nagi_core::workload::Pending;
+use nagi_core::quantity::Replicas;
+use nagi_core::workload::{Pending, Readiness, Replica};
 use nagi_ports::PortError;
 use nagi_runtime::Shutdown;
 use nagi_testkit::Fault;
 use tokio::task::JoinSet;
 
-use super::support::{HOST, World, asleep_workload, eventually, get, held_client, request};
+use super::support::{
+    HOST, World, asleep_workload, eventually, get, held_client, replica, request,
+};
 use crate::Settings;
 
 // DESIGN §5: nobody knows the count and no policy allows 1.
@@ -62,6 +66,28 @@ async fn a_wake_that_cannot_be_written_or_that_fails_ends_the_wait_with_the_reas
     assert_eq!(reply.code, 503);
     assert_eq!(reply.header("nagi-status"), Some("wake-failed"));
     assert!(reply.text().contains("exit code 1"), "{}", reply.text());
+}
+
+// Issue 4 item 7: Kubernetes asks for no declared port, and without one there is no way to a pod: that is told at once.
+#[tokio::test]
+async fn pods_that_declare_no_port_are_told_of() {
+    let mut workload = asleep_workload();
+    workload.desired = Replicas(1);
+    workload.current = Replicas(1);
+    workload.available = Replicas(1);
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+    workload.replicas = vec![Replica {
+        address: None,
+        ..replica(1, nowhere, Readiness::Engine, true)
+    }];
+    let world = World::with(Settings::default(), vec![workload], Shutdown::never()).await;
+    let begun = tokio::time::Instant::now();
+    let reply = get(world.address, HOST, "/").await;
+    assert_eq!(reply.code, 503);
+    assert_eq!(reply.header("nagi-status"), Some("wake-failed"));
+    assert!(reply.text().contains("declare no port"), "{}", reply.text());
+    assert!(reply.text().contains("containerPort"), "{}", reply.text());
+    assert!(begun.elapsed() < Settings::default().hold.budget / 2);
 }
 
 // A-159, W-A09: nobody changes them, a request neither.

@@ -1,5 +1,6 @@
 //! Kinds that a cluster brings along: each `CustomResourceDefinition` with a `scale` subresource is a kind of workloads.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::{LIVE, Shared, Watched, scopes};
+use crate::api::Call;
 use crate::kind::{Counts, Kind};
 use crate::reflect::{Reflector, State};
 use crate::sinks::WorkloadSink;
@@ -20,6 +22,9 @@ use crate::store::Within;
 const LOOK: Duration = Duration::from_mins(1);
 /// After a look that failed.
 const RETRY: Duration = Duration::from_secs(5);
+/// A page of definitions may take so long. Each carries its whole schema, up to a megabyte, so few are on one.
+const PAGE_TIME: Duration = Duration::from_secs(5);
+const PAGE: usize = 20;
 pub(crate) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// A `CustomResourceDefinition`, as far as it tells what can be scaled.
@@ -27,6 +32,23 @@ pub(crate) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresour
 #[serde(default)]
 pub(crate) struct Definition {
     spec: DefinitionSpec,
+}
+
+/// Definitions and their versions.
+type Versions = BTreeMap<Box<str>, Box<str>>;
+
+/// A definition without what it says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Head {
+    metadata: HeadMetadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct HeadMetadata {
+    name: Box<str>,
+    resource_version: Box<str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -70,8 +92,9 @@ impl Shared {
     /// Looks for kinds until the process has drained.
     pub(super) async fn find_kinds(self: Arc<Self>, shutdown: Shutdown) {
         let mut told: Option<PortError> = None;
+        let mut seen = Versions::new();
         loop {
-            let looked = self.look_for_kinds(&shutdown).await;
+            let looked = self.look_for_kinds(&mut seen, &shutdown).await;
             let pause = match looked {
                 Ok(()) => {
                     told = None;
@@ -119,20 +142,70 @@ impl Shared {
             drop(timeout_at(Instant::now() + LIVE, looked.changed()).await);
         }
         self.watched(id).ok_or_else(|| {
-            PortError::Refused(format!(
-                "{} cannot be scaled: no kind of this name with a scale subresource and a readable specReplicasPath is \
-                 served, or the CustomResourceDefinitions may not be read",
-                id.resource
-            ))
+            let looked = self.kinds_looked.borrow();
+            match &looked.problem {
+                _ if looked.count == 0 => PortError::Unreachable(
+                    "the CustomResourceDefinitions are not read yet".to_owned(),
+                ),
+                Some(problem) => PortError::Refused(format!(
+                    "{} cannot be scaled: the CustomResourceDefinitions cannot be read: {problem}",
+                    id.resource
+                )),
+                None => PortError::Refused(format!(
+                    "{} cannot be scaled: no kind of this name with a scale subresource and a readable specReplicasPath \
+                     is served",
+                    id.resource
+                )),
+            }
         })
     }
 
-    async fn look_for_kinds(self: &Arc<Self>, shutdown: &Shutdown) -> Result<(), PortError> {
-        let definitions: Vec<Definition> = self.list_live(DEFINITIONS, "").await?;
-        for kind in definitions.iter().filter_map(kind_of_definition) {
+    /// Reads the definitions if one of them is not as it was `seen`: on a large cluster all of them are a hundred megabytes.
+    async fn look_for_kinds(
+        self: &Arc<Self>,
+        seen: &mut Versions,
+        shutdown: &Shutdown,
+    ) -> Result<(), PortError> {
+        let heads = |more: &str| Call::heads(format!("{DEFINITIONS}?limit=500{more}"));
+        let heads: Vec<Head> = self.list_pages(PAGE_TIME, heads).await?;
+        let heads = heads.into_iter().map(|head| head.metadata);
+        let now: Versions = heads
+            .map(|head| (head.name, head.resource_version))
+            .collect();
+        if now == *seen {
+            return Ok(());
+        }
+        let page = |more: &str| Call::get(format!("{DEFINITIONS}?limit={PAGE}{more}"));
+        let definitions: Vec<Definition> = self.list_pages(PAGE_TIME, page).await?;
+        let kinds: Vec<Kind> = definitions.iter().filter_map(kind_of_definition).collect();
+        let is_gone = |known: &Resource| {
+            known.as_str().contains('.') && !kinds.iter().any(|kind| kind.resource == *known)
+        };
+        let known = self.all_watched();
+        let known = known.iter().map(|watched| &watched.kind.resource);
+        let gone: Vec<Resource> = known.filter(|kind| is_gone(kind)).cloned().collect();
+        for resource in gone {
+            tracing::info!(%resource, "Definition of a custom kind is gone");
+            self.forget_kind(&resource).await;
+        }
+        for kind in kinds {
             self.follow_kind(kind, shutdown).await;
         }
+        *seen = now;
         Ok(())
+    }
+
+    /// Serves a kind no more, and forgets its workloads.
+    async fn forget_kind(&self, resource: &Resource) {
+        let Some(known) = self.served(resource) else {
+            return;
+        };
+        // First of all nobody reads by it any more: see `take`.
+        self.drop_kind(resource);
+        known.stop.send_replace(true);
+        known.stop.closed().await;
+        // Lists count from 1, so nothing that is known is of a later one.
+        self.store.sweep(resource, Within::Everywhere, 0, u64::MAX);
     }
 
     /// Serves a kind; one that is served as it is now stays as it is. Of one whose definition says something else by now,
@@ -143,13 +216,7 @@ impl Shared {
                 return;
             }
             tracing::info!(resource = %kind.resource, version = %kind.version, "Definition of a custom kind has changed");
-            // First of all nobody reads by it any more: see `take`.
-            self.drop_kind(&kind.resource);
-            known.stop.send_replace(true);
-            known.stop.closed().await;
-            // Lists count from 1, so nothing that is known is of this one.
-            self.store
-                .sweep(&kind.resource, Within::Everywhere, 0, u64::MAX);
+            self.forget_kind(&kind.resource).await;
         }
         // Owners and autoscalers name kinds, not plurals.
         if let Some(usual) = kind.by_convention() {

@@ -1,10 +1,12 @@
 //! The ports that the engine serves: reads from the cache while it can be believed, else from the API server.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use nagi_core::id::{Version, WorkloadId};
+use nagi_core::id::{Namespace, Resource, Version, WorkloadId};
 use nagi_core::intent::{CountWriter, IntentUpdate};
 use nagi_core::workload::Workload;
 use nagi_ports::{Engine, PortError, Read, See, Selection, WorkloadEvent, Workloads};
@@ -65,12 +67,22 @@ impl Workloads for KubeEngine {
         };
         // A kind that nobody knows has no workloads, if the API server still says so.
         let nobody_knows = !all.iter().any(|watched| wanted(watched));
+        // What is known of a kind that may not be read any more is from before its rights were taken away. It is told with that
+        // time and not left out: whoever follows lists would take it for deleted.
+        let mut oldest = Duration::ZERO;
         for watched in all.iter().filter(|watched| nobody_knows || wanted(watched)) {
-            for state in watched.states() {
-                shared.live_again(state, deadline).await?;
+            for (namespace, state) in &watched.states {
+                if let Some(problem) = shared.live_again(state, deadline).await? {
+                    if watched.kind.resource == Resource::deployments()
+                        && shared.is_missed(state, namespace.as_ref())
+                    {
+                        return Err(problem);
+                    }
+                    oldest = oldest.max(state.dead_for());
+                }
             }
         }
-        let observed_at = shared.observed_at();
+        let observed_at = shared.observed_at().min(shared.clock.now() - oldest);
         shared.store.visit(selection, observed_at, see);
         Ok(observed_at)
     }
@@ -138,22 +150,23 @@ impl Shared {
         }
     }
 
-    /// Waits for a watch that is dead to live again. A kind that may not be read, or is not served, is left out of lists.
-    async fn live_again(&self, state: &State, deadline: Instant) -> Result<(), PortError> {
+    /// Waits for a watch that is dead to live again. Where that may not be read, or is not served, the refusal.
+    async fn live_again(
+        &self,
+        state: &State,
+        deadline: Instant,
+    ) -> Result<Option<PortError>, PortError> {
         let mut progress = state.progress();
         let mut nudged = false;
         loop {
             progress.mark_unchanged();
             if state.is_live() && self.hears() {
-                return Ok(());
+                return Ok(None);
             }
-            if state.is_refused() && self.hears() {
-                return match state.problem() {
-                    Some(problem @ PortError::Refused(_)) if !state.is_synced() => {
-                        self.refused_list(state, problem)
-                    }
-                    _ => Ok(()),
-                };
+            if self.hears()
+                && let Some(problem) = state.refusal()
+            {
+                return Ok(Some(problem));
             }
             if !nudged && state.is_synced() {
                 nudged = true;
@@ -168,12 +181,23 @@ impl Shared {
         }
     }
 
-    /// Deployments that may not be read are an error; other kinds are left out.
-    fn refused_list(&self, state: &State, problem: PortError) -> Result<(), PortError> {
-        let deployments = self.deployments();
-        let is_deployments = deployments
-            .states()
-            .any(|known| std::ptr::eq(Arc::as_ptr(known), state));
-        if is_deployments { Err(problem) } else { Ok(()) }
+    /// A list without the Deployments that may not be read would say less than was there. Where one namespace is read and none
+    /// was in it, it may have gone with its rights.
+    fn is_missed(&self, state: &State, namespace: Option<&Namespace>) -> bool {
+        let Some(namespace) = namespace.filter(|_| state.is_synced()) else {
+            return true;
+        };
+        let mut holds = false;
+        let deployments = Resource::deployments();
+        let selection = Selection {
+            resource: Some(&deployments),
+            namespace: Some(namespace),
+            after: None,
+        };
+        self.store.visit(selection, self.observed_at(), &mut |_| {
+            holds = true;
+            ControlFlow::Break(())
+        });
+        holds
     }
 }

@@ -1,7 +1,6 @@
 //! One row: made of an observation, and what it learns from the one before.
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use nagi_core::guardrail::Guardrails;
 use nagi_core::id::{Host, PoolName, WorkloadId};
@@ -42,10 +41,6 @@ impl Row {
     pub(super) fn intent(&self) -> &Intent {
         static NOTHING: LazyLock<Intent> = LazyLock::new(Intent::default);
         self.notes.as_ref().map_or(&NOTHING, |notes| &notes.intent)
-    }
-
-    pub(super) fn idle_after(&self) -> Option<Duration> {
-        self.notes.as_ref().and_then(|notes| notes.idle_after)
     }
 
     /// Learns from an earlier observation what was wanted just before the count became zero, unless somebody wrote a record

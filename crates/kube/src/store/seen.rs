@@ -43,7 +43,7 @@ impl Glance for Seen<'_> {
     }
 
     fn idle_after(&self) -> Option<Duration> {
-        self.row.idle_after()
+        None
     }
 
     fn label(&self, key: &str) -> Option<&str> {

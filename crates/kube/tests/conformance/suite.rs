@@ -67,6 +67,12 @@ impl Server {
         }
     }
 
+    /// A list in another form.
+    async fn list_as(&self, accepted: &str, path: &str) -> (u16, Value) {
+        let request = Request::get(path).header("accept", accepted);
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
     async fn ask(&self, method: &str, path: &str, content: &str, body: &Value) -> (u16, Value) {
         let body = if body.is_null() {
             Vec::new()
@@ -77,11 +83,12 @@ impl Server {
             .method(method)
             .uri(path)
             .header("content-type", content);
-        let asked = self.client.send(request.body(Body::from(body)).unwrap());
-        let response = tokio::time::timeout(PATIENCE, asked)
-            .await
-            .unwrap()
-            .unwrap();
+        self.send(request.body(Body::from(body)).unwrap()).await
+    }
+
+    async fn send(&self, request: Request<Body>) -> (u16, Value) {
+        let asked = tokio::time::timeout(PATIENCE, self.client.send(request));
+        let response = asked.await.unwrap().unwrap();
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&bytes).unwrap_or_default())
@@ -339,6 +346,24 @@ async fn lists_come_in_pages(server: &Server) {
             .replace('+', "%2B");
         next = format!("&continue={escaped}");
     }
+    // Of the metadata alone, where that is asked for.
+    let accepted =
+        "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json";
+    let (status, heads) = server
+        .list_as(accepted, &format!("{collection}?limit=2"))
+        .await;
+    assert_eq!(
+        (status, &heads["kind"]),
+        (200, &json!("PartialObjectMetadataList"))
+    );
+    assert!(!version(&heads).is_empty() && heads["metadata"]["continue"].is_string());
+    let head = &heads["items"][0];
+    assert_eq!(head["kind"], "PartialObjectMetadata");
+    assert_eq!(head["metadata"]["name"], names[0]);
+    assert!(
+        !version(head).is_empty() && head.get("spec").is_none(),
+        "{head}"
+    );
     let mut sorted = names.clone();
     sorted.sort();
     assert_eq!(names, sorted);

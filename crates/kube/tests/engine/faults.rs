@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use nagi_core::id::Resource;
 use nagi_kube::{Rights, Source};
 use nagi_kube_double::{Double, Effect, Fault, objects};
-use nagi_ports::{Glance, PortError, Read, Selection, Workloads};
+use nagi_ports::{Clock as _, Glance, PortError, Read, Selection, SystemClock, Workloads};
 use nagi_testkit::listed;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -97,6 +98,61 @@ async fn rights_that_are_taken_away_are_told_and_work_again_when_they_are_back()
     lab.double.lift(denied);
     lab.synced().await;
     assert_eq!(lab.get().await.desired.0, 2);
+}
+
+// DESIGN §5: what may not be read any more is not told as if it had just been seen, and not as if it were gone.
+#[tokio::test]
+async fn rights_that_are_taken_away_later_make_no_old_facts_new() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    let set = "/apis/apps/v1/namespaces/project-a/statefulsets/store";
+    let mut store = objects::deployment("project-a", "store", 1);
+    store["kind"] = json!("StatefulSet");
+    double.put(store);
+    let lab = Lab::on(double, Rights::Full);
+    lab.synced().await;
+    let clock = SystemClock::new();
+    let list = async || {
+        let mut counts = Vec::new();
+        let see = &mut |glance: &dyn Glance| {
+            counts.push(glance.counts().desired.0);
+            ControlFlow::Continue(())
+        };
+        let visited = lab.engine.visit(Selection::default(), see).await;
+        visited.map(|observed_at| (counts, observed_at))
+    };
+    let holds = async |wanted: &[u32]| list().await.is_ok_and(|(counts, _)| counts == wanted);
+    eventually("a list of both", async || holds(&[2, 1]).await).await;
+    let denied = lab.double.inject(Fault::status(403).at("/statefulsets"));
+    lab.double.cut_watches();
+    lab.double
+        .edit(set, |object| object["spec"]["replicas"] = json!(4));
+    let since = clock.now();
+    eventually("the time of the last look", async || {
+        let list = list().await;
+        let is_old = |at: Timestamp| clock.now().duration_since(at) > SignedDuration::from_secs(1);
+        list.is_ok_and(|(counts, at)| counts == [2, 1] && is_old(at))
+    })
+    .await;
+    let (_, observed_at) = list().await.unwrap();
+    let moved = observed_at.duration_since(since);
+    assert!(moved < SignedDuration::from_millis(900), "{moved:?}");
+    lab.double.lift(denied);
+    eventually("both, as they are now", async || {
+        let list = list().await;
+        list.is_ok_and(|(counts, at)| counts == [2, 4] && at > observed_at)
+    })
+    .await;
+    let denied = lab.double.inject(Fault::status(403).at("/deployments"));
+    lab.double.cut_watches();
+    lab.double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(5));
+    eventually("an error instead of a list", async || {
+        matches!(list().await, Err(PortError::Refused(_)))
+    })
+    .await;
+    lab.double.lift(denied);
+    eventually("the list again", async || holds(&[5, 4]).await).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Kinds that a cluster brings along, and what becomes of them when their definitions change.
 
 use nagi_core::id::{Name, Namespace, Resource, WorkloadId};
-use nagi_kube_double::{Effect, Fault, objects};
+use nagi_kube::Rights;
+use nagi_kube_double::{Double, Effect, Fault, objects};
 use nagi_ports::{PortError, Read, Workloads};
 use nagi_testkit::listed;
 use serde_json::{Value, json};
@@ -116,6 +117,73 @@ async fn a_definition_that_changes_is_followed() {
     .await;
     let path = "/apis/example.com/v2/namespaces/project-a/runners/one";
     assert_eq!(lab.double.get(path).unwrap()["spec"]["count"], 0);
+}
+
+// Issue 4 item 2: however many definitions a cluster has and however large they are, its kinds are known, and nothing is read
+// twice while nothing changes.
+#[tokio::test]
+async fn hundreds_of_large_definitions_are_read_once() {
+    let double = Double::start().await;
+    let schema = "x".repeat(100_000);
+    for n in 0..400 {
+        let mut other = definition("v1", ".spec.workers");
+        other["metadata"]["name"] = json!(format!("others{n}.example.com"));
+        other["spec"]["names"] =
+            json!({ "plural": format!("others{n}"), "kind": format!("Other{n}") });
+        other["spec"]["versions"] = json!([{ "name": "v1", "served": true, "schema": schema }]);
+        double.put(other);
+    }
+    double.put(definition("v1", ".spec.workers"));
+    double.put(object("v1"));
+    let lab = Lab::on(double, Rights::Full);
+    let runner = runner();
+    eventually("the workload", async || {
+        let all = listed(&lab.engine).await;
+        all.is_ok_and(|all| all.iter().any(|w| w.id == runner))
+    })
+    .await;
+    assert!(lab.engine.kinds_problem().is_none());
+    lab.double.forget_requests();
+    look_again(&lab).await;
+    let asked = lab.double.requests().into_iter();
+    let of_kinds = asked.filter(|asked| asked.path.contains("/customresourcedefinitions"));
+    let paths: Vec<String> = of_kinds.map(|asked| asked.path).collect();
+    assert_eq!(paths.len(), 1, "only whether anything changed: {paths:?}");
+}
+
+// Issue 4 item 2: a definition that was deleted leaves nothing behind, and one that is made again is served again.
+#[tokio::test]
+async fn a_kind_whose_definition_is_deleted_is_no_kind_any_more() {
+    let lab = Lab::new().await;
+    let runner = runner();
+    for _ in 0..2 {
+        lab.double.put(definition("v1", ".spec.workers"));
+        lab.double.put(object("v1"));
+        look_again(&lab).await;
+        eventually("the workload", async || {
+            let all = listed(&lab.engine).await;
+            all.is_ok_and(|all| all.iter().any(|w| w.id == runner))
+        })
+        .await;
+        // As an API server does it: the objects go with their definition.
+        assert!(
+            lab.double
+                .delete("/apis/example.com/v1/namespaces/project-a/runners/one")
+        );
+        assert!(
+            lab.double.delete(
+                "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/runners.example.com"
+            )
+        );
+        look_again(&lab).await;
+        eventually("a refusal that says why", async || {
+            let asked = lab.engine.get(&runner, Read::Cached).await;
+            matches!(&asked, Err(PortError::Refused(words)) if words.contains("no kind of this name"))
+        })
+        .await;
+        let all = listed(&lab.engine).await.unwrap();
+        assert!(all.iter().all(|w| w.id != runner), "{all:?}");
+    }
 }
 
 // DESIGN §5, invariant 7: an answer may be on its way while the definition changes.

@@ -106,7 +106,7 @@ impl Setup {
             routes: TowerToHyperService::new(routes),
             lines: crate::exchange::Lines::All,
         };
-        let (api, scraping) = (site(app.api()), site(app.metrics()));
+        let (api, scraping) = (site(app.api()), site(app.metrics(true)));
         World {
             app,
             workloads,

@@ -72,7 +72,7 @@ pub(super) async fn at(
         if matches!(&deployment, Seen::There(ready) if ready.ready > 0) {
             nagi = Nagi::Runs;
         }
-        checks.push(of_deployment(account, &deployment));
+        checks.push(of_deployment(account, &deployment, namespaces));
         // The gateway is installed or not, as one likes.
         let installed =
             own.is_some() || seen(survey.has_account(account.name()).await)? != Some(false);
@@ -157,17 +157,23 @@ fn of_groups(unserved: &[&str]) -> Check {
         .fix("kubectl api-versions")
 }
 
-fn of_deployment(account: Account, deployment: &Seen<Ready>) -> Check {
+fn of_deployment(
+    account: Account,
+    deployment: &Seen<Ready>,
+    namespaces: Option<&[Namespace]>,
+) -> Check {
     let name = account.deployment();
-    let install = || format!("kubectl apply -k {}", account.directory());
+    let absent = |check: Check| match account.directory(namespaces) {
+        Some(directory) => check.fix(format!("kubectl apply -k {directory}")),
+        None => check,
+    };
     match (deployment, account) {
         (Seen::Hidden, _) => Check::note(name, "may not be looked at from here"),
-        (Seen::Absent, Account::ScaleApi) => Check::missing(name, "not installed").fix(install()),
-        (Seen::Absent, Account::WakeGateway) => Check::note(
+        (Seen::Absent, Account::ScaleApi) => absent(Check::missing(name, "not installed")),
+        (Seen::Absent, Account::WakeGateway) => absent(Check::note(
             name,
             "not installed: requests wake nothing, only calls and schedules do",
-        )
-        .fix(install()),
+        )),
         (Seen::There(ready), _) if ready.ready == 0 && ready.wanted > 0 => {
             Check::missing(name, format!("none of {} pods is ready", ready.wanted)).fix(format!(
                 "kubectl describe pods -n scale-system -l app.kubernetes.io/name={name}"

@@ -103,11 +103,13 @@ impl Account {
         }
     }
 
-    /// The directory that installs it.
-    pub(super) const fn directory(self) -> &'static str {
-        match self {
-            Self::ScaleApi => "src/api",
-            Self::WakeGateway => "manifests/gateway",
+    /// The directory that installs it; with rights in some namespaces only there is no gateway.
+    pub(super) const fn directory(self, namespaces: Option<&[Namespace]>) -> Option<&'static str> {
+        match (self, namespaces) {
+            (Self::ScaleApi, Some(_)) => Some("deploy/namespaced"),
+            (Self::ScaleApi, None) => Some("src/api"),
+            (Self::WakeGateway, Some(_)) => None,
+            (Self::WakeGateway, None) => Some("manifests/gateway"),
         }
     }
 

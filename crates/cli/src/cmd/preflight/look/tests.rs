@@ -58,7 +58,7 @@ fn missing_rights_are_named_and_those_that_one_can_do_without_are_told_apart() {
 #[test]
 fn what_may_not_be_looked_at_is_neither_there_nor_missing() {
     for check in [
-        of_deployment(Account::ScaleApi, &Seen::Hidden),
+        of_deployment(Account::ScaleApi, &Seen::Hidden, None),
         of_policy(None, None),
         of_lease(&Seen::Hidden, Timestamp::UNIX_EPOCH),
         of_nodes(None, Nagi::Runs),
@@ -66,6 +66,21 @@ fn what_may_not_be_looked_at_is_neither_there_nor_missing() {
         assert_eq!(check.result, Finding::Note, "{check:?}");
     }
     assert_eq!(unasked(Account::ScaleApi).result, Finding::Unknown);
+}
+
+// Issue 4 item 4: the command that mends it is that of the installation that is asked about.
+#[test]
+fn with_rights_in_some_namespaces_the_overlay_is_what_installs() {
+    let only = [Namespace::new("project-a").unwrap()];
+    let fix = |account, namespaces| of_deployment(account, &Seen::Absent, namespaces).fix;
+    let said = |directory: &str| Some(format!("kubectl apply -k {directory}"));
+    assert_eq!(fix(Account::ScaleApi, None), said("src/api"));
+    assert_eq!(fix(Account::WakeGateway, None), said("manifests/gateway"));
+    assert_eq!(
+        fix(Account::ScaleApi, Some(&only)),
+        said("deploy/namespaced")
+    );
+    assert_eq!(fix(Account::WakeGateway, Some(&only)), None);
 }
 
 #[test]
