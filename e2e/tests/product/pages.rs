@@ -208,7 +208,8 @@ fn prepare(tour: &Tour<'_>, text: &str) -> anyhow::Result<()> {
     if holds("kubectl top") {
         tour.figures()?;
     }
-    if holds("http://localhost:8080") && !holds("port-forward") && !holds("exec") {
+    let asks = holds("http://localhost:8080") || holds("nagi status");
+    if asks && !holds("port-forward") && !holds("exec") {
         tour.forwards()
     } else {
         tour.stop_forwards()
