@@ -1,10 +1,13 @@
 //! One call of gRPC over a socket: a frame there, frames back, and a status.
+//!
+//! Whoever asks acts on what is missing from an answer: a lease, a container. So an answer counts only with the word of the
+//! server that it is whole, and never because nothing more came.
 
 use std::future::Future;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, header};
+use http::{Request, StatusCode, header};
 use nagi_runtime::Deadline;
 use thiserror::Error;
 use tokio::net::UnixStream;
@@ -43,6 +46,15 @@ pub enum CallError {
     /// The connection broke, or its answer is none of this protocol.
     #[error("{0}")]
     Failed(String),
+}
+
+/// How a call ended that is no refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With the word that all of it was said.
+    Good,
+    /// Without one: what was read may be a part.
+    NotSaid,
 }
 
 // === impl CallError ===
@@ -128,9 +140,15 @@ async fn exchange(
             .map_err(|error| CallError::Failed(error.to_string()))?;
         let (answer, mut send) = client.send_request(request, false).map_err(failed)?;
         send.send_data(framed(message)?, true).map_err(failed)?;
-        let answer = answer.await.map_err(failed)?;
-        said(answer.headers())?;
-        let mut body = answer.into_body();
+        let (head, mut body) = answer.await.map_err(failed)?.into_parts();
+        let mut end = said(&head.headers)?;
+        if head.status != StatusCode::OK {
+            return Err(CallError::Failed(format!("HTTP status {}", head.status)));
+        }
+        if !body.is_end_stream() {
+            // What was said before the messages says nothing of them.
+            end = End::NotSaid;
+        }
         let mut bytes = BytesMut::new();
         while let Some(piece) = body.data().await {
             let piece = piece.map_err(failed)?;
@@ -143,9 +161,12 @@ async fn exchange(
             }
         }
         if let Some(trailers) = body.trailers().await.map_err(failed)? {
-            said(&trailers)?;
+            end = said(&trailers)?;
         }
-        messages(bytes.freeze()).ok_or_else(CallError::not_understood)
+        match end {
+            End::Good => messages(bytes.freeze()).ok_or_else(CallError::not_understood),
+            End::NotSaid => Err(CallError::Failed("the answer has no end".to_owned())),
+        }
     };
     let driven = async {
         drop(connection.await);
@@ -181,14 +202,18 @@ pub(crate) fn messages(mut body: Bytes) -> Option<Vec<Bytes>> {
     Some(all)
 }
 
-/// The status of a call stands in its headers or trailers; 0 is good.
-fn said(headers: &http::HeaderMap) -> Result<(), CallError> {
+/// The status of a call stands in its trailers, or in its headers where nothing comes behind them; 0 is good.
+fn said(headers: &http::HeaderMap) -> Result<End, CallError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     match text("grpc-status") {
-        None | Some("0") => Ok(()),
+        None => Ok(End::NotSaid),
+        Some("0") => Ok(End::Good),
         Some(status) => Err(CallError::Refused {
             status: status.parse().unwrap_or(u32::MAX),
             said: text("grpc-message").unwrap_or("-").to_owned(),
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

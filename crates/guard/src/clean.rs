@@ -37,8 +37,8 @@ use crate::mounts::MountsError;
 
 pub use apply::{After, ApplyError, Done, End, Event, Report, apply};
 pub use ask::AskError;
-pub(crate) use audit::freed;
 pub use audit::{AuditError, Freed};
+pub(crate) use audit::{freed, written as freed_at};
 pub use discover::{Kept, Skipped, Why};
 pub use journal::Mode as JournalMode;
 pub use owned::Left;

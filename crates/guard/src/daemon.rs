@@ -11,14 +11,17 @@
 mod ballast;
 mod decide;
 mod forecast;
+mod given;
 mod hands;
 mod history;
+mod kept;
 mod level;
 mod look;
 mod memory;
 mod outlook;
 mod owners;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,7 +36,7 @@ use crate::clean::{CleanError, Plan, Report};
 use crate::mounts::Device;
 use crate::own::{self, Lock, OwnError, STATE};
 use crate::owner::Owner;
-use crate::survey::{Shares, SurveyError};
+use crate::survey::{Shares, SurveyError, Watched};
 
 pub use ballast::{Allocate, Ballast, BallastError, Reserve, Scramble, wanted};
 pub use decide::{
@@ -49,19 +52,19 @@ pub use memory::{Key, What};
 pub use outlook::{Days, DiskOutlook, GOAL_PERCENT, Outlook, OutlookError, outlook};
 pub use owners::Growth;
 
+use given::{Given, without, without_all};
 use hands::{Change, Opened, Unopened};
+use kept::Kept;
 use memory::{HISTORY_EVERY, Past};
-use owners::Owners;
+use owners::{Owners, owners_max};
 
 const LOCK: &str = "guard.lock";
 /// Forecasts are made this often: their fast gate looks at minutes.
 const FORECAST_EVERY: Duration = Duration::from_mins(1);
-/// A ballast that could not be taken is tried again after this.
-const BALLAST_AGAIN: Duration = Duration::from_hours(1);
 /// So often it is looked whether the ballast is still there: its disk is asked, and nothing is written.
 const BALLAST_LOOK: Duration = Duration::from_mins(1);
-/// Owners of one disk whose growth is followed: all that a node has, where it is not one of everything.
-const OWNERS_MAX: usize = 24;
+/// So often it is looked whether somebody has cleaned: one question for a file, which is read when it was written to.
+const RECORD_LOOK: Duration = Duration::from_mins(1);
 
 /// How the guard is set.
 #[derive(Debug, Clone)]
@@ -160,6 +163,11 @@ pub struct Guard {
     ballast: Option<Kept>,
     forecasts: BTreeMap<Key, Made>,
     owners: BTreeMap<PathBuf, Owners>,
+    /// What cleaning gave back, as the record tells it; and what no record tells, because the disk had no room for one.
+    given: Vec<Given>,
+    unwritten: Vec<Given>,
+    /// When the record was looked at; none when that is to be done at once.
+    record_at: Option<Timestamp>,
     /// Bytes of each disk at the last look.
     used: BTreeMap<PathBuf, u64>,
     /// The disk of `/var/lib`, which everything that is written lies on.
@@ -168,20 +176,6 @@ pub struct Guard {
     left_out: usize,
     /// The disks of the last look.
     places: Vec<(PathBuf, Device)>,
-}
-
-/// What is known of a ballast, and when it was last given up.
-#[derive(Debug, Clone)]
-struct Kept {
-    /// The disk that it lies on, by its number: a place on the node may be seen in several ways.
-    device: Device,
-    failed_at: Option<Timestamp>,
-    looked_at: Timestamp,
-    held: u64,
-    /// What of it goes first.
-    half: u64,
-    /// Something is done to it, and it is not known yet what it holds.
-    is_changing: bool,
 }
 
 /// A forecast, and when it was made.
@@ -241,6 +235,9 @@ impl Guard {
             ballast: None,
             forecasts: BTreeMap::new(),
             owners: BTreeMap::new(),
+            given: Vec::new(),
+            unwritten: Vec::new(),
+            record_at: Some(now),
             used: BTreeMap::new(),
             own,
             left_out: 0,
@@ -286,7 +283,7 @@ impl Guard {
             }
         }
         round.deeds = self.hand_out(change, now);
-        round.disks = seen.into_iter().map(|one| self.now(one)).collect();
+        round.disks = seen.into_iter().map(|one| self.now(one, now)).collect();
         round
     }
 
@@ -294,6 +291,10 @@ impl Guard {
     pub fn done(&mut self, done: &mut Acted, clock: &dyn Clock) {
         if let Some(opened) = done.opened.take() {
             self.recall(opened);
+        }
+        if let Some(given) = done.given.take() {
+            self.given = given;
+            self.know_owners();
         }
         let Some(changed) = &done.ballast else {
             return;
@@ -342,35 +343,51 @@ impl Guard {
         hands.end(&self.past, clock.now())
     }
 
-    /// What came back by cleaning is no change of what others do.
-    pub fn cleaned(&mut self, plan: &Plan, report: &Report) {
-        for (step, done) in plan.steps.iter().zip(&report.done) {
-            let places = self.places.iter();
-            let place = places.filter(|(_, device)| *device == step.disk);
-            let points: Vec<PathBuf> = place.map(|(point, _)| point.clone()).collect();
-            for point in points {
-                let by = done.measured.saturating_neg();
-                self.shift(&point, What::All(Resource::Bytes), by);
-                self.shift(&point, What::AtWalks, by);
-                match owners::owners_of(done.reclaimer) {
-                    [owner] => self.shift(&point, What::Of(*owner), by),
-                    // What each of them gave back is not known, so how they grew begins anew.
-                    several => {
-                        let is_one =
-                            |what: What| several.iter().any(|owner| what == What::Of(*owner));
-                        self.past
-                            .retain(|key, _| key.point != point || !is_one(key.what));
-                    }
-                }
-            }
+    /// It has cleaned itself. What came back is no change of what others do: the record tells it, or nobody else does.
+    pub fn cleaned(&mut self, plan: &Plan, report: &Report, clock: &dyn Clock) {
+        if report.has_ring {
+            self.record_at = None;
+            return;
         }
+        let now = clock.now();
+        let steps = plan.steps.iter().zip(&report.done);
+        let unwritten = steps.map(|(step, done)| Given::unwritten(step, done, now));
+        self.unwritten.extend(unwritten);
+        self.unwritten.retain(|given| given.counts(now));
+        self.know_owners();
+    }
+
+    /// What cleaning gave back, wherever that is known from.
+    fn given(&self) -> Vec<Given> {
+        [&self.given[..], &self.unwritten].concat()
+    }
+
+    /// Makes anew what is known of owners.
+    fn know_owners(&mut self) {
+        let given = self.given();
+        let places = &self.places;
+        let device_of = |point: &Path| {
+            let mut places = places.iter();
+            places
+                .find(|(own, _)| own == point)
+                .map(|(_, device)| *device)
+        };
+        self.owners = Owners::of_all(&without_all(&self.past, device_of, &given));
+    }
+
+    /// The disks whose owners can be looked at: those that answered at the last look.
+    pub fn watched(&self) -> Vec<Watched> {
+        let places = self.places.iter().cloned();
+        places
+            .map(|(point, device)| Watched { point, device })
+            .collect()
     }
 
     /// What a walk found of each owner. What it could not find is not known any more.
     pub fn walked(&mut self, shares: &Shares, clock: &dyn Clock) {
         let now = clock.now();
         for disk in &shares.disks {
-            let point = look::on_node(&self.settings.root, &disk.point);
+            let point = disk.point.clone();
             let key = |owner| Key {
                 point: point.clone(),
                 what: What::Of(owner),
@@ -380,7 +397,8 @@ impl Guard {
             let follows: Vec<Owner> = Owner::all().filter(|owner| is_followed(*owner)).collect();
             let largest = disk.owners.iter().map(|(owner, _)| *owner);
             let new = largest.filter(|owner| !follows.contains(owner));
-            let new: Vec<Owner> = new.take(OWNERS_MAX.saturating_sub(follows.len())).collect();
+            let most = owners_max(self.places.len());
+            let new: Vec<Owner> = new.take(most.saturating_sub(follows.len())).collect();
             for owner in follows.into_iter().chain(new) {
                 let own = disk.owners.iter().find(|(other, _)| *other == owner);
                 let used = own.map_or(0, |(_, bytes)| *bytes);
@@ -397,10 +415,9 @@ impl Guard {
             self.past
                 .retain(|key, series| key.point != point || !series.is_nothing());
         }
-        self.owners = Owners::of_all(&self.past);
-        for point in &shares.unknown {
-            let point = look::on_node(&self.settings.root, point);
-            self.owners.remove(&point);
+        self.know_owners();
+        for (point, _why) in &shares.unknown {
+            self.owners.remove(point);
         }
     }
 
@@ -417,8 +434,15 @@ impl Guard {
         }
         let is_new = self.state != self.handed;
         let is_time = now.duration_since(self.past_at).unsigned_abs() >= HISTORY_EVERY;
-        if change.is_none() && !is_new && !is_time {
+        let looked = self
+            .record_at
+            .map(|at| now.duration_since(at).unsigned_abs());
+        let looks_at_record = looked.is_none_or(|age| age >= RECORD_LOOK);
+        if change.is_none() && !is_new && !is_time && !looks_at_record {
             return None;
+        }
+        if looks_at_record {
+            self.record_at = Some(now);
         }
         self.handed.clone_from(&self.state);
         if is_time {
@@ -429,6 +453,7 @@ impl Guard {
             state: self.state.clone(),
             past: is_time.then(|| self.past.clone()),
             change,
+            looks_at_record,
         })
     }
 
@@ -469,7 +494,7 @@ impl Guard {
             held: kept.held,
             half: kept.half,
         });
-        let owners = self.owners.get(&reading.point);
+        let owners = self.owners_of(&reading.point, now);
         let mostly = owners.and_then(|owners| owners.mostly(forecasts[0].as_ref()));
         Seen {
             reading,
@@ -500,14 +525,22 @@ impl Guard {
             Resource::Bytes => reading.space.bytes_available,
             Resource::Inodes => reading.space.inodes_free,
         };
+        let given = self.given();
         let series = self.past.get(&key);
-        let forecast = series.and_then(|series| forecast(series, room));
+        let series = series.map(|series| without(series, key.what, Some(reading.device), &given));
+        let forecast = series.and_then(|series: Cow<'_, Series>| forecast(&series, room));
         let made = Made {
             at: now,
             forecast: forecast.clone(),
         };
         self.forecasts.insert(key, made);
         forecast
+    }
+
+    /// None when they are too old to tell anything.
+    fn owners_of(&self, point: &Path, now: Timestamp) -> Option<&Owners> {
+        let owners = self.owners.get(point);
+        owners.filter(|owners| owners.is_fresh(now))
     }
 
     fn shift(&mut self, point: &Path, what: What, by: i64) {
@@ -520,9 +553,9 @@ impl Guard {
         }
     }
 
-    fn now(&self, seen: Seen) -> DiskNow {
+    fn now(&self, seen: Seen, now: Timestamp) -> DiskNow {
         let state = self.state.disks.get(&seen.reading.point);
-        let owners = self.owners.get(&seen.reading.point);
+        let owners = self.owners_of(&seen.reading.point, now);
         let kept = self.ballast.as_ref();
         let kept = kept.filter(|kept| kept.device == seen.reading.device);
         DiskNow {
@@ -544,25 +577,4 @@ fn growth_of(forecast: Option<&Forecast>) -> Option<f64> {
 /// A ballast has less than 2⁶³ bytes.
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-// === impl Kept ===
-
-impl Kept {
-    /// One that was opened now, and what its halves hold.
-    const fn of([first, second]: [u64; 2], device: Device, now: Timestamp) -> Self {
-        Self {
-            device,
-            held: first + second,
-            half: if second > 0 { second } else { first },
-            failed_at: None,
-            looked_at: now,
-            is_changing: false,
-        }
-    }
-
-    fn may_be_tried(&self, now: Timestamp) -> bool {
-        let elapsed = self.failed_at.map(|then| now.duration_since(then));
-        elapsed.is_none_or(|elapsed| elapsed.unsigned_abs() >= BALLAST_AGAIN)
-    }
 }

@@ -51,8 +51,8 @@ pub use open_files::{Deleted, Holder, OpenFiles, open_files};
 pub use owner::{Class, Owner};
 pub use run_files::{RunError, RunFiles, RunLock};
 pub use survey::{
-    Effort, Glance, Hidden, Place, Request, Share, Shares, Survey, SurveyError, Under, glance,
-    shares, survey,
+    Effort, Glance, Hidden, NotKnown, Place, Request, Share, Shares, Survey, SurveyError, Under,
+    Watched, glance, shares, survey,
 };
 pub use walk::faults::Fault;
 pub use walk::tree::{NodeId, Tree};

@@ -6,7 +6,9 @@
 //! must do without. A record begins at a multiple of [`SLOT`] bytes and ends with a
 //! newline, so that `grep -a` reads the ring. A record that a crash cut short is written over by the next one.
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -159,6 +161,45 @@ pub(crate) fn read(
         Err(Errno::NOENT) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
+}
+
+/// When a ring was last written to, in seconds and nanoseconds; none where there is none, or it cannot be asked.
+pub(crate) fn written(root: &OwnedFd, reach: &Reach, name: &str) -> Option<(i64, u32)> {
+    if reach.refuses(Path::new(STATE)).is_some() {
+        return None;
+    }
+    let state = place::open_base(root, Path::new(STATE)).ok()??;
+    let own = place::open_below(&state, STATE_OWN.as_bytes()).ok()?;
+    let stat = rustix::fs::statat(&own, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    Some((stat.st_mtime, nanoseconds))
+}
+
+/// The bytes behind the escapes of a record.
+pub(crate) fn unescaped(text: &str) -> Option<OsString> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        if *first != b'\\' {
+            bytes.push(*first);
+            continue;
+        }
+        let (kind, behind) = rest.split_first()?;
+        rest = behind;
+        bytes.push(match kind {
+            b'n' => b'\n',
+            b't' => b'\t',
+            b'r' => b'\r',
+            b'x' => {
+                let (digits, behind) = rest.split_at_checked(2)?;
+                rest = behind;
+                u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
+            }
+            other => *other,
+        });
+    }
+    Some(OsString::from_vec(bytes))
 }
 
 fn records(bytes: &[u8]) -> Vec<Record> {

@@ -31,7 +31,7 @@ use crate::walk::tree::{NodeId, Tree};
 use node::Node;
 
 pub use glance::{Glance, glance};
-pub use shares::{Share, Shares, shares};
+pub use shares::{NotKnown, Share, Shares, Watched, shares};
 
 const PROC: &str = "/proc";
 const SYSFS: &str = "/sys";

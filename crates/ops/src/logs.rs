@@ -100,9 +100,15 @@ fn of_printed(printed: &Printed) -> Looked<Journal> {
         ));
     }
     // It tells the newest first: what is missing is older than all that was read.
-    let cut = printed.is_cut.then(|| {
+    let why = if printed.is_cut {
+        Some("journalctl did not come to an end in time".to_owned())
+    } else {
+        let is_more = printed.text.lines().count() > LINES_MAX;
+        is_more.then(|| format!("there are more than {LINES_MAX} lines of errors"))
+    };
+    let cut = why.map(|why| {
         let back = oldest.map_or_else(String::new, |at| format!(" only back to {at:.0}"));
-        format!("journalctl did not come to an end in time: the journal was read{back}")
+        format!("{why}: the journal was read{back}")
     });
     Ok(Journal { lines, cut })
 }
@@ -153,7 +159,8 @@ fn arguments(root: &Path, since: Timestamp) -> Vec<String> {
         "--output=json".to_owned(),
         "--output-fields=MESSAGE,SYSLOG_IDENTIFIER".to_owned(),
         format!("--since=@{}", since.as_second()),
-        format!("--lines={LINES_MAX}"),
+        // One more than is said, so that it is known whether there are more.
+        format!("--lines={}", LINES_MAX + 1),
         "--case-sensitive=no".to_owned(),
         format!("--grep={words}"),
     ];
@@ -402,6 +409,36 @@ mod tests {
         assert_eq!(of(text, false).unwrap().cut, None);
         assert!(matches!(of("", true), Err(Unseen::Failed(_))));
         assert!(of("", false).unwrap().lines.is_empty());
+    }
+
+    // What is older than so many lines was not looked at, which is told like every other cut; as many and no more are all.
+    #[test]
+    fn a_journal_of_too_many_lines_says_how_far_back_it_was_read() {
+        let printed = |lines: usize| {
+            let line = |number: usize| {
+                let at = 1_767_225_602_000_000 - u64::try_from(number).unwrap() * 1_000_000;
+                format!(
+                    r#"{{"__REALTIME_TIMESTAMP":"{at}","SYSLOG_IDENTIFIER":"kubelet","MESSAGE":"write /a: no space left on device"}}"#
+                )
+            };
+            let text: Vec<String> = (0..lines).map(line).collect();
+            Printed {
+                text: text.join("\n"),
+                is_cut: false,
+                failed: None,
+            }
+        };
+        assert_eq!(of_printed(&printed(LINES_MAX)).unwrap().cut, None);
+        let cut = of_printed(&printed(LINES_MAX + 1)).unwrap().cut.unwrap();
+        assert_eq!(
+            cut,
+            "there are more than 2000 lines of errors: the journal was read only back to 2025-12-31T23:26:42Z"
+        );
+        let arguments = arguments(Path::new("/"), Timestamp::UNIX_EPOCH);
+        assert!(
+            arguments.contains(&"--lines=2001".to_owned()),
+            "{arguments:?}"
+        );
     }
 
     // A static pod may be of any namespace; the pods of others are nobody's business here.

@@ -113,7 +113,7 @@ async fn go(
     hand_on: &mut (dyn FnMut(RemoteStream, &[u8]) + Send),
 ) -> Result<i32, RemoteError> {
     let program = read(Path::new(crate::ssh::OWN_PROGRAM)).map_err(RemoteError::Program)?;
-    let word = format!("{:x}", random_bits());
+    let word = format!("{:032x}", random_bits());
     let command = command(&word, arguments);
     let pipes = [Stdio::piped(), Stdio::piped()];
     // It is a command and nothing else, whatever the configuration says of this host.
@@ -231,16 +231,13 @@ impl Node {
             while let Some(at) = self.head.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.head.drain(..=at).collect();
                 let line = String::from_utf8_lossy(&line);
-                let Some(said) = line.trim_end().strip_prefix(self.word.as_str()) else {
-                    continue;
-                };
-                let said = said.trim_start();
-                let (kind, rest) = said.split_once(' ').unwrap_or((said, ""));
-                match kind {
-                    "failed" => return Err(RemoteError::Node(rest.to_owned())),
-                    "failed-root" => return Err(RemoteError::NotRoot(rest.to_owned())),
-                    kind if kind == wanted => return Ok(rest.to_owned()),
-                    _ => {}
+                match said(&line, &self.word) {
+                    Some(("failed", rest)) => return Err(RemoteError::Node(rest.to_owned())),
+                    Some(("failed-root", rest)) => {
+                        return Err(RemoteError::NotRoot(rest.to_owned()));
+                    }
+                    Some((kind, rest)) if kind == wanted => return Ok(rest.to_owned()),
+                    Some(_) | None => {}
                 }
             }
             if self.head.len() > HEAD_MAX {
@@ -326,6 +323,13 @@ impl Node {
     }
 }
 
+/// What a line of ours says, and what of. A profile that prints without an end of line stands in front of it.
+fn said<'a>(line: &'a str, word: &str) -> Option<(&'a str, &'a str)> {
+    let (_, said) = line.trim_end().split_once(word)?;
+    let said = said.trim_start();
+    Some(said.split_once(' ').unwrap_or((said, "")))
+}
+
 /// Says something there every few seconds, until what this returns is dropped.
 fn beat(stdin: ChildStdin) -> Result<mpsc::SyncSender<()>, std::io::Error> {
     let mut stdin = std::fs::File::from(stdin.into_owned_fd()?);
@@ -385,6 +389,21 @@ mod tests {
         for script in [USER_SCRIPT, NODE_SCRIPT] {
             assert!(!script.contains('\''));
         }
+    }
+
+    // 5-24: a profile that sets the title of a terminal prints no end of line.
+    #[test]
+    fn our_lines_are_found_behind_what_a_profile_prints() {
+        let word = "0123456789abcdef0123456789abcdef";
+        let line = |front: &str| format!("{front}{word} ready x86_64\r\n");
+        for front in ["", "\u{1b}]0;root@node\u{7}", "Welcome "] {
+            assert_eq!(said(&line(front), word), Some(("ready", "x86_64")));
+        }
+        assert_eq!(said("ready x86_64", word), None);
+        assert_eq!(
+            said(&format!("x{word} started\n"), word),
+            Some(("started", ""))
+        );
     }
 
     // Whatever a file is called, it is one argument there, and no command.

@@ -24,7 +24,7 @@ use crate::output::{Place, words, write};
 use crate::progress::Progress;
 use crate::session::Session;
 
-pub(crate) use clean::{end as clean_end, parse_age, parse_bytes};
+pub(crate) use clean::{end as clean_end, parse_age, parse_bytes, why as clean_why};
 pub(crate) use goes::GoesArgs;
 
 const EXAMPLES: &str = "\

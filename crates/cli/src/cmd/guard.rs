@@ -13,6 +13,7 @@ mod door;
 mod looks;
 mod schedule;
 mod sinks;
+mod walks;
 mod watch;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -74,7 +75,7 @@ pub(crate) struct GuardArgs {
     owners_every: Duration,
 
     /// Do not look whose the bytes are: no growth by owner
-    #[arg(long)]
+    #[arg(long, conflicts_with = "owners_every")]
     no_owners: bool,
 
     /// Keep no ballast

@@ -7,6 +7,7 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use nagi_ports::Clock;
@@ -181,6 +182,8 @@ pub struct Freed {
     pub at: Timestamp,
     /// Which kind.
     pub kind: Reclaimer,
+    /// Where, on the node.
+    pub directory: PathBuf,
     /// How many files went.
     pub files: u64,
     /// What came back, as measured: below nothing where others wrote meanwhile.
@@ -198,16 +201,22 @@ pub(crate) fn freed(root: &OwnedFd, reach: &Reach) -> Result<Vec<Freed>, Errno> 
         .filter_map(|record| {
             let mut words = record.what.strip_prefix("freed ")?.split(' ');
             let kind = Reclaimer::named(words.next()?)?;
-            let _directory = words.next()?;
+            let directory = PathBuf::from(ring::unescaped(words.next()?)?);
             let mut number = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=');
             Some(Freed {
                 at: record.at,
                 kind,
+                directory,
                 files: number("files")?.parse().ok()?,
                 bytes: number("bytes")?.parse().ok()?,
             })
         })
         .collect())
+}
+
+/// When the ring was last written to, in seconds and nanoseconds; none where there is none, or it cannot be asked.
+pub(crate) fn written(root: &OwnedFd, reach: &Reach) -> Option<(i64, u32)> {
+    ring::written(root, reach, RING)
 }
 
 /// How many slots the record of this takes.

@@ -185,7 +185,7 @@ impl Step {
     }
 
     /// Where one of its files is, on the node.
-    pub(super) fn whole(&self, item: &Item) -> PathBuf {
+    pub fn whole(&self, item: &Item) -> PathBuf {
         self.directory
             .join(Path::new(OsStr::from_bytes(&item.path)))
     }

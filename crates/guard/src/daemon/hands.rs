@@ -14,11 +14,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::io::Errno;
 
+use super::Trouble;
 use super::ballast::{Ballast, BallastError};
 use super::decide::State;
+use super::given::Given;
+use super::kept::Kept;
 use super::memory::{Memory, Past};
-use super::{Kept, Trouble};
 use crate::clean::reach::Reach;
+use crate::clean::{freed, freed_at};
 use crate::mounts::Device;
 use crate::own::{Lock, STATE, STATE_OWN};
 
@@ -29,6 +32,8 @@ pub struct Hands {
     memory: Memory,
     /// None once it was opened.
     unopened: Option<Unopened>,
+    /// None until then.
+    record: Option<Record>,
     _lock: Lock,
 }
 
@@ -42,6 +47,15 @@ pub(super) struct Unopened {
     /// The disk of `/var/lib`.
     pub(super) device: Option<Device>,
     pub(super) keeps_ballast: bool,
+}
+
+/// What was removed is written down beside ballast and memory, by everybody who cleans.
+#[derive(Debug)]
+struct Record {
+    root: OwnedFd,
+    reach: Reach,
+    /// When it was written to last, as it was read last.
+    read: Option<(i64, u32)>,
 }
 
 /// What was found where ballast and memory lie.
@@ -61,6 +75,8 @@ pub struct Deeds {
     pub(super) past: Option<Past>,
     /// What becomes of the ballast of a disk. There is one ballast, and nothing is decided of it while this is under way.
     pub(super) change: Option<(PathBuf, Change)>,
+    /// It is looked whether somebody has cleaned. Nothing is written for that.
+    pub(super) looks_at_record: bool,
 }
 
 /// What becomes of a ballast.
@@ -83,6 +99,8 @@ pub struct Acted {
     pub troubles: Vec<Trouble>,
     /// What was known before, when it was opened now.
     pub(super) opened: Option<Opened>,
+    /// What cleaning has given back, where that may be another than before.
+    pub(super) given: Option<Vec<Given>>,
 }
 
 /// A ballast to which something was done.
@@ -121,6 +139,7 @@ impl Deeds {
             state: later.state,
             past: later.past.or(self.past),
             change: self.change.or(later.change),
+            looks_at_record: self.looks_at_record || later.looks_at_record,
         }
     }
 }
@@ -133,6 +152,7 @@ impl Hands {
             ballast: None,
             memory: Memory::default(),
             unopened: Some(unopened),
+            record: None,
             _lock: lock,
         }
     }
@@ -160,6 +180,12 @@ impl Hands {
             kept,
         });
         (self.ballast, self.memory) = (ballast, memory);
+        let record = self.record.insert(Record {
+            root: unopened.root,
+            reach: unopened.reach,
+            read: None,
+        });
+        done.given = record.look(now);
         done
     }
 
@@ -175,6 +201,7 @@ impl Hands {
             state,
             past,
             change,
+            looks_at_record,
         } = deeds;
         let mut done = self.open(at);
         // Room first: what it is needed for does not wait for a record.
@@ -201,12 +228,34 @@ impl Hands {
             None => Ok(()),
         });
         done.troubles.extend(kept.err().map(Trouble::Memory));
+        if let Some(record) = self.record.as_mut().filter(|_| looks_at_record) {
+            done.given = record.look(at).or(done.given);
+        }
         done
     }
 
     /// History as it is at the end.
     pub(super) fn end(&mut self, past: &Past, now: Timestamp) -> Result<(), Errno> {
         self.memory.keep_past(past, now, true)
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    /// What stands in it, where it was written to since it was read. What cannot be read is looked at again.
+    fn look(&mut self, now: Timestamp) -> Option<Vec<Given>> {
+        let written = freed_at(&self.root, &self.reach);
+        if written.is_none() || written == self.read {
+            return None;
+        }
+        // What is mounted where may be another than at the start.
+        let reach = Reach::of(&self.root).ok()?;
+        let freed = freed(&self.root, &reach).ok()?;
+        // A clock of files stands still for some milliseconds: within a second it may have been written to again.
+        let is_over = written.is_some_and(|(seconds, _)| now.as_second() > seconds + 1);
+        self.read = written.filter(|_| is_over);
+        Some(Given::of(&freed, &reach, now))
     }
 }
 

@@ -1,7 +1,8 @@
 //! How much was used, over the last three days: what forecasts are made of. Bounded, whatever the clock does.
 //!
 //! Two rings of points: one each ten minutes for 72 hours, and one each minute for the last hour. A point is the last reading
-//! of its span. What Nagi itself freed or took is no growth of anybody: then the points before are shifted by as much.
+//! of its span. What ballast took or gave is no growth of anybody: then the points before are shifted by as much.
+//! What cleaning gave back is taken out where something is made of them ([`super::given`]).
 
 use std::collections::VecDeque;
 
@@ -61,10 +62,22 @@ impl Series {
         *self = earlier;
     }
 
-    /// What was used before was so much more or less than it would have been: Nagi itself took or freed it since.
+    /// What was used before was so much more or less than it would have been: ballast took or gave it since.
     pub fn shift(&mut self, by: i64) {
         for point in self.long.iter_mut().chain(&mut self.short) {
             point.used = point.used.saturating_add_signed(by);
+        }
+    }
+
+    /// Each point as it is told anew, by the length of its span in seconds, or left out.
+    pub(super) fn map(&self, told: impl Fn(Point, i64) -> Option<Point>) -> Self {
+        let of = |points: &VecDeque<Point>, seconds| {
+            let points = points.iter();
+            points.filter_map(|point| told(*point, seconds)).collect()
+        };
+        Self {
+            long: of(&self.long, LONG_SECONDS),
+            short: of(&self.short, SHORT_SECONDS),
         }
     }
 

@@ -16,7 +16,8 @@ use crate::mounts::{Device, Mounts};
 use crate::survey::{self, SurveyError, Unwatched};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
-/// Disks that are watched, at most: each keeps about 12 KiB of history. A node has a handful.
+/// Disks that are watched, at most: each keeps 8 KiB of history for its bytes, its inodes, and
+/// each owner that is followed. A node has a handful.
 pub const DISKS_MAX: usize = 32;
 
 /// One disk at one moment.

@@ -5,10 +5,9 @@
 //! that rests nothing is written. Without a ring everything is in memory only, and the guard says so.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,7 +22,8 @@ use crate::owner::Owner;
 use crate::ring::{self, Record, Ring};
 
 const RING: &str = "guard.ring";
-/// 2,048 records of a slot each: with three disks and twelve owners, which write 18 an hour, more than four days.
+/// 2,048 records of a slot each: with three disks and twelve owners, which write 18 an hour, more than four days. With more that all change
+/// history is shorter behind a restart, and nothing else is.
 const RING_BYTES: u64 = 1 << 20;
 /// What was decided of a disk is written again before so many slots more are used: half of the ring, so that it is in there as
 /// long as it holds.
@@ -32,8 +32,8 @@ const AGAIN_SLOTS: u64 = RING_BYTES / 512 / 2;
 pub(super) const HISTORY_EVERY: Duration = Duration::from_hours(1);
 /// Points of one record: with 20 digits each they fit in its slot.
 const POINTS: usize = 12;
-/// Series that are remembered, at most.
-const SERIES_MAX: usize = 256;
+/// Series that are remembered, at most: in memory 2 MiB.
+pub(super) const SERIES_MAX: usize = 256;
 
 /// Whose history.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -276,7 +276,7 @@ fn disk_record(point: &Path, disk: &DiskState) -> String {
 
 fn read_disk(record: &str) -> Option<(PathBuf, DiskState)> {
     let mut words = record.strip_prefix("disk ")?.split(' ');
-    let point = unescaped(words.next()?)?;
+    let point: PathBuf = ring::unescaped(words.next()?)?.into();
     let mut next = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=');
     let moment = |text: &str| Timestamp::from_second(text.parse().ok()?).ok();
     let (bytes, inodes) = (next("bytes")?, next("inodes")?);
@@ -319,7 +319,7 @@ fn points_record(key: &Key, points: &[Point]) -> String {
 
 fn read_points(record: &str) -> Option<(Key, Vec<Point>)> {
     let mut words = record.strip_prefix("past ")?.split(' ');
-    let point = unescaped(words.next()?)?;
+    let point: PathBuf = ring::unescaped(words.next()?)?.into();
     let what = What::named(words.next()?)?;
     let mut points = Vec::new();
     let mut next = None;
@@ -336,33 +336,6 @@ fn read_points(record: &str) -> Option<(Key, Vec<Point>)> {
         next = Some(span + 1);
     }
     Some((Key { point, what }, points))
-}
-
-/// The bytes behind the escapes of a record.
-fn unescaped(text: &str) -> Option<PathBuf> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        rest = behind;
-        if *first != b'\\' {
-            bytes.push(*first);
-            continue;
-        }
-        let (kind, behind) = rest.split_first()?;
-        rest = behind;
-        bytes.push(match kind {
-            b'n' => b'\n',
-            b't' => b'\t',
-            b'r' => b'\r',
-            b'x' => {
-                let (digits, behind) = rest.split_at_checked(2)?;
-                rest = behind;
-                u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
-            }
-            other => *other,
-        });
-    }
-    Some(PathBuf::from(OsString::from_vec(bytes)))
 }
 
 // === impl What ===

@@ -5,11 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use nagi_ports::Clock;
 use rustix::io::Errno;
 use thiserror::Error;
 
 use super::forecast::Trend;
+use super::given::{Given, without_all};
 use super::level::{Fill, Level, Resource, judge};
 use super::look::{Eyes, Question, Reading};
 use super::memory::{self, Key, What};
@@ -48,8 +50,10 @@ pub struct DiskOutlook {
     pub to_goal: Option<Days>,
     /// When it is full.
     pub to_full: Option<Days>,
-    /// Whose growth that is, the fastest first; none where no guard has walked it three times.
+    /// Whose growth that is, the fastest first; none where no guard has walked it three times, or not for long.
     pub owners: Vec<Growth>,
+    /// When that was looked at, to ten minutes.
+    pub owners_at: Option<Timestamp>,
 }
 
 /// Days until something; each is none where that does not come, as fast as it grows.
@@ -82,27 +86,34 @@ pub fn outlook(root: &Path, paths: &[PathBuf], clock: &dyn Clock) -> Result<Outl
     let opened = crate::clean::open_root(root)?;
     let reach = Reach::of(&opened)?;
     let mut eyes = Eyes::open(root, paths)?;
-    let recalled = memory::history(&opened, &reach, clock.now());
+    let now = clock.now();
+    let recalled = memory::history(&opened, &reach, now);
     let history = recalled.as_ref().map(|_| ()).map_err(|error| *error);
-    let past = recalled.unwrap_or_default();
+    let seen = recalled.unwrap_or_default();
+    let freed = freed(&opened, &reach);
+    let given = Given::of(freed.as_deref().unwrap_or_default(), &reach, now);
     let questions = eyes.disks()?;
     let readings = questions.disks.iter().filter_map(Question::ask);
     let disks = readings.map(|reading| {
+        let is_here = |point: &Path| (point == reading.point).then_some(reading.device);
+        let past = without_all(&seen, is_here, &given);
         let key = Key {
             point: reading.point.clone(),
             what: What::All(Resource::Bytes),
         };
         let trend = past.get(&key).and_then(Trend::of);
         let owners = Owners::of(&past, &reading.point);
+        let owners = Some(owners).filter(|owners| owners.is_fresh(now));
         DiskOutlook {
-            owners: owners.known().to_vec(),
+            owners_at: owners.as_ref().and_then(Owners::at),
+            owners: owners.map_or_else(Vec::new, |owners| owners.known().to_vec()),
             ..of(reading, trend)
         }
     });
     Ok(Outlook {
         disks: disks.collect(),
         history,
-        freed: freed(&opened, &reach),
+        freed,
     })
 }
 
@@ -122,6 +133,7 @@ fn of(reading: Reading, trend: Option<Trend>) -> DiskOutlook {
         to_goal: until(GOAL_PERCENT),
         to_full: until(100),
         owners: Vec::new(),
+        owners_at: None,
         reading,
     }
 }

@@ -6,16 +6,26 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::forecast::{Basis, Forecast, Trend};
 use super::history::{LONG_SECONDS, Point, SHORT_SECONDS};
-use super::memory::{Key, Past, What};
+use super::memory::{Key, Past, SERIES_MAX, What};
 use super::outlook::{Days, days};
 use crate::clean::Reclaimer;
 use crate::owner::Owner;
 
 /// A disk fills mostly by an owner that makes at least half of its growth.
 const MOSTLY: f64 = 0.5;
+
+/// What was known at the last walk tells nothing of now after this: twice as long as the largest disk that is walked waits for the
+/// next one, which is two thousand times the 12 s that its four million entries take.
+const FRESH: Duration = Duration::from_hours(14);
+
+/// Owners of one disk whose growth is followed: all that a node has, where it is not one of everything.
+const OWNERS_MAX: usize = 24;
 
 /// How one owner grows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,6 +47,8 @@ pub(super) struct Owners {
     days: Vec<Growth>,
     /// Over the last hour.
     hour: Vec<Growth>,
+    /// When the span of the last walk ended, and how long before that the walk before was.
+    walked: Option<(Timestamp, Duration)>,
 }
 
 // === impl Growth ===
@@ -83,7 +95,21 @@ impl Owners {
         Self {
             days: grown(super::history::Series::long, LONG_SECONDS),
             hour: grown(super::history::Series::short, SHORT_SECONDS),
+            walked: all.and_then(|all| walked(all.long())),
         }
+    }
+
+    /// When they were looked at last, to ten minutes.
+    pub(super) fn at(&self) -> Option<Timestamp> {
+        self.walked.map(|(at, _)| at)
+    }
+
+    /// They are not older than two walks are apart. A clock that was set back makes nothing old.
+    pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
+        self.walked.is_some_and(|(at, apart)| {
+            let age = now.duration_since(at);
+            age.is_negative() || age.unsigned_abs() <= FRESH.max(apart * 2)
+        })
     }
 
     /// What is known: over days, and as long as there are none over the last hour.
@@ -107,14 +133,24 @@ impl Owners {
     }
 }
 
+/// Owners of one disk that are followed: of many disks only the largest of each, so that a restart recalls all of them.
+pub(super) fn owners_max(disks: usize) -> usize {
+    let disks = disks.max(1);
+    // Bytes, inodes, and bytes at walks.
+    let others = disks.saturating_mul(3);
+    (SERIES_MAX.saturating_sub(others) / disks).min(OWNERS_MAX)
+}
+
 /// Whose files a step of cleaning removes: what that gave back is no growth of others. An image is of two, and how much came
 /// back of each is not measured.
 pub(super) const fn owners_of(reclaimer: Reclaimer) -> &'static [Owner] {
     match reclaimer {
         Reclaimer::Apt => &[Owner::AptArchives],
-        Reclaimer::Images | Reclaimer::LocalImages => {
-            &[Owner::ContainerdContent, Owner::ContainerdSnapshots]
-        }
+        Reclaimer::Images | Reclaimer::LocalImages => &[
+            Owner::ContainerdContent,
+            Owner::ContainerdSnapshots,
+            Owner::ContainersStorage,
+        ],
         Reclaimer::Containers => &[Owner::ContainerdSnapshots],
         Reclaimer::Snaps => &[Owner::SnapRevisions],
         Reclaimer::PodLogs => &[Owner::PodLogsRotated],
@@ -148,6 +184,14 @@ fn growths(
     let mut grown: Vec<Growth> = grown.collect();
     grown.sort_by(|one, other| other.trend.middle.total_cmp(&one.trend.middle));
     grown
+}
+
+fn walked(points: &VecDeque<Point>) -> Option<(Timestamp, Duration)> {
+    let last = points.back()?.span;
+    let before = points.iter().rev().nth(1).map_or(last, |point| point.span);
+    let at = Timestamp::from_second((last + 1).saturating_mul(LONG_SECONDS)).ok()?;
+    let apart = u64::try_from((last - before).saturating_mul(LONG_SECONDS)).unwrap_or(0);
+    Some((at, Duration::from_secs(apart)))
 }
 
 /// Both are in order.

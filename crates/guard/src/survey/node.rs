@@ -59,6 +59,11 @@ pub(super) struct Task<'a> {
 // === impl Task ===
 
 impl Task<'_> {
+    /// All of the filesystem is walked.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
     /// The filesystems that it walks.
     pub(super) fn disks(&self) -> impl Iterator<Item = Filesystem> {
         let mounts = self.starts.iter().map(|(_, mount)| mount);
@@ -98,17 +103,22 @@ impl<'a> Node<'a> {
             .filesystems()
             .into_iter()
             .filter(|filesystem| filesystem.kind == Kind::Disk && !filesystem.holds.is_empty());
-        held.map(|filesystem| {
-            let views = self.mounts.views(filesystem.device);
-            Task {
-                starts: views
-                    .into_iter()
-                    .map(|mount| (mount.point.clone(), mount))
-                    .collect(),
-                is_whole: filesystem.is_whole(),
-            }
+        held.filter_map(|filesystem| self.whole(filesystem.device))
+            .collect()
+    }
+
+    /// A disk from where most of it is seen. None when it is mounted nowhere.
+    pub(super) fn whole(&self, device: Device) -> Option<Task<'_>> {
+        let views = self.mounts.views(device);
+        // The largest part is the first.
+        let is_whole = views.first()?.root == Path::new("/");
+        Some(Task {
+            starts: views
+                .into_iter()
+                .map(|mount| (mount.point.clone(), mount))
+                .collect(),
+            is_whole,
         })
-        .collect()
     }
 
     /// The directories that were named, each by itself.

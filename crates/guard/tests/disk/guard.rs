@@ -1,5 +1,7 @@
 //! The guard on real filesystems: levels up to 100 %, ballast that really reserves, and what a restart remembers.
 
+mod growth;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use nagi_guard::{
     Allocate, Ballast, BallastError, Cause, Changed, Eyes, Guard, GuardError, GuardSettings, Hands,
-    Level, Looked, Owner, Question, Reserve, Resource, Round, Rules, Scramble, Shares, SurveyError,
-    Trouble,
+    Level, Looked, Question, Reserve, Resource, Round, Rules, Scramble, SurveyError, Trouble,
 };
 use nagi_ports::{Clock, SystemClock};
 use nagi_testkit::{Bar, measured};
@@ -297,94 +298,6 @@ fn there_is_one_guard_on_a_node() {
         assert!(matches!(second, Err(GuardError::Busy)), "{second:?}");
         drop(first);
         begin(&node, false);
-    });
-}
-
-// B-037, D-24: whose directory fills a disk is known from the third walk on, told with the warning, and remembered for a look
-// without a guard.
-#[test]
-fn the_owner_whose_directory_fills_a_disk_is_named() {
-    inside("", || {
-        for kind in Type::ALL {
-            let disk = kind.mounted(900, &[]);
-            let node = node(&disk);
-            for directory in ["var/lib/etcd", "var/log/pods"] {
-                fs::create_dir_all(node.join(directory)).unwrap();
-            }
-            fill_to(&disk.point, 600);
-            // The whole disk, and not only the directory of the node.
-            let settings = GuardSettings {
-                paths: vec![disk.point.clone()],
-                ..settings(&node, false)
-            };
-            let mut guard = with(settings).unwrap();
-            let after = |walk: u64| Ahead(Duration::from_mins(10 * walk));
-            for walk in 0..4 {
-                fill(&node.join(format!("var/lib/etcd/{walk}")), 40 << 20);
-                fill(&node.join(format!("var/log/pods/{walk}")), 4 << 20);
-                settle(&disk.point);
-                act_at(&mut guard, &after(walk));
-                let shares = nagi_guard::shares(&node, std::slice::from_ref(&disk.point)).unwrap();
-                guard.0.walked(&shares, &after(walk));
-                // At the moment of the walk, whatever that took.
-                act_at(&mut guard, &after(walk));
-            }
-            let round = glance_at(&mut guard, &after(3));
-            let [etcd, logs, ..] = &round.disks[0].owners[..] else {
-                panic!("{kind}: {:?}", round.disks);
-            };
-            assert_eq!(
-                (etcd.owner, logs.owner),
-                (Owner::Etcd, Owner::PodLogs),
-                "{kind}"
-            );
-            // 240 MiB an hour, of 264.
-            let [low, likely, high] = etcd.trend.per_hour().map(|bytes| bytes >> 20);
-            println!(
-                "{kind}: etcd grows by {low} to {high} MiB an hour, {:?} % of all",
-                etcd.percent()
-            );
-            assert!(
-                (232..=248).contains(&likely) && low <= likely && likely <= high,
-                "{kind}"
-            );
-            assert!(
-                (86..=94).contains(&etcd.percent().unwrap()),
-                "{kind}: {etcd:?}"
-            );
-            fill(&node.join("var/lib/etcd/last"), 90 << 20);
-            settle(&disk.point);
-            let (round, ..) = act_at(&mut guard, &after(4));
-            let told = round.alerts.iter().find_map(|alert| alert.mostly);
-            assert_eq!(
-                told.map(|by| by.owner),
-                Some(Owner::Etcd),
-                "{kind}: {:?}",
-                round.alerts
-            );
-            // What the next walk cannot find is not known any more.
-            let nothing = Shares {
-                unknown: vec![disk.point.clone()],
-                ..Shares::default()
-            };
-            guard.0.walked(&nothing, &after(4));
-            assert!(
-                glance_at(&mut guard, &after(4)).disks[0].owners.is_empty(),
-                "{kind}"
-            );
-            guard.0.end(guard.1, &after(4)).unwrap();
-            let seen =
-                nagi_guard::outlook(&node, std::slice::from_ref(&disk.point), &after(4)).unwrap();
-            let [first, ..] = &seen.disks[0].owners[..] else {
-                panic!("{kind}: {:?}", seen.disks);
-            };
-            assert_eq!(first.owner, Owner::Etcd, "{kind}");
-            let days = first.days_to(seen.disks[0].room());
-            assert!(
-                days.likely.is_some_and(|days| days < 2.0),
-                "{kind}: {days:?}"
-            );
-        }
     });
 }
 

@@ -44,6 +44,19 @@ pub struct FreeHeld {
     pub what: String,
 }
 
+/// A place that was not looked at, so that nobody knows what might go from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreeUnseen {
+    /// What would be looked for, as `nagi disk clean` calls it.
+    pub kind: String,
+    /// Where.
+    pub directory: PathBuf,
+    /// Why it was not.
+    pub why: String,
+    /// Where its disk is mounted; none where that is not known.
+    pub point: Option<PathBuf>,
+}
+
 /// What may go to make room, from where that is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Freeing {
@@ -55,9 +68,26 @@ pub struct Freeing {
     pub steps: Vec<FreeStep>,
     /// Space that is in nobody's directory or only its owner gives back.
     pub held: Vec<FreeHeld>,
+    /// Places that were not looked at.
+    pub unseen: Vec<FreeUnseen>,
 }
 
-/// What else would give space back on a disk: a word of the caller, or whoever holds it.
+// === impl FreeUnseen ===
+
+impl FreeUnseen {
+    /// In a line.
+    pub fn words(&self) -> String {
+        let Self {
+            kind,
+            directory,
+            why,
+            point: _,
+        } = self;
+        format!("{kind} at {} left alone: {why}", directory.display())
+    }
+}
+
+/// What else would give space back on a disk: a word of the caller, what could not be looked at, or whoever holds it.
 pub(super) fn instead(freeing: &Looked<Freeing>, point: &Path) -> Vec<String> {
     let Ok(freeing) = freeing else {
         return Vec::new();
@@ -67,11 +97,11 @@ pub(super) fn instead(freeing: &Looked<Freeing>, point: &Path) -> Vec<String> {
         .iter()
         .filter(|step| !step.has_consent && step.point == point);
     let waits: u64 = waits.map(|step| step.expected).sum();
-    let here = freeing
-        .held
-        .iter()
-        .filter(|held| held.point.as_deref().is_none_or(|one| one == point));
-    let mut lines: Vec<String> = here.map(|held| held.what.clone()).collect();
+    let is_here = |of: &Option<PathBuf>| of.as_deref().is_none_or(|one| one == point);
+    let unseen = freeing.unseen.iter().filter(|one| is_here(&one.point));
+    let held = freeing.held.iter().filter(|held| is_here(&held.point));
+    let mut lines: Vec<String> = unseen.map(FreeUnseen::words).collect();
+    lines.extend(held.map(|held| held.what.clone()));
     if waits > 0 {
         let lossy = format!(
             "--lossy would give back {}, which cannot be had again",

@@ -24,7 +24,7 @@ use crate::failure::Failure;
 use crate::output::{Detail, Output, Place, words};
 use crate::session::Session;
 use crate::when::parse_span;
-pub(crate) use text::end;
+pub(crate) use text::{end, why};
 
 const EXAMPLES: &str = "\
 Examples:

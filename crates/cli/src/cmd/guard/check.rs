@@ -75,8 +75,11 @@ struct Item {
     growth_per_day: Option<i64>,
     days_to_goal: Option<Until>,
     days_to_full: Option<Until>,
-    /// Whose growth that is, the fastest first; empty where no guard has looked at owners three times.
+    /// Whose growth that is, the fastest first; empty where no guard has looked at owners three times, or not for long.
     owners: Vec<OwnerItem>,
+    /// When the guard looked at them last, to ten minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owners_at: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -241,6 +244,7 @@ fn disk(one: &DiskOutlook) -> Item {
         days_to_goal: one.to_goal.map(until),
         days_to_full: one.to_full.map(until),
         owners: owners.collect(),
+        owners_at: one.owners_at.map(|at| format!("{at:.0}")),
     }
 }
 
@@ -280,6 +284,7 @@ fn growth(disk: &Item) -> Option<Table> {
         "BETWEEN",
         "SHARE",
         "DAYS TO FULL ALONE",
+        "LOOKED AT",
     ]);
     let grows = |one: &&OwnerItem| one.growth_per_day.iter().any(|growth| *growth > 0);
     let mut owners = disk.owners.iter().filter(grows).take(GROWN_MAX).peekable();
@@ -293,6 +298,7 @@ fn growth(disk: &Item) -> Option<Table> {
             Cell::from(format!("{low} to {high}")),
             Cell::or_dash(one.share_percent.map(|percent| format!("{percent}%"))),
             Cell::from(in_days(Some(&one.days_to_full))),
+            Cell::or_dash(disk.owners_at.clone()),
         ]);
     }
     Some(table)
@@ -355,6 +361,7 @@ mod tests {
         let at = |hours: i64, bytes| Freed {
             at: now - jiff::SignedDuration::from_hours(hours),
             kind: Reclaimer::Apt,
+            directory: "/var/cache/apt/archives".into(),
             files: 1,
             bytes,
         };

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nagi_guard::{
     Acted, Deeds, Device, DiskNow, Eyes, Growth, Guard, GuardError, GuardSettings, Hands, Looked,
-    Owner, Round, Shares, SurveyError, Trouble,
+    NotKnown, Owner, Round, Shares, SurveyError, Trouble,
 };
 use nagi_ports::{Clock, SystemClock};
 use nagi_runtime::{
@@ -28,6 +28,7 @@ use super::clean::{self, CleanFailure, Cleaned, Mode, Order};
 use super::door::{self, Health};
 use super::looks::Looks;
 use super::sinks::{Sinks, Ways};
+use super::walks::Walks;
 use super::words;
 use crate::small_door::Door;
 
@@ -39,12 +40,6 @@ const BEGIN_MAX: Duration = Duration::from_secs(30);
 const OPEN_MAX: Duration = Duration::from_secs(5);
 /// A scraper, a probe, and a person.
 const CONNECTIONS_MAX: usize = 16;
-/// The first walk over owners begins so long after the start: nobody needs it at once, and a node that boots is busy.
-const OWNERS_FIRST: Duration = Duration::from_mins(5);
-/// Near the end of a disk owners are looked at this often, so that somebody can be named before it.
-const OWNERS_URGENT: Duration = Duration::from_mins(10);
-/// After a walk it rests so many times as long as that worked: 0.05 % of a core, half of what the guard may take (B16).
-const OWNERS_REST: u32 = 2000;
 /// The name of a disk that only a person named, in metrics.
 const NAMED: &str = "named";
 
@@ -106,15 +101,12 @@ struct Loop {
     to_clean: Vec<Device>,
     cleaning: Option<Work<Result<Result<Cleaned, CleanFailure>, BlockingError>>>,
     owners: Option<Work<Result<Result<Shares, SurveyError>, BlockingError>>>,
-    /// When the last walk began, and what processor time the last one took that ended.
-    owners_at: Option<Duration>,
-    owners_cost: Duration,
+    /// When it is time for one of them.
+    walks: Option<Walks>,
     /// Disks whose owners are not known, as it was said.
     unknown: Vec<PathBuf>,
     /// A disk is nearly full, or will be.
     is_urgent: bool,
-    /// When the loop began.
-    begun: Duration,
     /// The last look failed: that is said once.
     is_blind: bool,
 }
@@ -205,6 +197,9 @@ pub(super) async fn run(
     if let Some(scribe) = takers.scribe {
         supervisor.spawn("alert log", scribe.run(shutdown.clone()));
     }
+    let walks = settings
+        .owners_every
+        .map(|every| Walks::every(every, since));
     let guarding = Loop {
         guard: Some(guard),
         acting_since: acting.as_ref().map(|_| since),
@@ -221,11 +216,9 @@ pub(super) async fn run(
         to_clean: Vec::new(),
         cleaning: None,
         owners: None,
-        owners_at: None,
-        owners_cost: Duration::ZERO,
+        walks,
         unknown: Vec::new(),
         is_urgent: false,
-        begun: since,
         is_blind: false,
     };
     supervisor.spawn("guard", guarding.run(shutdown));
@@ -307,11 +300,11 @@ impl Loop {
                 acted = done(&mut self.acting) => self.acted(acted?),
                 // Cancel-safe: as above.
                 cleaned = done(&mut self.cleaning) => {
-                    self.cleaned(cleaned?);
+                    self.cleaned(cleaned);
                     self.clean();
                 }
                 // Cancel-safe: as above.
-                shares = done(&mut self.owners) => self.walked(shares?),
+                shares = done(&mut self.owners) => self.walked(shares),
                 // Cancel-safe: a state, not an event.
                 () = shutdown.draining() => break,
             }
@@ -461,13 +454,16 @@ impl Loop {
         }));
     }
 
-    fn cleaned(&mut self, cleaned: Result<Cleaned, CleanFailure>) {
-        let Cleaned { plan, report } = match cleaned {
-            Ok(cleaned) => cleaned,
-            Err(error) => {
-                tracing::error!(error = %words(&error), "Cleaning failed");
-                return;
-            }
+    /// What came of cleaning. A disk that fills is watched on, whatever became of that.
+    fn cleaned(&mut self, cleaned: Result<Result<Cleaned, CleanFailure>, BlockingError>) {
+        let why = match &cleaned {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(words(error)),
+            Err(error) => Some(words(error)),
+        };
+        let Ok(Ok(Cleaned { plan, report })) = cleaned else {
+            tracing::error!(error = %why.unwrap_or_default(), "Cleaning failed");
+            return;
         };
         let Some(report) = report else {
             if self.settings.cleaning == Some(Mode::Apply) {
@@ -482,7 +478,7 @@ impl Loop {
             return;
         };
         if let Some(guard) = &mut self.guard {
-            guard.cleaned(&plan, &report);
+            guard.cleaned(&plan, &report, &*self.clock);
         }
         for done in &report.done {
             let kind = done.reclaimer.name();
@@ -503,60 +499,53 @@ impl Loop {
     /// A walk over the disks, when it is time for one.
     fn look_for_owners(&mut self) {
         let now = self.clock.monotonic();
-        let Some(every) = self.settings.owners_every else {
+        let (Some(walks), Some(guard), None) = (&mut self.walks, &self.guard, &self.owners) else {
             return;
         };
-        let every = if self.is_urgent {
-            every.min(OWNERS_URGENT)
-        } else {
-            every
-        };
-        let rest = self.owners_cost.saturating_mul(OWNERS_REST);
-        let is_time = match self.owners_at {
-            Some(at) => now.saturating_sub(at) >= every.max(rest),
-            None => now.saturating_sub(self.begun) >= every.min(OWNERS_FIRST),
-        };
-        if self.owners.is_some() || !is_time {
+        if !walks.is_time(now, self.is_urgent) {
             return;
         }
-        self.owners_at = Some(now);
+        let disks = guard.watched();
         let root = self.settings.guard.root.clone();
-        let paths = self.settings.guard.paths.clone();
-        let walks = Blocking::new("disk owners", 1);
+        let blocking = Blocking::new("disk owners", 1);
         self.owners = Some(Box::pin(async move {
-            walks.run(move || nagi_guard::shares(&root, &paths)).await
+            blocking
+                .run(move || nagi_guard::shares(&root, &disks))
+                .await
         }));
     }
 
-    fn walked(&mut self, shares: Result<Shares, SurveyError>) {
-        match shares {
-            Ok(shares) => {
-                self.owners_cost = shares.cost;
+    /// What a walk found. Nothing hangs on it: where it broke off the guard goes on without.
+    fn walked(&mut self, shares: Result<Result<Shares, SurveyError>, BlockingError>) {
+        let why = match shares {
+            Ok(Ok(shares)) => {
+                if let Some(walks) = &mut self.walks {
+                    walks.ended(shares.cost);
+                }
                 self.say_unknown(&shares.unknown);
                 if let Some(guard) = &mut self.guard {
                     guard.walked(&shares, &*self.clock);
                 }
+                return;
             }
-            Err(error) => {
-                if let Some(guard) = &mut self.guard {
-                    guard.not_walked();
-                }
-                tracing::warn!(error = %words(&error), "Owners could not be told apart");
-            }
+            Ok(Err(error)) => words(&error),
+            Err(error) => words(&error),
+        };
+        if let Some(guard) = &mut self.guard {
+            guard.not_walked();
         }
+        tracing::warn!(error = %why, "Owners could not be told apart");
     }
 
     /// Once for as long as it is so.
-    fn say_unknown(&mut self, unknown: &[PathBuf]) {
-        let new = unknown.iter().filter(|disk| !self.unknown.contains(disk));
-        for disk in new {
-            let disk = disk.display();
-            tracing::warn!(
-                %disk,
-                "Owners are not known: the disk is too large to be walked, or a part of it cannot be read"
-            );
+    fn say_unknown(&mut self, unknown: &[(PathBuf, NotKnown)]) {
+        let new = unknown
+            .iter()
+            .filter(|(disk, _)| !self.unknown.contains(disk));
+        for (disk, why) in new {
+            tracing::warn!(disk = %disk.display(), reason = %words(why), "Owners are not known");
         }
-        self.unknown = unknown.to_vec();
+        self.unknown = unknown.iter().map(|(disk, _)| disk.clone()).collect();
     }
 
     fn show(&self, disk: &DiskNow) {

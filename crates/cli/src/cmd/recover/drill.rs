@@ -36,7 +36,7 @@ pub(crate) async fn run(args: &DrillArgs, session: &Session) -> Result<(), Failu
     if let Some(ended) = on_node::instead(&args.on_node, CutOff::Harmless, session).await {
         return ended;
     }
-    let mut hands = args.look.hands(None, false, session);
+    let (mut hands, _room) = args.look.hands(None, false, session);
     let policy = Policy::default();
     let began = tokio::time::Instant::now();
     let world = Hands::look(&mut hands).await;

@@ -95,7 +95,6 @@ async fn run(ssh: &Ssh, cut_off: CutOff, session: &Session) -> Result<(), Failur
     let running = nagi_ops::run_remote(ssh, &arguments, end, &mut hand_on);
     let ended = reach::patiently(ssh, session, &heard, running).await;
     let code = ended.map_err(|error| failure(ssh, cut_off, error))?;
-    written?;
     let Some(code) = code else {
         let what = "interrupted; what it began there is told to end, at the latest after 20 s";
         return Err(with_way_on(Failure::new(Exit::Failed, what), cut_off));
@@ -104,12 +103,21 @@ async fn run(ssh: &Ssh, cut_off: CutOff, session: &Session) -> Result<(), Failur
         .into_iter()
         .find(|exit| i32::from(exit.code()) == code)
     {
-        Some(Exit::Done) => Ok(()),
-        // It has said why.
-        Some(exit) => Err(Failure {
-            silent: true,
-            ..Failure::new(exit, "")
-        }),
+        Some(Exit::Done) => written.map_err(Failure::from),
+        // It has said why. That it could not be written down here is the smaller part of it.
+        Some(exit) => {
+            if let Err(error) = written
+                && error.kind() != std::io::ErrorKind::BrokenPipe
+            {
+                session
+                    .output
+                    .note(&format!("cannot write the output: {error}"));
+            }
+            Err(Failure {
+                silent: true,
+                ..Failure::new(exit, "")
+            })
+        }
         None => {
             let what = format!("it ended with {code} at {}", ssh.destination);
             Err(with_way_on(Failure::new(Exit::Failed, what), cut_off))

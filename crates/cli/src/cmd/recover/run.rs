@@ -31,7 +31,7 @@ use crate::output::{Format, Place, words};
 use crate::session::Session;
 use crate::when::parse_span;
 use record::Journal;
-use report::{DoneBody, Report};
+use report::{DoneBody, LeftAloneBody, Report, SeenBody};
 use room::NodeRoom;
 
 /// kubelet's default of `evictionPressureTransitionPeriod`.
@@ -144,7 +144,14 @@ pub(crate) async fn run(args: &RunArgs, session: &Session) -> Result<(), Failure
     let is_resumed = journal
         .as_ref()
         .is_some_and(|journal| journal.is_resumed(session.now()));
-    let mut hands = args.look.hands(args.snapshot.clone(), is_resumed, session);
+    let (mut hands, room) = args.look.hands(args.snapshot.clone(), is_resumed, session);
+    // A run that was cut off has changed the digest: what is left of the plan that was seen goes, and nothing else.
+    let begun_with = { args.digest.as_deref().zip(journal.as_ref()) }
+        .and_then(|(digest, journal)| journal.begun_with(digest, session.now()));
+    let goes_on = begun_with.is_some();
+    if let Some(files) = begun_with {
+        room.only(files);
+    }
     let policy = Policy::default();
     let began = tokio::time::Instant::now();
     let world = hands.look().await.map_err(|why| blind(&why))?;
@@ -152,7 +159,12 @@ pub(crate) async fn run(args: &RunArgs, session: &Session) -> Result<(), Failure
     let plan = world.plan(&policy);
     let mut report = Report::of(&world, &diagnosis, &plan);
     report.timed("diagnosis and plan", began.elapsed());
-    check_digest(args.digest.as_deref(), &report)?;
+    let wanted = args.digest.as_deref().filter(|_| !goes_on);
+    check_digest(wanted, &report)?;
+    let seen = wanted.map(|digest| SeenBody {
+        digest: digest.to_owned(),
+        files: room.files(),
+    });
     let Some(mut journal) = journal else {
         let is_clear = diagnosis.verdict != Sight::Unclear;
         return planned(report, &world, (&plan, is_clear), args, session);
@@ -168,7 +180,7 @@ pub(crate) async fn run(args: &RunArgs, session: &Session) -> Result<(), Failure
     }
     let began = tokio::time::Instant::now();
     // What was seen is what goes, and nothing where nothing was to go.
-    let approved = if is_unseen || args.digest.is_some() {
+    let approved = if is_unseen || wanted.is_some() {
         Approved::Only(report.plan.digest.clone().unwrap_or_default())
     } else {
         Approved::Anything
@@ -177,14 +189,14 @@ pub(crate) async fn run(args: &RunArgs, session: &Session) -> Result<(), Failure
         &mut hands,
         (&policy, &approved),
         &mut report,
-        &mut journal,
+        (&mut journal, seen),
         session,
     )
     .await;
     report.timed("steps", began.elapsed());
     if let Some(Stopped::Changed(_)) = &applied.stopped {
         journal.end();
-        return Err(changed());
+        return Err(changed(&report.plan.left_alone));
     }
     let ended = prove(hands, &policy, args, report, applied, session).await;
     // Locked, and written down, until the report is printed.
@@ -197,10 +209,10 @@ async fn carried_out(
     hands: &mut NodeHands,
     (policy, approved): (&Policy, &Approved),
     report: &mut Report,
-    journal: &mut Journal,
+    (journal, seen): (&mut Journal, Option<SeenBody>),
     session: &Session,
 ) -> Applied {
-    let earlier = journal.begin(session.now(), &report.before);
+    let earlier = journal.begin(session.now(), &report.before, seen);
     let (before, done) = (earlier.before, earlier.done);
     report.before = before;
     let output = session.output.clone();
@@ -412,15 +424,20 @@ fn check_digest(wanted: Option<&str>, report: &Report) -> Result<(), Failure> {
     if report.plan.digest.as_deref() == Some(wanted) {
         return Ok(());
     }
-    Err(changed())
+    Err(changed(&report.plan.left_alone))
 }
 
-fn changed() -> Failure {
-    Failure::new(
+/// A runtime that is at work has nothing in a plan, and has it again some seconds later.
+fn changed(left_alone: &[LeftAloneBody]) -> Failure {
+    let mut failure = Failure::new(
         Exit::Conflict,
-        "what would go is not what was shown: files came, went or grew old enough meanwhile",
-    )
-    .hint("look at the plan again: nagi recover run")
+        "what would go is not what was shown: files came, went or grew old enough meanwhile, or a place was left alone now or then",
+    );
+    failure.causes.extend(left_alone.iter().map(|one| {
+        let (kind, directory, why) = (&one.kind, &one.directory, &one.why);
+        words::clean(&format!("{kind} at {directory} left alone: {why}"))
+    }));
+    failure.hint("look at the plan again: nagi recover run")
 }
 
 fn parse_digest(text: &str) -> Result<String, String> {
@@ -475,7 +492,7 @@ impl LookArgs {
         snapshot: Option<PathBuf>,
         is_resumed: bool,
         session: &Session,
-    ) -> NodeHands {
+    ) -> (NodeHands, Arc<NodeRoom>) {
         let looked = self.node.request(self.timeout, session.now());
         let request = HandsRequest {
             observe: Request {
@@ -489,7 +506,8 @@ impl LookArgs {
             is_resumed,
         };
         let room = Arc::new(NodeRoom::of(self.policy()));
-        NodeHands::new(request, room, Arc::new(SystemClock::new()))
+        let hands = NodeHands::new(request, room.clone(), Arc::new(SystemClock::new()));
+        (hands, room)
     }
 
     fn policy(&self) -> DiskPolicy {

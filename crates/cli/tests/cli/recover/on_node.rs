@@ -48,6 +48,11 @@ fn a_command_runs_on_the_node_and_leaves_nothing() {
     assert_eq!(there.stderr, here.stderr);
     assert_eq!(sshd.left_behind(), Vec::<String>::new());
 
+    // 5-27: who reads no further has the verdict all the same.
+    let mut child = piped(diagnose(&sshd, &arguments).command());
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(13));
+
     let failed = diagnose(&sshd, &["--root", "/nowhere"]).run();
     failed
         .exits(2)
@@ -89,7 +94,7 @@ fn a_node_that_cannot_run_it_says_why() {
     diagnose(&sshd, &[])
         .run()
         .exits(1)
-        .says("it arrived damaged: 1000 of");
+        .says("it arrived damaged: ");
     std::fs::remove_file(at.join("head")).unwrap();
 
     stand_in(at, "id", "echo 1000");
@@ -130,13 +135,17 @@ fn an_old_empty_place_goes_and_a_young_one_stays() {
     let Some(sshd) = Sshd::start() else { return };
     let root = tempfile::tempdir().unwrap();
     let root = root.path().to_str().unwrap();
-    let [old, young, used] = ["nagi-1", "nagi-2", "nagi-3"].map(|name| sshd.in_run(name));
+    let ours = |digit: &str| format!("nagi-{}", digit.repeat(32));
+    let [old, young, used] = ["a", "2", "f"].map(|digit| sshd.in_run(&ours(digit)));
+    // 5-26: the runtime directory of somebody else.
+    let [short, other] =
+        ["nagi-1", "nagi-gateway-of-somebody-else-who-rests"].map(|name| sshd.in_run(name));
     let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(2);
-    for place in [&old, &young, &used] {
+    for place in [&old, &young, &used, &short, &other] {
         std::fs::create_dir(place).unwrap();
     }
     std::fs::write(used.join("a"), "").unwrap();
-    for place in [&old, &used] {
+    for place in [&old, &used, &short, &other] {
         let place = std::fs::File::open(place).unwrap();
         place.set_modified(hours_ago).unwrap();
     }
@@ -144,7 +153,13 @@ fn an_old_empty_place_goes_and_a_young_one_stays() {
     done.exits(14);
     let mut left = sshd.left_behind();
     left.sort();
-    assert_eq!(left, ["nagi-2", "nagi-3"]);
+    let stays = [
+        "nagi-1".to_owned(),
+        ours("2"),
+        ours("f"),
+        "nagi-gateway-of-somebody-else-who-rests".to_owned(),
+    ];
+    assert_eq!(left, stays);
 }
 
 /// Reading it waits forever.
@@ -168,13 +183,50 @@ fn what_was_begun_there_ends_when_nothing_comes_any_more() {
     let call = diagnose(&sshd, &["--root", root, "--timeout", "10m"]);
     let mut child = piped(call.command());
     wait("it runs there", || sshd.programs() == 1);
+    // 5-26: the place of a call that runs for hours is not taken for one that was left.
+    let place = sshd.in_run(&sshd.left_behind()[0]);
+    let place = std::fs::File::open(place).unwrap();
+    let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(2);
+    place.set_modified(hours_ago).unwrap();
     std::thread::sleep(std::time::Duration::from_secs(25));
+    let touched = place.metadata().unwrap().modified().unwrap();
+    assert!(touched > hours_ago + std::time::Duration::from_hours(1));
+    drop(place);
     assert_eq!(sshd.programs(), 1, "it is not silent");
     sshd.freeze();
     wait("it has ended there", || {
         sshd.programs() == 0 && sshd.left_behind().is_empty()
     });
     assert_eq!(child.wait().unwrap().code(), Some(6));
+}
+
+// 5-25: a connection that falls silent while the program is sent has nobody who notices: the node gives up by itself, whether
+// nothing comes at all or the next piece does not.
+#[test]
+fn what_falls_silent_while_it_is_sent_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    std::fs::set_permissions(at, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("PATH={}:/usr/bin:/bin", at.display());
+    let lines = format!("ForceCommand {path} exec sh -c \"$SSH_ORIGINAL_COMMAND\"");
+    let Some(sshd) = Sshd::start_with(&lines) else {
+        return;
+    };
+    // A minute is two seconds here.
+    stand_in(at, "timeout", "shift; exec /usr/bin/timeout 2 \"$@\"");
+    stand_in(at, "head", "exec sleep 60");
+    let stalled = diagnose(&sshd, &[]).run();
+    stalled.exits(1).says("nothing came for a minute");
+    assert_eq!(sshd.left_behind(), Vec::<String>::new());
+    std::fs::remove_file(at.join("head")).unwrap();
+
+    stand_in(at, "uname", "sleep 2; exec /usr/bin/uname \"$@\"");
+    let mut child = piped(diagnose(&sshd, &[]).command());
+    wait("it has a place", || !sshd.left_behind().is_empty());
+    sshd.freeze();
+    wait("it has given up", || sshd.left_behind().is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 // Whoever called is gone: so is what it began.

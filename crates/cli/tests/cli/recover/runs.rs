@@ -179,6 +179,37 @@ fn nothing_is_started_on_a_disk_that_stays_full() {
     });
 }
 
+// 5-10: nothing may go, and images were passed over for a manifest that the full disk cut off: the file is named where the
+// refusal is, for mending it is the next step.
+#[test]
+fn a_manifest_for_which_images_were_passed_over_is_named() {
+    with(Full::Other, |incident| {
+        let manifest = "etc/kubernetes/manifests/kube-vip.yaml";
+        incident
+            .node
+            .write(manifest, "apiVersion: v1\nkind: Pod\nspec: {contain");
+        let answer = incident
+            .recover(&["--output", "json"])
+            .run()
+            .exits(5)
+            .json();
+        let refusals = answer["plan"]["refusals"].as_array().unwrap();
+        let why: Vec<String> = refusals.iter().map(|one| one["why"].to_string()).collect();
+        let nothing = why
+            .iter()
+            .find(|why| why.contains("nothing on /var may go"));
+        let nothing = nothing.unwrap_or_else(|| panic!("{why:?}"));
+        assert!(
+            nothing.contains("images at ") && nothing.contains(manifest),
+            "{nothing}"
+        );
+        let alone = answer["plan"]["left_alone"][0].to_string();
+        assert!(alone.contains(manifest), "{alone}");
+        let ran = incident.recover(&[]).run().exits(5);
+        assert!(ran.stdout.contains("Left alone"), "{}", ran.stdout);
+    });
+}
+
 /// The lines of our own directory under `/run`, and of `/run` itself, which got it.
 fn of_lock(incident: &Incident) -> String {
     let digest = incident.digest();
@@ -302,6 +333,50 @@ fn what_a_killed_run_left_is_in_the_report_of_the_next() {
         assert_eq!(answer["resumed"], true, "{answer:#}");
         assert_eq!(steps(&answer)[0], "free");
         assert_eq!(disk(&answer["before"], "/var")["available"], 0);
+    });
+}
+
+// 5-23: a run with the digest of a plan that was seen is gone on with by the same command, wherever it was killed. What was not
+// seen does not go, though it may by every other rule.
+#[test]
+fn a_plan_that_was_seen_is_gone_on_with_and_nothing_else_goes() {
+    with(Full::Packages, |incident| {
+        let planned = incident
+            .recover(&["--output", "json"])
+            .run()
+            .exits(0)
+            .json();
+        let digest = planned["plan"]["digest"].as_str().unwrap();
+        let words = ["--apply", "--output", "json", "--digest", digest];
+        let mut command = incident.recover(&words).command();
+        command.stdout(std::process::Stdio::null());
+        let mut child = command
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Some files have gone by then, and others have not.
+        let said = std::io::BufReader::new(child.stderr.take().unwrap());
+        let lines = std::io::BufRead::lines(said).map_while(Result::ok);
+        let mut removed = lines.filter(|line| line.contains("remove apt "));
+        assert!(removed.nth(4).is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let record = fs::read_to_string(incident.path("run/nagi/recover.json")).unwrap();
+        assert!(record.contains(digest), "{record}");
+        // As old as can be, and of a kind that goes.
+        let new = incident.path("var/cache/apt/archives/a0_1.0_amd64.deb");
+        fs::write(&new, vec![7; 100_000]).unwrap();
+        let file = fs::File::options().append(true).open(&new).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        drop(file);
+
+        let other = "0".repeat(64);
+        let ran = incident.apply(&["--digest", &other]).exits(8);
+        ran.says("is not what was shown");
+        assert_eq!(incident.told(), Vec::<String>::new());
+        recovered(&incident.apply(&["--digest", digest]));
+        assert!(new.exists(), "nobody has seen it");
+        assert!(!incident.path("run/nagi/recover.json").exists());
     });
 }
 

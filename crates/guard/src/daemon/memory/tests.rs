@@ -1,5 +1,8 @@
 //! What is written down is what is recalled.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+
 use super::*;
 use crate::clean::place;
 use proptest::prelude::*;

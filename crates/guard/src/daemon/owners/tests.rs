@@ -139,10 +139,24 @@ fn nobody_is_named_without_a_reason() {
     assert_eq!(owners.mostly(None), None);
     assert_eq!(owners.known()[0].share, None);
     let twice: Made = vec![(Owner::Etcd, vec![1.0, 2.0])];
-    assert_eq!(
-        Owners::of(&past(&twice, 30), Path::new(POINT)),
-        Owners::default()
-    );
+    let owners = Owners::of(&past(&twice, 30), Path::new(POINT));
+    assert_eq!((owners.known(), owners.mostly(None)), (&[][..], None));
+}
+
+// 5-19: growth of days ago is nobody's growth now; and where walks are far apart that takes longer.
+#[test]
+fn what_was_looked_at_long_ago_tells_nothing_of_now() {
+    let made: Made = vec![(Owner::Etcd, vec![1.0, 2.0, 3.0])];
+    let often = Owners::of(&past(&made, 30), Path::new(POINT));
+    let at = often.at().unwrap();
+    assert_eq!(at.as_second(), 1_900_000_200 + 2 * 1800 + LONG_SECONDS);
+    assert!(often.is_fresh(at + FRESH) && !often.is_fresh(at + FRESH + Duration::from_secs(1)));
+    assert!(often.is_fresh(at - FRESH), "a clock that was set back");
+    let seldom = Owners::of(&past(&made, 24 * 60), Path::new(POINT));
+    let day = Duration::from_hours(24);
+    let at = seldom.at().unwrap();
+    assert!(seldom.is_fresh(at + day * 2) && !seldom.is_fresh(at + day * 3));
+    assert!(!Owners::default().is_fresh(at));
 }
 
 // Others may shrink meanwhile: then an owner explains more than all of the growth. Who is not seen any more explains nothing.
@@ -192,13 +206,39 @@ fn a_runaway_is_not_laid_on_who_grew_before() {
     let name = |growth: Option<Growth>| growth.map(|growth| growth.owner);
     assert_eq!(name(by_days.mostly(None)), Some(Owner::JournalArchived));
     assert_eq!(by_days.mostly(Some(&fast)), None, "not known yet");
+    // 5-12: walks forty minutes apart, and behind the onset in a hurry: three of an hour show it, whatever was before.
+    let mut past = past(&vec![(Owner::KubeletEmptyDir, vec![1.0; 4])], 40);
+    let minute = 1_900_000_200 + 3 * 2400;
+    for (minutes, gib) in [(10, 3_u64), (20, 5)] {
+        let now = Timestamp::from_second(minute + minutes * 60).unwrap();
+        for what in [What::Of(Owner::KubeletEmptyDir), What::AtWalks] {
+            past.entry(key(what)).or_default().add(now, gib << 30);
+        }
+    }
+    let hurried = Owners::of(&past, Path::new(POINT));
+    assert_eq!(
+        name(hurried.mostly(Some(&fast))),
+        Some(Owner::KubeletEmptyDir)
+    );
     let hour: Made = vec![
         (Owner::JournalArchived, vec![13.0; 4]),
         (Owner::KubeletEmptyDir, vec![1.0, 3.0, 5.0, 7.0]),
     ];
-    let by_hour = Owners::of(&past(&hour, 10), Path::new(POINT));
+    let by_hour = Owners::of(&super::tests::past(&hour, 10), Path::new(POINT));
     assert_eq!(
         name(by_hour.mostly(Some(&fast))),
         Some(Owner::KubeletEmptyDir)
     );
+}
+
+// 5-20: what is followed is what a restart recalls, and bounded however many disks there are.
+#[test]
+fn every_disk_has_its_largest_owners_within_what_is_remembered() {
+    let most = super::super::DISKS_MAX;
+    for disks in 1..=most {
+        let owners = owners_max(disks);
+        assert!(disks * (3 + owners) <= SERIES_MAX, "{disks}");
+        assert!(owners >= 5, "{disks}: {owners}");
+    }
+    assert_eq!((owners_max(0), owners_max(9)), (OWNERS_MAX, OWNERS_MAX));
 }

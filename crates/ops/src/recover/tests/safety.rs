@@ -239,6 +239,38 @@ fn the_runtime_that_is_started_is_the_one_that_kubelet_uses() {
     assert_eq!(down("/run/k3s/containerd/containerd.sock"), (None, 1));
 }
 
+// Nothing may go, and images were not looked at: the file that keeps them is the next step, and it is told, wherever it lies.
+#[test]
+fn a_refusal_names_what_was_not_looked_at() {
+    let knobs = Knobs {
+        disk: Disk::Full,
+        frees: 0,
+        ..well()
+    };
+    let mut world = knobs.world();
+    let unseen = |kind: &str, directory: &str, point: Option<&str>| FreeUnseen {
+        kind: kind.to_owned(),
+        directory: directory.into(),
+        why: "it cannot be understood".to_owned(),
+        point: point.map(PathBuf::from),
+    };
+    world.freeing = Ok(Freeing {
+        unseen: vec![
+            unseen("images", "/etc/kubernetes/manifests/kube-vip.yaml", None),
+            unseen("journal", "/var/log/journal", Some("/")),
+            unseen("apt", "/data/apt", Some("/data")),
+        ],
+        ..Freeing::default()
+    });
+    let plan = planned(&world);
+    let why = plan.refusals[0].why.join("\n");
+    let images =
+        "images at /etc/kubernetes/manifests/kube-vip.yaml left alone: it cannot be understood";
+    assert!(why.contains(images), "{why}");
+    assert!(why.contains("journal at /var/log/journal"), "{why}");
+    assert!(!why.contains("/data/apt"), "of another disk: {why}");
+}
+
 // Whoever holds space of another disk open has nothing to do with this one.
 #[test]
 fn a_refusal_names_what_is_held_on_its_own_disk_only() {

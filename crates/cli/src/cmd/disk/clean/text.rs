@@ -127,7 +127,7 @@ pub(super) const fn end_word(end: &End) -> &'static str {
 }
 
 /// Why a place is left alone.
-pub(super) fn why(why: &Why) -> String {
+pub(crate) fn why(why: &Why) -> String {
     match why {
         Why::Link => "there is a symbolic link on the way, and links are not followed".to_owned(),
         Why::ReadOnly => "its filesystem cannot be written to".to_owned(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nagi_guard::{RunError, RunFiles, RunLock};
 
-use super::report::{DoneBody, Record, State};
+use super::report::{DoneBody, Record, SeenBody, State};
 
 const LOCK: &str = "recover.lock";
 const RECORD: &str = "recover.json";
@@ -56,17 +56,31 @@ impl Journal {
         })
     }
 
+    /// The files of the plan with this digest, where a killed run had begun with it.
+    pub(super) fn begun_with(&self, digest: &str, now: Timestamp) -> Option<Vec<String>> {
+        let seen = self.left(now)?.seen?;
+        (seen.digest == digest).then_some(seen.files)
+    }
+
     /// Begins, or goes on with what a killed run left.
-    pub(super) fn begin(&mut self, now: Timestamp, before: &State) -> Record {
-        let record = self.left(now).unwrap_or_else(|| Record {
+    pub(super) fn begin(
+        &mut self,
+        now: Timestamp,
+        before: &State,
+        seen: Option<SeenBody>,
+    ) -> Record {
+        let mut record = self.left(now).unwrap_or_else(|| Record {
             began: now.to_string(),
             before: before.clone(),
             done: Vec::new(),
+            seen: None,
         });
+        record.seen = seen.or(record.seen);
         let copy = Record {
             began: record.began.clone(),
             before: record.before.clone(),
             done: record.done.clone(),
+            seen: None,
         };
         self.record = Some(record);
         self.keep();

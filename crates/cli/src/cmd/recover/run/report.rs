@@ -45,6 +45,9 @@ pub(super) struct PlanBody {
     pub(super) steps: Vec<StepBody>,
     pub(super) refusals: Vec<RefusalBody>,
     pub(super) free: Vec<FreeBody>,
+    /// Places that were not looked at: nobody knows what might go from them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) left_alone: Vec<LeftAloneBody>,
     /// What the steps give back that may be done, to the byte.
     pub(super) expected_bytes: u64,
     /// Of the plan of the disks.
@@ -77,6 +80,13 @@ pub(super) struct FreeBody {
     pub(super) files: u64,
     pub(super) expected_bytes: u64,
     pub(super) consent: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct LeftAloneBody {
+    pub(super) kind: String,
+    pub(super) directory: String,
+    pub(super) why: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -131,6 +141,17 @@ pub(super) struct Record {
     pub(super) began: String,
     pub(super) before: State,
     pub(super) done: Vec<DoneBody>,
+    /// What somebody has seen before it was begun, where it was named by its digest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) seen: Option<SeenBody>,
+}
+
+/// A plan of the disks that a person named.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct SeenBody {
+    pub(super) digest: String,
+    /// Each file that it removes, with what tells it from others.
+    pub(super) files: Vec<String>,
 }
 
 // === impl Report ===
@@ -203,6 +224,13 @@ impl PlanBody {
         });
         let has_free = plan.has(Step::Free);
         let freeing = freeing.as_ref().ok();
+        let unseen = freeing.into_iter().flat_map(|freeing| &freeing.unseen);
+        let left_alone = unseen.map(|one| LeftAloneBody {
+            kind: one.kind.clone(),
+            directory: shown(&one.directory),
+            why: one.why.clone(),
+        });
+        let left_alone = left_alone.collect();
         let free = freeing.into_iter().flat_map(|freeing| &freeing.steps);
         let free: Vec<FreeBody> = free
             .map(|step| FreeBody {
@@ -223,6 +251,7 @@ impl PlanBody {
                 .map(|one| one.expected_bytes)
                 .sum(),
             free,
+            left_alone,
             digest: freeing
                 .filter(|_| has_free)
                 .map(|freeing| freeing.digest.clone()),

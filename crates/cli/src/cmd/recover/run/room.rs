@@ -1,17 +1,19 @@
 //! What gives space back on a node, as the node guard does it, in the words of `nagi-ops`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use nagi_guard::{Deleted, Device, Done, End, Event, Glance, Kind, Plan, Policy, Report};
-use nagi_ops::recover::{Did, FreeDisk, FreeHeld, FreeStep, Freeing, Room};
+use nagi_guard::{
+    Deleted, Device, Done, End, Event, Glance, Item, Kind, Plan, Policy, Report, Skipped, Step,
+};
+use nagi_ops::recover::{Did, FreeDisk, FreeHeld, FreeStep, FreeUnseen, Freeing, Room};
 use nagi_ops::{Disks, Looked, Unseen};
 use nagi_ports::SystemClock;
 
 use super::super::diagnose::disks::NodeDisks;
-use crate::cmd::disk::clean_end;
 use crate::cmd::disk::shown;
+use crate::cmd::disk::{clean_end, clean_why};
 use crate::output::words;
 
 /// Deleted files that are held open are named up to so many on a disk; smaller ones explain no full disk.
@@ -20,11 +22,13 @@ const HELD_MIN: u64 = 1 << 20;
 
 /// The disks of a node, and what may go from them.
 #[derive(Debug)]
-pub(super) struct NodeRoom {
+pub(in crate::cmd::recover) struct NodeRoom {
     policy: Policy,
     clock: SystemClock,
     /// The plan that was made last, which is the one that is carried out.
     plan: Mutex<Option<Plan>>,
+    /// Nothing else goes: what is left of a plan that was seen and begun with.
+    only: OnceLock<BTreeSet<String>>,
     growth: OnceLock<Result<BTreeMap<PathBuf, i64>, String>>,
 }
 
@@ -36,8 +40,62 @@ impl NodeRoom {
             policy,
             clock: SystemClock::new(),
             plan: Mutex::new(None),
+            only: OnceLock::new(),
             growth: OnceLock::new(),
         }
+    }
+
+    /// From now on nothing goes but these, if it still is what it was.
+    pub(super) fn only(&self, files: Vec<String>) {
+        self.only.get_or_init(|| files.into_iter().collect());
+    }
+
+    /// What the plan that was made last removes.
+    pub(super) fn files(&self) -> Vec<String> {
+        let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let steps = plan.iter().flat_map(|plan| &plan.steps);
+        let goes = steps.filter(|step| step.has_consent);
+        goes.flat_map(|step| step.items.iter().map(|item| identity(step, item)))
+            .collect()
+    }
+}
+
+/// What tells a file from every other, and from what it was before it was written to.
+fn identity(step: &Step, item: &Item) -> String {
+    let Item {
+        device,
+        inode,
+        size,
+        written,
+        ..
+    } = item;
+    let kind = step.reclaimer.name();
+    let path = shown(&step.whole(item));
+    let (seconds, nanoseconds) = (written.seconds, written.nanoseconds);
+    format!("{kind} {path} {device} {inode} {size} {seconds}.{nanoseconds:09}")
+}
+
+/// A plan without what was not seen.
+fn narrowed(plan: &mut Plan, seen: &BTreeSet<String>) {
+    for step in &mut plan.steps {
+        let items = std::mem::take(&mut step.items);
+        let (kept, _) = items
+            .into_iter()
+            .partition(|item| seen.contains(&identity(step, item)));
+        step.items = kept;
+    }
+    for disk in &mut plan.disks {
+        let here = plan.steps.iter();
+        let here = here.filter(|step| step.disk == disk.device && step.has_consent);
+        let (bytes, inodes) = here.fold((0_u64, 0_u64), |(bytes, inodes), step| {
+            let count = u64::try_from(step.items.len()).unwrap_or(u64::MAX);
+            (
+                bytes.saturating_add(step.expected()),
+                inodes.saturating_add(count),
+            )
+        });
+        disk.expected = disk.expected.min(bytes);
+        disk.expected_inodes = disk.expected_inodes.min(inodes);
     }
 }
 
@@ -48,7 +106,10 @@ impl Room for NodeRoom {
 
     fn plan(&self) -> Looked<Freeing> {
         let plan = nagi_guard::plan(&self.policy, &self.clock);
-        let plan = plan.map_err(|error| Unseen::Failed(error.to_string()))?;
+        let mut plan = plan.map_err(|error| Unseen::Failed(error.to_string()))?;
+        if let Some(seen) = self.only.get() {
+            narrowed(&mut plan, seen);
+        }
         // Where they cannot be seen nothing is said of them; what may go does not depend on it.
         let glance = nagi_guard::glance(&self.policy.root).ok();
         let freeing = told(&plan, glance.as_ref(), &self.policy.root);
@@ -149,6 +210,25 @@ fn told(plan: &Plan, glance: Option<&Glance>, root: &Path) -> Freeing {
             })
             .collect(),
         held,
+        unseen: plan
+            .skipped
+            .iter()
+            .map(|skipped| unseen(skipped, glance))
+            .collect(),
+    }
+}
+
+fn unseen(skipped: &Skipped, glance: Option<&Glance>) -> FreeUnseen {
+    let directory = &skipped.directory;
+    let disk = glance.and_then(|glance| glance.filesystem_of(directory));
+    FreeUnseen {
+        kind: skipped.reclaimer.name().to_owned(),
+        // What a runtime is asked by, or which file keeps it from being asked, lies elsewhere than what it has.
+        point: disk
+            .filter(|_| !skipped.reclaimer.is_of_runtime())
+            .map(|disk| disk.point.clone()),
+        directory: directory.clone(),
+        why: clean_why(&skipped.why),
     }
 }
 
@@ -204,7 +284,10 @@ fn did(report: &Report) -> Result<Did, String> {
             clean_end(&done.end)
         )
     };
-    let evidence: Vec<String> = acted.map(line).collect();
+    let mut evidence: Vec<String> = acted.map(line).collect();
+    // What fell silent since the plan was made stands here first.
+    let skipped = report.skipped.iter().map(|one| unseen(one, None).words());
+    evidence.extend(skipped);
     let is_hard = |done: &&Done| match done.end {
         End::Broken(_) | End::NoRecord(_) => true,
         End::Done
@@ -234,4 +317,73 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use nagi_guard::{Instant, Reclaimer, Why};
+
+    use super::*;
+
+    fn skipped() -> Vec<Skipped> {
+        let of = |reclaimer, directory: &str, why| Skipped {
+            reclaimer,
+            directory: directory.into(),
+            why,
+        };
+        let manifest = "/etc/kubernetes/manifests/kube-vip.yaml";
+        vec![
+            of(
+                Reclaimer::Images,
+                "/run/containerd/containerd.sock",
+                Why::Manifest(manifest.into()),
+            ),
+            of(Reclaimer::Journal, "/var/log/journal", Why::ReadOnly),
+        ]
+    }
+
+    // 5-10: what was passed over, and why, comes with what may go. Of images no disk is told: what keeps them from being looked at
+    // lies elsewhere than they do.
+    #[test]
+    fn what_was_passed_over_is_told_with_its_reason() {
+        let plan = Plan {
+            at: Instant::default(),
+            policy: Policy::at(Path::new("/")),
+            steps: Vec::new(),
+            disks: Vec::new(),
+            skipped: skipped(),
+            left: Vec::new(),
+        };
+        let glance = nagi_guard::glance(Path::new("/")).unwrap();
+        let told = told(&plan, Some(&glance), Path::new("/"));
+        let words: Vec<String> = told.unseen.iter().map(FreeUnseen::words).collect();
+        assert_eq!(
+            words,
+            [
+                "images at /run/containerd/containerd.sock left alone: \
+                 /etc/kubernetes/manifests/kube-vip.yaml cannot be understood, so nobody knows which images are needed",
+                "journal at /var/log/journal left alone: its filesystem cannot be written to",
+            ]
+        );
+        assert_eq!(told.unseen[0].point, None);
+        assert!(told.unseen[1].point.is_some());
+    }
+
+    // A runtime that fell silent behind the plan.
+    #[test]
+    fn what_was_passed_over_later_stands_in_the_evidence() {
+        let report = Report {
+            done: Vec::new(),
+            disks: Vec::new(),
+            after: Vec::new(),
+            skipped: skipped(),
+            has_ring: true,
+        };
+        let did = did(&report).unwrap();
+        assert!(
+            did.evidence[0].contains("kube-vip.yaml"),
+            "{:?}",
+            did.evidence
+        );
+    }
 }

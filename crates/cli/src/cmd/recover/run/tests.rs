@@ -79,6 +79,22 @@ fn words_that_are_no_digest_and_no_count_are_no_arguments() {
     assert!(parse_count("0").is_err() && parse_count("-1").is_err());
 }
 
+// 5-28: a pod that is being started takes the images out of a plan, and not a file came or went.
+#[test]
+fn what_was_left_alone_is_told_where_a_plan_is_another() {
+    let busy = LeftAloneBody {
+        kind: "images".to_owned(),
+        directory: "/run/containerd/containerd.sock".to_owned(),
+        why: "a pod is being started".to_owned(),
+    };
+    let failure = changed(&[busy]);
+    assert_eq!(
+        failure.causes,
+        ["images at /run/containerd/containerd.sock left alone: a pod is being started"]
+    );
+    assert!(changed(&[]).causes.is_empty());
+}
+
 // B-026, D-26: the runbook has the steps that the code has, in its order and with its conditions.
 #[test]
 fn the_page_has_every_step_as_the_code_has_it() {

@@ -30,6 +30,9 @@ pub(in crate::cmd::recover) fn whole(report: &Report, output: &Output) -> String
     if !report.plan.free.is_empty() {
         section("What may go", &output.table(&free(report)));
     }
+    if !report.plan.left_alone.is_empty() {
+        section("Left alone", &output.table(&left_alone(report)));
+    }
     if !report.plan.refusals.is_empty() {
         section("Refused", &refusals(report));
     }
@@ -77,6 +80,18 @@ fn free(report: &Report) -> Table {
             Cell::from(words::bytes(one.expected_bytes)),
             Cell::from(state),
             Cell::from(words::clean(&one.directory)),
+        ]);
+    }
+    table
+}
+
+fn left_alone(report: &Report) -> Table {
+    let mut table = Table::new(["KIND", "WHERE", "WHY"]);
+    for one in &report.plan.left_alone {
+        table.row([
+            Cell::from(one.kind.clone()),
+            Cell::from(words::clean(&one.directory)),
+            Cell::from(words::clean(&one.why)),
         ]);
     }
     table
@@ -263,6 +278,13 @@ pub(in crate::cmd::recover) fn markdown(report: &Report) -> String {
         for one in &report.ladder {
             let evidence = cell(&one.evidence.join("; "));
             writeln!(text, "| {} | {} | {evidence} |", one.rung, one.outcome).unwrap_or(());
+        }
+    }
+    if !report.plan.left_alone.is_empty() {
+        text.push_str("\n| Left alone | Where | Why |\n|---|---|---|\n");
+        for one in &report.plan.left_alone {
+            let (directory, why) = (cell(&one.directory), cell(&one.why));
+            writeln!(text, "| {} | {directory} | {why} |", one.kind).unwrap_or(());
         }
     }
     for refusal in &report.plan.refusals {
