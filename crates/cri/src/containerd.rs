@@ -40,10 +40,15 @@ pub struct Blob {
 /// An unpacked layer, or what a container writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Its key.
+    /// The snapshotter that has it.
+    pub snapshotter: String,
+    /// Its key there.
     pub key: String,
     /// The key of the one below it; empty for the lowest.
     pub parent: String,
+    /// It is complete, as a layer of an image is. Otherwise something is mounted from it: the files of a container, or an image
+    /// that is a volume of a pod.
+    pub is_layer: bool,
     /// As of [`Blob`].
     pub labels: BTreeMap<String, String>,
 }
@@ -64,7 +69,9 @@ pub struct Record {
     pub id: String,
     /// The name of its image.
     pub image: String,
-    /// The key of what it writes to.
+    /// The snapshotter that has what it writes to.
+    pub snapshotter: String,
+    /// The key of that.
     pub snapshot: String,
     /// When it was made, in nanoseconds since 1970.
     pub created: i128,
@@ -127,7 +134,8 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Vec<Snapshot>, CallError> {
         let question = with(1, snapshotter.as_bytes());
-        self.list("snapshots.v1.Snapshots/List", &question, snapshot, deadline)
+        let read = |message: &[u8]| snapshot(snapshotter, message);
+        self.list("snapshots.v1.Snapshots/List", &question, read, deadline)
             .await
     }
 
@@ -193,6 +201,17 @@ impl Client {
     pub async fn ingests(&self, deadline: Deadline) -> Result<Vec<Ingest>, CallError> {
         self.list("content.v1.Content/ListStatuses", &[], ingest, deadline)
             .await
+    }
+
+    /// Has containerd give up what is being written under this name, whoever writes it.
+    ///
+    /// # Errors
+    /// As [`Self::image_records`], or it is gone.
+    pub async fn abort(&self, ingest: &str, deadline: Deadline) -> Result<(), CallError> {
+        let question = with(1, ingest.as_bytes());
+        self.native("content.v1.Content/Abort", &question, deadline)
+            .await
+            .map(drop)
     }
 
     /// A list in one message, or in several: each has its rows in field 1.
@@ -265,17 +284,20 @@ fn blob(message: &[u8]) -> Option<Blob> {
     Some(listed)
 }
 
-/// `Info`: name 1, parent 2, labels 6.
-fn snapshot(message: &[u8]) -> Option<Snapshot> {
+/// `Info`: name 1, parent 2, kind 3 (3 is committed), labels 6.
+fn snapshot(snapshotter: &str, message: &[u8]) -> Option<Snapshot> {
     let mut listed = Snapshot {
+        snapshotter: snapshotter.to_owned(),
         key: String::new(),
         parent: String::new(),
+        is_layer: false,
         labels: BTreeMap::new(),
     };
     for field in fields(message) {
         match field? {
             (1, Value::Bytes(key)) => listed.key = text(key),
             (2, Value::Bytes(parent)) => listed.parent = text(parent),
+            (3, Value::Number(kind)) => listed.is_layer = kind == 3,
             (6, Value::Bytes(label)) => listed.labels.extend([wire::entry(label)?]),
             _ => {}
         }
@@ -283,11 +305,12 @@ fn snapshot(message: &[u8]) -> Option<Snapshot> {
     Some(listed)
 }
 
-/// `Container`: id 1, image 3, snapshot key 7, created 8.
+/// `Container`: id 1, image 3, snapshotter 6, snapshot key 7, created 8.
 fn record(message: &[u8]) -> Option<Record> {
     let mut listed = Record {
         id: String::new(),
         image: String::new(),
+        snapshotter: String::new(),
         snapshot: String::new(),
         created: 0,
     };
@@ -295,6 +318,7 @@ fn record(message: &[u8]) -> Option<Record> {
         match field? {
             (1, Value::Bytes(id)) => listed.id = text(id),
             (3, Value::Bytes(image)) => listed.image = text(image),
+            (6, Value::Bytes(name)) => listed.snapshotter = text(name),
             (7, Value::Bytes(key)) => listed.snapshot = text(key),
             (8, Value::Bytes(at)) => listed.created = moment(at)?,
             _ => {}

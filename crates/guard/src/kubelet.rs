@@ -11,9 +11,6 @@ use std::str::FromStr;
 use serde::Deserialize;
 use thiserror::Error;
 
-/// Where kubeadm puts the file.
-pub(crate) const FILE: &str = "/var/lib/kubelet/config.yaml";
-
 /// A threshold: an amount, or a part of the whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Quantity {

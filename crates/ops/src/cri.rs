@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use nagi_cri::kubelet::Kubelet;
 use nagi_cri::{CallError, Client};
 use nagi_runtime::Deadline;
 
@@ -27,9 +28,9 @@ pub(crate) struct Socket {
 // === impl Socket ===
 
 impl Socket {
-    /// That of a `containerRuntimeEndpoint`.
-    pub(crate) fn of(root: &Root, endpoint: Option<&str>) -> Self {
-        let shown = nagi_cri::socket(endpoint);
+    /// The one that kubelet is told to use.
+    pub(crate) fn of(root: &Root, kubelet: &Kubelet) -> Self {
+        let shown = kubelet.socket();
         Self {
             real: root.real(&shown),
             is_there: root.has(&shown),
@@ -39,7 +40,7 @@ impl Socket {
 
     /// Where it is could not be read: the usual one, without a question to a disk.
     pub(crate) fn unseen(root: &Root) -> Self {
-        let shown = PathBuf::from(nagi_cri::SOCKET);
+        let shown = Kubelet::default().socket();
         Self {
             real: root.outside(&shown),
             is_there: false,

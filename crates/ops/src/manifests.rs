@@ -2,17 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use nagi_cri::kubelet::{self, Kubelet};
 use serde::Deserialize;
 
 use crate::kubeconfig::first_line;
 use crate::observed::{Looked, Manifest, StaticPod, Unseen, on_the_node};
 use crate::root::Root;
-
-/// Where kubeadm puts them, and where kubelet is told to look.
-const DIRECTORY: &str = "/etc/kubernetes/manifests";
-const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
-/// Flags that kubeadm gives kubelet by systemd; by many of its versions the socket of the runtime is one of them.
-const KUBEADM_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 
 /// Flags whose value is a file that is read at the start.
 const FILE_FLAGS: [&str; 4] = ["-file", "-certfile", "-keyfile", "-cafile"];
@@ -22,13 +17,6 @@ const FILE_FLAGS_WHOLE: [&str; 4] = [
     "authorization-kubeconfig",
     "etcd-cafile",
 ];
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct KubeletConfiguration {
-    pub(crate) static_pod_path: Option<PathBuf>,
-    pub(crate) container_runtime_endpoint: Option<String>,
-}
 
 #[derive(Debug, Deserialize)]
 struct Pod {
@@ -93,42 +81,19 @@ struct HostPath {
 }
 
 /// kubelet's own settings, as far as they matter here; those of a file that is not there or cannot be read are unset.
-pub(crate) fn kubelet(root: &Root) -> KubeletConfiguration {
-    let read = root.read(Path::new(KUBELET_CONFIG));
-    let mut settings: KubeletConfiguration = read
-        .ok()
-        .and_then(|bytes| serde_saphyr::from_slice(&bytes).ok())
-        .unwrap_or_default();
-    // kubelet takes a flag for more than its file.
-    if let Some(endpoint) = kubeadm_flag(root, "container-runtime-endpoint") {
-        settings.container_runtime_endpoint = Some(endpoint);
-    }
-    settings
-}
-
-/// The value of a flag in `KUBELET_KUBEADM_ARGS="--name=value --other value"`.
-fn kubeadm_flag(root: &Root, wanted: &str) -> Option<String> {
-    let text = root.read(Path::new(KUBEADM_FLAGS)).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let mut lines = text.lines().map(str::trim);
-    let line = lines.find_map(|line| line.strip_prefix("KUBELET_KUBEADM_ARGS="))?;
-    let words: Vec<&str> = line.trim_matches(['"', '\'']).split_whitespace().collect();
-    // Of a flag that is said twice the last counts.
-    let flags = flags_in(&words).into_iter().rev();
-    let mut values = flags.filter(|(name, value)| name == wanted && !value.is_empty());
-    values.next().map(|(_, value)| value)
+pub(crate) fn kubelet(root: &Root) -> Kubelet {
+    let read = |file: &str| root.read(Path::new(file)).unwrap_or_default();
+    let settings = Kubelet::parse(&read(kubelet::CONFIG)).unwrap_or_default();
+    settings.with_flags(&String::from_utf8_lossy(&read(kubelet::FLAGS)))
 }
 
 /// Reads every manifest.
 ///
 /// # Errors
 /// There is no directory of them, or it cannot be read.
-pub(crate) fn look(root: &Root, kubelet: &KubeletConfiguration) -> Looked<Vec<Manifest>> {
-    let directory = kubelet
-        .static_pod_path
-        .clone()
-        .unwrap_or_else(|| DIRECTORY.into());
-    let entries = root.list(&directory).map_err(|error| {
+pub(crate) fn look(root: &Root, kubelet: &Kubelet) -> Looked<Vec<Manifest>> {
+    let directory = kubelet.manifests();
+    let entries = root.list(directory).map_err(|error| {
         let why = format!("{}: {error}", directory.display());
         if error.kind() == std::io::ErrorKind::NotFound {
             Unseen::NotHere(why)
@@ -203,25 +168,7 @@ fn understood(root: &Root, pod: Pod) -> StaticPod {
 
 fn flags(container: &Container) -> Vec<(String, String)> {
     let words = container.command.iter().chain(&container.args);
-    flags_in(&words.map(String::as_str).collect::<Vec<_>>())
-}
-
-/// `--name=value`, and `--name value` in two words.
-fn flags_in(words: &[&str]) -> Vec<(String, String)> {
-    let mut flags = Vec::new();
-    for (index, word) in words.iter().enumerate() {
-        let Some(flag) = word.strip_prefix("--") else {
-            continue;
-        };
-        let next = words.get(index + 1).filter(|next| !next.starts_with("--"));
-        let (name, value) = match (flag.split_once('='), next) {
-            (Some((name, value)), _) => (name, value),
-            (None, Some(next)) => (flag, *next),
-            (None, None) => (flag, ""),
-        };
-        flags.push((name.to_owned(), value.to_owned()));
-    }
-    flags
+    kubelet::flags(&words.map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Files of the node that it needs and that are not there.
@@ -339,27 +286,16 @@ spec:
         let (directory, root) = node();
         let own = directory.path().join("var/lib/kubelet");
         std::fs::create_dir_all(&own).unwrap();
-        let socket = || kubelet(&root).container_runtime_endpoint;
-        let flags = |text: &str| std::fs::write(own.join("kubeadm-flags.env"), text).unwrap();
-        assert_eq!(socket(), None);
-        std::fs::write(
-            own.join("config.yaml"),
-            "containerRuntimeEndpoint: unix:///a\n",
-        )
-        .unwrap();
-        flags("KUBELET_KUBEADM_ARGS=\"--pod-infra-container-image=a/pause:3.9\"\n");
-        assert_eq!(socket().as_deref(), Some("unix:///a"));
-        for text in [
-            "KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=unix:///var/run/crio/crio.sock --a=b\"\n",
-            "# a\nKUBELET_KUBEADM_ARGS='--a --container-runtime-endpoint unix:///var/run/crio/crio.sock'",
-        ] {
-            flags(text);
-            assert_eq!(
-                socket().as_deref(),
-                Some("unix:///var/run/crio/crio.sock"),
-                "{text}"
-            );
-        }
+        let write = |name: &str, text: &str| std::fs::write(own.join(name), text).unwrap();
+        let socket = || kubelet(&root).socket();
+        assert_eq!(kubelet(&root), Kubelet::default());
+        write("config.yaml", "containerRuntimeEndpoint: unix:///a\n");
+        assert_eq!(socket(), Path::new("/a"));
+        let flags = "KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=unix:///b\"\n";
+        write("kubeadm-flags.env", flags);
+        assert_eq!(socket(), Path::new("/b"));
+        write("config.yaml", "staticPodPath: [");
+        assert_eq!(socket(), Path::new("/b"), "the flags are whole");
     }
 
     #[test]

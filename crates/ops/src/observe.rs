@@ -105,7 +105,7 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
     let first = files.run(move || {
         let kubelet = manifests::kubelet(&own);
         let manifests = manifests::look(&own, &kubelet);
-        let socket = Socket::of(&own, kubelet.container_runtime_endpoint.as_deref());
+        let socket = Socket::of(&own, &kubelet);
         (socket, manifests, newest_write(&own))
     });
     let (socket, manifests, newest_write) = match within(first, deadline).await {

@@ -254,7 +254,7 @@ fn a_wrong_command_line_is_refused_with_the_next_step() {
         ("--apply --plan x --lossy", "--plan <FILE>"),
         (
             "--only etcd",
-            "one of apt, images, containers, snaps, pod-logs, journal, coredumps, local-images",
+            "one of apt, pulls, images, containers, snaps, pod-logs, journal, coredumps, local-images",
         ),
         ("--keep relative", "a path of the node"),
         ("--max 0", "a number of bytes"),

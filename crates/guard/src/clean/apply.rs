@@ -5,6 +5,8 @@
 //! the file is reached from its base and compared once more, and its name is removed. A crash between any two of these
 //! leaves at most a record of a file that is still there; the next plan simply names it again.
 
+mod stopped;
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,10 +26,11 @@ use super::place::{self, Instant};
 use super::plan::{self, Disk, Item, Needed, Plan, Step};
 use super::policy::Reclaimer;
 use super::reach::Reach;
-use super::runtime::{self, Refusal};
+use super::runtime;
 use super::snaps::{self, Revision};
 use crate::filesystem::Space;
 use crate::mounts::Device;
+use stopped::Stopped;
 
 /// An older plan is not carried out: too much has happened since.
 const AGE_MAX: Duration = Duration::from_hours(24);
@@ -100,6 +103,8 @@ pub enum End {
     Done,
     /// The disk was clean enough before all of it was done, as measured.
     Target,
+    /// So much had come back as one run may take, before all of it was done, as measured.
+    Cap,
     /// Everything in it was done, and less came back than was expected: files are held open, or share their blocks with copies
     /// or snapshots, or others wrote meanwhile.
     Short,
@@ -152,6 +157,8 @@ struct Hands<'a> {
     reach: &'a Reach,
     clock: &'a dyn Clock,
     audit: Audit,
+    /// What earlier steps have given back, as measured.
+    freed: u64,
     tell: &'a mut dyn FnMut(&Event<'_>),
 }
 
@@ -182,6 +189,7 @@ pub fn apply(
         reach: &reach,
         clock,
         audit,
+        freed: 0,
         tell,
     };
     let mut done = Vec::new();
@@ -192,6 +200,8 @@ pub fn apply(
             .find(|found| found.reclaimer == step.reclaimer && found.directory == step.directory)
             .ok_or_else(|| absent(step, &discovery.skipped));
         let one = hands.step(step, found);
+        let freed = u64::try_from(one.measured).unwrap_or(0);
+        hands.freed = hands.freed.saturating_add(freed);
         (hands.tell)(&Event::Ended(&one));
         done.push(one);
     }
@@ -415,6 +425,13 @@ impl Hands<'_> {
                 }
                 aim = Aim::at(needed(plan, found, &now), done);
             }
+            if step.reclaimer.is_of_runtime() {
+                match self.is_over(item, found, before, done) {
+                    Ok(None) => {}
+                    Ok(Some(end)) => return (end, aim),
+                    Err(error) => return (End::Broken(error), aim),
+                }
+            }
             if self.clock.monotonic().saturating_sub(begun) > self.plan.policy.deadline {
                 return (End::TimedOut, aim);
             }
@@ -445,6 +462,37 @@ impl Hands<'_> {
         (End::Done, aim)
     }
 
+    /// Whether this one of a runtime may not go any more, as measured. What it gives back was computed from the books of
+    /// others and may be far too little; and a removal takes so long that a look at the disk before it is nothing.
+    fn is_over(
+        &self,
+        item: &Item,
+        found: &Found,
+        before: &Space,
+        done: &Done,
+    ) -> Result<Option<End>, Errno> {
+        let now = if done.removed > 0 {
+            // btrfs shows what has come back only when it has written.
+            rustix::fs::syncfs(&found.base)?;
+            space(&found.base)?
+        } else {
+            *before
+        };
+        if needed(self.plan, found, &now) == Needed::default() {
+            return Ok(Some(End::Target));
+        }
+        let here = now.bytes_free.saturating_sub(before.bytes_free);
+        let with_it = self
+            .freed
+            .saturating_add(here)
+            .saturating_add(item.counts_for_cap());
+        let cap = self.plan.policy.bytes_max;
+        // One that counts as nothing is one too many where nothing is left.
+        let is_capped =
+            cap.is_some_and(|cap| with_it > cap || self.freed.saturating_add(here) >= cap);
+        Ok(is_capped.then_some(End::Cap))
+    }
+
     /// Removes one name, or asks its owner to.
     fn let_go(&self, step: &Step, item: &Item, base: &OwnedFd) -> Result<(), Stopped> {
         if step.reclaimer.is_of_runtime() {
@@ -471,45 +519,6 @@ impl Hands<'_> {
             Err(Errno::NOENT) => Ok(()),
             Ok(_) => Err(Stopped::Failed("its owner said yes and kept it".to_owned())),
             Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// Why a file stayed.
-enum Stopped {
-    /// It is not what the plan says.
-    Changed,
-    /// Its owner is at work.
-    Busy,
-    /// Its owner does not say what it has.
-    Away,
-    /// The filesystem fails.
-    Broken(Errno),
-    /// This one cannot go.
-    Failed(String),
-}
-
-// === impl From<Errno> for Stopped ===
-
-impl From<Errno> for Stopped {
-    fn from(error: Errno) -> Self {
-        match error {
-            Errno::LOOP | Errno::XDEV | Errno::NOENT | Errno::NOTDIR => Self::Changed,
-            Errno::ROFS | Errno::IO => Self::Broken(error),
-            error => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-// === impl From<Refusal> for Stopped ===
-
-impl From<Refusal> for Stopped {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Changed => Self::Changed,
-            Refusal::Busy => Self::Busy,
-            Refusal::Away => Self::Away,
-            Refusal::Failed(why) => Self::Failed(why),
         }
     }
 }

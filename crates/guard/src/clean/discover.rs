@@ -188,7 +188,10 @@ impl Node<'_> {
             Reclaimer::Journal => search.journal(self, at)?,
             Reclaimer::Coredumps => search.coredumps()?,
             // These have no places.
-            Reclaimer::Images | Reclaimer::Containers | Reclaimer::LocalImages => {}
+            Reclaimer::Pulls
+            | Reclaimer::Images
+            | Reclaimer::Containers
+            | Reclaimer::LocalImages => {}
         }
         let (items, beyond, kept) = (search.items, search.beyond, search.kept);
         Ok(Some(Found {

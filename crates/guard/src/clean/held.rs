@@ -58,6 +58,7 @@ pub(super) const fn matters(kind: Reclaimer) -> bool {
         Reclaimer::Apt | Reclaimer::PodLogs | Reclaimer::Coredumps => true,
         Reclaimer::Snaps
         | Reclaimer::Journal
+        | Reclaimer::Pulls
         | Reclaimer::Images
         | Reclaimer::Containers
         | Reclaimer::LocalImages => false,

@@ -33,6 +33,7 @@ pub(super) fn take(
         | Reclaimer::PodLogs
         | Reclaimer::Journal
         | Reclaimer::Coredumps
+        | Reclaimer::Pulls
         | Reclaimer::Images
         | Reclaimer::Containers
         | Reclaimer::LocalImages => &[],

@@ -47,7 +47,7 @@ const PLACES: [Place; 4] = [
         directory: "/var/lib/containerd/io.containerd.content.v1.content/ingest",
         depth: 1,
         counts: |_, _| true,
-        lever: "pulls under way or given up: containerd collects them when their lease ends, after 24 hours by default",
+        lever: "pulls under way or given up: 'nagi disk clean' has containerd drop those that nobody wrote to for 24 hours",
     },
     Place {
         owner: Owner::DockerLogs,

@@ -119,7 +119,8 @@ pub struct Owned {
     pub names: Vec<String>,
     /// How many inodes come back with it.
     pub inodes: u64,
-    /// Its runtime tells what comes back. Otherwise nobody knows, and it counts as nothing.
+    /// Its runtime tells what comes back. Otherwise nobody knows all of it, and what is known counts towards the target; towards
+    /// the cap of the run it counts at least as its runtime tells its size.
     pub is_measured: bool,
 }
 
@@ -149,6 +150,14 @@ impl Item {
             self.blocks.bytes()
         } else {
             0
+        }
+    }
+
+    /// What the cap of a run takes it for: what nobody has measured may be as much as its runtime says that it is.
+    pub(super) fn counts_for_cap(&self) -> u64 {
+        match &self.owned {
+            Some(owned) if !owned.is_measured => self.gives_back().max(self.size),
+            Some(_) | None => self.gives_back(),
         }
     }
 
@@ -390,13 +399,13 @@ fn choose(policy: &Policy, at: Instant, discovery: &Discovery, left: Vec<Left>) 
             let is_enough = disk.needed.is_met_by(expected, inodes);
             let slots = audit::slots(&audit::intent(&step, item));
             let has_gap = goes_in_turn && step.spared.inodes > 0;
-            if is_enough || bytes > cap_left || slots > room_left || has_gap {
+            if is_enough || item.counts_for_cap() > cap_left || slots > room_left || has_gap {
                 step.spared += Tally::one(item.blocks);
                 continue;
             }
             expected = expected.saturating_add(bytes);
             inodes += item.gives_back_inodes();
-            cap_left -= bytes;
+            cap_left -= item.counts_for_cap();
             room_left -= slots;
             step.items.push(item.clone());
         }

@@ -10,6 +10,8 @@ use super::journal::Mode;
 pub enum Reclaimer {
     /// Packages that apt downloaded, and its caches.
     Apt,
+    /// What pulls fetched that were given up.
+    Pulls,
     /// Images that nothing uses, and that a registry has.
     Images,
     /// Containers that have ended, but for the last of each name.
@@ -22,7 +24,7 @@ pub enum Reclaimer {
     Journal,
     /// Crash dumps.
     Coredumps,
-    /// Images that nothing uses, and that were imported here: no registry is known to have them.
+    /// Images that nothing uses, and of which a name was never pulled: no registry is known to have it.
     LocalImages,
 }
 
@@ -81,8 +83,9 @@ pub struct Policy {
 
 impl Reclaimer {
     /// Every kind, the least harmful first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Apt,
+        Self::Pulls,
         Self::Images,
         Self::Containers,
         Self::Snaps,
@@ -105,6 +108,7 @@ impl Reclaimer {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Apt => "apt",
+            Self::Pulls => "pulls",
             Self::Images => "images",
             Self::Containers => "containers",
             Self::Snaps => "snaps",
@@ -123,7 +127,7 @@ impl Reclaimer {
     /// What is lost.
     pub const fn harm(self) -> Harm {
         match self {
-            Self::Apt | Self::Images => Harm::Regenerable,
+            Self::Apt | Self::Pulls | Self::Images => Harm::Regenerable,
             Self::Containers
             | Self::Snaps
             | Self::PodLogs
@@ -137,6 +141,7 @@ impl Reclaimer {
     pub const fn price(self) -> &'static str {
         match self {
             Self::Apt => "apt downloads a package again when it is needed",
+            Self::Pulls => "the next pull of the image begins anew",
             Self::Images => {
                 "the runtime pulls an image again when a pod needs it, as long as its registry answers"
             }
@@ -162,14 +167,14 @@ impl Reclaimer {
             Self::Journal => &["/var/log/journal"],
             Self::Coredumps => &["/var/lib/systemd/coredump", "/var/crash"],
             // Their runtime says where.
-            Self::Images | Self::Containers | Self::LocalImages => &[],
+            Self::Pulls | Self::Images | Self::Containers | Self::LocalImages => &[],
         }
     }
 
     /// Its owner is asked to let it go; nothing is unlinked.
     pub const fn is_asked_for(self) -> bool {
         match self {
-            Self::Snaps | Self::Images | Self::Containers | Self::LocalImages => true,
+            Self::Snaps | Self::Pulls | Self::Images | Self::Containers | Self::LocalImages => true,
             Self::Apt | Self::PodLogs | Self::Journal | Self::Coredumps => false,
         }
     }
@@ -177,7 +182,7 @@ impl Reclaimer {
     /// The container runtime has it.
     pub const fn is_of_runtime(self) -> bool {
         match self {
-            Self::Images | Self::Containers | Self::LocalImages => true,
+            Self::Pulls | Self::Images | Self::Containers | Self::LocalImages => true,
             Self::Apt | Self::Snaps | Self::PodLogs | Self::Journal | Self::Coredumps => false,
         }
     }
@@ -202,7 +207,8 @@ impl Policy {
     pub const JOURNAL_KEEP: Duration = Duration::from_hours(48);
     /// Longer than a download, a rotation or the writing of a dump takes.
     pub const GRACE: Duration = Duration::from_hours(1);
-    /// A pull writes every few seconds, and a pod that was begun has its containers in less.
+    /// A pod that was begun has its containers in less, and what nobody can see of one is over: longer spans are those of
+    /// things that show, as a pull does by its lease.
     pub const QUIET: Duration = Duration::from_secs(15);
     /// Recovered means this or less: below kubelet's default of 85 % at which it would go on collecting.
     pub const TARGET_PERCENT: u8 = 80;

@@ -27,8 +27,8 @@ use super::policy::{Policy, Reclaimer};
 use super::reach::Reach;
 use crate::blocks::{Blocks, Tally};
 use crate::mounts::Device;
-use ask::Runtime;
-use books::{Graph, Piece};
+use ask::{Ends, Runtime};
+use books::{Graph, Key, Piece};
 use judge::{Candidate, Facts, Rules, Verdict};
 
 pub use judge::Motion;
@@ -82,15 +82,21 @@ pub(super) fn look(
         return Ok(None);
     };
     let socket = runtime.socket.clone();
-    let looked = || {
-        let facts = runtime.facts(root, reach)?;
-        if let Some(motion) = judge::motion(&facts, nanoseconds(now.before(policy.quiet))) {
-            return Err(Why::RuntimeBusy(motion));
-        }
-        let directory = on_the_node(&runtime.directory()?, root);
-        Ok((facts, directory))
+    let ends = if policy.asks_for(Reclaimer::Containers) {
+        Ends::OfAll
+    } else {
+        Ends::OfNone
     };
-    let (facts, directory) = looked().map_err(|why| (socket, why))?;
+    let looked = || {
+        let Some(facts) = at_rest(&runtime, ends, policy, (root, reach), now)? else {
+            return Ok(None);
+        };
+        let directory = on_the_node(&runtime.directory()?, root);
+        Ok(Some((facts, directory)))
+    };
+    let Some((facts, directory)) = looked().map_err(|why| (socket, why))? else {
+        return Ok(None);
+    };
     Ok(Some(Asked {
         runtime,
         facts,
@@ -98,6 +104,23 @@ pub(super) fn look(
         at,
         now,
     }))
+}
+
+/// The facts of a runtime with nothing under way. None as of [`Runtime::facts`].
+fn at_rest(
+    runtime: &Runtime,
+    ends: Ends<'_>,
+    policy: &Policy,
+    node: (&OwnedFd, &Reach),
+    now: Instant,
+) -> Result<Option<Facts>, Why> {
+    let Some(facts) = runtime.facts(ends, node)? else {
+        return Ok(None);
+    };
+    match judge::motion(&facts, nanoseconds(now), policy.quiet) {
+        Some(motion) => Err(Why::RuntimeBusy(motion)),
+        None => Ok(Some(facts)),
+    }
 }
 
 /// A runtime of the same root as this process names what lies below the node's root as this process sees it.
@@ -115,7 +138,7 @@ impl Asked {
     /// What may go of one kind, and what each gives back when those before it are gone.
     ///
     /// # Errors
-    /// The runtime does not say what it takes.
+    /// The runtime does not say what it takes, or an image that is to be kept is not there.
     pub(super) fn sort(
         &mut self,
         kind: Reclaimer,
@@ -123,14 +146,44 @@ impl Asked {
         disk: Device,
     ) -> Result<Sorted, Why> {
         let verdict = self.judged(kind, policy);
+        // What was to be kept may go under the name that it really has.
+        let is_image = matches!(kind, Reclaimer::Images | Reclaimer::LocalImages);
+        if is_image
+            && !verdict.goes.is_empty()
+            && let Some(kept) = judge::names_none(&self.facts, &policy.keep_images)
+        {
+            return Err(Why::KeepImage(kept.clone()));
+        }
         let mut sorted = Sorted::default();
         for (why, size) in &verdict.stays {
             let tally = Tally::one(Blocks(size.div_ceil(512)));
             super::discover::count(&mut sorted.kept, *why, tally);
         }
         sorted.items = match kind {
-            Reclaimer::Images | Reclaimer::LocalImages => self.images(&verdict.goes, disk)?,
+            Reclaimer::Images | Reclaimer::LocalImages => {
+                // Those of the kind before are gone by then, and what both share with them.
+                let earlier = match kind {
+                    Reclaimer::LocalImages if policy.asks_for(Reclaimer::Images) => {
+                        self.judged(Reclaimer::Images, policy).goes
+                    }
+                    Reclaimer::LocalImages
+                    | Reclaimer::Images
+                    | Reclaimer::Apt
+                    | Reclaimer::Pulls
+                    | Reclaimer::Containers
+                    | Reclaimer::Snaps
+                    | Reclaimer::PodLogs
+                    | Reclaimer::Journal
+                    | Reclaimer::Coredumps => Vec::new(),
+                };
+                self.images(&earlier, &verdict.goes, disk)?
+            }
             Reclaimer::Containers => self.containers(&verdict.goes, disk)?,
+            Reclaimer::Pulls => {
+                let all = verdict.goes.iter();
+                all.map(|one| item(one, disk, Some(books::written(one.size))))
+                    .collect()
+            }
             Reclaimer::Apt
             | Reclaimer::Snaps
             | Reclaimer::PodLogs
@@ -144,7 +197,13 @@ impl Asked {
         judged(kind, &self.facts, policy, (self.at, self.now))
     }
 
-    fn images(&mut self, goes: &[Candidate], disk: Device) -> Result<Vec<Item>, Why> {
+    /// What each of these gives back, when those before it and the earlier ones are gone.
+    fn images(
+        &mut self,
+        earlier: &[Candidate],
+        goes: &[Candidate],
+        disk: Device,
+    ) -> Result<Vec<Item>, Why> {
         let now = nanoseconds(self.now);
         let Some(books) = &mut self.facts.books else {
             return Ok(Vec::new());
@@ -153,31 +212,38 @@ impl Asked {
         let needed = goes
             .iter()
             .flat_map(|one| graph.of_image(&one.id, &one.names));
-        let keys: BTreeSet<String> = needed
+        let keys: BTreeSet<Key> = needed
             .filter_map(|piece| match piece {
-                Piece::Snapshot(key) => Some(key.to_owned()),
+                Piece::Snapshot(snapshotter, key) => Some((snapshotter.to_owned(), key.to_owned())),
                 Piece::Blob(_) => None,
             })
             .collect();
         drop(graph);
         self.runtime.measure(books, keys)?;
         let graph = Graph::of(books, now);
-        let mut gone = BTreeSet::new();
+        let names_of = |one: &Candidate| {
+            let records = graph.records(&one.id, &one.names);
+            records.into_iter().map(|record| record.name.as_str())
+        };
+        let mut gone: BTreeSet<&str> = earlier.iter().flat_map(names_of).collect();
         let mut before = graph.without(&gone);
         let mut items = Vec::new();
         for one in goes {
-            gone.extend(
-                books
-                    .of_image(&one.id, &one.names)
-                    .map(|record| record.name.as_str()),
-            );
+            let records = graph.records(&one.id, &one.names);
+            gone.extend(records.iter().map(|record| record.name.as_str()));
             let after = graph.without(&gone);
-            let freed = before.difference(&after).map(|piece| graph.takes(*piece));
-            let freed = freed.fold(Usage::default(), |sum, one| Usage {
+            let freed: BTreeSet<Piece<'_>> = before.difference(&after).copied().collect();
+            let is_measured = !records.is_empty() && graph.is_measured(&freed);
+            let all = freed.iter().map(|piece| graph.takes(*piece));
+            let freed = all.fold(Usage::default(), |sum, one| Usage {
                 bytes: sum.bytes + one.bytes,
                 inodes: sum.inodes + one.inodes,
             });
-            items.push(item(one, disk, Some(freed)));
+            let mut item = item(one, disk, Some(freed));
+            if let Some(owned) = &mut item.owned {
+                owned.is_measured = is_measured;
+            }
+            items.push(item);
             before = after;
         }
         Ok(items)
@@ -188,9 +254,9 @@ impl Asked {
             let mut records = facts.books.iter().flat_map(|books| &books.containers);
             records
                 .find(|record| record.id == id)
-                .map(|record| record.snapshot.clone())
+                .map(|record| (record.snapshotter.clone(), record.snapshot.clone()))
         };
-        let keys: Vec<Option<String>> = goes
+        let keys: Vec<Option<Key>> = goes
             .iter()
             .map(|one| key_of(&self.facts, &one.id))
             .collect();
@@ -198,7 +264,7 @@ impl Asked {
             self.runtime
                 .measure(books, keys.iter().flatten().cloned().collect())?;
         }
-        let usage = |key: &String| self.facts.books.as_ref()?.usage.get(key).copied();
+        let usage = |key: &Key| self.facts.books.as_ref()?.usage.get(key).copied();
         let all = goes.iter().zip(&keys);
         Ok(all
             .map(|(one, key)| item(one, disk, key.as_ref().and_then(usage)))
@@ -221,6 +287,7 @@ fn judged(
         Reclaimer::Images => true,
         Reclaimer::LocalImages => false,
         Reclaimer::Containers => return judge::containers(facts, rules),
+        Reclaimer::Pulls => return judge::pulls(facts, rules),
         Reclaimer::Apt
         | Reclaimer::Snaps
         | Reclaimer::PodLogs
@@ -265,7 +332,7 @@ pub(super) fn let_go(
     (root, reach): (&OwnedFd, &Reach),
     (at, now): (Instant, Instant),
 ) -> Result<(), Refusal> {
-    let asked = look(policy, root, reach, (at, now)).map_err(|(_, why)| match why {
+    let refused = |why| match why {
         Why::RuntimeBusy(_) => Refusal::Busy,
         Why::Link
         | Why::ReadOnly
@@ -277,22 +344,38 @@ pub(super) fn let_go(
         | Why::Runtime(_)
         | Why::NoPods
         | Why::Manifest(_)
+        | Why::KeepImage(_)
         | Why::NoMachineId => Refusal::Away,
-    })?;
-    let asked = asked.ok_or(Refusal::Away)?;
-    let goes = asked.judged(kind, policy).goes;
+    };
+    let runtime = ask::runtime(root, reach).map_err(|(_, why)| refused(why))?;
+    let runtime = runtime.ok_or(Refusal::Away)?;
+    let id = String::from_utf8_lossy(&item.path);
+    let ends = if kind == Reclaimer::Containers {
+        Ends::Of(&id)
+    } else {
+        Ends::OfNone
+    };
+    // Nothing but judging comes between these and the removal.
+    let facts = at_rest(&runtime, ends, policy, (root, reach), now).map_err(refused)?;
+    let facts = facts.ok_or(Refusal::Away)?;
+    let goes = judged(kind, &facts, policy, (at, now)).goes;
     let may_go = goes
         .iter()
         .any(|one| item.is_owned_as(&self::item(one, item.device, None)));
     if !may_go {
         return Err(Refusal::Changed);
     }
-    let id = String::from_utf8_lossy(&item.path);
     let within = policy.deadline.min(REMOVAL);
-    let gone = if kind == Reclaimer::Containers {
-        asked.runtime.remove_container(&id, within)
-    } else {
-        asked.runtime.remove_image(&id, within)
+    let gone = match kind {
+        Reclaimer::Containers => runtime.remove_container(&id, within),
+        Reclaimer::Pulls => runtime.abort(&id, within),
+        Reclaimer::Images
+        | Reclaimer::LocalImages
+        | Reclaimer::Apt
+        | Reclaimer::Snaps
+        | Reclaimer::PodLogs
+        | Reclaimer::Journal
+        | Reclaimer::Coredumps => runtime.remove_image(&id, within),
     };
     match gone {
         Ok(true) => Ok(()),

@@ -146,6 +146,7 @@ pub(super) fn owners_max(disks: usize) -> usize {
 pub(super) const fn owners_of(reclaimer: Reclaimer) -> &'static [Owner] {
     match reclaimer {
         Reclaimer::Apt => &[Owner::AptArchives],
+        Reclaimer::Pulls => &[Owner::ContainerdIngest],
         Reclaimer::Images | Reclaimer::LocalImages => &[
             Owner::ContainerdContent,
             Owner::ContainerdSnapshots,

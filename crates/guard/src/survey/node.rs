@@ -11,7 +11,7 @@ use super::{Effort, Hidden, Place, Request, SurveyError, Under};
 use crate::advice::{self, Advice, Facts};
 use crate::blocks::Tally;
 use crate::filesystem::{self, Filesystem, Kind};
-use crate::kubelet::{self, Thresholds};
+use crate::kubelet::Thresholds;
 use crate::marks::{self, Marks, beneath};
 use crate::mounts::{Device, Mount, Mounts};
 use crate::owner::Owner;
@@ -186,9 +186,10 @@ impl<'a> Node<'a> {
 
     /// When kubelet kills pods for space.
     pub(super) fn thresholds(&self) -> Thresholds {
-        let file = resolve(&self.root, kubelet::FILE);
+        let file = resolve(&self.root, nagi_cri::kubelet::CONFIG);
         Thresholds::read(
-            &file.unwrap_or_else(|| beneath(&self.request.root, kubelet::FILE.as_ref())),
+            &file
+                .unwrap_or_else(|| beneath(&self.request.root, nagi_cri::kubelet::CONFIG.as_ref())),
         )
     }
 

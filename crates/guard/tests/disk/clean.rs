@@ -3,11 +3,14 @@
 mod attacks;
 mod containerd;
 mod crash;
+mod fake;
 mod faults;
 mod full;
 mod generated;
 mod images;
 mod journals;
+mod limits;
 mod node;
 mod registry;
+mod runtimes;
 mod snaps;

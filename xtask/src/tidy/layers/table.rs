@@ -82,12 +82,13 @@ pub(super) const LAYERS: &[Layer] = &[
         tests_use: &[],
         outside: Outside::Never(&[KUBERNETES, REST, HTTP, WIRE, SYSTEMS, COMMAND_LINE]),
     },
-    // The socket of a container runtime, for the two faces that work on a node.
+    // The socket of a container runtime, for the two faces that work on a node, and the settings of kubelet that name it: text,
+    // which both have read to them by one reader.
     Layer {
         name: "cri",
         uses: &["runtime"],
         tests_use: &[],
-        outside: Outside::Never(&[KUBERNETES, REST, HTTP, WIRE, SYSTEMS, COMMAND_LINE]),
+        outside: Outside::Never(&[KUBERNETES, REST, HTTP, SYSTEMS, COMMAND_LINE]),
     },
     // Doubles of the ports. It stands in second columns only, so it never ships.
     Layer {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use nagi_guard::{
     ApplyError, AuditError, CleanError, Digest, Done, End, Event, JournalMode, Plan, Policy,
-    Reclaimer, Report,
+    Reclaimer, Report, Skipped, Why,
 };
 use nagi_ports::SystemClock;
 
@@ -43,13 +43,14 @@ Examples:
 
 Kinds, in the order in which they go:
   apt           regenerable  packages that apt downloaded, and its caches
+  pulls         regenerable  what pulls fetched that were given up a day ago, by the container runtime
   images        regenerable  images that nothing uses and a registry has, by the container runtime
   containers    lossy        dead containers but the last of each name, by the container runtime
   snaps         lossy        disabled revisions of snaps, by snapd itself
   pod-logs      lossy        logs of containers that kubelet has rotated
   journal       lossy        complete journals without an entry of the last two days
   coredumps     lossy        crash dumps of systemd-coredump and apport
-  local-images  lossy        images that nothing uses and that were imported here
+  local-images  lossy        images that nothing uses and that were imported or built here
 
 What belongs to containerd, kubelet, etcd, docker or snapd is never removed from outside: snapd and
 the container runtime are asked, and of the rest the plan says how its owner gives it back.";
@@ -81,6 +82,9 @@ pub(crate) struct CleanArgs {
     #[command(flatten)]
     rules: RuleArgs,
 }
+
+/// The next step where the runtime is at work.
+const AGAIN: &str = "a pod is being started or an image pulled, and until that is over no image and no container goes: try again in 15 s";
 
 /// What is in a plan file already.
 const RULES: [&str; 12] = [
@@ -265,6 +269,12 @@ fn tell_failures(done: &Done, output: &Output) {
     }
 }
 
+/// A pod is being started or an image pulled, and so what the runtime has is left alone.
+fn is_at_work(skipped: &[Skipped]) -> bool {
+    let mut places = skipped.iter();
+    places.any(|place| matches!(place.why, Why::RuntimeBusy(_)))
+}
+
 fn check_digest(text: &str, plan: &Plan) -> Result<(), Failure> {
     let Some(wanted) = Digest::parse(text) else {
         return Err(Failure::usage("--digest: 64 hexadecimal digits")
@@ -272,6 +282,13 @@ fn check_digest(text: &str, plan: &Plan) -> Result<(), Failure> {
     };
     if wanted == plan.digest() {
         return Ok(());
+    }
+    if is_at_work(&plan.skipped) {
+        return Err(Failure::new(
+            Exit::Conflict,
+            "this is not the plan that was shown: the container runtime is at work now, and while it is, none of its images and containers is planned",
+        )
+        .hint(AGAIN));
     }
     // The moment is part of a plan, so that another call has another digest even where nothing changed.
     Err(Failure::new(
@@ -315,6 +332,18 @@ fn judge(plan: &Plan, report: &Report, session: &Session) -> Result<(), Failure>
             "what was removed is written down in /run/nagi/disk-audit.log only, which the next boot empties",
         );
     }
+    is_whole(report)?;
+    let is_short = report.done.iter().any(|done| done.end == End::Short);
+    if is_short {
+        session.output.hint(
+            "less came back than expected: files are held open ('nagi disk' names them), or share their blocks with copies or snapshots, or others wrote meanwhile",
+        );
+    }
+    is_enough(plan, report)
+}
+
+/// Everything that was planned was done.
+fn is_whole(report: &Report) -> Result<(), Failure> {
     let mut worst: Option<(Exit, String)> = None;
     for done in &report.done {
         let Some(exit) = exit_of(done) else {
@@ -331,8 +360,11 @@ fn judge(plan: &Plan, report: &Report, session: &Session) -> Result<(), Failure>
     }
     if let Some((exit, text)) = worst {
         let is_unrecorded = |done: &Done| matches!(done.end, End::NoRecord(_));
+        let is_busy = |done: &Done| done.end == End::OwnerBusy && done.reclaimer.is_of_runtime();
         let hint = if report.done.iter().any(is_unrecorded) {
             "nothing is removed that is not written down: make room in /run"
+        } else if report.done.iter().any(is_busy) {
+            AGAIN
         } else {
             "what else was planned was done; plan again"
         };
@@ -348,12 +380,11 @@ fn judge(plan: &Plan, report: &Report, session: &Session) -> Result<(), Failure>
         return Err(Failure::new(Exit::Failed, message)
             .hint("what else was planned was done; --only leaves this kind out"));
     }
-    let is_short = report.done.iter().any(|done| done.end == End::Short);
-    if is_short {
-        session.output.hint(
-            "less came back than expected: files are held open ('nagi disk' names them), or share their blocks with copies or snapshots, or others wrote meanwhile",
-        );
-    }
+    Ok(())
+}
+
+/// Every disk is at its target.
+fn is_enough(plan: &Plan, report: &Report) -> Result<(), Failure> {
     let above = plan.policy.target_percent > 0 && report.after.iter().any(|one| !one.is_clean);
     if !above {
         return Ok(());
@@ -366,19 +397,24 @@ fn judge(plan: &Plan, report: &Report, session: &Session) -> Result<(), Failure>
         .steps
         .iter()
         .any(|step| !step.has_consent && !step.items.is_empty());
-    Err(if waits {
-        failure.hint("--lossy may give back more; look at it first without --apply")
-    } else {
-        failure
-            .hint("'nagi disk' says what else fills it, and whose that is; or the disk must grow")
-    })
+    Err(
+        if is_at_work(&plan.skipped) || is_at_work(&report.skipped) {
+            failure.hint(AGAIN)
+        } else if waits {
+            failure.hint("--lossy may give back more; look at it first without --apply")
+        } else {
+            failure.hint(
+                "'nagi disk' says what else fills it, and whose that is; or the disk must grow",
+            )
+        },
+    )
 }
 
 fn exit_of(done: &Done) -> Option<Exit> {
     match &done.end {
         End::Done if done.failures.1 > 0 => Some(Exit::Failed),
         // What came of it is told by how full the disk is.
-        End::Done | End::Target | End::Short | End::NoConsent => None,
+        End::Done | End::Target | End::Cap | End::Short | End::NoConsent => None,
         End::Changed(_) | End::OwnerBusy => Some(Exit::Conflict),
         End::Away | End::Broken(_) | End::TimedOut | End::NoRecord(_) => Some(Exit::Failed),
     }
@@ -397,6 +433,9 @@ fn hint_plan(plan: &Plan, args: &CleanArgs, session: &Session) {
             "--lossy would give back {} more, which cannot be had again",
             words::bytes(waits)
         ));
+    }
+    if is_at_work(&plan.skipped) {
+        session.output.hint(AGAIN);
     }
     if plan.expected() > 0 {
         session
@@ -485,45 +524,4 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_with_their_unit() {
-        let rows = [
-            ("1", Some(1)),
-            ("500M", Some(500 << 20)),
-            ("2GiB", Some(2 << 30)),
-            ("4K", Some(4096)),
-            ("1T", Some(1 << 40)),
-            ("0", None),
-            ("", None),
-            ("M", None),
-            ("-1", None),
-            ("1.5G", None),
-            ("99999999999T", None),
-        ];
-        for (text, bytes) in rows {
-            assert_eq!(parse_bytes(text).ok(), bytes, "{text}");
-        }
-        assert_eq!(parse_age("0"), Ok(Duration::ZERO));
-        assert!(parse_kind("etcd").is_err() && parse_absolute("a").is_err());
-    }
-
-    // What a plan file holds cannot be given beside it.
-    #[test]
-    fn every_rule_conflicts_with_a_plan_file() {
-        use clap::{Args as _, Command};
-        let of = |command: Command| -> Vec<String> {
-            command
-                .get_arguments()
-                .map(|arg| arg.get_id().to_string())
-                .collect()
-        };
-        let mut rules = of(RuleArgs::augment_args(Command::new("rules")));
-        rules.sort_unstable();
-        let mut named = RULES;
-        named.sort_unstable();
-        assert_eq!(rules, named);
-    }
-}
+mod tests;

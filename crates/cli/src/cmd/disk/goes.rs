@@ -26,7 +26,7 @@ pub(crate) struct GoesArgs {
     #[arg(long, value_name = "PATH", value_parser = parse_absolute)]
     keep: Vec<PathBuf>,
 
-    /// An image that stays: its name, or how it begins; may be given several times
+    /// An image that stays: its name in full, short or as it begins, or how its id begins; may be given several times
     #[arg(long, value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     keep_image: Vec<String>,
 }

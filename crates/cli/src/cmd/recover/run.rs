@@ -437,7 +437,7 @@ fn changed(left_alone: &[LeftAloneBody]) -> Failure {
         let (kind, directory, why) = (&one.kind, &one.directory, &one.why);
         words::clean(&format!("{kind} at {directory} left alone: {why}"))
     }));
-    failure.hint("look at the plan again: nagi recover run")
+    failure.hint("look at the plan again: nagi recover run; where a pod is being started or an image pulled, no image is planned: again in 15 s")
 }
 
 fn parse_digest(text: &str) -> Result<String, String> {

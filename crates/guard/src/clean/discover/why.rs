@@ -29,7 +29,7 @@ pub enum Kept {
     NotUnderstood,
     /// The runtime is told to keep this image.
     Pinned,
-    /// A container has this image, alive or dead.
+    /// A container has this image, alive or dead, or a pod has mounted it.
     Used,
     /// Sandboxes of pods are made of this image.
     Sandbox,
@@ -81,6 +81,8 @@ pub enum Why {
     NoPods,
     /// This manifest of a static pod, or file of kubelet's settings, cannot be understood: nobody knows which image is needed.
     Manifest(PathBuf),
+    /// No image is called like this one that a person wants kept: nobody knows which one that is, and it might go.
+    KeepImage(String),
     /// The node has no `/etc/machine-id`, so that nobody knows which journals are its own.
     NoMachineId,
 }
@@ -95,7 +97,8 @@ impl Why {
             | Self::Unreadable(_)
             | Self::Owner(_)
             | Self::Runtime(_)
-            | Self::Manifest(_) => true,
+            | Self::Manifest(_)
+            | Self::KeepImage(_) => true,
             Self::Link
             | Self::RuntimeBusy(_)
             | Self::NoPods

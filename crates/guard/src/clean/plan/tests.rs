@@ -127,6 +127,33 @@ fn a_plan_keeps_below_its_cap_and_counts_only_what_is_agreed_to() {
     );
 }
 
+// 5-31 of the review: what nobody can measure is taken for as much as its runtime says that it is, and for nothing where the
+// target is meant.
+#[test]
+fn what_is_not_measured_counts_for_the_cap_and_not_towards_the_target() {
+    let unknown = |name| {
+        let mut one = image(name, 10);
+        one.blocks = Blocks(0);
+        one.owned.as_mut().unwrap().is_measured = false;
+        one
+    };
+    let chosen = |bytes_max| {
+        let mut policy = Policy::at(Path::new("/"));
+        policy.bytes_max = bytes_max;
+        let items = ["one", "two", "three"].map(unknown).to_vec();
+        let discovery = Discovery {
+            found: vec![found(Reclaimer::Images, items, space(1000, 195))],
+            skipped: Vec::new(),
+        };
+        let plan = choose(&policy, Instant::default(), &discovery, Vec::new());
+        (plan.steps[0].items.len(), plan.disks[0].expected)
+    };
+    for (mebibytes, count) in [(9, 0), (10, 1), (29, 2), (30, 3)] {
+        assert_eq!(chosen(Some(mebibytes * MIB)), (count, 0));
+    }
+    assert_eq!(chosen(None), (3, 0));
+}
+
 fn on(fstype: &str, reserve: u64, space: Space) -> OnDisk {
     OnDisk {
         device: DISK,

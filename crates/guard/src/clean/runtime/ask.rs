@@ -1,6 +1,7 @@
 //! The facts: what the runtime of a node says over its socket, and what the files of kubelet say of it.
 //!
-//! The images are listed before the containers, so that a container which is made meanwhile is seen and its image stays.
+//! What is in use is listed last, so that a container which is made meanwhile is seen and its image stays, and so that nothing
+//! lies between that list and a removal.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -9,7 +10,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nagi_cri::{CallError, Client, ContainerState};
+use nagi_cri::kubelet::{self, Kubelet};
+use nagi_cri::{CallError, Client, ContainerState, Usage};
 use nagi_runtime::Deadline;
 use rustix::io::Errno;
 use serde::Deserialize;
@@ -17,19 +19,28 @@ use serde::Deserialize;
 use super::super::discover::Why;
 use super::super::place;
 use super::super::reach::Reach;
-use super::books::Books;
-use super::judge::Facts;
-use crate::kubelet;
+use super::books::{Books, Key};
+use super::judge::{self, Facts};
 
 /// A runtime that is well lists what it has within a second.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Dead containers of which it is asked how they ended; more than that are a node that is ill otherwise. The rest stays.
+/// All snapshots of one kind together are measured within this time, or counted as unknown: somebody waits for the plan.
+const MEASURING: Duration = Duration::from_secs(30);
+/// Dead containers of pods that are over of which it is asked how they ended; more than that are a node that is ill otherwise.
+/// The rest stays.
 const ENDED_MAX: usize = 1000;
 /// Manifests and settings are some kilobytes.
 const FILE_MAX: usize = 1 << 20;
-/// Where kubeadm puts manifests of static pods.
-const MANIFESTS: &str = "/etc/kubernetes/manifests";
-const SNAPSHOTTER: &str = "overlayfs";
+/// gRPC's number for a snapshotter that containerd does not have.
+const INVALID: u32 = 3;
+
+/// Of which dead containers it is asked how they ended, beside those of pods that may go on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ends<'a> {
+    OfNone,
+    Of(&'a str),
+    OfAll,
+}
 
 /// The runtime of a node.
 #[derive(Debug)]
@@ -37,14 +48,8 @@ pub(super) struct Runtime {
     client: Client,
     /// As the node calls it.
     pub(super) socket: PathBuf,
-}
-
-/// What matters of kubelet's settings.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Kubelet {
-    container_runtime_endpoint: Option<String>,
-    static_pod_path: Option<PathBuf>,
+    /// None where there is no kubelet.
+    kubelet: Option<Kubelet>,
 }
 
 /// What matters of a manifest.
@@ -59,11 +64,24 @@ struct Spec {
     containers: Vec<OfContainer>,
     #[serde(default)]
     init_containers: Vec<OfContainer>,
+    #[serde(default)]
+    volumes: Vec<OfVolume>,
 }
 
 #[derive(Debug, Deserialize)]
 struct OfContainer {
     image: Option<String>,
+}
+
+/// A volume may be an image.
+#[derive(Debug, Deserialize)]
+struct OfVolume {
+    image: Option<OfImage>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OfImage {
+    reference: Option<String>,
 }
 
 /// What matters of the settings of containerd's CRI.
@@ -74,14 +92,6 @@ struct Settings {
     sandbox_image: String,
     #[serde(default)]
     containerd_root_dir: String,
-    #[serde(default)]
-    containerd: OfContainerd,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct OfContainerd {
-    #[serde(default)]
-    snapshotter: String,
 }
 
 /// The runtime of the node with this root. None where there is neither a socket nor a kubelet.
@@ -89,11 +99,8 @@ struct OfContainerd {
 /// # Errors
 /// There is a kubelet and no socket, a link is on the way to it, or kubelet's settings cannot be understood.
 pub(super) fn runtime(root: &OwnedFd, reach: &Reach) -> Result<Option<Runtime>, (PathBuf, Why)> {
-    let settings = kubelet_of(root, reach).map_err(|why| (PathBuf::from(kubelet::FILE), why))?;
-    let endpoint = settings
-        .as_ref()
-        .and_then(|one| one.container_runtime_endpoint.as_deref());
-    let named = nagi_cri::socket(endpoint);
+    let kubelet = kubelet_of(root, reach)?;
+    let named = kubelet.clone().unwrap_or_default().socket();
     // The usual link, which is not followed.
     let socket = match named.strip_prefix("/var/run") {
         Ok(below) => Path::new("/run").join(below),
@@ -105,7 +112,7 @@ pub(super) fn runtime(root: &OwnedFd, reach: &Reach) -> Result<Option<Runtime>, 
     }
     match place::is_there(root, &socket) {
         Ok(()) => {}
-        Err(Errno::NOENT | Errno::NOTDIR) if settings.is_none() => return Ok(None),
+        Err(Errno::NOENT | Errno::NOTDIR) if kubelet.is_none() => return Ok(None),
         Err(Errno::NOENT | Errno::NOTDIR) => {
             let why = Why::Runtime("there is no socket".to_owned());
             return Err((socket, why));
@@ -117,6 +124,7 @@ pub(super) fn runtime(root: &OwnedFd, reach: &Reach) -> Result<Option<Runtime>, 
     Ok(Some(Runtime {
         client: Client::at(&outside.join(below)),
         socket,
+        kubelet,
     }))
 }
 
@@ -124,47 +132,74 @@ pub(super) fn runtime(root: &OwnedFd, reach: &Reach) -> Result<Option<Runtime>, 
 ///
 /// # Errors
 /// Its settings cannot be read or understood: nobody knows where its manifests and its socket are.
-fn kubelet_of(root: &OwnedFd, reach: &Reach) -> Result<Option<Kubelet>, Why> {
-    let file = Path::new(kubelet::FILE);
-    let Some(bytes) = read(root, reach, file)? else {
-        return Ok(None);
+fn kubelet_of(root: &OwnedFd, reach: &Reach) -> Result<Option<Kubelet>, (PathBuf, Why)> {
+    let read = |file: &str| {
+        let file = Path::new(file);
+        read(root, reach, file).map_err(|why| (file.to_owned(), why))
     };
-    let read = serde_saphyr::from_slice(&bytes);
-    read.map(Some).map_err(|_| Why::Manifest(file.to_owned()))
+    let (file, flags) = (read(kubelet::CONFIG)?, read(kubelet::FLAGS)?);
+    if file.is_none() && flags.is_none() {
+        return Ok(None);
+    }
+    let not_understood = || {
+        let file = PathBuf::from(kubelet::CONFIG);
+        (file.clone(), Why::Manifest(file))
+    };
+    let settings = match file {
+        Some(bytes) => Kubelet::parse(&bytes).ok_or_else(not_understood)?,
+        None => Kubelet::default(),
+    };
+    let flags = flags.unwrap_or_default();
+    Ok(Some(settings.with_flags(&String::from_utf8_lossy(&flags))))
 }
 
-/// The images that manifests of static pods name.
+/// The images that manifests of static pods name: of every file in their directory whose name does not begin with a dot, as
+/// kubelet takes them, whatever else the name is; or of the one file that is named instead of a directory.
 ///
 /// # Errors
 /// One of them cannot be understood: nobody knows what it needs.
-fn named(root: &OwnedFd, reach: &Reach) -> Result<Vec<String>, Why> {
-    let directory = kubelet_of(root, reach)?.and_then(|one| one.static_pod_path);
-    let directory = directory.unwrap_or_else(|| PathBuf::from(MANIFESTS));
-    if let Some(fstype) = reach.refuses(&directory) {
+fn named(kubelet: &Kubelet, root: &OwnedFd, reach: &Reach) -> Result<Vec<String>, Why> {
+    let place = kubelet.manifests();
+    if let Some(fstype) = reach.refuses(place) {
         return Err(Why::Type(fstype.to_owned()));
     }
-    let Some(base) = place::open_base(root, &directory)? else {
-        return Ok(Vec::new());
+    let images = |path: &Path| {
+        let bytes = read(root, reach, path)?;
+        bytes.map_or(Ok(Vec::new()), |bytes| {
+            images_of(&bytes).ok_or_else(|| Why::Manifest(path.to_owned()))
+        })
     };
-    let mut images = Vec::new();
+    let Some(base) = place::open_base(root, place)? else {
+        return images(place);
+    };
+    let mut all = Vec::new();
     for name in place::names(&base)? {
-        let path = directory.join(std::ffi::OsStr::from_bytes(&name));
-        let extension = path.extension().unwrap_or_default();
-        let is_manifest = ["yaml", "yml", "json", "manifest"].map(std::ffi::OsStr::new);
-        if name.starts_with(b".") || !is_manifest.contains(&extension) {
-            continue;
+        let Ok(entry) = place::look(&base, &name) else {
+            continue; // Gone meanwhile.
+        };
+        // A link, which kubelet follows, is refused where it is read.
+        if !name.starts_with(b".") && (entry.kind.is_file() || entry.kind.is_symlink()) {
+            all.extend(images(&place.join(std::ffi::OsStr::from_bytes(&name)))?);
         }
-        let not_understood = || Why::Manifest(path.clone());
-        let bytes = read(root, reach, &path)?.ok_or_else(not_understood)?;
-        let manifest: Manifest = serde_saphyr::from_slice(&bytes).map_err(|_| not_understood())?;
-        let Spec {
-            containers,
-            init_containers,
-        } = manifest.spec;
-        let all = containers.into_iter().chain(init_containers);
-        images.extend(all.filter_map(|one| one.image));
     }
-    Ok(images)
+    Ok(all)
+}
+
+/// The images that a manifest names. None when it cannot be understood.
+fn images_of(manifest: &[u8]) -> Option<Vec<String>> {
+    let manifest: Manifest = serde_saphyr::from_slice(manifest).ok()?;
+    let Spec {
+        containers,
+        init_containers,
+        volumes,
+    } = manifest.spec;
+    let all = containers.into_iter().chain(init_containers);
+    let mounted = volumes.into_iter().filter_map(|one| one.image);
+    Some(
+        all.filter_map(|one| one.image)
+            .chain(mounted.filter_map(|one| one.reference))
+            .collect(),
+    )
 }
 
 /// A file on the way to which no link and no foreign filesystem is. None when it is not there.
@@ -199,99 +234,149 @@ fn read(root: &OwnedFd, reach: &Reach, path: &Path) -> Result<Option<Vec<u8>>, W
 // === impl Runtime ===
 
 impl Runtime {
-    /// The facts of this moment, without what snapshots take.
+    /// The facts of this moment, without what snapshots take. None where it is no runtime of a kubelet.
     ///
     /// # Errors
     /// The runtime does not answer, or answers what nobody should act on.
-    pub(super) fn facts(&self, root: &OwnedFd, reach: &Reach) -> Result<Facts, Why> {
-        let named = named(root, reach)?;
-        let mut facts = wait(self.asked())?;
+    pub(super) fn facts(
+        &self,
+        ends: Ends<'_>,
+        (root, reach): (&OwnedFd, &Reach),
+    ) -> Result<Option<Facts>, Why> {
+        let named = named(&self.kubelet.clone().unwrap_or_default(), root, reach)?;
+        let mut facts = match nagi_cri::wait(self.asked(ends)) {
+            // containerd with its CRI switched off, as docker brings it.
+            Err(error) if error.is_unknown_method() && self.kubelet.is_none() => return Ok(None),
+            asked => asked.map_err(|error| failed(&error))?,
+        };
         facts.named = named;
         if facts.containers.is_empty() && facts.sandboxes.is_empty() {
             return Err(Why::NoPods);
         }
+        Ok(Some(facts))
+    }
+
+    async fn asked(&self, ends: Ends<'_>) -> Result<Facts, CallError> {
+        let deadline = Deadline::in_(ANSWER);
+        let client = &self.client;
+        let mut facts = Facts {
+            images: client.images(deadline).await?,
+            ..Facts::default()
+        };
+        // This takes long where many are dead, so it comes first.
+        self.look_at_use(&mut facts, deadline).await?;
+        self.ask_how_they_ended(&mut facts, ends, deadline).await?;
+        let settings = self.settings(deadline).await?;
+        facts.pause = Some(settings.sandbox_image).filter(|name| !name.is_empty());
+        facts.books = self.books(deadline).await?;
+        self.look_at_use(&mut facts, deadline).await?;
+        // Those that ended since: they are few.
+        self.ask_how_they_ended(&mut facts, Ends::OfNone, deadline)
+            .await?;
         Ok(facts)
     }
 
-    async fn asked(&self) -> Result<Facts, CallError> {
-        let deadline = Deadline::in_(ANSWER);
-        let client = &self.client;
-        let images = client.images(deadline).await?;
-        let settings = self.settings(deadline).await?;
-        let mut books = self.books(&settings, deadline).await?;
-        let sandboxes = client.sandboxes(deadline).await?;
-        let containers = client.containers(deadline).await?;
-        if let Some(books) = &mut books {
+    async fn look_at_use(&self, facts: &mut Facts, deadline: Deadline) -> Result<(), CallError> {
+        facts.sandboxes = self.client.sandboxes(deadline).await?;
+        facts.containers = self.client.containers(deadline).await?;
+        if let Some(books) = &mut facts.books {
             // Last of all: a sandbox that is being made stands here first.
-            books.containers = client.records(deadline).await?;
+            books.containers = self.client.records(deadline).await?;
         }
-        let mut facts = Facts {
-            images,
-            containers,
-            sandboxes,
-            books,
-            pause: Some(settings.sandbox_image).filter(|name| !name.is_empty()),
-            ..Facts::default()
-        };
-        let dead = facts.containers.iter();
-        let dead = dead.filter(|one| one.state == ContainerState::Exited);
-        for one in dead.take(ENDED_MAX) {
-            match client.ended(&one.id, deadline).await {
+        Ok(())
+    }
+
+    /// How the dead containers ended that this was not asked of yet. Of those of a pod that may go on it is always asked:
+    /// another may follow.
+    async fn ask_how_they_ended(
+        &self,
+        facts: &mut Facts,
+        ends: Ends<'_>,
+        deadline: Deadline,
+    ) -> Result<(), CallError> {
+        let alive: BTreeSet<&str> = judge::alive(&facts.sandboxes);
+        let mut others = 0;
+        for one in &facts.containers {
+            if one.state != ContainerState::Exited || facts.ended.contains_key(&one.id) {
+                continue;
+            }
+            let matters = match ends {
+                _ if alive.contains(one.sandbox.as_str()) => true,
+                Ends::OfNone => false,
+                Ends::Of(id) => one.id == id,
+                Ends::OfAll => {
+                    others += 1;
+                    others <= ENDED_MAX
+                }
+            };
+            if !matters {
+                continue;
+            }
+            match self.client.ended(&one.id, deadline).await {
                 Ok(ended) => drop(facts.ended.insert(one.id.clone(), ended)),
                 // It went meanwhile.
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(facts)
+        Ok(())
     }
 
+    /// Those of the runtime's own, as far as it tells any.
     async fn settings(&self, deadline: Deadline) -> Result<Settings, CallError> {
         let told = self.client.settings(deadline).await?;
-        let config = told.iter().find(|(name, _)| name == "config");
-        let read = config.and_then(|(_, text)| serde_saphyr::from_str(text).ok());
-        Ok(read.unwrap_or_default())
+        let Some((_, text)) = told.iter().find(|(name, _)| name == "config") else {
+            return Ok(Settings::default());
+        };
+        // The image of sandboxes stands in them.
+        serde_saphyr::from_str(text)
+            .map_err(|_| CallError::Failed("its settings cannot be understood".to_owned()))
     }
 
     /// None of a runtime that is not containerd.
-    async fn books(
-        &self,
-        settings: &Settings,
-        deadline: Deadline,
-    ) -> Result<Option<Books>, CallError> {
+    async fn books(&self, deadline: Deadline) -> Result<Option<Books>, CallError> {
         let client = &self.client;
         let records = match client.image_records(deadline).await {
             Err(error) if error.is_unknown_method() => return Ok(None),
             other => other?,
         };
-        let snapshotter = match settings.containerd.snapshotter.as_str() {
-            "" => SNAPSHOTTER.to_owned(),
-            named => named.to_owned(),
-        };
-        Ok(Some(Books {
+        let mut books = Books {
             records,
             blobs: client.blobs(deadline).await?,
-            snapshots: client.snapshots(&snapshotter, deadline).await?,
             leases: client.leases(deadline).await?,
             ingests: client.ingests(deadline).await?,
-            snapshotter,
+            containers: client.records(deadline).await?,
             ..Books::default()
-        }))
+        };
+        for snapshotter in books.snapshotters() {
+            match client.snapshots(&snapshotter, deadline).await {
+                Ok(snapshots) => books.snapshots.extend(snapshots),
+                // One that is switched off: nothing of it is mounted, and nothing comes back.
+                Err(CallError::Refused { status, .. }) if status == INVALID => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(books))
     }
 
-    /// Asks what these snapshots take. One that went meanwhile takes nothing.
+    /// Asks what these snapshots take. One that went meanwhile takes nothing. Of one that takes too long nobody knows it: a layer
+    /// is looked up, but what a container wrote is walked, and it is large just where there is a reason to remove it.
     ///
     /// # Errors
-    /// The runtime does not answer.
-    pub(super) fn measure(&self, books: &mut Books, keys: BTreeSet<String>) -> Result<(), Why> {
-        let snapshotter = books.snapshotter.clone();
+    /// The runtime refuses, or fails.
+    pub(super) fn measure(&self, books: &mut Books, keys: BTreeSet<Key>) -> Result<(), Why> {
         let asked = async {
-            let deadline = Deadline::in_(ANSWER);
+            let whole = Deadline::in_(MEASURING);
             let mut usage = Vec::new();
             for key in keys {
-                match self.client.usage(&snapshotter, &key, deadline).await {
+                if whole.has_passed() {
+                    break;
+                }
+                let deadline = Deadline::in_(ANSWER).earlier(whole);
+                match self.client.usage(&key.0, &key.1, deadline).await {
                     Ok(takes) => usage.push((key, takes)),
-                    Err(error) if error.is_not_found() => {}
+                    Err(CallError::Silent(_)) => {}
+                    Err(error) if error.is_not_found() => usage.push((key, Usage::default())),
                     Err(error) => return Err(error),
                 }
             }
@@ -334,6 +419,18 @@ impl Runtime {
         })
     }
 
+    /// The same for what a pull has written.
+    ///
+    /// # Errors
+    /// The runtime does not do it.
+    pub(super) fn abort(&self, ingest: &str, within: Duration) -> Result<bool, CallError> {
+        nagi_cri::wait(async {
+            self.client.abort(ingest, Deadline::in_(within)).await?;
+            let left = self.client.ingests(Deadline::in_(ANSWER)).await?;
+            Ok(left.iter().all(|one| one.name != ingest))
+        })
+    }
+
     /// The same for a container.
     ///
     /// # Errors
@@ -350,5 +447,12 @@ impl Runtime {
 }
 
 fn wait<T>(calls: impl Future<Output = Result<T, CallError>>) -> Result<T, Why> {
-    nagi_cri::wait(calls).map_err(|error| Why::Runtime(error.to_string()))
+    nagi_cri::wait(calls).map_err(|error| failed(&error))
 }
+
+fn failed(error: &CallError) -> Why {
+    Why::Runtime(error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,12 @@
 //! A real containerd on a disk of its own, and the calls by which kubelet uses it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nagi_cri::{CallError, Client, Container, Image, Sandbox, field, wait};
+use nagi_cri::{CallError, Client, Container, Image, Ingest, Sandbox, field, wait};
 use nagi_runtime::Deadline;
 use rustix::process::{Pid, Signal};
 
@@ -181,19 +182,86 @@ impl Containerd {
         Ok(!answer.is_empty())
     }
 
-    /// Puts an archive of an image in: no registry is known to have it.
-    pub(super) fn import(&self, name: &str, layers: &[Layer]) {
+    /// Puts an archive of an image in, with a name by its digest too, which begins like this or as `ctr` makes it up: no
+    /// registry is known to have it.
+    pub(super) fn import(&self, name: &str, layers: &[Layer], begins: Option<&str>) {
+        let base = begins.map(|begins| self.registry.name(begins));
         let file = self.root.join("tmp/archive.tar");
         std::fs::write(&file, self.registry.archive(name, layers)).unwrap();
+        let mut words = vec!["images", "import", "--digests"];
+        words.extend(base.iter().flat_map(|base| ["--base-name", base]));
+        self.ctr(&[&words[..], &[file.to_str().unwrap()]].concat());
+        std::fs::remove_file(&file).unwrap();
+    }
+
+    /// What no call of the CRI does.
+    pub(super) fn ctr(&self, words: &[&str]) {
         let output = Command::new("ctr")
             .arg("--address")
             .arg(self.root.join("run/containerd/containerd.sock"))
-            .args(["--namespace", "k8s.io", "images", "import"])
-            .arg(&file)
+            .args(["--namespace", "k8s.io"])
+            .args(words)
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
-        std::fs::remove_file(&file).unwrap();
+    }
+
+    /// Begins to write so many whole MiB, and is killed there.
+    pub(super) fn ingest(&self, name: &str, bytes: usize) {
+        let mut child = Command::new("ctr")
+            .arg("--address")
+            .arg(self.root.join("run/containerd/containerd.sock"))
+            .args(["--namespace", "k8s.io", "content", "ingest", name])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input
+            .write_all(&Layer::filled("-", 3, bytes).bytes)
+            .unwrap();
+        let whole = u64::try_from(bytes).unwrap();
+        let is_there = |one: &Ingest| one.name == name && one.offset == whole;
+        let began = Instant::now();
+        while !self.statuses().iter().any(is_there) {
+            assert!(began.elapsed() < UP_MAX, "{:?}", self.statuses());
+            std::thread::sleep(LOOK);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// As if somebody had written to it last at that moment.
+    pub(super) fn age(&self, name: &str, at: std::time::SystemTime) {
+        let content = "var/lib/containerd/io.containerd.content.v1.content/ingest";
+        let text = jiff::Timestamp::try_from(at).unwrap().to_string();
+        for one in std::fs::read_dir(self.root.join(content)).unwrap() {
+            let one = one.unwrap().path();
+            let whole = std::fs::read_to_string(one.join("ref")).unwrap();
+            if whole.rsplit('/').next() == Some(name) {
+                // By both of these containerd tells when somebody wrote last.
+                std::fs::write(one.join("updatedat"), &text).unwrap();
+                let data = std::fs::File::options().append(true).open(one.join("data"));
+                data.unwrap().set_modified(at).unwrap();
+            }
+        }
+    }
+
+    /// What is being written, by name.
+    pub(super) fn ingests(&self) -> Vec<String> {
+        self.statuses().into_iter().map(|one| one.name).collect()
+    }
+
+    fn statuses(&self) -> Vec<Ingest> {
+        wait(async { self.client.ingests(Deadline::in_(CALL_MAX)).await }).unwrap()
+    }
+
+    /// The keys of all unpacked layers, and of what lies upon them.
+    pub(super) fn snapshots(&self) -> Vec<String> {
+        let listed = wait(async {
+            let deadline = Deadline::in_(CALL_MAX);
+            self.client.snapshots("overlayfs", deadline).await
+        });
+        listed.unwrap().into_iter().map(|one| one.key).collect()
     }
 
     /// Begins a pod on the network of the machine. Its settings come with it.

@@ -121,7 +121,10 @@ impl Answer {
     pub(super) fn of(plan: &Plan, report: Option<&Report>) -> Self {
         let outcome = |at: usize| report.and_then(|report| report.done.get(at));
         let is_done = |done: &Done| {
-            matches!(done.end, End::Done | End::Target | End::NoConsent) && done.failures.1 == 0
+            matches!(
+                done.end,
+                End::Done | End::Target | End::Cap | End::NoConsent
+            ) && done.failures.1 == 0
         };
         let status = match report {
             None => "planned",
@@ -213,6 +216,7 @@ impl StepSummary {
                     End::Broken(error) | End::NoRecord(error) => Some(error.to_string()),
                     End::Done
                     | End::Target
+                    | End::Cap
                     | End::Short
                     | End::NoConsent
                     | End::Away

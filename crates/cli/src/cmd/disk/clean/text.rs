@@ -92,6 +92,7 @@ pub(crate) fn end(end: &End) -> String {
     match end {
         End::Done => "done".to_owned(),
         End::Target => "done: the target is reached".to_owned(),
+        End::Cap => "done: as much came back as --max allows".to_owned(),
         End::Short => "done, and less came back than expected".to_owned(),
         End::NoConsent => "not done: it needs --lossy".to_owned(),
         End::Changed(path) => format!(
@@ -115,6 +116,7 @@ pub(super) const fn end_word(end: &End) -> &'static str {
     match end {
         End::Done => "done",
         End::Target => "target-reached",
+        End::Cap => "cap-reached",
         End::Short => "short",
         End::NoConsent => "no-consent",
         End::Changed(_) => "changed",
@@ -153,6 +155,9 @@ pub(crate) fn why(why: &Why) -> String {
         Why::Manifest(file) => format!(
             "{} cannot be understood, so nobody knows which images are needed",
             shown(file)
+        ),
+        Why::KeepImage(kept) => format!(
+            "no image is called '{kept}', which --keep-image names, so nobody knows which one is to be kept"
         ),
         Why::NoMachineId => {
             "/etc/machine-id does not say which journals are this node's".to_owned()
@@ -194,7 +199,7 @@ const fn kept_in_words(why: Kept) -> &'static str {
         Kept::Window => "has entries that are kept",
         Kept::NotUnderstood => "cannot be understood: nobody knows what would be lost",
         Kept::Pinned => "pinned by the container runtime",
-        Kept::Used => "a container has it, alive or dead",
+        Kept::Used => "a container has it, alive or dead, or a pod has mounted it",
         Kept::Sandbox => "sandboxes of pods are made of it",
         Kept::Manifest => "a static pod names it",
         Kept::Leased => "a pull that is under way or was given up holds a part of it",
@@ -239,7 +244,7 @@ fn state(step: &Step, done: Option<&Done>) -> Cell {
     if let Some(done) = done {
         let tone = match &done.end {
             End::Done if done.failures.1 == 0 => Tone::Good,
-            End::Target => Tone::Good,
+            End::Target | End::Cap => Tone::Good,
             End::NoConsent => Tone::Plain,
             End::Short => Tone::Busy,
             End::Done
@@ -342,11 +347,10 @@ pub(super) fn disks_of<'a>(plan: &'a Plan, report: Option<&'a Report>) -> &'a [D
 }
 
 /// The same for places that are left alone.
-pub(super) fn skipped_of<'a>(plan: &'a Plan, report: Option<&'a Report>) -> &'a [Skipped] {
-    match report {
-        Some(report) if plan.skipped.is_empty() => &report.skipped,
-        Some(_) | None => &plan.skipped,
-    }
+pub(super) fn skipped_of<'a>(plan: &'a Plan, report: Option<&'a Report>) -> Vec<&'a Skipped> {
+    let since = report.into_iter().flat_map(|report| &report.skipped);
+    let since = since.filter(|place| !plan.skipped.contains(place));
+    plan.skipped.iter().chain(since).collect()
 }
 
 fn skipped(plan: &Plan, report: Option<&Report>) -> Table {

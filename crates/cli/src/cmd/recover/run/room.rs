@@ -292,6 +292,7 @@ fn did(report: &Report) -> Result<Did, String> {
         End::Broken(_) | End::NoRecord(_) => true,
         End::Done
         | End::Target
+        | End::Cap
         | End::Short
         | End::NoConsent
         | End::Changed(_)

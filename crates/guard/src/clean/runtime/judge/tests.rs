@@ -1,11 +1,15 @@
 //! Each rule where it holds and where it does not, on facts that are made by hand. A real containerd is in `tests/disk`.
 
-use nagi_cri::{Blob, ImageRecord, Ingest, Lease, Record, Snapshot, Usage};
+mod motion;
+
+use nagi_cri::{Blob, ImageRecord, Lease, Record, Snapshot, Usage};
 
 use super::super::books::Piece;
 use super::*;
 
 const SECOND: i128 = 1_000_000_000;
+/// What a pull from the registry of these tests leaves.
+const SOURCE: &str = "containerd.io/distribution.source.registry.example";
 /// Everything here is of this moment, in seconds, or before it.
 const NOW: i128 = 10_000;
 
@@ -28,10 +32,7 @@ fn add(facts: &mut Facts, name: &str, at: i128) -> String {
         size: 1000,
         is_pinned: false,
     });
-    let books = facts.books.get_or_insert_with(|| Books {
-        snapshotter: "overlayfs".to_owned(),
-        ..Books::default()
-    });
+    let books = facts.books.get_or_insert_with(Books::default);
     let blob = |digest: String, size, labels: &[(&str, String)]| Blob {
         digest,
         size,
@@ -40,11 +41,14 @@ fn add(facts: &mut Facts, name: &str, at: i128) -> String {
             .map(|(key, value)| (format!("containerd.io/gc.ref.{key}"), value.clone()))
             .collect(),
     };
-    books.records.push(ImageRecord {
-        name: tag,
-        target: format!("m-{name}"),
-        updated: at * SECOND,
-    });
+    let digest = format!("registry.example/{name}@sha256:m-{name}");
+    for name_of in [tag, digest] {
+        books.records.push(ImageRecord {
+            name: name_of,
+            target: format!("m-{name}"),
+            updated: at * SECOND,
+        });
+    }
     books.records.push(ImageRecord {
         name: id.clone(),
         target: format!("m-{name}"),
@@ -66,16 +70,22 @@ fn add(facts: &mut Facts, name: &str, at: i128) -> String {
         ),
         blob(format!("l-{name}"), 10_000, &[]),
     ]);
+    let manifest = books.blobs.iter_mut().rev().nth(2).unwrap();
+    let (of, repository) = (SOURCE.to_owned(), format!("other,{name}"));
+    manifest.labels.insert(of, repository);
     books.snapshots.push(Snapshot {
+        snapshotter: "overlayfs".to_owned(),
         key: format!("s-{name}"),
         parent: String::new(),
+        is_layer: true,
         labels: BTreeMap::new(),
     });
     let usage = Usage {
         bytes: 8192,
         inodes: 3,
     };
-    books.usage.insert(format!("s-{name}"), usage);
+    let key = ("overlayfs".to_owned(), format!("s-{name}"));
+    books.usage.insert(key, usage);
     id
 }
 
@@ -144,10 +154,9 @@ fn each_member_of_what_is_kept_keeps_its_image() {
     // A sandbox that is being made stands in the runtime's own list only.
     keeps(Kept::Used, &[], |facts| {
         books(facts).containers.push(Record {
-            id: "box".to_owned(),
             image: "registry.example/idle:1".to_owned(),
             snapshot: "box".to_owned(),
-            created: 0,
+            ..record("box", 0)
         });
     });
     keeps(Kept::Sandbox, &[], |facts| {
@@ -165,6 +174,7 @@ fn each_member_of_what_is_kept_keeps_its_image() {
     for kept in [
         "registry.example/idle:1",
         "registry.example/",
+        "registry.example/idle",
         "sha256:idle",
     ] {
         keeps(Kept::KeepList, &[kept], |_| {});
@@ -183,10 +193,57 @@ fn each_member_of_what_is_kept_keeps_its_image() {
     });
     // A clock that was set back makes things young, and those stay.
     keeps(Kept::Young, &[], |facts| {
-        books(facts).records[1].updated = (NOW + 5) * SECOND;
+        books(facts).records[2].updated = (NOW + 5) * SECOND;
+    });
+    // Another name of the same manifest, which the CRI does not tell.
+    keeps(Kept::NotUnderstood, &[], |facts| {
+        let mut record = books(facts).records[0].clone();
+        record.name = "import-2026-12-01@sha256:m-idle".to_owned();
+        books(facts).records.push(record);
+    });
+    // 5-31 of the review: of another manifest of the same image, as after packing its layers anew; told in full only; and in
+    // full that of another image too.
+    keeps(Kept::NotUnderstood, &[], |facts| {
+        let mut manifest = books(facts).blobs[0].clone();
+        manifest.digest = "m-packed".to_owned();
+        books(facts).blobs.push(manifest);
+        name(facts, "short:1", "m-packed");
+    });
+    keeps(Kept::NotUnderstood, &[], |facts| {
+        let whole = "docker.io/library/short:1".to_owned();
+        facts.images[0].tags.push(whole);
+        name(facts, "short:1", "m-idle");
+    });
+    keeps(Kept::NotUnderstood, &[], |facts| {
+        let mut other = idle();
+        add(&mut other, "other", 0);
+        facts.books = other.books;
+        let whole = "docker.io/library/short:1";
+        facts.images[0].tags.push(whole.to_owned());
+        name(facts, whole, "m-idle");
+        name(facts, "short:1", "m-other");
     });
     keeps(Kept::AgeUnknown, &[], |facts| facts.books = None);
     keeps(Kept::AgeUnknown, &[], |facts| books(facts).records.clear());
+}
+
+/// Writes a name into the books.
+fn name(facts: &mut Facts, name: &str, target: &str) {
+    books(facts).records.push(ImageRecord {
+        name: name.to_owned(),
+        target: target.to_owned(),
+        updated: 0,
+    });
+}
+
+fn record(id: &str, created: i128) -> Record {
+    Record {
+        id: id.to_owned(),
+        image: String::new(),
+        snapshotter: "overlayfs".to_owned(),
+        snapshot: String::new(),
+        created,
+    }
 }
 
 fn lease(kind: &str, piece: &str, ends: Option<&str>) -> Lease {
@@ -225,8 +282,9 @@ fn a_lease_that_has_ended_holds_nothing_and_one_that_is_not_understood_does() {
 fn the_oldest_goes_first_and_what_was_imported_is_told_apart() {
     let mut facts = idle();
     add(&mut facts, "later", 9);
-    add(&mut facts, "local", 7);
-    facts.images[2].digests.clear();
+    let local = add(&mut facts, "local", 7);
+    // Its names are those of a pulled one, also that with a digest.
+    source_of(&mut facts, &local).clear();
     let goes = images(&facts, rules(&[])).goes;
     let told: Vec<_> = goes
         .iter()
@@ -240,72 +298,74 @@ fn the_oldest_goes_first_and_what_was_imported_is_told_apart() {
     assert_eq!(told, expected);
 }
 
-/// Makes something of that moment.
-type Change = fn(&mut Facts, i128);
+/// From where a pull has brought the manifest of an image.
+fn source_of<'a>(facts: &'a mut Facts, id: &str) -> &'a mut String {
+    let manifest = id.replace("sha256:", "m-");
+    let blobs = &mut books(facts).blobs;
+    let blob = blobs.iter_mut().find(|blob| blob.digest == manifest);
+    blob.unwrap().labels.get_mut(SOURCE).unwrap()
+}
 
-// B9: what is under way holds everything, and what has settled nothing.
+// 5-01 of the review: what cannot be had again waits for consent, whatever it is called. Each name must have been pulled.
 #[test]
-fn a_pull_and_a_pod_that_is_begun_are_seen() {
-    let since = (NOW - 15) * SECOND;
-    let rows: [(Motion, Change); 6] = [
-        (Motion::Pull, |facts, at| {
-            books(facts).ingests.push(Ingest {
-                name: "layer".to_owned(),
-                offset: 1,
-                started: 0,
-                updated: at,
-            });
-        }),
-        (Motion::Pull, |facts, at| {
-            let lease = lease("content", "l-idle", None);
-            books(facts).leases.push(Lease {
-                created: at,
-                ..lease
-            });
-        }),
-        (Motion::Pod, |facts, at| {
-            books(facts).containers.push(Record {
-                id: "box".to_owned(),
-                image: String::new(),
-                snapshot: String::new(),
-                created: at,
-            });
-        }),
-        (Motion::Pod, |facts, at| {
-            facts.sandboxes.push(Sandbox {
-                id: "box".to_owned(),
-                is_ready: true,
-                created: at,
-            });
-        }),
-        (Motion::Pod, |facts, at| {
-            facts.containers.push(Container {
-                created: at,
-                ..container("c", ContainerState::Running)
-            });
-        }),
-        // An init container has ended well: the next one follows.
-        (Motion::Pod, |facts, at| {
-            facts.ended.insert("c".to_owned(), Ended { at, code: 0 });
-        }),
-    ];
-    assert_eq!(motion(&idle(), since), None);
-    for (at, (expected, change)) in rows.into_iter().enumerate() {
+fn an_image_with_a_name_that_was_never_pulled_is_not_pullable() {
+    let is_pullable = |change: &dyn Fn(&mut Facts)| {
         let mut facts = idle();
-        change(&mut facts, since + 1);
-        assert_eq!(motion(&facts, since), Some(expected), "{at}");
-        let mut facts = idle();
-        change(&mut facts, since);
-        assert_eq!(motion(&facts, since), None, "{at}");
-    }
-    // One that crashes and is made anew keeps its image itself.
-    let mut facts = idle();
-    let ended = Ended {
-        at: since + 1,
-        code: 1,
+        change(&mut facts);
+        images(&facts, rules(&[])).goes[0].is_pullable
     };
-    facts.ended.insert("c".to_owned(), ended);
-    assert_eq!(motion(&facts, since), None);
+    assert!(is_pullable(&|_| {}));
+    let rows: [fn(&mut Facts); 5] = [
+        |facts| source_of(facts, "sha256:idle").clear(),
+        // Another repository, which only begins like its own.
+        |facts| "idle-too,other".clone_into(source_of(facts, "sha256:idle")),
+        // A pulled image that was given a name of the node too.
+        |facts| {
+            facts.images[0].tags.push("local/idle:1".to_owned());
+            let mut record = books(facts).records[0].clone();
+            record.name = "local/idle:1".to_owned();
+            books(facts).records.push(record);
+        },
+        // containerd does not have the name that the CRI tells.
+        |facts| {
+            facts.images[0]
+                .tags
+                .push("registry.example/idle:2".to_owned());
+        },
+        // It has lost all its names.
+        |facts| {
+            facts.images[0].tags.clear();
+            facts.images[0].digests.clear();
+            books(facts).records.retain(|one| one.name == "sha256:idle");
+        },
+    ];
+    for (at, change) in rows.into_iter().enumerate() {
+        assert!(!is_pullable(&change), "{at}");
+    }
+}
+
+// 5-02 of the review: no container names the image of a volume; what is mounted lies right upon its uppermost layer.
+#[test]
+fn an_image_that_is_mounted_as_a_volume_is_used() {
+    let mount = |facts: &mut Facts, parent: &str, is_layer| {
+        let key = "/var/lib/containerd/io.containerd.grpc.v1.cri/image-volumes/box/m-idle";
+        books(facts).snapshots.push(Snapshot {
+            snapshotter: "overlayfs".to_owned(),
+            key: key.to_owned(),
+            parent: parent.to_owned(),
+            is_layer,
+            labels: BTreeMap::new(),
+        });
+        let lease = lease("snapshots/overlayfs", key, None);
+        books(facts).leases.push(lease);
+    };
+    keeps(Kept::Used, &[], |facts| mount(facts, "s-idle", false));
+    // Of another image, of none, and a layer of another image upon this one.
+    for (parent, is_layer) in [("s-other", false), ("", false), ("s-idle", true)] {
+        let mut facts = idle();
+        mount(&mut facts, parent, is_layer);
+        assert_eq!(images(&facts, rules(&[])).goes.len(), 1, "{parent}");
+    }
 }
 
 // D-15: kubelet keeps the newest dead container of each name; a pod that may run keeps all.
@@ -381,11 +441,20 @@ fn an_image_gives_back_what_only_it_reaches() {
         labels: BTreeMap::new(),
     });
     books.snapshots.push(Snapshot {
+        snapshotter: "overlayfs".to_owned(),
         key: "s-base".to_owned(),
         parent: String::new(),
+        is_layer: true,
         labels: BTreeMap::new(),
     });
-    let of = |id: &String, name: &str| [id.clone(), format!("registry.example/{name}:1")];
+    let of = |id: &String, name: &str| {
+        let own = format!("registry.example/{name}");
+        [
+            id.clone(),
+            format!("{own}:1"),
+            format!("{own}@sha256:m-{name}"),
+        ]
+    };
     let (of_one, of_two) = (of(&one, "one"), of(&two, "two"));
     let graph = Graph::of(books, NOW * SECOND);
     let whole = graph.without(&BTreeSet::new());
@@ -396,7 +465,7 @@ fn an_image_gives_back_what_only_it_reaches() {
         Piece::Blob("l-one"),
         Piece::Blob("m-one"),
         Piece::Blob("sha256:one"),
-        Piece::Snapshot("s-one"),
+        Piece::Snapshot("overlayfs", "s-one"),
     ];
     assert_eq!(freed, expected);
     let sum: u64 = freed.iter().map(|piece| graph.takes(*piece).bytes).sum();
@@ -411,6 +480,7 @@ fn an_image_gives_back_what_only_it_reaches() {
     held.containers.push(Record {
         id: "c".to_owned(),
         image: String::new(),
+        snapshotter: "overlayfs".to_owned(),
         snapshot: "s-one".to_owned(),
         created: 0,
     });
@@ -422,8 +492,48 @@ fn an_image_gives_back_what_only_it_reaches() {
     let expected = [
         Piece::Blob("l-one"),
         Piece::Blob("l-two"),
-        Piece::Snapshot("s-base"),
-        Piece::Snapshot("s-one"),
+        Piece::Snapshot("overlayfs", "s-base"),
+        Piece::Snapshot("overlayfs", "s-one"),
     ];
     assert_eq!(graph.without(&gone), BTreeSet::from(expected));
+}
+
+// 5-09 of the review: which snapshotters there are the books tell, whatever the settings say, and each is looked into.
+#[test]
+fn layers_of_every_snapshotter_count_and_hold() {
+    let mut facts = idle();
+    let id = add(&mut facts, "other", 0);
+    let books = books(&mut facts);
+    let config = books.blobs.iter_mut().find(|blob| blob.digest == id);
+    let labels = &mut config.unwrap().labels;
+    labels.clear();
+    labels.insert(
+        "containerd.io/gc.ref.snapshot.btrfs/new".to_owned(),
+        "s-other".to_owned(),
+    );
+    books.containers.push(Record {
+        snapshotter: "devmapper".to_owned(),
+        ..record("kata", 0)
+    });
+    let lease = lease("snapshots/stargz", "s", None);
+    books.leases.push(lease);
+    let known = books.snapshotters();
+    assert_eq!(
+        known.iter().map(String::as_str).collect::<Vec<_>>(),
+        ["btrfs", "devmapper", "overlayfs", "stargz"]
+    );
+    // The one of overlayfs has the same key and is none of this image.
+    let names = ["registry.example/other:1".to_owned()];
+    let pieces = |books: &Books| {
+        let graph = Graph::of(books, NOW * SECOND);
+        graph
+            .of_image(&id, &names)
+            .iter()
+            .filter(|piece| matches!(piece, Piece::Snapshot(..)))
+            .count()
+    };
+    assert_eq!(pieces(books), 0);
+    let own = books.snapshots.iter_mut().find(|one| one.key == "s-other");
+    own.unwrap().snapshotter = "btrfs".to_owned();
+    assert_eq!(pieces(books), 1);
 }
