@@ -29,9 +29,9 @@ impl Node<'_> {
         asked: &mut Asked,
         discovery: &mut Discovery,
     ) {
-        let mut skip = |directory: PathBuf, why| {
+        let mut skip = |reclaimer, directory: PathBuf, why| {
             discovery.skipped.push(Skipped {
-                reclaimer: kind,
+                reclaimer,
                 directory,
                 why,
             });
@@ -42,7 +42,9 @@ impl Node<'_> {
                 Ok(Some(looked)) => Asked::Has(Box::new(looked)),
                 Ok(None) => Asked::HasNone,
                 Err((socket, why)) => {
-                    skip(socket, why);
+                    // Of its kinds images are those that people mean.
+                    let images = Some(Reclaimer::Images).filter(|one| self.policy.asks_for(*one));
+                    skip(images.unwrap_or(kind), socket, why);
                     Asked::HasNone
                 }
             };
@@ -55,7 +57,7 @@ impl Node<'_> {
         match self.sorted(kind, asked) {
             Ok(Some(found)) => discovery.found.push(found),
             Ok(None) => {}
-            Err(why) => skip(directory, why),
+            Err(why) => skip(kind, directory, why),
         }
     }
 

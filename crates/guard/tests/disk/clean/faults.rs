@@ -296,8 +296,8 @@ fn a_filesystem_that_never_answers_is_not_asked() {
         let why = Why::Type("fuse".to_owned());
         let all = [
             Reclaimer::Apt,
-            // The settings of kubelet lie there, which name the socket of the runtime: told at the first of its kinds.
-            Reclaimer::Pulls,
+            // The settings of kubelet lie there, which name the socket of the runtime.
+            Reclaimer::Images,
             Reclaimer::Snaps,
             Reclaimer::Coredumps,
             Reclaimer::Coredumps,
