@@ -88,7 +88,14 @@ fn a_full_disk_with_the_api_server_down_is_brought_back_by_one_command() {
                 .starts_with("down")
         );
         let is = disk(&answer["after"], "/var");
-        assert!(is["used_percent"].as_u64().unwrap() <= 80, "{is:#}");
+        let used = is["used_percent"].as_f64().unwrap();
+        measured(
+            "B10",
+            "is used on a disk that is told as recovered",
+            (used, "%"),
+            Bar::AtMost(80.0),
+        );
+        assert!(used <= 80.0, "{is:#}");
         assert_eq!(answer["after"]["api_server"], "ready");
         assert_eq!(incident.writes.load(Ordering::SeqCst), 1);
         // The audit of what went, and nothing else of ours.
@@ -146,6 +153,9 @@ fn a_disk_that_stays_above_its_target_is_up_and_not_stable() {
         assert_eq!(rung(&answer, "space")["outcome"], "failed");
         assert_eq!(rung(&answer, "nodes")["outcome"], "passed");
         ran.says("up, not stable");
+        let used = disk(&answer["after"], "/var")["used_percent"].as_f64();
+        let what = "is used on a disk that is told as 'up, not stable'";
+        measured("B10", what, (used.unwrap(), "%"), Bar::AtLeast(81.0));
     });
 }
 
