@@ -39,7 +39,9 @@ struct Disk<'a> {
 
 // Issue 5 item 3, D-22, B-023, K-37
 pub(crate) fn all(world: &mut World) -> anyhow::Result<()> {
-    let installed: &Installed = world.installed()?;
+    let installed = world.installed()?;
+    installed.complete()?;
+    let installed: &Installed = installed;
     installed.succeed("kubectl apply -k deploy/guard")?;
     rolled_out(installed)?;
     let pods = pods(installed)?;

@@ -8,7 +8,7 @@ use nagi_e2e::call::{Call, Ended, search_path};
 use nagi_e2e::oci::{Content, Image};
 use nagi_e2e::rights;
 use nagi_e2e::wait::{self, Look};
-use nagi_e2e::{Cluster, ClusterOptions, tools};
+use nagi_e2e::{Cluster, ClusterOptions, NodeKind, tools};
 use serde_json::Value;
 
 /// The archives of `cargo xtask image --samples`.
@@ -105,6 +105,17 @@ impl Installed {
             .succeed()?;
         installed.apply()?;
         Ok(installed)
+    }
+
+    /// Brings back the nodes that another test has sent away.
+    pub(crate) fn complete(&mut self) -> anyhow::Result<()> {
+        let there = self.output("kubectl get nodes --output=name")?;
+        for kind in NodeKind::standard() {
+            if !there.contains(&format!("node/{}\n", kind.name)) {
+                self.cluster.add_node(&kind)?;
+            }
+        }
+        Ok(())
     }
 
     /// What the installation page says.
