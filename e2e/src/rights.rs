@@ -209,8 +209,9 @@ impl Right {
             && (self.name.is_none() || self.name == call.name)
     }
 
-    /// The same of any object: a log names more objects than anybody wants to read.
-    fn of_any(&self) -> Self {
+    /// The same of any object in any namespace: a log names more objects than anybody wants to read.
+    #[must_use]
+    pub fn of_any(&self) -> Self {
         Self {
             namespace: None,
             name: None,
@@ -251,6 +252,19 @@ impl AuditLog {
             read: 0,
             calls: BTreeMap::new(),
         }
+    }
+
+    /// Begins at what is written from now on.
+    ///
+    /// # Errors
+    ///
+    /// There is no such file.
+    pub fn from_now(path: &Path) -> anyhow::Result<Self> {
+        let known = std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?;
+        Ok(Self {
+            read: known.len(),
+            ..Self::open(path)
+        })
     }
 
     /// The calls of a user in all that is written by now.

@@ -67,6 +67,8 @@ pub struct Controller {
     busy: HashMap<WorkloadId, bool>,
     /// Since when each workload that may sleep by itself was seen fully awake, in monotonic time.
     awake_since: HashMap<WorkloadId, Duration>,
+    /// Workloads whose last looks failed, and how many of them.
+    failing: HashMap<WorkloadId, u32>,
     report: mpsc::Sender<look::Report>,
     reports: mpsc::Receiver<look::Report>,
 }
@@ -84,6 +86,7 @@ impl Controller {
             agenda: Agenda::default(),
             busy: HashMap::new(),
             awake_since: HashMap::new(),
+            failing: HashMap::new(),
             report,
             reports,
         }
@@ -152,8 +155,12 @@ impl Controller {
             Ok(_observed_at) => {
                 self.agenda.retain(|id| concerned.contains(id));
                 self.awake_since.retain(|id, _| concerned.contains(id));
+                self.failing.retain(|id, _| concerned.contains(id));
                 for id in concerned {
-                    self.look_now(id);
+                    // One that fails has a time of its own.
+                    if !self.failing.contains_key(&id) {
+                        self.look_now(id);
+                    }
                 }
                 now + LOOK_AT_ALL
             }
@@ -185,6 +192,7 @@ impl Controller {
     fn forget(&mut self, id: &WorkloadId) {
         self.agenda.remove(id);
         self.awake_since.remove(id);
+        self.failing.remove(id);
     }
 
     /// Starts what is due and returns the time until the next look.
@@ -194,6 +202,7 @@ impl Controller {
                 ports: self.ports.clone(),
                 id: id.clone(),
                 awake_since: self.awake_since.get(&id).copied(),
+                failures: self.failing.get(&id).copied().unwrap_or(0),
                 report: self.report.clone(),
             };
             if self.tasks.try_spawn(looker.run()).is_err() {
@@ -213,6 +222,10 @@ impl Controller {
         match report.awake_since {
             Some(since) => self.awake_since.insert(report.id.clone(), since),
             None => self.awake_since.remove(&report.id),
+        };
+        match report.failures {
+            0 => self.failing.remove(&report.id),
+            failures => self.failing.insert(report.id.clone(), failures),
         };
         let now = self.ports.clock.monotonic();
         if happened {

@@ -1,16 +1,19 @@
 //! One look at one workload: read, decide, act, say when to look again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nagi_core::id::WorkloadId;
 use nagi_core::idle::{self, Stay, Verdict};
-use nagi_core::intent::{Action, Actor, Intent, IntentUpdate};
+use nagi_core::intent::{Action, Intent, IntentUpdate};
 use nagi_core::quantity::{Replicas, WakeCount};
-use nagi_core::scale::{self, Order, Request};
+use nagi_core::scale;
 use nagi_core::schedule::{self, Due};
 use nagi_core::status::Status;
+use nagi_core::wake::Trigger;
 use nagi_core::workload::Workload;
 use nagi_ports::{PortError, Read, Settled};
+use nagi_wake::{Writer, Written};
 use tokio::sync::mpsc;
 
 use crate::Ports;
@@ -18,8 +21,11 @@ use crate::Ports;
 /// A pending schedule is looked at this often at least, so that a wall clock that jumped over its time is noticed
 /// within half a second.
 const SCHEDULE_LOOK: Duration = Duration::from_millis(500);
-/// A look that failed is repeated after this.
+/// A look that failed is repeated after this: a schedule that fell due while the engine was away is late by no more.
 const ERROR_LOOK: Duration = Duration::from_secs(1);
+/// The longest time between looks that are refused, from one to the next twice as long: the same will be refused until somebody
+/// gives a right back.
+const REFUSED_LOOK_MAX: Duration = Duration::from_secs(8);
 /// A workload in use is judged again after a quarter of its idle time, within these bounds.
 const IN_USE_LOOK_MIN: Duration = Duration::from_millis(100);
 const IN_USE_LOOK_MAX: Duration = Duration::from_secs(5);
@@ -39,6 +45,8 @@ pub(crate) struct Looker {
     pub(crate) ports: Ports,
     pub(crate) id: WorkloadId,
     pub(crate) awake_since: Option<Duration>,
+    /// How many looks at it have failed one after the other.
+    pub(crate) failures: u32,
     pub(crate) report: mpsc::Sender<Report>,
 }
 
@@ -47,25 +55,47 @@ pub(crate) struct Looker {
 pub(crate) struct Report {
     pub(crate) id: WorkloadId,
     pub(crate) awake_since: Option<Duration>,
+    /// How many looks at it have failed one after the other, this one included.
+    pub(crate) failures: u32,
     /// `None`: when an event says so.
     pub(crate) look_again: Option<Duration>,
 }
 
+/// When to look again after so many failures in a row, of which the last one was this.
+fn after_failure(failures: u32, error: &PortError) -> Duration {
+    if error.is_retryable() {
+        return ERROR_LOOK;
+    }
+    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
+    ERROR_LOOK.saturating_mul(doubled).min(REFUSED_LOOK_MAX)
+}
+
 impl Looker {
     pub(crate) async fn run(mut self) {
-        let look_again = match self.look().await {
-            Ok(look_again) => look_again,
+        let (look_again, failures) = match self.look().await {
+            Ok(look_again) => (look_again, 0),
             // Somebody else wrote: the facts are new, judge them.
-            Err(PortError::Conflict) => Some(Duration::ZERO),
-            Err(PortError::NotFound) => None,
+            Err(PortError::Conflict) => (Some(Duration::ZERO), 0),
+            Err(PortError::NotFound) => (None, 0),
             Err(error) => {
-                tracing::warn!(
-                    namespace = %self.id.namespace, workload = %self.id.name, error = %error,
-                    "Workload could not be looked after, will try again"
-                );
-                Some(ERROR_LOOK)
+                let failures = self.failures.saturating_add(1);
+                let again = after_failure(failures, &error);
+                // Told at the first, second, fourth, eighth time and so on, not each second.
+                if failures.is_power_of_two() {
+                    tracing::warn!(
+                        namespace = %self.id.namespace, workload = %self.id.name, error = %error, failures,
+                        retry_in_seconds = again.as_secs(), "Workload could not be looked after, will try again"
+                    );
+                }
+                (Some(again), failures)
             }
         };
+        if failures == 0 && self.failures > 0 {
+            tracing::info!(
+                namespace = %self.id.namespace, workload = %self.id.name, failures = self.failures,
+                "Workload is looked after again"
+            );
+        }
         let Self {
             id,
             awake_since,
@@ -78,6 +108,7 @@ impl Looker {
                 .send(Report {
                     id,
                     awake_since,
+                    failures,
                     look_again,
                 })
                 .await,
@@ -97,7 +128,13 @@ impl Looker {
         if scale::is_out_of_step(workload.desired, &workload.intent, workload.unrecorded) {
             let writer = self.ports.workloads.count_writer(&workload).await?;
             if let Some(update) = scale::outside_change(&workload, writer.as_ref(), now) {
-                self.write(&workload, update).await?;
+                let is_wake = update.intent.changes.last().map(|change| change.action)
+                    == Some(Action::WakeOnRequest);
+                let written = self.write(&workload, update).await?;
+                // Of a wake that has gone on for a while nobody can tell how long it took.
+                if is_wake && workload.current.is_zero() {
+                    self.follow(written, Replicas::ZERO, Trigger::Request, Writer::Gateway);
+                }
                 return Ok(Some(Duration::ZERO));
             }
         }
@@ -108,8 +145,9 @@ impl Looker {
                 Some(left.min(SCHEDULE_LOOK))
             }
             Due::Fire(update) => {
-                self.write(&workload, update).await?;
-                self.follow_wake().await;
+                let written = self.write(&workload, update).await?;
+                let by = Writer::ThisProcess;
+                self.follow(written, workload.desired, Trigger::Schedule, by);
                 return Ok(Some(Duration::ZERO));
             }
             Due::Drop(update) => {
@@ -182,11 +220,11 @@ impl Looker {
         };
         let written = self.write(workload, update).await;
         let settled = match &written {
-            Ok(()) => Settled::Asleep,
+            Ok(_) => Settled::Asleep,
             Err(error) => self.settled_by(error).await,
         };
         traffic.settle(&self.id, settled).await;
-        written.map(|()| None)
+        written.map(|_| None)
     }
 
     /// A write whose answer was lost may have taken effect: the held must not be sent to replicas that are ending.
@@ -207,7 +245,11 @@ impl Looker {
         }
     }
 
-    async fn write(&self, before: &Workload, update: IntentUpdate) -> Result<(), PortError> {
+    async fn write(
+        &self,
+        before: &Workload,
+        update: IntentUpdate,
+    ) -> Result<Arc<Workload>, PortError> {
         let change = update.intent.changes.last().cloned();
         let written = self.ports.workloads.write(before, update).await;
         if let Some(change) = change {
@@ -223,25 +265,21 @@ impl Looker {
                 );
             }
         }
-        written.map(drop)
+        written
     }
 
     /// The count is written; follow the wake so that its stages are seen and learned like any other's.
-    async fn follow_wake(&self) {
-        let order = Order::Wake {
-            replicas: None,
-            reason: None,
-            default_allowed: false,
+    fn follow(&self, workload: Arc<Workload>, from: Replicas, trigger: Trigger, by: Writer) {
+        let written = Written {
+            workload,
+            from,
+            trigger,
+            by,
         };
-        let request = Request {
-            order,
-            actor: Actor::Schedule,
-            request_id: None,
-        };
-        if let Err(error) = self.ports.wakes.wake(&self.id, request).await {
+        if let Err(error) = self.ports.wakes.follow(written) {
             tracing::warn!(
-                namespace = %self.id.namespace, workload = %self.id.name, action = Action::ScheduledWake.as_str(),
-                error = %error, "Scheduled wake is written but not followed"
+                namespace = %self.id.namespace, workload = %self.id.name, trigger = trigger.as_str(), error = %error,
+                "Wake is written but not followed"
             );
         }
     }

@@ -20,6 +20,7 @@ struct World {
     workloads: Arc<MemoryWorkloads>,
     traffic: Arc<MemoryTraffic>,
     clock: Arc<TestClock>,
+    metrics: Metrics,
     // Dropping it ends the loops.
     _supervisor: Supervisor,
 }
@@ -46,7 +47,7 @@ fn start_led(workloads: impl IntoIterator<Item = Workload>, leadership: Leadersh
         clock: clock.clone(),
         wakes,
         rails: Guardrails::default(),
-        metrics,
+        metrics: metrics.clone(),
     };
     let mut supervisor = Supervisor::new();
     let shutdown = supervisor.shutdown();
@@ -55,6 +56,7 @@ fn start_led(workloads: impl IntoIterator<Item = Workload>, leadership: Leadersh
         workloads,
         traffic,
         clock,
+        metrics,
         _supervisor: supervisor,
     }
 }
@@ -247,6 +249,22 @@ async fn an_engine_that_was_away_loses_no_schedule() {
     assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(3));
 }
 
+// F31: what is refused for good is not asked for each second, and what is allowed again is done within 8 s
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_refused_for_good_is_tried_less_and_less() {
+    let world = start([asleep_until(10)]);
+    let refused = Fault::Error(PortError::Refused("forbidden".into()));
+    world.workloads.fail_always(None, Some(refused));
+    pass(SECOND * 10).await;
+    let before = world.workloads.tries();
+    pass(SECOND * 60).await;
+    let more = world.workloads.tries() - before;
+    assert!((8..=12).contains(&more), "{more} tries in a minute");
+    world.workloads.fail_always(None, None);
+    pass(SECOND * 9).await;
+    assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(3));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_that_hangs_on_one_workload_delays_no_other() {
     let mut second = asleep_until(10);
@@ -330,6 +348,21 @@ async fn the_loops_act_while_this_process_leads_and_not_before_or_after() {
     );
 }
 
+// F13: what a scheduled wake took is learned and counted as of any other
+#[tokio::test(start_paused = true)]
+async fn a_scheduled_wake_is_followed_and_teaches() {
+    let world = start([asleep_until(10)]);
+    pass(SECOND * 14).await;
+    world.workloads.settle(&id(APP));
+    pass(SECOND).await;
+    let learned = &world.workloads.peek(&id(APP)).intent.learned;
+    let took = learned.to_ready(nagi_core::wake::Stage::Accepted).unwrap();
+    assert!((SECOND * 3..SECOND * 5).contains(&took), "{took:?}");
+    let text = world.metrics.encode().unwrap();
+    let ready = r#"nagi_wakes_total{trigger="schedule",result="ready"} 1"#;
+    assert!(text.contains(ready), "{text}");
+}
+
 // R07: a wake by request keeps the schedule, and is recorded by the leader when the gateway could not
 #[tokio::test(start_paused = true)]
 async fn a_wake_that_a_gateway_wrote_is_recorded_as_what_it_was() {
@@ -363,6 +396,44 @@ async fn a_wake_that_a_gateway_wrote_is_recorded_as_what_it_was() {
         (last.actor.clone(), last.from.0, last.to.0),
         (Actor::Gateway, 0, 2)
     );
+    // What the gateway cannot store is stored for it; counted it has been there.
+    world.workloads.settle(&id(APP));
+    pass(SECOND).await;
+    let learned = &world.workloads.peek(&id(APP)).intent.learned;
+    let took = learned.to_ready(nagi_core::wake::Stage::Accepted).unwrap();
+    assert!((SECOND..SECOND * 3).contains(&took), "{took:?}");
+    let text = world.metrics.encode().unwrap();
+    assert!(!text.contains("nagi_wakes_total{"), "{text}");
+}
+
+// A wake that was found when it had gone on for a while teaches nothing: nobody knows when it began.
+#[tokio::test(start_paused = true)]
+async fn a_wake_whose_beginning_nobody_saw_teaches_nothing() {
+    let mut app = workload(APP, 2, 2, 0);
+    app.intent.record(nagi_core::intent::Change {
+        time: epoch(),
+        action: nagi_core::intent::Action::ScaleToZero,
+        actor: Actor::Anonymous,
+        reason: nagi_core::text::ReasonText::new("test").unwrap(),
+        request_id: None,
+        from: Replicas(2),
+        to: Replicas::ZERO,
+    });
+    let world = start([app]);
+    world
+        .workloads
+        .name_count_writer(nagi_core::intent::CountWriter::Gateway);
+    world.workloads.change(&id(APP), |_| {});
+    pass(SECOND * 2).await;
+    world.workloads.settle(&id(APP));
+    pass(SECOND).await;
+    let now = world.workloads.peek(&id(APP));
+    assert_eq!(
+        now.intent.changes.last().unwrap().actor,
+        Actor::Gateway,
+        "it was recorded"
+    );
+    assert_eq!(now.intent.learned, nagi_core::wake::Learned::default());
 }
 
 // A-159, W-A09: what nobody may change is not put to sleep either, nor woken by a schedule.

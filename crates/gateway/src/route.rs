@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use nagi_core::id::{Host, WorkloadId};
 use nagi_core::workload::Workload;
-use nagi_ports::{WorkloadEvent, Workloads, each};
+use nagi_ports::{PortError, WorkloadEvent, Workloads, each};
 use nagi_runtime::{Backoff, Shutdown};
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 
 use crate::backend::Backend;
 use crate::shared::Shared;
@@ -91,15 +92,8 @@ impl Routes {
     pub(crate) async fn follow(&self, workloads: &dyn Workloads, shutdown: &Shutdown) {
         // Subscribed before the list, so that no event after it is missed.
         let mut events = workloads.subscribe();
-        tokio::select! {
-            // Cancel-safe: waiting on a watch channel loses nothing.
-            () = shutdown.stopped() => return,
-            // Cancel-safe: the table is replaced in one step, after the last wait.
-            () = self.list(workloads) => {}
-        }
-        let mut list = tokio::time::interval(LIST_EVERY);
-        list.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        list.reset();
+        let mut list_at = Instant::now();
+        let mut retry = Backoff::new(RETRY.0, RETRY.1, 0);
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -110,17 +104,21 @@ impl Routes {
                 event = events.recv() => match event {
                     Ok(WorkloadEvent::Changed(workload)) => self.observe(workload),
                     Ok(WorkloadEvent::Deleted(id)) => self.delete(&id),
-                    Err(broadcast::error::RecvError::Lagged(_)) => list.reset_immediately(),
+                    Err(broadcast::error::RecvError::Lagged(_)) => list_at = Instant::now(),
                     // The engine is ending, and so is this process; routes stay as they are.
                     Err(broadcast::error::RecvError::Closed) => return shutdown.stopped().await,
                 },
-                // Cancel-safe: a tick that was not taken comes again.
-                _ = list.tick() => tokio::select! {
-                    // Cancel-safe: both, as above.
-                    () = shutdown.stopped() => return,
-                    () = self.list(workloads) => {}
+                // Cancel-safe: it waits for a point in time. While lists fail, events are taken all the same.
+                () = tokio::time::sleep_until(list_at) => {
+                    let listed = tokio::select! {
+                        // Cancel-safe: waiting on a watch channel loses nothing.
+                        () = shutdown.stopped() => return,
+                        // Cancel-safe: the table is replaced in one step, after the last wait.
+                        listed = self.list(workloads) => listed,
+                    };
+                    list_at = Instant::now() + self.listed(listed, &mut retry);
                 },
-                // Cancel-safe: as above.
+                // Cancel-safe: a tick that was not taken comes again.
                 _ = sweep.tick() => {
                     for backend in self.backends() {
                         backend.sweep();
@@ -130,27 +128,34 @@ impl Routes {
         }
     }
 
-    async fn list(&self, workloads: &dyn Workloads) {
-        let mut backoff = Backoff::new(RETRY.0, RETRY.1, 0);
-        let table = self.table();
-        let (gone, moved) = loop {
-            let mut gone: HashSet<WorkloadId> = table.backends.keys().cloned().collect();
-            let mut moved = Vec::new();
-            let take = |workload: Arc<Workload>| {
-                gone.remove(&workload.id);
-                moved.extend(table.observe_in_place(workload));
-            };
-            let read = each(workloads, take).await;
-            match read {
-                Ok(()) => break (gone, moved),
-                Err(error) => {
-                    tracing::warn!(error = %error, "Routes could not be read, will try again");
-                    tokio::time::sleep(backoff.next_delay()).await;
-                }
+    /// When to list again after a list that ended so.
+    fn listed(&self, listed: Result<(), PortError>, retry: &mut Backoff) -> Duration {
+        match listed {
+            Ok(()) => {
+                retry.reset();
+                LIST_EVERY
             }
+            Err(error) => {
+                if retry.attempts() == 0 {
+                    let loaded = self.table().loaded;
+                    tracing::warn!(error = %error, loaded, "Routes could not be read, will try again");
+                }
+                retry.next_delay()
+            }
+        }
+    }
+
+    async fn list(&self, workloads: &dyn Workloads) -> Result<(), PortError> {
+        let table = self.table();
+        let mut gone: HashSet<WorkloadId> = table.backends.keys().cloned().collect();
+        let mut moved = Vec::new();
+        let take = |workload: Arc<Workload>| {
+            gone.remove(&workload.id);
+            moved.extend(table.observe_in_place(workload));
         };
+        each(workloads, take).await?;
         if table.loaded && gone.is_empty() && moved.is_empty() {
-            return;
+            return Ok(());
         }
         self.update(|next, shared| {
             next.loaded = true;
@@ -165,6 +170,7 @@ impl Routes {
             }
         }
         self.loaded.send_replace(true);
+        Ok(())
     }
 
     fn observe(&self, workload: Arc<Workload>) {

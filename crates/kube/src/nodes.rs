@@ -58,7 +58,7 @@ impl NodeObject {
 impl Nodes for KubeEngine {
     async fn pools(&self) -> Result<Vec<Pool>, PortError> {
         let shared = &self.shared;
-        let nodes = shared.nodes().await?;
+        let nodes = shared.nodes("").await?;
         let mut replicas: HashMap<Box<str>, u32> = HashMap::new();
         shared.store.each_pod(|_, pod| {
             if let Some(node) = &pod.node
@@ -89,9 +89,9 @@ impl Nodes for KubeEngine {
 }
 
 impl Shared {
-    /// All nodes, read from the API server.
-    pub(crate) async fn nodes(&self) -> Result<Vec<NodeObject>, PortError> {
-        self.list_live("/api/v1/nodes", "").await
+    /// All nodes that a query (`&labelSelector=…`, or nothing) chooses, read from the API server.
+    pub(crate) async fn nodes(&self, query: &str) -> Result<Vec<NodeObject>, PortError> {
+        self.list_live("/api/v1/nodes", query).await
     }
 }
 

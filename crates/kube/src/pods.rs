@@ -31,7 +31,7 @@ pub(crate) struct PodRow {
 }
 
 /// A pod that no node takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Unschedulable {
     /// What the scheduler says.
     words: Box<str>,
@@ -144,16 +144,20 @@ impl PodRow {
 }
 
 impl Unschedulable {
+    /// The labels of the nodes that it waits for. A selector that names no more than a kind of machine says nothing about
+    /// them.
+    pub(crate) fn telling_selector(&self) -> Option<&Labels> {
+        let mut wanted = self.selector.iter();
+        wanted
+            .any(|(name, _)| !MACHINE_LABELS.contains(&name))
+            .then_some(&self.selector)
+    }
+
     /// Whether a node with these labels, made at this time, came for the pod, as far as its node selector says: one that was
-    /// there before did not. A selector that names no more than a kind of machine says nothing about the node that it waits
-    /// for.
+    /// there before did not.
     pub(crate) fn brought(&self, labels: &Labels, made: &str) -> bool {
         let mut wanted = self.selector.iter();
-        let is_telling = self
-            .selector
-            .iter()
-            .any(|(name, _)| !MACHINE_LABELS.contains(&name));
-        is_telling
+        self.telling_selector().is_some()
             && !self.since.is_empty()
             && made >= &*self.since
             && wanted.all(|(name, value)| labels.get(name) == Some(value))

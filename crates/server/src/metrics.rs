@@ -1,7 +1,7 @@
 //! `/metrics`, on its own listener (A-050, R22).
 //!
 //! Counters are counted where things happen; what is only known by looking (workloads by status, pending wakes) is looked at
-//! for each scrape. A look that fails leaves the last values: no data is not zero.
+//! for each scrape. A look that fails leaves the last values, and the time at which they were seen: no data is not zero.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use jiff::Timestamp;
 use nagi_core::status::Status;
 use nagi_ports::{Glance, Selection};
 use nagi_telemetry::CONTENT_TYPE;
@@ -36,7 +37,13 @@ pub(crate) async fn metrics(
     let visit = app.workloads.visit(Selection::default(), see);
     let counted = tokio::time::timeout(LOOK_TIME, exchange.upstream(visit)).await;
     match counted {
-        Ok(Ok(_observed_at)) => census.show(&app),
+        Ok(Ok(observed_at)) => {
+            census.show(&app);
+            let since_epoch = observed_at.duration_since(Timestamp::UNIX_EPOCH);
+            // A clock before 1970 tells no time.
+            app.metrics
+                .set_workloads_observed(since_epoch.try_into().unwrap_or_default());
+        }
         Ok(Err(error)) => tracing::debug!(error = %error, "Workloads could not be counted"),
         Err(_elapsed) => tracing::debug!("Workloads could not be counted in time"),
     }

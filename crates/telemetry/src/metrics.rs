@@ -11,6 +11,7 @@ mod text;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -78,6 +79,7 @@ struct Families {
     wakes: Family<WakeLabels, Counter>,
     wake_stages: Family<StageLabels, Histogram, fn() -> Histogram>,
     workloads: Family<StatusLabels, Gauge>,
+    workloads_observed: Gauge<f64, AtomicU64>,
     scheduled_scale_ups: Gauge,
     auth_disabled: Gauge,
     files_in_force: Family<FileLabels, Gauge>,
@@ -176,6 +178,7 @@ impl Metrics {
             wakes: Family::default(),
             wake_stages: Family::new_with_constructor(stage),
             workloads: Family::default(),
+            workloads_observed: Gauge::default(),
             scheduled_scale_ups: Gauge::default(),
             auth_disabled: Gauge::default(),
             files_in_force: Family::default(),
@@ -237,6 +240,12 @@ impl Metrics {
             .workloads
             .get_or_create(&StatusLabels { status })
             .set(clamped(count));
+    }
+
+    /// Sets when the workloads were seen that are counted: the time since 1970.
+    pub fn set_workloads_observed(&self, since_epoch: Duration) {
+        let seconds = since_epoch.as_secs_f64();
+        self.families.workloads_observed.set(seconds);
     }
 
     /// Sets how many one-off scheduled scale-ups are pending.
@@ -344,6 +353,11 @@ impl Families {
             metric::WORKLOADS,
             "Workloads, by status",
             self.workloads.clone(),
+        );
+        registry.register(
+            metric::WORKLOADS_OBSERVED_TIMESTAMP_SECONDS,
+            "When the workloads that are counted were seen, in seconds since 1970",
+            self.workloads_observed.clone(),
         );
         registry.register(
             metric::SCHEDULED_SCALE_UPS,

@@ -91,6 +91,10 @@ pub mod metric {
     pub const WAKE_STAGE_SECONDS: &str = "nagi_wake_stage_seconds";
     /// Gauge `{status}`: workloads by status.
     pub const WORKLOADS: &str = "nagi_workloads";
+    /// Gauge: when the workloads were seen that are counted, in seconds since 1970; of what was seen at different times, the
+    /// earliest.
+    pub const WORKLOADS_OBSERVED_TIMESTAMP_SECONDS: &str =
+        "nagi_workloads_observed_timestamp_seconds";
     /// Gauge: one-off scheduled scale-ups that are pending.
     pub const SCHEDULED_SCALE_UPS: &str = "nagi_scheduled_scale_ups";
     /// Gauge: 1 while the API takes requests without a key, else 0.

@@ -142,6 +142,7 @@ struct World {
     write_faults: VecDeque<Fault>,
     forever: Option<(Option<Fault>, Option<Fault>)>,
     writes: Vec<(WorkloadId, IntentUpdate)>,
+    tries: usize,
     count_writer: Option<CountWriter>,
 }
 
@@ -234,6 +235,11 @@ impl MemoryWorkloads {
     /// Every update that took effect, in order.
     pub fn writes(&self) -> Vec<(WorkloadId, IntentUpdate)> {
         self.lock().writes.clone()
+    }
+
+    /// How often a write was tried, whatever came of it.
+    pub fn tries(&self) -> usize {
+        self.lock().tries
     }
 
     /// Whoever sets a count without leaving a record is this one from now on.
@@ -339,6 +345,7 @@ impl Workloads for MemoryWorkloads {
         self.rehearse(before, &update).await?;
         let fault = {
             let mut world = self.lock();
+            world.tries += 1;
             let next = world.write_faults.pop_front();
             next.or_else(|| world.forever.clone().and_then(|(_, write)| write))
         };

@@ -13,7 +13,7 @@ use nagi_runtime::Backoff;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::Instant;
 
-use crate::{FlightView, Inner, State, WakeError, WakeEvent};
+use crate::{FlightView, Inner, State, WakeError, WakeEvent, Writer, Written};
 
 /// Conflicts in a row after which a wake gives up; each one means that somebody else wrote meanwhile (DESIGN §5).
 const ATTEMPTS_MAX: u32 = 5;
@@ -36,37 +36,73 @@ pub(crate) struct Run {
     pub(crate) inner: Arc<Inner>,
     pub(crate) id: WorkloadId,
     pub(crate) number: u64,
-    pub(crate) request: Request,
+    pub(crate) task: Task,
     pub(crate) flight: Flight,
     pub(crate) view: FlightView,
     pub(crate) sender: watch::Sender<State>,
     pub(crate) served: Arc<Notify>,
 }
 
+/// How a flight begins.
+#[derive(Debug, Clone)]
+pub(crate) enum Task {
+    /// Decide, and write what was decided.
+    Order(Request),
+    /// It was written.
+    Written(Written),
+}
+
+/// Who wrote the count that a flight follows, and with that who tells of its wake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrote {
+    /// Nobody for this flight: it was awake.
+    Nobody,
+    /// This process.
+    Here,
+    /// Another process, which counts the wake and cannot store what it taught.
+    Elsewhere,
+}
+
 /// What deciding and writing came to.
 struct Begun {
     workload: Arc<Workload>,
-    wrote: bool,
+    wrote: Wrote,
 }
 
 impl Run {
     pub(crate) async fn run(mut self) {
         // Subscribed before the write, so that no event after it is missed.
         let mut events = self.inner.workloads.subscribe();
-        match self.begin().await {
+        let begun = match self.task.clone() {
+            Task::Order(request) => self.begin(&request).await,
+            Task::Written(written) => Ok(self.written(written)),
+        };
+        match begun {
             Ok(begun) => self.follow(begun, &mut events).await,
             Err(error) => self.refuse(error),
         }
         self.inner.leave(&self.id, self.number);
     }
 
+    fn written(&mut self, written: Written) -> Begun {
+        self.view.from = written.from;
+        self.view.to = written.workload.desired;
+        Begun {
+            wrote: match written.by {
+                Writer::ThisProcess => Wrote::Here,
+                Writer::Gateway => Wrote::Elsewhere,
+            },
+            workload: written.workload,
+        }
+    }
+
     /// Writes the wanted count, or finds that nothing needs to be written.
-    async fn begin(&mut self) -> Result<Begun, WakeError> {
+    async fn begin(&mut self, request: &Request) -> Result<Begun, WakeError> {
         let deadline = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX, self.number);
         let mut conflicts = 0;
         loop {
-            let error = match self.attempt().await {
+            let error = match self.attempt(request).await {
                 Ok(begun) => return Ok(begun),
                 Err(WakeError::Port(error)) => error,
                 Err(error @ (WakeError::Refused(_) | WakeError::Busy)) => return Err(error),
@@ -102,11 +138,11 @@ impl Run {
         }
     }
 
-    async fn attempt(&mut self) -> Result<Begun, WakeError> {
+    async fn attempt(&mut self, request: &Request) -> Result<Begun, WakeError> {
         let workloads = &self.inner.workloads;
         let decide = |before: &Workload| {
             let now = self.inner.clock.now();
-            scale::decide(&self.inner.rails, before, &self.request, now)
+            scale::decide(&self.inner.rails, before, request, now)
         };
         // An order is about the object that was read first; a wake is about what goes by this name when it is written: somebody
         // waits for an answer from there, and one that was made again meanwhile gives it as well.
@@ -124,19 +160,19 @@ impl Run {
         let Some(update) = plan.update else {
             return Ok(Begun {
                 workload: before,
-                wrote: false,
+                wrote: Wrote::Nobody,
             });
         };
         let workload = workloads.write(&before, update).await?;
         Ok(Begun {
             workload,
-            wrote: true,
+            wrote: Wrote::Here,
         })
     }
 
     /// Follows the observations until the flight ends.
     async fn follow(&mut self, begun: Begun, events: &mut broadcast::Receiver<WorkloadEvent>) {
-        if begun.wrote {
+        if begun.wrote == Wrote::Here {
             tracing::info!(
                 namespace = %self.id.namespace, workload = %self.id.name, trigger = self.view.trigger.as_str(),
                 from = self.view.from.0, to = self.view.to.0, "Workload is waking"
@@ -233,7 +269,7 @@ impl Run {
         self.sender.send_replace(State::Refused(error));
     }
 
-    async fn finish(&self, wrote: bool) {
+    async fn finish(&self, wrote: Wrote) {
         let last = self
             .flight
             .marks()
@@ -241,6 +277,8 @@ impl Run {
             .map_or(Duration::ZERO, |mark| mark.after);
         let elapsed_ms = u64::try_from(last.as_millis()).unwrap_or(u64::MAX);
         match &self.view.progress {
+            // Whoever wrote it tells how it failed.
+            Progress::Failed(_) if wrote == Wrote::Elsewhere => {}
             Progress::Failed(failure) => {
                 tracing::warn!(
                     namespace = %self.id.namespace, workload = %self.id.name, elapsed_ms, reason = %failure,
@@ -255,7 +293,7 @@ impl Run {
                 };
                 self.inner.metrics.wake(self.view.trigger.as_str(), result);
             }
-            Progress::Ready if wrote => {
+            Progress::Ready if wrote == Wrote::Here => {
                 tracing::info!(
                     namespace = %self.id.namespace, workload = %self.id.name, elapsed_ms, "Workload is awake"
                 );
@@ -268,11 +306,13 @@ impl Run {
                 }
                 self.learn().await;
             }
+            Progress::Ready if wrote == Wrote::Elsewhere => self.learn().await,
             Progress::Ready | Progress::Under(_) => {}
         }
     }
 
-    /// Writes what this wake taught, once, if it is news. A conflict or an engine that is away loses a lesson, not a wake.
+    /// Writes what this wake taught, once, if it is news. A conflict or an engine that is away loses a lesson, not a wake. A
+    /// process that may only wake is refused: whoever records its wakes follows them too.
     async fn learn(&self) {
         let Ok(workload) = self.inner.workloads.get(&self.id, Read::Cached).await else {
             return;

@@ -79,6 +79,28 @@ pub struct WakeEvent {
     pub view: FlightView,
 }
 
+/// A wake that was written already.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The workload as it was written, above zero.
+    pub workload: Arc<Workload>,
+    /// Wanted count before.
+    pub from: Replicas,
+    /// What it was written for.
+    pub trigger: Trigger,
+    /// Who wrote it.
+    pub by: Writer,
+}
+
+/// Who wrote the count of a wake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    /// This process, which logs and counts the wake.
+    ThisProcess,
+    /// A gateway that may write nothing else: it logs and counts the wake, and cannot store what it taught.
+    Gateway,
+}
+
 /// All flights of this process. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Wakes {
@@ -172,6 +194,21 @@ impl Wakes {
         }
     }
 
+    /// Follows a wake that was written already, as any other is followed, unless one of this workload is under way.
+    ///
+    /// # Errors
+    /// There is no room for another flight.
+    pub fn follow(&self, written: Written) -> Result<(), WakeError> {
+        let mut flights = self.inner.lock();
+        let id = written.workload.id.clone();
+        if flights.get(&id).is_some_and(Entry::is_under_way) {
+            return Ok(());
+        }
+        let trigger = written.trigger;
+        self.begin(&mut flights, &id, flight::Task::Written(written), trigger)?;
+        Ok(())
+    }
+
     /// Has somebody put the workload to sleep after the wake of this flight was durable? Unknown is no.
     async fn slept_since(&self, id: &WorkloadId, view: &FlightView) -> bool {
         let now = self.inner.workloads.get(id, Read::Cached).await;
@@ -226,10 +263,21 @@ impl Wakes {
         {
             return Ok((Some(entry.number), entry.state.clone()));
         }
+        let task = flight::Task::Order(request.clone());
+        let state = self.begin(&mut flights, id, task, trigger(request))?;
+        Ok((None, state))
+    }
+
+    fn begin(
+        &self,
+        flights: &mut HashMap<WorkloadId, Entry>,
+        id: &WorkloadId,
+        task: flight::Task,
+        trigger: Trigger,
+    ) -> Result<watch::Receiver<State>, WakeError> {
         let number = flights.get(id).map_or(0, |entry| entry.number + 1);
         let now = self.inner.clock.monotonic();
         let flight = Flight::accepted(now);
-        let trigger = trigger(request);
         let view = FlightView {
             progress: flight.progress().clone(),
             marks: flight.marks().to_vec(),
@@ -252,7 +300,7 @@ impl Wakes {
             inner: Arc::clone(&self.inner),
             id: id.clone(),
             number,
-            request: request.clone(),
+            task,
             flight,
             view,
             sender,
@@ -263,7 +311,7 @@ impl Wakes {
             .try_spawn(run.run())
             .map_err(|_full| WakeError::Busy)?;
         flights.insert(id.clone(), entry);
-        Ok((None, state))
+        Ok(state)
     }
 }
 

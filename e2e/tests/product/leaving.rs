@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use nagi_e2e::{rights, tools};
+use nagi_e2e::rights::{self, AuditLog};
+use nagi_e2e::tools;
 use serde_json::Value;
 
 use crate::World;
@@ -120,6 +121,7 @@ pub(crate) fn namespaced(world: &mut World) -> anyhow::Result<()> {
         roles.trim() == "0",
         "a right in the cluster as a whole is left: {roles}"
     );
+    let mut log = AuditLog::from_now(&installed.cluster.control_plane().audit_log())?;
     installed.succeed(
         "kubectl apply -k deploy/namespaced && \
          kubectl rollout status deployment/scale-api -n scale-system --timeout=180s && \
@@ -163,5 +165,6 @@ pub(crate) fn namespaced(world: &mut World) -> anyhow::Result<()> {
         outside.status == 404,
         "what is elsewhere is not served: {outside:?}"
     );
+    crate::rights::overlay(installed, &mut log)?;
     installed.succeed("kubectl delete deployment outside -n default")
 }

@@ -119,7 +119,7 @@ pub(crate) fn all(world: &mut World) -> anyhow::Result<()> {
 fn judge(installed: &Installed) -> anyhow::Result<()> {
     let mut log = AuditLog::open(&installed.cluster.control_plane().audit_log());
     for account in &ACCOUNTS {
-        let granted = granted(installed, account)?;
+        let granted = granted(installed, account.manifests, account.name)?;
         ensure!(
             !granted.is_empty(),
             "{} has no role in {}",
@@ -150,18 +150,43 @@ fn refused_so_far(installed: &Installed) -> anyhow::Result<String> {
     let mut text = String::from("some rights could not be used");
     for account in &ACCOUNTS {
         let calls = log.calls(&rights::user(NAMESPACE, account.name))?;
-        for call in rights::missing(&granted(installed, account)?, &calls) {
+        for call in rights::missing(
+            &granted(installed, account.manifests, account.name)?,
+            &calls,
+        ) {
             write!(text, "; {}: {call}", account.name)?;
         }
     }
     Ok(text)
 }
 
-/// What the manifests grant it, as they are applied.
-fn granted(installed: &Installed, account: &Account) -> anyhow::Result<BTreeSet<Right>> {
-    let text = installed.output(&format!("kubectl kustomize {}", account.manifests))?;
+/// What manifests grant an account, as they are applied.
+fn granted(
+    installed: &Installed,
+    manifests: &str,
+    account: &str,
+) -> anyhow::Result<BTreeSet<Right>> {
+    let text = installed.output(&format!("kubectl kustomize {manifests}"))?;
     let objects: Vec<Value> = serde_saphyr::from_multiple(&text).context("read objects")?;
-    rights::granted(&objects, NAMESPACE, account.name)
+    rights::granted(&objects, NAMESPACE, account)
+}
+
+/// What the overlay with Roles only grants is enough for all that was done with it, as `log` has it, and nothing that
+/// [`all`] did not see used.
+pub(crate) fn overlay(installed: &Installed, log: &mut AuditLog) -> anyhow::Result<()> {
+    let [api, _] = &ACCOUNTS;
+    let overlay = granted(installed, "deploy/namespaced", api.name)?;
+    let wrong = rights::missing(&overlay, &log.calls(&rights::user(NAMESPACE, api.name))?);
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let whole = granted(installed, api.manifests, api.name)?;
+    let judged: BTreeSet<Right> = whole.iter().map(Right::of_any).collect();
+    for right in &overlay {
+        ensure!(
+            judged.contains(&right.of_any()),
+            "only the overlay grants '{right}'"
+        );
+    }
+    Ok(())
 }
 
 fn not_there(installed: &Installed) -> anyhow::Result<()> {

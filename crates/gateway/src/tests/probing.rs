@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nagi_core::quantity::Replicas;
 use nagi_core::workload::Readiness;
+use nagi_ports::PortError;
+use nagi_testkit::Fault;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -173,6 +176,27 @@ async fn the_engines_word_is_as_good_as_a_probe() {
         "the replica's own 503 passes through"
     );
     assert_eq!(unready.lines().last().unwrap(), "GET /work HTTP/1.1");
+}
+
+// F19: a list that fails, as when one kind may not be read any more, keeps no news of the others away
+#[tokio::test]
+async fn while_lists_fail_news_are_taken() {
+    let mut world = World::asleep().await;
+    let address = Echo::default().start(&mut world.tasks).await;
+    let refused = Fault::Error(PortError::Refused("forbidden".into()));
+    world.workloads.fail_always(Some(refused), None);
+    // More than are kept for whoever is behind, so that it has to list.
+    for _ in 0..2_000 {
+        world.workloads.change(&world.id, |_| {});
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.workloads.change(&world.id, |w| {
+        w.desired = Replicas(1);
+        w.current = Replicas(1);
+        w.available = Replicas(1);
+        w.replicas = vec![replica(0, address, Readiness::Tcp, true)];
+    });
+    world.until_status("ready").await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What autoscalers of nodes say about pods that no node takes, and whether a node is there that only lacks its device:
 //! read while there are such pods, and only then.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use nagi_core::id::{ReplicaName, WorkloadId};
@@ -17,8 +18,15 @@ use crate::reflect::encoded;
 
 /// Between two looks. An autoscaler decides every ten seconds.
 const LOOK: Duration = Duration::from_secs(3);
-/// Pods that are asked about in one look.
+/// Pods that are asked about in one look. Of more, each has its turn.
 const PODS_MAX: usize = 20;
+
+/// When pods were asked about, by their uids: in which look, the first one is 1.
+#[derive(Debug, Default)]
+struct Turns {
+    looks: u64,
+    asked: HashMap<Box<str>, u64>,
+}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -38,9 +46,41 @@ struct Waiting {
     unschedulable: Box<Unschedulable>,
 }
 
+impl Turns {
+    /// Those whose turn it is of all that wait. First come those that were never asked about, and one of each workload before
+    /// the second of any.
+    fn take(&mut self, waiting: Vec<Waiting>) -> Vec<Waiting> {
+        let uids: HashSet<&str> = waiting.iter().map(|pod| &*pod.uid).collect();
+        self.asked.retain(|uid, _| uids.contains(&**uid));
+        let mut of_workload: HashMap<WorkloadId, u32> = HashMap::new();
+        let mut order = Vec::with_capacity(waiting.len());
+        for pod in waiting {
+            let rank = of_workload.entry(pod.id.clone()).or_default();
+            let asked = self.asked.get(&pod.uid).copied().unwrap_or(0);
+            order.push(((asked, *rank), pod));
+            *rank += 1;
+        }
+        order.sort_by_key(|(turn, _)| *turn);
+        order.truncate(PODS_MAX);
+        self.looks += 1;
+        for (_, pod) in &order {
+            self.asked.insert(pod.uid.clone(), self.looks);
+        }
+        order.into_iter().map(|(_, pod)| pod).collect()
+    }
+}
+
 impl Waiting {
-    fn is_for_device(&self) -> bool {
-        self.unschedulable.device.is_some()
+    /// The nodes that may have come for this pod and lack its device, as a query; none when it asks for no device, or when
+    /// nothing tells which nodes come for it.
+    fn nodes_query(&self) -> Option<String> {
+        self.unschedulable.device.as_ref()?;
+        let selector = self.unschedulable.telling_selector()?;
+        let terms = selector
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        let terms: Vec<_> = terms.collect();
+        Some(format!("&labelSelector={}", encoded(&terms.join(","))))
     }
 
     /// A node that came for the pod is ready, and its device is not: the driver, or the plugin that tells kubelet of it, is
@@ -73,6 +113,7 @@ impl Shared {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told: Option<PortError> = None;
+        let mut turns = Turns::default();
         loop {
             tokio::select! {
                 // Cancel-safe: waiting on a watch channel loses nothing.
@@ -80,7 +121,7 @@ impl Shared {
                 // Cancel-safe: a tick that was not taken comes again.
                 _ = looks.tick() => {}
             }
-            match self.advise().await {
+            match self.advise(&mut turns).await {
                 Ok(()) => told = None,
                 Err(error) => {
                     if told.as_ref() != Some(&error) {
@@ -93,33 +134,44 @@ impl Shared {
     }
 
     /// One look.
-    async fn advise(&self) -> Result<(), PortError> {
-        let waiting = self.waiting_pods();
+    async fn advise(&self, turns: &mut Turns) -> Result<(), PortError> {
         // The gateway, which faces traffic, has no right to look at nodes.
         let looks_at_nodes = self.rights == Rights::Full && self.namespaces.is_none();
-        let nodes = if looks_at_nodes && waiting.iter().any(Waiting::is_for_device) {
-            self.nodes().await
-        } else {
-            Ok(Vec::new())
-        };
-        // Without nodes the autoscaler is heard all the same.
-        for pod in waiting {
-            let advice = match pod.without_device(nodes.as_deref().unwrap_or_default()) {
-                Some(advice) => Some(advice),
-                None => self.said(&pod).await?,
-            };
+        let mut problem = None;
+        // Many pods wait for nodes of the same pool.
+        let mut pools: HashMap<String, Vec<NodeObject>> = HashMap::new();
+        for pod in self.waiting_pods(turns) {
+            let mut advice = None;
+            if looks_at_nodes && let Some(query) = pod.nodes_query() {
+                if !pools.contains_key(&query) {
+                    let nodes = match self.nodes(&query).await {
+                        Ok(nodes) => nodes,
+                        // Without nodes the autoscaler is heard all the same.
+                        Err(error) => {
+                            problem = Some(error);
+                            Vec::new()
+                        }
+                    };
+                    pools.insert(query.clone(), nodes);
+                }
+                let nodes = pools.get(&query).map(Vec::as_slice);
+                advice = pod.without_device(nodes.unwrap_or_default());
+            }
+            if advice.is_none() {
+                advice = self.said(&pod).await?;
+            }
             let now = self.clock.now();
             self.store.advise(&pod.id, &pod.name, advice, now);
         }
-        nodes.map(drop)
+        problem.map_or(Ok(()), Err)
     }
 
-    fn waiting_pods(&self) -> Vec<Waiting> {
+    /// Those of the pods that no node takes whose turn it is.
+    fn waiting_pods(&self, turns: &mut Turns) -> Vec<Waiting> {
         let mut waiting = Vec::new();
         self.store.each_pod(|id, pod| {
             if let Some(unschedulable) = &pod.unschedulable
                 && !pod.finished
-                && waiting.len() < PODS_MAX
             {
                 waiting.push(Waiting {
                     id: id.clone(),
@@ -129,7 +181,7 @@ impl Shared {
                 });
             }
         });
-        waiting
+        turns.take(waiting)
     }
 
     /// The last word of an autoscaler about a pod.
@@ -157,5 +209,45 @@ impl Shared {
         // RFC 3339 in UTC compares as text.
         let last = said.max_by(|a, b| a.0.cmp(&b.0));
         Ok(last.map(|(_, advice)| advice))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(id: &str, uid: &str) -> Waiting {
+        Waiting {
+            id: nagi_testkit::id(id),
+            name: ReplicaName::new(uid).unwrap(),
+            uid: uid.into(),
+            unschedulable: Box::new(Unschedulable::default()),
+        }
+    }
+
+    // F24: of many pods that wait, each is asked about in its turn, and none is forgotten for those of a big workload
+    #[test]
+    fn each_of_many_waiting_pods_has_its_turn() {
+        let all = || {
+            let big = (0..50).map(|at| waiting("p/big", &format!("big-{at}")));
+            big.chain([waiting("p/small", "small-0")])
+                .collect::<Vec<_>>()
+        };
+        let mut turns = Turns::default();
+        let mut asked = HashSet::new();
+        for look in 0..3 {
+            let taken = turns.take(all());
+            assert!(taken.len() <= PODS_MAX);
+            if look == 0 {
+                assert!(taken.iter().any(|pod| &*pod.uid == "small-0"));
+            }
+            asked.extend(taken.into_iter().map(|pod| pod.uid));
+        }
+        assert_eq!(asked.len(), 51, "three looks are enough for 51 pods");
+        turns.take(Vec::new());
+        assert!(
+            turns.asked.is_empty(),
+            "nothing is kept of those that wait no more"
+        );
     }
 }

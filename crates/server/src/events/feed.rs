@@ -63,7 +63,7 @@ pub(crate) async fn feed(app: App, shutdown: Shutdown) {
             // Cancel-safe: a watch, timers, and broadcast receivers that keep their place.
             () = shutdown.draining() => return,
             () = tokio::time::sleep(LIST_AGAIN), if !listed => {}
-            event = changes.recv(), if listed => match event {
+            event = changes.recv(), if listed || news == News::Tell => match event {
                 Ok(WorkloadEvent::Changed(workload)) => {
                     memory.changed(&app, &workload);
                     memory.as_of = app.clock.now();

@@ -204,6 +204,17 @@ async fn metrics_count_by_template_and_never_by_what_clients_send() {
     has(r#"nagi_scale_operations_total{action="scale-to-zero",result="changed"} 1"#);
     has(r#"nagi_workloads{status="scaling"} 1"#);
     has(r#"nagi_workloads{status="active"} 0"#);
+    let observed = "nagi_workloads_observed_timestamp_seconds ";
+    let line = |text: &str| {
+        text.lines()
+            .find(|line| line.starts_with(observed))
+            .map(str::to_owned)
+    };
+    let seen = line(&text);
+    assert!(
+        seen.as_ref().is_some_and(|seen| !seen.ends_with(" 0.0")),
+        "{seen:?}"
+    );
     has("nagi_scheduled_scale_ups 1");
     has("nagi_auth_disabled 1");
     assert!(!text.contains("app-7") && !text.contains("nope"));
@@ -212,7 +223,7 @@ async fn metrics_count_by_template_and_never_by_what_clients_send() {
     w.workloads
         .fail_always(Some(nagi_testkit::Fault::Hang), None);
     let again = w.get("/metrics").send().await.expect(200);
-    assert!(
-        String::from_utf8_lossy(&again.bytes).contains(r#"nagi_workloads{status="scaling"} 1"#)
-    );
+    let again = String::from_utf8_lossy(&again.bytes);
+    assert!(again.contains(r#"nagi_workloads{status="scaling"} 1"#));
+    assert_eq!(line(&again), seen, "and the time at which it was seen");
 }

@@ -16,6 +16,7 @@ fn filled() -> Metrics {
     metrics.wake("request", "ready");
     metrics.wake_stage("scaling", Duration::from_millis(3));
     metrics.set_workloads("active", 3);
+    metrics.set_workloads_observed(Duration::from_millis(1_500));
     metrics.set_scheduled_scale_ups(2);
     metrics.set_authentication(Authentication::Disabled);
     metrics.queue("events").set(4);
@@ -59,6 +60,7 @@ fn every_family_has_the_stated_name_type_and_labels() {
             "nagi_wake_stage_seconds histogram",
             "nagi_wakes_total counter",
             "nagi_workloads gauge",
+            "nagi_workloads_observed_timestamp_seconds gauge",
             "process_cpu_seconds_total counter",
             "process_open_fds gauge",
             "process_resident_memory_bytes gauge",
@@ -80,6 +82,7 @@ fn every_family_has_the_stated_name_type_and_labels() {
         "nagi_wake_stage_seconds_bucket{le=\"0.005\",stage=\"scaling\"} 1",
         "nagi_wakes_total{trigger=\"request\",result=\"ready\"} 1",
         "nagi_workloads{status=\"active\"} 3",
+        "nagi_workloads_observed_timestamp_seconds 1.5",
     ] {
         assert!(
             text.lines().any(|seen| seen == line),

@@ -126,6 +126,7 @@ mod tests {
             metric::WAKES_TOTAL,
             metric::WAKE_STAGE_SECONDS,
             metric::WORKLOADS,
+            metric::WORKLOADS_OBSERVED_TIMESTAMP_SECONDS,
             metric::SCHEDULED_SCALE_UPS,
             metric::AUTH_DISABLED,
             metric::BUILD_INFO,
