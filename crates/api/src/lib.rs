@@ -22,7 +22,7 @@ pub use body::{BodyError, FieldError, Json};
 pub use events::{Event, EventKind, EventValue};
 pub use health::{HealthAnswer, ReadyAnswer};
 pub use history::{HistoryAnswer, HistoryItem};
-pub use list::{ListAnswer, ScheduledItem, ScheduledListAnswer};
+pub use list::{ListAnswer, ScheduledItem, ScheduledListAnswer, UnreadKind};
 pub use logs::{LogItem, LogsAnswer};
 pub use pools::{NodeItem, PoolItem, PoolsAnswer};
 pub use problem::ErrorBody;

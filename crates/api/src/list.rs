@@ -26,8 +26,12 @@ pub struct ListAnswer {
     #[serde(default, rename = "continue", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub continue_token: Option<String>,
-    /// When the list was observed.
+    /// When the list was observed; of what was seen at different times, the earliest.
     pub observed_at: Time,
+    /// Kinds of the list that cannot be read now: of one that was read before, what was known then is shown. Left out when
+    /// there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<UnreadKind>,
 }
 
 /// `GET /api/v1/scheduled-scale-ups`.
@@ -43,8 +47,21 @@ pub struct ScheduledListAnswer {
     #[serde(default, rename = "continue", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub continue_token: Option<String>,
-    /// When the list was observed.
+    /// When the list was observed; of what was seen at different times, the earliest.
     pub observed_at: Time,
+    /// Kinds of the list that cannot be read now: of one that was read before, what was known then is shown. Left out when
+    /// there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<UnreadKind>,
+}
+
+/// A kind that cannot be read now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnreadKind {
+    /// Plural of the kind.
+    pub resource: String,
+    /// Why not.
+    pub reason: String,
 }
 
 /// One pending wake.

@@ -50,6 +50,11 @@ impl Shown {
         }
     }
 
+    /// What was answered.
+    pub(crate) const fn body(&self) -> &Value {
+        &self.body
+    }
+
     /// Nothing is in it.
     pub(crate) const fn is_empty(&self) -> bool {
         self.empty

@@ -152,7 +152,7 @@ impl Controller {
         };
         let seen = self.ports.workloads.visit(Selection::default(), see).await;
         match seen {
-            Ok(_observed_at) => {
+            Ok(_visited) => {
                 self.agenda.retain(|id| concerned.contains(id));
                 self.awake_since.retain(|id, _| concerned.contains(id));
                 self.failing.retain(|id, _| concerned.contains(id));

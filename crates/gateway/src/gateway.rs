@@ -287,7 +287,7 @@ impl Gateway {
             Route::NotLoaded => Err(Answer::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 status::STARTING,
-                "the gateway is starting and does not know its workloads yet",
+                "the gateway does not know all workloads yet",
             )
             .retry_after(Duration::from_secs(1))),
         }

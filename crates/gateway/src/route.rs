@@ -22,6 +22,8 @@ use crate::shared::Shared;
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A list is read this often even without events, so that a lost one is made good.
 const LIST_EVERY: Duration = Duration::from_mins(1);
+/// News that are taken at once at most: as many as the engine keeps for whoever is behind.
+const NEWS_MAX: usize = 1024;
 /// How often connections without a request are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,8 @@ pub(crate) struct Routes {
 #[derive(Debug, Default)]
 struct Table {
     loaded: bool,
+    /// Some kind could not be read when it was read last.
+    partial: bool,
     hosts: HashMap<String, Arc<Backend>>,
     backends: BTreeMap<WorkloadId, Arc<Backend>>,
     /// Workloads with a host that belongs to another, and whose it is.
@@ -50,7 +54,7 @@ pub(crate) enum Route {
     To(Arc<Backend>),
     /// Nothing.
     Unknown,
-    /// The table was not read yet.
+    /// The table was not read yet, or not as a whole.
     NotLoaded,
 }
 
@@ -68,7 +72,7 @@ impl Routes {
         let table = self.table();
         match table.hosts.get(host) {
             Some(backend) => Route::To(Arc::clone(backend)),
-            None if table.loaded => Route::Unknown,
+            None if table.loaded && !table.partial => Route::Unknown,
             None => Route::NotLoaded,
         }
     }
@@ -101,12 +105,35 @@ impl Routes {
                 // Cancel-safe: waiting on a watch channel loses nothing.
                 () = shutdown.stopped() => return,
                 // Cancel-safe: a broadcast receiver keeps its place.
-                event = events.recv() => match event {
-                    Ok(WorkloadEvent::Changed(workload)) => self.observe(workload),
-                    Ok(WorkloadEvent::Deleted(id)) => self.delete(&id),
-                    Err(broadcast::error::RecvError::Lagged(_)) => list_at = Instant::now(),
-                    // The engine is ending, and so is this process; routes stay as they are.
-                    Err(broadcast::error::RecvError::Closed) => return shutdown.stopped().await,
+                event = events.recv() => {
+                    let mut next = event;
+                    let mut news = Vec::new();
+                    // What came meanwhile is taken with it: a new table for each of a thousand new workloads is dear.
+                    loop {
+                        match next {
+                            Ok(event) => news.push(event),
+                            Err(broadcast::error::RecvError::Lagged(_)) => list_at = Instant::now(),
+                            Err(broadcast::error::RecvError::Closed) => {
+                                self.take(news);
+                                // The engine is ending, and so is this process; routes stay as they are.
+                                return shutdown.stopped().await;
+                            }
+                        }
+                        if news.len() >= NEWS_MAX {
+                            break;
+                        }
+                        next = match events.try_recv() {
+                            Ok(event) => Ok(event),
+                            Err(broadcast::error::TryRecvError::Empty) => break,
+                            Err(broadcast::error::TryRecvError::Lagged(count)) => {
+                                Err(broadcast::error::RecvError::Lagged(count))
+                            }
+                            Err(broadcast::error::TryRecvError::Closed) => {
+                                Err(broadcast::error::RecvError::Closed)
+                            }
+                        };
+                    }
+                    self.take(news);
                 },
                 // Cancel-safe: it waits for a point in time. While lists fail, events are taken all the same.
                 () = tokio::time::sleep_until(list_at) => {
@@ -153,12 +180,15 @@ impl Routes {
             gone.remove(&workload.id);
             moved.extend(table.observe_in_place(workload));
         };
-        each(workloads, take).await?;
-        if table.loaded && gone.is_empty() && moved.is_empty() {
+        let unread = each(workloads, take).await?;
+        // A host that is not in the table may be one of theirs. Those that may not be read belong to nobody here.
+        let partial = unread.iter().any(|kind| kind.problem.is_retryable());
+        if table.loaded && table.partial == partial && gone.is_empty() && moved.is_empty() {
             return Ok(());
         }
         self.update(|next, shared| {
             next.loaded = true;
+            next.partial = partial;
             next.backends.retain(|id, _| !gone.contains(id));
             for workload in moved {
                 next.observe(workload, shared);
@@ -173,20 +203,46 @@ impl Routes {
         Ok(())
     }
 
-    fn observe(&self, workload: Arc<Workload>) {
-        if let Some(moved) = self.table().observe_in_place(workload) {
-            self.update(|table, shared| table.observe(moved, shared));
+    /// Takes news in their order. A new table is made when one of them changes it, once for all.
+    fn take(&self, news: Vec<WorkloadEvent>) {
+        let table = self.table();
+        let mut changes = Vec::new();
+        // Behind one that changes the table, those about the same workload wait for their turn.
+        let mut waiting = HashSet::new();
+        for event in news {
+            match event {
+                WorkloadEvent::Changed(workload) if !waiting.contains(&workload.id) => {
+                    if let Some(moved) = table.observe_in_place(workload) {
+                        waiting.insert(moved.id.clone());
+                        changes.push(WorkloadEvent::Changed(moved));
+                    }
+                }
+                WorkloadEvent::Deleted(id)
+                    if !waiting.contains(&id) && !table.backends.contains_key(&id) => {}
+                WorkloadEvent::Deleted(id) => {
+                    waiting.insert(id.clone());
+                    changes.push(WorkloadEvent::Deleted(id));
+                }
+                WorkloadEvent::Changed(workload) => {
+                    changes.push(WorkloadEvent::Changed(workload));
+                }
+            }
         }
-    }
-
-    fn delete(&self, id: &WorkloadId) {
-        let Some(backend) = self.backend(id) else {
+        if changes.is_empty() {
             return;
-        };
-        self.update(|table, _| {
-            table.backends.remove(id);
+        }
+        let mut gone = Vec::new();
+        self.update(|next, shared| {
+            for change in changes {
+                match change {
+                    WorkloadEvent::Changed(workload) => next.observe(workload, shared),
+                    WorkloadEvent::Deleted(id) => gone.extend(next.backends.remove(&id)),
+                }
+            }
         });
-        backend.deleted();
+        for backend in gone {
+            backend.deleted();
+        }
     }
 
     fn table(&self) -> Arc<Table> {
@@ -198,6 +254,7 @@ impl Routes {
         let now = self.table();
         let mut next = Table {
             loaded: now.loaded,
+            partial: now.partial,
             hosts: HashMap::new(),
             backends: now.backends.clone(),
             doubles: now.doubles.clone(),

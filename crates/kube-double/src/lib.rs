@@ -6,7 +6,8 @@
 //! real API server by the conformance suite of `nagi-kube`; [`fault`] says what it can be made to do wrong. It plays no
 //! controller and no kubelet: whoever wants pods puts them in.
 
-pub mod fault;
+mod backup;
+mod fault;
 pub mod objects;
 
 mod answer;
@@ -21,3 +22,4 @@ mod watch;
 
 pub use fault::{Effect, Fault};
 pub use server::{Double, Recorded};
+pub use store::Backup;

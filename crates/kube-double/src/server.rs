@@ -54,7 +54,7 @@ pub struct Recorded {
 /// An API server of its own. It ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Double {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     address: SocketAddr,
     listening: Arc<Mutex<Option<TaskSet>>>,
 }

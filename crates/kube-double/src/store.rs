@@ -23,6 +23,13 @@ pub(crate) struct Store {
     collections: BTreeMap<Resource, Collection>,
 }
 
+/// All objects with their versions, as a backup of etcd holds them.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    version: u64,
+    objects: BTreeMap<Resource, BTreeMap<Key, Stored>>,
+}
+
 #[derive(Debug, Default)]
 struct Collection {
     objects: BTreeMap<Key, Stored>,
@@ -152,6 +159,30 @@ impl Store {
     }
 
     /// Forgets all changes up to now: watches from before must list again, and so must lists under way.
+    pub(crate) fn back_up(&self) -> Backup {
+        let collections = self.collections.iter();
+        Backup {
+            version: self.version,
+            objects: collections
+                .map(|(resource, collection)| (resource.clone(), collection.objects.clone()))
+                .collect(),
+        }
+    }
+
+    /// Versions count on from where the backup was made.
+    pub(crate) fn restore(&mut self, backup: &Backup) {
+        self.version = backup.version;
+        self.collections.clear();
+        for (resource, objects) in &backup.objects {
+            let collection = Collection {
+                objects: objects.clone(),
+                changes: VecDeque::new(),
+                compacted: backup.version,
+            };
+            self.collections.insert(resource.clone(), collection);
+        }
+    }
+
     pub(crate) fn compact(&mut self) {
         self.version += 1;
         for collection in self.collections.values_mut() {

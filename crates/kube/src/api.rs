@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use jiff::fmt::rfc2822;
 use kube::Client;
 use kube::client::Body;
@@ -92,6 +92,9 @@ pub(crate) enum ApiError {
     /// It did not answer in time.
     #[error("the API server did not answer within {0:?}")]
     Timeout(Duration),
+    /// Its answer is longer than we take.
+    #[error("the answer of the API server is longer than {} MiB", BODY_MAX >> 20)]
+    TooLarge,
     /// It answered something that cannot be read.
     #[error("the answer of the API server cannot be read: {0}")]
     Broken(String),
@@ -281,7 +284,7 @@ impl Api {
                         self.refresh(generation, deadline, time).await?;
                     }
                     ApiError::Unreachable(_) | ApiError::Timeout(_) => self.suspect(generation),
-                    ApiError::Status { .. } | ApiError::Broken(_) => {}
+                    ApiError::Status { .. } | ApiError::TooLarge | ApiError::Broken(_) => {}
                 }
                 Err(error)
             }
@@ -429,6 +432,9 @@ enum RefreshError {
 async fn collect(body: Body) -> Result<Bytes, ApiError> {
     let collected = Limited::new(body, BODY_MAX).collect().await;
     let collected = collected.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            return ApiError::TooLarge;
+        }
         ApiError::Unreachable(format!("the answer of the API server broke off: {error}"))
     })?;
     Ok(collected.to_bytes())
@@ -481,7 +487,7 @@ impl From<ApiError> for PortError {
             },
             ApiError::Unreachable(words) => Self::Unreachable(words),
             ApiError::Timeout(_) => Self::Timeout(words),
-            ApiError::Broken(_) => Self::Internal(words),
+            ApiError::TooLarge | ApiError::Broken(_) => Self::Internal(words),
         }
     }
 }

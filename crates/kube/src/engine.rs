@@ -348,6 +348,7 @@ impl Shared {
             ApiError::Status { .. }
             | ApiError::Unreachable(_)
             | ApiError::Timeout(_)
+            | ApiError::TooLarge
             | ApiError::Broken(_) => error.into(),
         }
     }

@@ -30,6 +30,7 @@ struct EventObject {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct EventMeta {
+    namespace: String,
     annotations: Annotations,
 }
 
@@ -112,7 +113,9 @@ impl KubeEngine {
                 let told = text
                     .and_then(|text| annotate::changes(text).ok())
                     .unwrap_or_default();
-                let Some(id) = shared.regarded(&event.regarding) else {
+                // Whoever may write Events in one namespace says nothing of another.
+                let is_at_home = event.metadata.namespace == event.regarding.namespace;
+                let Some(id) = shared.regarded(&event.regarding).filter(|_| is_at_home) else {
                     continue;
                 };
                 changes.extend(told.into_iter().map(|change| (id.clone(), change)));

@@ -359,6 +359,7 @@ impl Lead {
             other @ (ApiError::Status { .. }
             | ApiError::Unreachable(_)
             | ApiError::Timeout(_)
+            | ApiError::TooLarge
             | ApiError::Broken(_)) => return other.into(),
         };
         PortError::Refused(format!(

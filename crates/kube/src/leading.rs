@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use nagi_core::id::WorkloadId;
 use nagi_core::intent::{CountWriter, IntentUpdate};
 use nagi_core::workload::Workload;
-use nagi_ports::{Engine, Leadership, PortError, Read, See, Selection, WorkloadEvent, Workloads};
+use nagi_ports::{
+    Engine, Leadership, PortError, Read, See, Selection, Visited, WorkloadEvent, Workloads,
+};
 use nagi_runtime::Supervisor;
 use tokio::sync::broadcast;
 
@@ -64,7 +65,7 @@ impl Workloads for Leading {
         &self,
         selection: Selection<'_>,
         see: &mut See<'_>,
-    ) -> Result<Timestamp, PortError> {
+    ) -> Result<Visited, PortError> {
         self.engine.visit(selection, see).await
     }
 

@@ -333,7 +333,10 @@ fn has_printed_nothing(error: &ApiError) -> bool {
         ApiError::Status { code, message, .. } => {
             *code == 404 || (*code == 400 && message.contains("is waiting to start"))
         }
-        ApiError::Unreachable(_) | ApiError::Timeout(_) | ApiError::Broken(_) => false,
+        ApiError::Unreachable(_)
+        | ApiError::Timeout(_)
+        | ApiError::TooLarge
+        | ApiError::Broken(_) => false,
     }
 }
 

@@ -314,21 +314,41 @@ fn served(containers: &[Container]) -> Option<(&Container, u16)> {
     Some((container, port.number))
 }
 
-/// How to tell that it serves, from the probe of the served port. What only kubelet can tell is left to it: a command, a
-/// gRPC check, TLS, a probe on another port or with headers of its own, a second container that must be ready too.
+/// How to tell that it serves, from the probes of the served port: kubelet calls a pod ready when each container that has a
+/// startup probe has passed it, and each that has a readiness probe passes that. What only kubelet can tell is left to it: a
+/// command, a gRPC check, TLS, a probe on another port or with headers of its own, another container that is asked too.
 fn readiness(pod: &Pod, served: Option<(&Container, u16)>) -> Readiness {
     let Some((container, port)) = served else {
         return Readiness::Engine;
     };
-    let others = pod
-        .spec
-        .containers
-        .iter()
-        .filter(|other| other.name != container.name);
-    let judged_elsewhere = others.clone().any(|other| other.readiness_probe.is_some());
-    if judged_elsewhere || !pod.spec.readiness_gates.is_empty() {
+    let spec = &pod.spec;
+    let is_asked =
+        |other: &Container| other.readiness_probe.is_some() || other.startup_probe.is_some();
+    let mut others = spec.containers.iter();
+    let mut beside = spec.init_containers.iter();
+    let goes_on = |init: &Container| init.restart_policy.as_deref() == Some("Always");
+    if others.any(|other| other.name != container.name && is_asked(other))
+        || beside.any(|init| goes_on(init) && is_asked(init))
+        || !spec.readiness_gates.is_empty()
+    {
         return Readiness::Engine;
     }
+    match (&container.startup_probe, &container.readiness_probe) {
+        (None, None) => Readiness::Tcp,
+        (Some(probe), None) | (None, Some(probe)) => told_by(probe, container, port),
+        (Some(startup), Some(readiness)) => {
+            let told = told_by(readiness, container, port);
+            if told_by(startup, container, port) == told {
+                told
+            } else {
+                Readiness::Engine
+            }
+        }
+    }
+}
+
+/// How to ask what kubelet asks by this probe.
+fn told_by(probe: &Probe, container: &Container, port: u16) -> Readiness {
     let is_served = |asked: &PortRef| match asked {
         PortRef::Number(number) => *number == port,
         PortRef::Name(name) => container
@@ -336,12 +356,11 @@ fn readiness(pod: &Pod, served: Option<(&Container, u16)>) -> Readiness {
             .iter()
             .any(|known| known.number == port && known.name.as_deref() == Some(&**name)),
     };
-    match &container.readiness_probe {
-        None => Readiness::Tcp,
-        Some(Probe {
+    match probe {
+        Probe {
             http_get: Some(get),
             ..
-        }) => {
+        } => {
             let plain = get.scheme.as_deref().is_none_or(|scheme| scheme == "HTTP")
                 && get.host.is_none()
                 && get.http_headers.is_empty();
@@ -355,11 +374,11 @@ fn readiness(pod: &Pod, served: Option<(&Container, u16)>) -> Readiness {
                 Readiness::Engine
             }
         }
-        Some(Probe {
+        Probe {
             tcp_socket: Some(socket),
             ..
-        }) if socket.host.is_none() && is_served(&socket.port) => Readiness::Tcp,
-        Some(_) => Readiness::Engine,
+        } if socket.host.is_none() && is_served(&socket.port) => Readiness::Tcp,
+        Probe { .. } => Readiness::Engine,
     }
 }
 

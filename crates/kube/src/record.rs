@@ -236,6 +236,7 @@ fn is_there(error: &ApiError, known: bool) -> bool {
         ApiError::Status { .. }
         | ApiError::Unreachable(_)
         | ApiError::Timeout(_)
+        | ApiError::TooLarge
         | ApiError::Broken(_) => known,
     }
 }

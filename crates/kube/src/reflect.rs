@@ -4,7 +4,7 @@
 //! too old lists again. Whoever reads can see whether the watch lives and how far it has come, and can ask it to begin
 //! anew.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use tokio::time::{Instant, timeout};
 use crate::api::{Api, ApiError, Call};
 use crate::wire::{Bare, List, Status, WatchLine};
 
-/// Objects of one page: large enough for few round trips, small enough that a page of large objects is some megabytes.
+/// Objects of one page, to begin with: large enough for few round trips, small enough that a page of large objects is some
+/// megabytes.
 const PAGE: usize = 500;
 /// A page comes in this time, or the API server is not well.
 const LIST_TIME: Duration = Duration::from_secs(30);
@@ -54,6 +55,8 @@ pub(crate) trait Sink: Send + Sync {
     fn apply(&self, json: &str, list: u32) -> Result<(), serde_json::Error>;
     /// An object is gone; its last state.
     fn delete(&self, json: &str) -> Result<(), serde_json::Error>;
+    /// Versions from before say nothing any more: whatever the next list brings is newer.
+    fn forget_versions(&self, namespace: Option<&Namespace>);
     /// The list with this number is complete, as of this version: what it did not bring is gone.
     fn complete(&self, namespace: Option<&Namespace>, list: u32, version: u64);
 }
@@ -66,6 +69,8 @@ pub(crate) struct Reflector<S> {
     namespace: Option<Namespace>,
     state: Arc<State>,
     retry_refused: Duration,
+    /// Objects of one page, as many as an answer holds.
+    page: AtomicUsize,
 }
 
 /// How it stands.
@@ -83,6 +88,8 @@ pub(crate) struct State {
     progress: watch::Sender<u64>,
     /// Asks for a new watch.
     nudge: Notify,
+    /// The next thing is a list, and what is known counts for nothing.
+    anew: AtomicBool,
     problem: Mutex<Option<PortError>>,
 }
 
@@ -105,6 +112,7 @@ impl State {
             seen: AtomicU64::new(0),
             progress: watch::Sender::new(0),
             nudge: Notify::new(),
+            anew: AtomicBool::new(false),
             problem: Mutex::new(None),
         })
     }
@@ -134,6 +142,22 @@ impl State {
         self.nudge.notify_one();
     }
 
+    /// The history of the API server is another one than what was seen: begin with a list.
+    pub(crate) fn begin_anew(&self) {
+        self.anew.store(true, Ordering::Release);
+        self.nudge();
+    }
+
+    /// Whether to begin anew; nothing has been seen then.
+    fn begins_anew(&self) -> bool {
+        let anew = self.anew.swap(false, Ordering::AcqRel);
+        if anew {
+            self.set_live(false);
+            self.seen.store(0, Ordering::Release);
+        }
+        anew
+    }
+
     /// How old what the store holds is, beyond what the connection as a whole tells: nothing while a watch lives, and where
     /// nothing was ever seen.
     pub(crate) fn dead_for(&self) -> Duration {
@@ -147,6 +171,11 @@ impl State {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Why what the store holds of it is old, or is not there, when there is a reason.
+    pub(crate) fn fails(&self) -> Option<PortError> {
+        self.problem().filter(|_| !self.is_live())
     }
 
     /// What the API server says where this may not be read, or where there is no such thing.
@@ -197,6 +226,7 @@ impl<S: Sink> Reflector<S> {
             namespace,
             state,
             retry_refused: RETRY_REFUSED,
+            page: AtomicUsize::new(PAGE),
         }
     }
 
@@ -229,6 +259,10 @@ impl<S: Sink> Reflector<S> {
         // The version is that of a list that was just read.
         let mut is_new = false;
         loop {
+            if self.state.begins_anew() {
+                self.sink.forget_versions(self.namespace.as_ref());
+                version = None;
+            }
             let begun = Instant::now();
             let done = match &version {
                 None => {
@@ -319,9 +353,14 @@ impl<S: Sink> Reflector<S> {
             let more = next
                 .as_deref()
                 .map_or_else(String::new, |token| format!("&continue={}", encoded(token)));
-            let call = Call::get(format!("{path}?limit={PAGE}{more}"));
+            let limit = self.page.load(Ordering::Relaxed);
+            let call = Call::get(format!("{path}?limit={limit}{more}"));
             // Pages that are gone (410) end this list: what it brought may be deleted before the next one comes to it.
-            let body = self.api.call(&call, LIST_TIME).await?;
+            let body = self.api.call(&call, LIST_TIME).await.inspect_err(|error| {
+                if *error == ApiError::TooLarge {
+                    self.page.store((limit / 2).max(1), Ordering::Relaxed);
+                }
+            })?;
             let broken = |error: serde_json::Error| ApiError::Broken(error.to_string());
             let page: List<'_> = serde_json::from_slice(&body).map_err(broken)?;
             for item in &page.items {
@@ -356,6 +395,9 @@ impl<S: Sink> Reflector<S> {
         };
         // A nudge from before this watch is answered by it.
         let _ = futures_now(self.state.nudge.notified());
+        if self.state.anew.load(Ordering::Acquire) {
+            return Ok((End::Ended, from.to_owned()));
+        }
         self.state.set_problem(None);
         let mut lines = Lines::new(body);
         let mut reached = from.to_owned();

@@ -74,6 +74,11 @@ impl Sink for WorkloadSink {
         Ok(())
     }
 
+    fn forget_versions(&self, namespace: Option<&Namespace>) {
+        self.store
+            .forget_versions(&self.kind.resource, within(namespace));
+    }
+
     fn complete(&self, namespace: Option<&Namespace>, list: u32, version: u64) {
         self.store
             .sweep(&self.kind.resource, within(namespace), list, version);
@@ -113,6 +118,10 @@ impl Sink for PodSink {
             self.store.remove_pod(&id, &name, version, self.clock.now());
         }
         Ok(())
+    }
+
+    fn forget_versions(&self, namespace: Option<&Namespace>) {
+        self.store.forget_pod_versions(within(namespace));
     }
 
     fn complete(&self, namespace: Option<&Namespace>, list: u32, _version: u64) {
@@ -196,6 +205,9 @@ impl Sink for ScalerSink {
         }
         Ok(())
     }
+
+    /// Of autoscalers none is kept.
+    fn forget_versions(&self, _namespace: Option<&Namespace>) {}
 
     fn complete(&self, namespace: Option<&Namespace>, list: u32, _version: u64) {
         let now = self.clock.now();

@@ -96,6 +96,17 @@ pub(crate) enum Within<'a> {
     Namespace(&'a Namespace),
 }
 
+// === impl Within ===
+
+impl Within<'_> {
+    fn covers(self, namespace: &Namespace) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Namespace(only) => only == namespace,
+        }
+    }
+}
+
 // === impl Store ===
 
 impl Store {
@@ -237,6 +248,36 @@ impl Store {
         }
     }
 
+    /// The newest version of a workload of this kind, by a watch or by a call; 0 without any.
+    pub(crate) fn newest(&self, resource: &Resource) -> u64 {
+        let inner = self.read();
+        let namespaces = inner.rows.get(resource).into_iter().flatten();
+        let rows = namespaces.flat_map(|(_, names)| names.values());
+        rows.map(|row| row.version).max().unwrap_or(0)
+    }
+
+    /// Of workloads of this kind, whatever comes next is newer.
+    pub(crate) fn forget_versions(&self, resource: &Resource, within: Within<'_>) {
+        let mut inner = self.write();
+        let namespaces = inner.rows.get_mut(resource).into_iter().flatten();
+        for (_, names) in namespaces.filter(|(namespace, _)| within.covers(namespace)) {
+            for row in names.values_mut() {
+                row.version = 0;
+            }
+        }
+    }
+
+    /// The same of pods.
+    pub(crate) fn forget_pod_versions(&self, within: Within<'_>) {
+        let mut inner = self.write();
+        let of_workloads = inner.pods.iter_mut();
+        for (_, pods) in of_workloads.filter(|(id, _)| within.covers(&id.namespace)) {
+            for (pod, _) in pods.values_mut() {
+                pod.version = 0;
+            }
+        }
+    }
+
     /// A list is complete, as of `version`: workloads of its kind that it did not hold are gone.
     pub(crate) fn sweep(&self, resource: &Resource, within: Within<'_>, list: u32, version: u64) {
         let mut inner = self.write();
@@ -245,9 +286,7 @@ impl Store {
         };
         let mut gone = Vec::new();
         for (namespace, names) in namespaces {
-            if let Within::Namespace(only) = within
-                && only != namespace
-            {
+            if !within.covers(namespace) {
                 continue;
             }
             // One that a call brought later than the list stays: the watch that follows tells.
@@ -342,9 +381,7 @@ impl Store {
         let mut inner = self.write();
         let mut changed = Vec::new();
         inner.pods.retain(|id, pods| {
-            if let Within::Namespace(only) = within
-                && *only != id.namespace
-            {
+            if !within.covers(&id.namespace) {
                 return true;
             }
             let before = pods.len();

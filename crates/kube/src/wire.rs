@@ -110,6 +110,7 @@ pub(crate) struct PodSpec {
     pub(crate) node_name: Option<Box<str>>,
     pub(crate) node_selector: Labels,
     pub(crate) containers: Vec<Container>,
+    pub(crate) init_containers: Vec<Container>,
     pub(crate) readiness_gates: Vec<IgnoredAny>,
 }
 
@@ -120,6 +121,9 @@ pub(crate) struct Container {
     pub(crate) ports: Vec<ContainerPort>,
     pub(crate) resources: Resources,
     pub(crate) readiness_probe: Option<Probe>,
+    pub(crate) startup_probe: Option<Probe>,
+    /// `Always` makes an init container one that goes on beside the others.
+    pub(crate) restart_policy: Option<Box<str>>,
 }
 
 /// What a container asks of its node. Devices are always in the limits.

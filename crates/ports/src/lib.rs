@@ -22,5 +22,5 @@ pub use logs::{LogLine, LogPage, LogQuery, Logs};
 pub use nodes::Nodes;
 pub use traffic::{NoTraffic, Settled, Traffic};
 pub use workloads::{
-    Engine, Glance, Read, Revision, See, Selection, WorkloadEvent, Workloads, each,
+    Engine, Glance, Read, Revision, See, Selection, Unread, Visited, WorkloadEvent, Workloads, each,
 };

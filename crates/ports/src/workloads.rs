@@ -88,6 +88,24 @@ pub trait Glance {
     fn workload(&self) -> Arc<Workload>;
 }
 
+/// What a visit could tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visited {
+    /// When the workloads were observed; of what was seen at different times, the earliest.
+    pub observed_at: Timestamp,
+    /// Selected kinds that cannot be read now, in their order. Of one that was read before, what was known then was shown.
+    pub unread: Vec<Unread>,
+}
+
+/// A kind that cannot be read now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// Which one.
+    pub resource: Resource,
+    /// Why.
+    pub problem: PortError,
+}
+
 /// Tells facts from other facts within one process; it says nothing about which are newer, and nothing to other processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Revision(pub u64);
@@ -119,7 +137,8 @@ pub trait Workloads: Debug + Send + Sync {
     /// One workload. A miss is checked live before [`PortError::NotFound`].
     async fn get(&self, id: &WorkloadId, read: Read) -> Result<Arc<Workload>, PortError>;
 
-    /// Shows the selected workloads one after the other, in the order of ids. Returns when they were observed.
+    /// Shows the selected workloads one after the other, in the order of ids. One kind of several that cannot be read keeps no
+    /// other away: the answer names it.
     ///
     /// `see` runs inside the engine: it must be quick, must not wait and must not call the engine. Work that takes longer, or
     /// that needs locks of others, is done afterwards, or piece by piece ([`each`]).
@@ -130,7 +149,7 @@ pub trait Workloads: Debug + Send + Sync {
         &self,
         selection: Selection<'_>,
         see: &mut See<'_>,
-    ) -> Result<Timestamp, PortError>;
+    ) -> Result<Visited, PortError>;
 
     /// Writes count and intent in one durable update, on the condition that the object is still the one in `before`
     /// (uid and version). When it returns, the update survives the death of any process.
@@ -166,14 +185,14 @@ pub trait Workloads: Debug + Send + Sync {
 
 /// Every workload, whole, for work that takes longer than a glance: made and handed over in pieces, so that never all of them
 /// are in memory at once, and so that the engine goes on in between. One that comes, goes or changes meanwhile may or may not
-/// be among them; an event tells.
+/// be among them; an event tells. Returns the kinds that cannot be read now, as [`Visited`] has them.
 ///
 /// # Errors
 /// [`PortError`]; some may have been handed over.
 pub async fn each(
     workloads: &dyn Workloads,
     mut take: impl FnMut(Arc<Workload>) + Send,
-) -> Result<(), PortError> {
+) -> Result<Vec<Unread>, PortError> {
     let mut after: Option<WorkloadId> = None;
     loop {
         let selection = Selection {
@@ -189,12 +208,24 @@ pub async fn each(
                 ControlFlow::Break(())
             }
         };
-        workloads.visit(selection, see).await?;
+        let visited = workloads.visit(selection, see).await?;
         let last = piece.last().filter(|_| piece.len() == PIECE);
         after = last.map(|last| last.id.clone());
         piece.into_iter().for_each(&mut take);
         if after.is_none() {
-            return Ok(());
+            return Ok(visited.unread);
+        }
+    }
+}
+
+// === impl Visited ===
+
+impl Visited {
+    /// Everything was read, as of then.
+    pub const fn all(observed_at: Timestamp) -> Self {
+        Self {
+            observed_at,
+            unread: Vec::new(),
         }
     }
 }

@@ -193,6 +193,7 @@ mod tests {
                 items: Vec::new(),
                 continue_token: Some("next".to_owned()),
                 observed_at,
+                unread: Vec::new(),
             };
             let made = items.answer(&page, &[item], |w| WorkloadItem::from(w));
             let bytes = made.unwrap().into_body().collect().await.unwrap();

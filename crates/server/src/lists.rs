@@ -7,10 +7,10 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use jiff::Timestamp;
 use nagi_api::problem::Succeeded;
-use nagi_api::{ListAnswer, ScheduledItem, ScheduledListAnswer, Time, routes};
+use nagi_api::{ListAnswer, ScheduledItem, ScheduledListAnswer, Time, UnreadKind, routes};
 use nagi_core::id::{LABEL_CHARS_MAX, Name, Namespace, Resource, WorkloadId};
 use nagi_core::status::Status;
-use nagi_ports::{Glance, Selection};
+use nagi_ports::{Glance, Selection, Visited};
 
 use crate::answer::{counted, json, not_encoded};
 use crate::app::App;
@@ -75,7 +75,8 @@ async fn list(app: &App, call: &Reader, resource: Option<Resource>) -> Result<Re
         message: counted(cut.items.len(), "workload"),
         items: Vec::new(),
         continue_token: cut.token(&page, now),
-        observed_at: Time::in_millis(cut.observed_at),
+        observed_at: Time::in_millis(cut.visited.observed_at),
+        unread: unread(&cut.visited),
     };
     let answer = app
         .items
@@ -119,7 +120,8 @@ pub(crate) async fn scheduled(State(app): State<App>, call: Reader) -> Result<Re
             .filter_map(|workload| ScheduledItem::of(workload))
             .collect(),
         continue_token: cut.token(&page, now),
-        observed_at: Time::in_millis(cut.observed_at),
+        observed_at: Time::in_millis(cut.visited.observed_at),
+        unread: unread(&cut.visited),
     };
     Ok(json(StatusCode::OK, &answer))
 }
@@ -130,7 +132,7 @@ struct Cut<T> {
     items: Vec<T>,
     /// The last item, when more follow.
     last: Option<WorkloadId>,
-    observed_at: Timestamp,
+    visited: Visited,
 }
 
 impl<T> Cut<T> {
@@ -138,6 +140,16 @@ impl<T> Cut<T> {
         let last = self.last.as_ref()?;
         Some(page.token(&position(last), now))
     }
+}
+
+/// The kinds of which the list shows nothing, or what was known before.
+fn unread(visited: &Visited) -> Vec<UnreadKind> {
+    let kinds = visited.unread.iter();
+    let told = kinds.map(|kind| UnreadKind {
+        resource: kind.resource.to_string(),
+        reason: kind.problem.to_string(),
+    });
+    told.collect()
 }
 
 /// Takes of a selection what the key may see and `keep` keeps, from where the page begins until it is full.
@@ -180,12 +192,11 @@ async fn cut<T: Send>(
     };
     let visit = app.workloads.visit(selection, see);
     let visited = call.exchange.upstream(visit).await;
-    let observed_at =
-        visited.map_err(|error| Problem::port(&error, Doing::Read("workloads"), None))?;
+    let visited = visited.map_err(|error| Problem::port(&error, Doing::Read("workloads"), None))?;
     Ok(Cut {
         items,
         last: latest.filter(|_| more),
-        observed_at,
+        visited,
     })
 }
 

@@ -37,9 +37,9 @@ pub(crate) async fn metrics(
     let visit = app.workloads.visit(Selection::default(), see);
     let counted = tokio::time::timeout(LOOK_TIME, exchange.upstream(visit)).await;
     match counted {
-        Ok(Ok(observed_at)) => {
+        Ok(Ok(visited)) => {
             census.show(&app);
-            let since_epoch = observed_at.duration_since(Timestamp::UNIX_EPOCH);
+            let since_epoch = visited.observed_at.duration_since(Timestamp::UNIX_EPOCH);
             // A clock before 1970 tells no time.
             app.metrics
                 .set_workloads_observed(since_epoch.try_into().unwrap_or_default());

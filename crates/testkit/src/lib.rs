@@ -23,7 +23,7 @@ use nagi_core::status::Counts;
 use nagi_core::wake::Stage;
 use nagi_core::workload::{Readiness, Replica, Workload};
 use nagi_ports::{
-    Clock, Engine, Glance, PortError, Read, Revision, See, Selection, Settled, Traffic,
+    Clock, Engine, Glance, PortError, Read, Revision, See, Selection, Settled, Traffic, Visited,
     WorkloadEvent, Workloads,
 };
 use tokio::sync::broadcast;
@@ -316,14 +316,14 @@ impl Workloads for MemoryWorkloads {
         &self,
         selection: Selection<'_>,
         see: &mut See<'_>,
-    ) -> Result<Timestamp, PortError> {
+    ) -> Result<Visited, PortError> {
         self.read_fault().await?;
         let world = self.lock();
         let mut selected = world.workloads.values().filter(|w| selection.covers(&w.id));
         while let Some(workload) = selected.next()
             && see(&Seen(workload)).is_continue()
         {}
-        Ok(epoch())
+        Ok(Visited::all(epoch()))
     }
 
     async fn rehearse(&self, before: &Workload, update: &IntentUpdate) -> Result<(), PortError> {

@@ -404,6 +404,48 @@ pub const CASES: &[Case] = &[
     },
     Case {
         fault: Words {
+            english: "A custom kind cannot be read: the webhook that converts it is gone",
+            japanese: "カスタムの種類を読めない(変換する Webhook がもうない)",
+        },
+        holds: Words {
+            english: "The others work; every list names the kind and why; `nagi release` says that it was not looked at",
+            japanese: "ほかの種類は動く。どの一覧もその種類と理由を示し、`nagi release` も見られなかったと伝える",
+        },
+        proof: Proof::Double {
+            file: "crates/kube/tests/engine/kinds.rs",
+            tests: &["a_custom_kind_that_cannot_be_read_is_named_and_keeps_no_other_away"],
+        },
+    },
+    Case {
+        fault: Words {
+            english: "A page of large objects is longer than an answer may be",
+            japanese: "大きなオブジェクトの一ページが応答の上限を超える",
+        },
+        holds: Words {
+            english: "They are read in smaller pages",
+            japanese: "ページを小さくして読む",
+        },
+        proof: Proof::Double {
+            file: "crates/kube/tests/engine/kinds.rs",
+            tests: &["objects_of_any_size_are_read_in_pages_that_fit"],
+        },
+    },
+    Case {
+        fault: Words {
+            english: "etcd restored from a backup: versions count on from an older one",
+            japanese: "etcd をバックアップから復元し、バージョンが古いところから数え直される",
+        },
+        holds: Words {
+            english: "Everything is read anew within 10 s, and what is written then is taken",
+            japanese: "10 秒以内にすべて読み直し、その後の書き込みも通る",
+        },
+        proof: Proof::Double {
+            file: "crates/kube/tests/engine/faults.rs",
+            tests: &["an_api_server_that_goes_back_to_a_backup_is_read_anew"],
+        },
+    },
+    Case {
+        fault: Words {
             english: "Leader cannot renew its Lease; Lease lost",
             japanese: "リーダーが Lease を更新できない、または失う",
         },

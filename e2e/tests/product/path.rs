@@ -64,6 +64,7 @@ pub(crate) fn calls(world: &mut World) -> anyhow::Result<()> {
 pub(crate) fn first_request(world: &mut World) -> anyhow::Result<()> {
     let installed = world.installed()?;
     put_to_sleep(installed, "")?;
+    installed.succeed("kubectl annotate deployment sample-app-a -n project-a nagi.dev/learned-")?;
     let answer = installed.http(GATEWAY, HOST)?;
     ensure!(
         answer.status == 200 && answer.text.contains("sample-app-a is awake"),
@@ -80,16 +81,18 @@ pub(crate) fn first_request(world: &mut World) -> anyhow::Result<()> {
         answer.took.as_secs_f64(),
         again.took.as_secs_f64() * 1000.0
     ));
-    // The gateway may not write annotations; the leader clears what the sleep left.
-    wait::until("a cleared mark of the sleep", SOON, || {
+    // The gateway may not write annotations; the leader clears what the sleep left, and writes how long the wake took.
+    wait::until("a cleared mark of the sleep, and a lesson", SOON, || {
         let marks = installed.output(
             "kubectl get deployment sample-app-a -n project-a -o 'jsonpath={.metadata.annotations}'",
         )?;
-        Ok(if marks.contains("nagi.dev/asleep-by") {
-            Look::NotYet(marks)
-        } else {
-            Look::There(())
-        })
+        Ok(
+            if marks.contains("nagi.dev/asleep-by") || !marks.contains("nagi.dev/learned") {
+                Look::NotYet(marks)
+            } else {
+                Look::There(())
+            },
+        )
     })
 }
 

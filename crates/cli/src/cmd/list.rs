@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
-use nagi_api::{ScheduledItem, WorkloadItem};
+use nagi_api::{ScheduledItem, UnreadKind, WorkloadItem};
 use nagi_client::{Client, ListFilter};
 use nagi_core::id::{Namespace, Resource};
 use nagi_core::status::Status;
@@ -84,6 +84,12 @@ pub(crate) async fn run(args: &ListArgs, session: &Session) -> Result<(), Failur
     }
     let shown = look(args, &client, &filter, session).await?;
     shown.print(&session.output, Place::Alone)?;
+    for kind in unread(shown.body()) {
+        session.output.warn(&format!(
+            "{} cannot be read now, so what is shown of them is old or missing: {}",
+            kind.resource, kind.reason
+        ));
+    }
     if shown.is_empty() {
         session.output.note("nothing to show");
         if let Some(namespace) = &filter.namespace {
@@ -158,6 +164,13 @@ async fn scheduled(
         next = page.body.continue_token;
     }
     Ok((items, body))
+}
+
+/// The kinds of which an answer shows nothing, or what was known before.
+fn unread(body: &Value) -> Vec<UnreadKind> {
+    let told = body.get("unread").cloned().unwrap_or_default();
+    // An older server says nothing of it.
+    serde_json::from_value(told).unwrap_or_default()
 }
 
 /// Puts the items of a later page behind those of the first, whose token then has nothing left to say.

@@ -13,7 +13,7 @@ use nagi_core::id::UserName;
 use nagi_core::id::WorkloadId;
 use nagi_core::intent::Actor;
 use nagi_kube::{KubeEngine, Rights, Survey};
-use nagi_ports::{Clock, PortError, SystemClock};
+use nagi_ports::{Clock, PortError, SystemClock, Unread};
 use nagi_runtime::Supervisor;
 use serde::Serialize;
 
@@ -127,9 +127,32 @@ pub(crate) async fn run(args: &ReleaseArgs, session: &Session) -> Result<(), Fai
     });
     let ended = supervisor.run_until(working, GRACE).await;
     ended.map_err(|error| Failure::of(Exit::Failed, "a part of the program ended", &error))?;
-    let rows = done.unwrap_or(Ok(Vec::new()))?;
+    let (rows, unread) = done.unwrap_or(Ok(Default::default()))?;
     show(args, session, &rows)?;
-    verdict(&rows)
+    verdict(&rows)?;
+    read_all(&unread)
+}
+
+/// What carries something of Nagi's may be among those that nobody could read. A custom kind that Nagi may not read is most
+/// likely one that it never could.
+fn read_all(unread: &[Unread]) -> Result<(), Failure> {
+    let is_built_in = |kind: &Unread| !kind.resource.as_str().contains('.');
+    let mut missed = unread.iter();
+    let Some(kind) = missed.find(|kind| is_built_in(kind) || kind.problem.is_retryable()) else {
+        return Ok(());
+    };
+    let resource = &kind.resource;
+    let message =
+        format!("{resource} could not be read, so what Nagi put to sleep among them still sleeps");
+    let failure = Failure::of(Exit::Failed, message, &kind.problem);
+    Err(failure.hint(if kind.problem.is_retryable() {
+        format!(
+            "mend what fails, or delete the kind if nobody needs it ('kubectl delete crd {resource}'), then run this again"
+        )
+    } else {
+        "'nagi preflight' names the right that is missing and the command that grants it; then run this again"
+            .to_owned()
+    }))
 }
 
 /// Who does it, as the history tells it later.
@@ -145,12 +168,18 @@ async fn released(
     engine: &KubeEngine,
     clock: Arc<dyn Clock>,
     actor: Actor,
-) -> Result<Vec<Row>, Failure> {
+) -> Result<(Vec<Row>, Vec<Unread>), Failure> {
     let first = engine.settled(FIRST_LISTS.min(args.timeout)).await;
-    let all = first.map_err(|error| away(&error))?;
+    let (all, unread) = first.map_err(|error| away(&error))?;
     if let Some(problem) = engine.kinds_problem() {
         session.output.warn(&format!(
             "only built-in kinds are looked at, because others are not known: {problem}"
+        ));
+    }
+    for kind in &unread {
+        session.output.warn(&format!(
+            "{} are not looked at, because they cannot be read: {}",
+            kind.resource, kind.problem
         ));
     }
     let only = match &args.workload {
@@ -176,7 +205,7 @@ async fn released(
         },
     };
     if args.dry_run {
-        return Ok(rounds.rehearse(&all));
+        return Ok((rounds.rehearse(&all), unread));
     }
     rounds
         .run(args.timeout, &session.output)

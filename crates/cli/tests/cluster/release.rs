@@ -299,3 +299,34 @@ fn the_job_of_an_uninstallation_outlives_an_api_server_that_is_away_for_a_minute
     // What waiting does not mend is told while the person who uninstalls still looks.
     assert!(seconds <= 180, "{limit} retries in {seconds} s");
 }
+
+/// A kind that a cluster brought along, and how it answers.
+fn runners(double: &Double) {
+    double.put(json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": { "name": "runners.example.com" },
+        "spec": { "group": "example.com", "scope": "Namespaced", "names": { "plural": "runners", "kind": "Runner" },
+            "versions": [{ "name": "v1", "served": true, "subresources": { "scale": { "specReplicasPath": ".spec.workers", "statusReplicasPath": ".status.workers" } } }] },
+    }));
+}
+
+// What could not be looked at is not told as let go; the rest goes on.
+#[tokio::test]
+async fn kinds_that_cannot_be_read_are_named_and_the_others_are_let_go() {
+    for (path, code, exit, words) in [
+        ("/runners", 500, 1, "kubectl delete crd runners.example.com"),
+        ("/statefulsets", 403, 1, "nagi preflight"),
+        // Most likely it was never granted.
+        ("/runners", 403, 0, "runners.example.com are not looked at"),
+    ] {
+        let double = cluster().await;
+        runners(&double);
+        double.inject(Fault::status(code).at(path));
+        let playing = tokio::spawn(controllers(double.clone()));
+        let done = run(&double, "release --all --timeout 5s").await;
+        assert_eq!(done.code, Some(exit), "{path} {code}: {done:?}");
+        assert!(done.errors.contains(words), "{path} {code}: {done:?}");
+        assert_eq!(replicas(&double, PATH), 2, "the others are let go");
+        assert!(annotations(&double, OTHER).is_empty());
+        playing.abort();
+    }
+}

@@ -199,6 +199,39 @@ async fn while_lists_fail_news_are_taken() {
     world.until_status("ready").await;
 }
 
+// What comes together is taken together, and in its order.
+#[tokio::test]
+async fn news_that_come_together_are_taken_in_their_order() {
+    let mut world = World::asleep().await;
+    let address = Echo::default().start(&mut world.tasks).await;
+    let hosts = |name: &str| vec![nagi_core::id::Host::new(name).unwrap()];
+    let again = nagi_core::workload::Workload {
+        replicas: vec![replica(0, address, Readiness::Tcp, true)],
+        desired: Replicas(1),
+        current: Replicas(1),
+        available: Replicas(1),
+        ..world.workloads.peek(&world.id).as_ref().clone()
+    };
+    // Moved away and back, deleted and made again, before anybody has looked.
+    world
+        .workloads
+        .change(&world.id, |w| w.hosts = hosts("elsewhere.localhost"));
+    world.workloads.change(&world.id, |w| w.hosts = hosts(HOST));
+    world.workloads.delete(&world.id);
+    world.workloads.put(again);
+    world.until_status("ready").await;
+    assert_eq!(get(world.address, HOST, "/").await.code, 200);
+    assert_eq!(
+        get(world.address, "elsewhere.localhost", "/").await.code,
+        404
+    );
+    world.workloads.delete(&world.id);
+    eventually("it is gone", async || {
+        get(world.address, HOST, "/").await.code == 404
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_replica_of_which_only_the_engine_can_tell_is_not_touched() {
     let mut world = World::asleep().await;

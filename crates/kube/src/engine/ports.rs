@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use nagi_core::id::{Namespace, Resource, Version, WorkloadId};
 use nagi_core::intent::{CountWriter, IntentUpdate};
 use nagi_core::workload::Workload;
-use nagi_ports::{Engine, PortError, Read, See, Selection, WorkloadEvent, Workloads};
+use nagi_ports::{
+    Engine, PortError, Read, See, Selection, Unread, Visited, WorkloadEvent, Workloads,
+};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout_at};
 
@@ -57,7 +58,7 @@ impl Workloads for KubeEngine {
         &self,
         selection: Selection<'_>,
         see: &mut See<'_>,
-    ) -> Result<Timestamp, PortError> {
+    ) -> Result<Visited, PortError> {
         let shared = &self.shared;
         let deadline = Instant::now() + LIVE;
         let all = shared.all_watched();
@@ -70,21 +71,41 @@ impl Workloads for KubeEngine {
         // What is known of a kind that may not be read any more is from before its rights were taken away. It is told with that
         // time and not left out: whoever follows lists would take it for deleted.
         let mut oldest = Duration::ZERO;
+        let mut unread: Vec<Unread> = Vec::new();
+        let is_asked_for = selection.resource.is_some();
         for watched in all.iter().filter(|watched| nobody_knows || wanted(watched)) {
+            let resource = &watched.kind.resource;
             for (namespace, state) in &watched.states {
-                if let Some(problem) = shared.live_again(state, deadline).await? {
-                    if watched.kind.resource == Resource::deployments()
-                        && shared.is_missed(state, namespace.as_ref())
-                    {
-                        return Err(problem);
-                    }
-                    oldest = oldest.max(state.dead_for());
+                // All others do not wait for a kind that a cluster brought along and whose lists fail, as when the webhook that
+                // converts it is gone.
+                let may_fail = !is_asked_for && !watched.kind.is_built_in() && shared.hears();
+                let problem = match state.fails().filter(|_| may_fail) {
+                    None => shared.live_again(state, deadline).await?,
+                    problem => problem,
+                };
+                let Some(problem) = problem else {
+                    continue;
+                };
+                let is_missed = *resource == Resource::deployments()
+                    && shared.is_missed(state, namespace.as_ref());
+                // Nobody knows any of those that were asked for.
+                let is_unknown = is_asked_for && !watched.states().any(|state| state.is_synced());
+                if is_missed || is_unknown {
+                    return Err(problem);
+                }
+                oldest = oldest.max(state.dead_for());
+                if unread.last().is_none_or(|last| last.resource != *resource) {
+                    let resource = resource.clone();
+                    unread.push(Unread { resource, problem });
                 }
             }
         }
         let observed_at = shared.observed_at().min(shared.clock.now() - oldest);
         shared.store.visit(selection, observed_at, see);
-        Ok(observed_at)
+        Ok(Visited {
+            observed_at,
+            unread,
+        })
     }
 
     async fn write(

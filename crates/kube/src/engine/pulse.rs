@@ -8,9 +8,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{LIVE, SILENCE_MAX, Shared};
 use crate::api::Call;
+use crate::reflect::State;
+use crate::wire::List;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
+/// Between two looks at the version that the API server is at.
+const COMPARE: Duration = Duration::from_secs(10);
 /// Something is asked this often at least (DESIGN §5).
 const ASK: Duration = Duration::from_secs(2);
 
@@ -21,6 +25,7 @@ impl Shared {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked = Instant::now();
+        let mut compared = Instant::now();
         let mut away = false;
         loop {
             tokio::select! {
@@ -49,20 +54,50 @@ impl Shared {
                     PortError::Timeout(format!("no answer for {} s", SILENCE_MAX.as_secs()));
                 tracing::warn!(%error, "API server does not answer");
             }
-            if away && !silent {
+            let is_back = away && !silent;
+            if is_back {
                 tracing::info!("API server answers again");
-                for state in self
-                    .all_watched()
-                    .iter()
-                    .flat_map(|watched| watched.states())
-                {
-                    state.nudge();
-                }
-                for state in &self.others {
-                    state.nudge();
+                self.each_watch(State::nudge);
+            }
+            if is_back || (!silent && compared.elapsed() >= COMPARE) {
+                compared = Instant::now();
+                if self.went_back().await {
+                    tracing::warn!(
+                        "API server is at a version from before what was seen, as after a restored backup: everything is read anew"
+                    );
+                    self.each_watch(State::begin_anew);
                 }
             }
             away = silent;
         }
+    }
+
+    fn each_watch(&self, act: impl Fn(&State)) {
+        for watched in self.all_watched() {
+            watched.states().for_each(|state| act(state));
+        }
+        self.others.iter().for_each(|state| act(state));
+    }
+
+    /// Whether the API server is at a version below one that was seen. Versions only grow, and a list that names none is
+    /// as new as any: so its data is from a backup, and objects of before have the versions of later ones. A watch would go on
+    /// from a version that is still to come.
+    async fn went_back(&self) -> bool {
+        let deployments = self.deployments();
+        let Some((namespace, state)) = deployments.states.first() else {
+            return false;
+        };
+        let seen = state
+            .seen()
+            .max(self.store.newest(&deployments.kind.resource));
+        let collection = deployments.kind.path(namespace.as_ref());
+        let call = Call::heads(format!("{collection}?limit=1"));
+        // Unknown is no: the next look tells.
+        let Ok(body) = self.api.call(&call, LIVE).await else {
+            return false;
+        };
+        let list: Option<List<'_>> = serde_json::from_slice(&body).ok();
+        let version = list.and_then(|list| list.metadata.resource_version.parse().ok());
+        version.is_some_and(|version: u64| version < seen)
     }
 }

@@ -9,7 +9,7 @@ use http::Method;
 use nagi_core::id::WorkloadId;
 use nagi_core::release::Marks;
 use nagi_core::workload::Workload;
-use nagi_ports::{PortError, each};
+use nagi_ports::{PortError, Unread, each};
 use nagi_runtime::Deadline;
 use serde_json::json;
 
@@ -23,11 +23,15 @@ use crate::names::FIELD_MANAGER;
 const LOOK: Duration = Duration::from_millis(100);
 
 impl KubeEngine {
-    /// Every workload, of every kind, once all of them are known. Cancel-safe.
+    /// Every workload, of every kind, once all of them are known; after `time` those of the kinds that can be read, and which
+    /// cannot. Cancel-safe.
     ///
     /// # Errors
-    /// They are not within `time`, and why.
-    pub async fn settled(&self, time: Duration) -> Result<Vec<Arc<Workload>>, PortError> {
+    /// Built-in kinds are not known within `time`, and why.
+    pub async fn settled(
+        &self,
+        time: Duration,
+    ) -> Result<(Vec<Arc<Workload>>, Vec<Unread>), PortError> {
         let deadline = Deadline::in_(time);
         let mut looked = self.shared.kinds_looked.subscribe();
         let known = looked.wait_for(|looked| {
@@ -42,12 +46,15 @@ impl KubeEngine {
         loop {
             let mut all = Vec::new();
             match each(self, |workload| all.push(workload)).await {
-                Ok(()) => return Ok(all),
-                Err(error) if error.is_retryable() && !deadline.has_passed() => {
-                    tokio::time::sleep(LOOK).await;
-                }
+                // It may be over soon.
+                Ok(unread)
+                    if unread.iter().any(|kind| kind.problem.is_retryable())
+                        && !deadline.has_passed() => {}
+                Ok(unread) => return Ok((all, unread)),
+                Err(error) if error.is_retryable() && !deadline.has_passed() => {}
                 Err(error) => return Err(error),
             }
+            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -112,6 +112,43 @@ fn readiness_follows_the_probe_of_the_served_port() {
     assert_eq!(gated.replica.readiness, Readiness::Engine);
 }
 
+// Kubelet calls a pod ready when each startup probe has passed, too.
+#[test]
+fn a_startup_probe_counts_as_kubelet_counts_it() {
+    let http = |path: &str| Readiness::Http { path: path.into() };
+    let probe = |path: &str| json!({ "httpGet": { "path": path, "port": "http" } });
+    let with = |startup: Value, readiness: Value| {
+        row(|p| {
+            p["spec"]["containers"][0]["startupProbe"] = startup;
+            p["spec"]["containers"][0]["readinessProbe"] = readiness;
+        })
+        .replica
+        .readiness
+    };
+    assert_eq!(with(probe("/started"), json!(null)), http("/started"));
+    assert_eq!(with(probe("/r"), probe("/r")), http("/r"));
+    assert_eq!(with(probe("/started"), probe("/r")), Readiness::Engine);
+    let exec = json!({ "exec": { "command": ["true"] } });
+    assert_eq!(with(exec.clone(), json!(null)), Readiness::Engine);
+    assert_eq!(with(exec, probe("/r")), Readiness::Engine);
+    let other = row(|p| {
+        let other = json!({ "name": "other", "startupProbe": probe("/") });
+        p["spec"]["containers"].as_array_mut().unwrap().push(other);
+    });
+    assert_eq!(other.replica.readiness, Readiness::Engine);
+    for (policy, readiness) in [
+        (json!("Always"), Readiness::Engine),
+        (json!(null), Readiness::Tcp),
+    ] {
+        let beside = row(|p| {
+            let beside =
+                json!({ "name": "beside", "restartPolicy": policy, "readinessProbe": probe("/") });
+            p["spec"]["initContainers"] = json!([beside]);
+        });
+        assert_eq!(beside.replica.readiness, readiness);
+    }
+}
+
 // F24: what is told of a node must not be a guess
 #[test]
 fn a_node_came_for_a_pod_that_is_older_and_asks_for_its_pool() {

@@ -50,11 +50,9 @@ impl Store {
     /// A list of autoscalers of this kind is complete.
     pub(crate) fn sweep_scalers(&self, kind: &str, within: Within<'_>, list: u32, now: Timestamp) {
         self.drop_scalers(now, |id, known, listed| {
-            let inside = match within {
-                Within::Everywhere => true,
-                Within::Namespace(only) => *only == id.namespace,
-            };
-            inside && known.split_once('/').is_some_and(|(of, _)| of == kind) && listed != list
+            within.covers(&id.namespace)
+                && known.split_once('/').is_some_and(|(of, _)| of == kind)
+                && listed != list
         });
     }
 

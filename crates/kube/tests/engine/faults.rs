@@ -119,7 +119,7 @@ async fn rights_that_are_taken_away_later_make_no_old_facts_new() {
             ControlFlow::Continue(())
         };
         let visited = lab.engine.visit(Selection::default(), see).await;
-        visited.map(|observed_at| (counts, observed_at))
+        visited.map(|visited| (counts, visited.observed_at))
     };
     let holds = async |wanted: &[u32]| list().await.is_ok_and(|(counts, _)| counts == wanted);
     eventually("a list of both", async || holds(&[2, 1]).await).await;
@@ -193,6 +193,35 @@ async fn watches_that_are_cut_or_too_old_lose_nothing() {
         |event| matches!(event, nagi_ports::WorkloadEvent::Deleted(gone) if *gone == id()),
     )
     .await;
+}
+
+// Versions of before a backup was restored are not newer than those after it.
+#[tokio::test]
+async fn an_api_server_that_goes_back_to_a_backup_is_read_anew() {
+    let lab = Lab::new().await;
+    let backup = lab.double.back_up();
+    let before = lab.get().await;
+    let asleep = lab.engine.write(&before, sleep(&before)).await.unwrap();
+    for number in 0..20 {
+        let name = format!("later-{number}");
+        lab.double.put(objects::deployment("project-a", &name, 1));
+    }
+    lab.sees("the sleep", |w| w.version == asleep.version).await;
+    let away = lab.double.inject(Fault::always(Effect::Hang));
+    lab.double.restore(&backup);
+    eventually("the outage", async || {
+        lab.engine.get(&id(), Read::Cached).await.is_err()
+    })
+    .await;
+    lab.double.lift(away);
+    let restored = lab
+        .sees("the count of the backup", |w| w.desired.0 == 2)
+        .await;
+    assert!(restored.version < asleep.version);
+    assert_eq!(listed(&lab.engine).await.unwrap().len(), 1);
+    // And what is written now is taken.
+    let again = lab.engine.write(&restored, sleep(&restored)).await.unwrap();
+    assert_eq!(again.desired.0, 0);
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! Kinds that a cluster brings along, and what becomes of them when their definitions change.
 
+use std::ops::ControlFlow;
+
 use nagi_core::id::{Name, Namespace, Resource, WorkloadId};
 use nagi_kube::Rights;
 use nagi_kube_double::{Double, Effect, Fault, objects};
-use nagi_ports::{PortError, Read, Workloads};
+use nagi_ports::{Glance, PortError, Read, Selection, Workloads};
 use nagi_testkit::listed;
 use serde_json::{Value, json};
 
@@ -44,6 +46,76 @@ async fn a_custom_kind_with_a_scale_subresource_is_a_workload_like_any_other() {
             .is_ok_and(|all| all.iter().any(|w| w.id == runner))
     })
     .await;
+}
+
+// DESIGN §5: a kind that cannot be read, as when the webhook that converts it is gone, takes no other with it
+#[tokio::test]
+async fn a_custom_kind_that_cannot_be_read_is_named_and_keeps_no_other_away() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    double.put(definition("v1", ".spec.workers"));
+    double.put(object("v1"));
+    let broken = double.inject(Fault::status(500).at("/runners"));
+    let lab = Lab::on(double, Rights::Full);
+    lab.synced().await;
+    let everything = async || {
+        let mut seen = Vec::new();
+        let see = &mut |glance: &dyn Glance| {
+            seen.push(glance.id().clone());
+            ControlFlow::Continue(())
+        };
+        let visited = lab.engine.visit(Selection::default(), see).await;
+        visited.map(|visited| (seen, visited.unread))
+    };
+    let mut unread = Vec::new();
+    eventually("a list without them that names them", async || {
+        unread = everything()
+            .await
+            .map(|(_, unread)| unread)
+            .unwrap_or_default();
+        !unread.is_empty()
+    })
+    .await;
+    assert_eq!(unread.len(), 1);
+    assert_eq!(unread[0].resource.as_str(), "runners.example.com");
+    assert!(
+        matches!(unread[0].problem, PortError::Internal(_)),
+        "{unread:?}"
+    );
+    let (seen, _) = everything().await.unwrap();
+    assert_eq!(seen, [crate::lab::id()]);
+    // Who asks for them is not told that there are none.
+    let resource = runner().resource;
+    let only = Selection {
+        resource: Some(&resource),
+        ..Selection::default()
+    };
+    let asked = lab
+        .engine
+        .visit(only, &mut |_| ControlFlow::Continue(()))
+        .await;
+    assert!(matches!(asked, Err(PortError::Internal(_))), "{asked:?}");
+    lab.double.lift(broken);
+    eventually("all of them", async || {
+        everything()
+            .await
+            .is_ok_and(|(seen, unread)| seen.len() == 2 && unread.is_empty())
+    })
+    .await;
+}
+
+// A page of large objects may be longer than what is taken of one answer.
+#[tokio::test]
+async fn objects_of_any_size_are_read_in_pages_that_fit() {
+    let double = Double::start().await;
+    for number in 0..90 {
+        let mut large = objects::deployment("project-a", &format!("large-{number}"), 1);
+        large["metadata"]["annotations"] = json!({ "others/notes": "x".repeat(400_000) });
+        double.put(large);
+    }
+    let lab = Lab::on(double, Rights::Full);
+    lab.synced().await;
+    assert_eq!(listed(&lab.engine).await.unwrap().len(), 90);
 }
 
 fn definition(version: &str, path: &str) -> Value {

@@ -129,6 +129,25 @@ async fn the_history_reaches_further_back_than_the_object_while_events_are_kept(
     );
 }
 
+// Whoever may write Events in one namespace does not write the history of another.
+#[tokio::test]
+async fn an_event_about_another_namespace_is_no_history() {
+    let lab = Lab::new().await;
+    let now = lab.get().await;
+    lab.engine.write(&now, sleep(&now)).await.unwrap();
+    eventually("an Event of ours", async || !events(&lab).is_empty()).await;
+    let mut forged = events(&lab).remove(0);
+    forged["metadata"] = json!({
+        "namespace": "project-b", "name": "forged",
+        "annotations": { "nagi.dev/changes": forged["metadata"]["annotations"]["nagi.dev/changes"]
+            .as_str().unwrap().replace("key/ops", "key/somebody") },
+    });
+    lab.double.put(forged);
+    let page = lab.engine.history(&query()).await.unwrap();
+    assert_eq!(page.entries.len(), 1, "{page:?}");
+    assert!(!format!("{page:?}").contains("somebody"), "{page:?}");
+}
+
 // R20
 #[tokio::test]
 async fn an_event_that_could_not_be_written_is_written_when_it_repeats() {

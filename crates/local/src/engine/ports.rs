@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use nagi_core::id::WorkloadId;
 use nagi_core::intent::{CountWriter, IntentUpdate};
 use nagi_core::pool::Pool;
 use nagi_core::workload::Workload;
 use nagi_ports::{
     Engine, HistoryPage, HistoryQuery, Journal, LogPage, LogQuery, Logs, Nodes, PortError, Read,
-    See, Selection, WorkloadEvent, Workloads,
+    See, Selection, Visited, WorkloadEvent, Workloads,
 };
 use nagi_runtime::BlockingError;
 use tokio::sync::broadcast;
@@ -55,8 +54,8 @@ impl Workloads for LocalEngine {
         &self,
         selection: Selection<'_>,
         see: &mut See<'_>,
-    ) -> Result<Timestamp, PortError> {
-        Ok(self.shared.visit(selection, see))
+    ) -> Result<Visited, PortError> {
+        Ok(Visited::all(self.shared.visit(selection, see)))
     }
 
     async fn write(

@@ -116,7 +116,7 @@ async fn list(app: &App, memory: &mut Memory, news: News) -> bool {
     };
     let visit = app.workloads.visit(Selection::default(), see);
     match tokio::time::timeout(LIST_TIME, visit).await {
-        Ok(Ok(_observed_at)) => {}
+        Ok(Ok(_visited)) => {}
         Ok(Err(error)) => {
             tracing::debug!(error = %error, "Workloads could not be listed for events");
             return false;

@@ -262,7 +262,7 @@ impl Client {
             ControlFlow::Continue(())
         };
         let visit = self.app.workloads.visit(selection, see);
-        let Ok(Ok(observed_at)) = tokio::time::timeout(STATE_TIME, visit).await else {
+        let Ok(Ok(visited)) = tokio::time::timeout(STATE_TIME, visit).await else {
             return false;
         };
         // Only whoever has seen all of it can go on behind it. Before that, the id is none to go on from, so that a
@@ -279,7 +279,7 @@ impl Client {
                 id: id(left).clone(),
                 reason: workload.pending.as_ref().map(ToString::to_string),
                 to: Some(EventValue::Text(workload.status().as_str().to_owned())),
-                ..blank(EventKind::Status, &workload.id, observed_at)
+                ..blank(EventKind::Status, &workload.id, visited.observed_at)
             };
             let kind = event.kind.as_str();
             self.waiting.push_back(frame(kind, Some(&event.id), &event));

@@ -327,7 +327,7 @@ impl nagi_ports::Workloads for BehindWorkloads {
         &self,
         selection: nagi_ports::Selection<'_>,
         see: &mut nagi_ports::See<'_>,
-    ) -> Result<jiff::Timestamp, PortError> {
+    ) -> Result<nagi_ports::Visited, PortError> {
         self.real.visit(selection, see).await
     }
 

@@ -10,7 +10,7 @@ use nagi_core::release::{self, Step};
 use nagi_core::scale::Plan;
 use nagi_core::workload::Workload;
 use nagi_kube::KubeEngine;
-use nagi_ports::{Clock, PortError, Workloads as _, each};
+use nagi_ports::{Clock, PortError, Unread, Workloads as _, each};
 use nagi_runtime::Deadline;
 use tokio::time::Instant;
 
@@ -112,18 +112,25 @@ impl Rounds<'_> {
         rows.collect()
     }
 
-    /// Goes round until all are released, or can only be by a person, or `time` is over.
+    /// Goes round until all are released, or can only be by a person, or `time` is over. Returns the kinds that could not be
+    /// read in the last round, too.
     ///
     /// # Errors
     /// The cluster refuses to list, or could not be asked at the end of the time.
-    pub(super) async fn run(&self, time: Duration, output: &Output) -> Result<Vec<Row>, PortError> {
+    pub(super) async fn run(
+        &self,
+        time: Duration,
+        output: &Output,
+    ) -> Result<(Vec<Row>, Vec<Unread>), PortError> {
         let (deadline, begun) = (Deadline::in_(time), Instant::now());
         let mut progress = Progress::new(output);
         let mut rows: BTreeMap<WorkloadId, Row> = BTreeMap::new();
+        let mut unread = Vec::new();
         loop {
             let mut all = Vec::new();
             match each(self.engine, |workload| all.push(workload)).await {
-                Ok(()) => {
+                Ok(kinds) => {
+                    unread = kinds;
                     self.round(&all, &mut rows, &mut progress, begun).await;
                     let open = rows.values().find(|row| !row.state.is_final());
                     let Some(open) = open else { break };
@@ -140,7 +147,7 @@ impl Rounds<'_> {
             }
             tokio::time::sleep(LOOK.min(deadline.remaining())).await;
         }
-        Ok(rows.into_values().collect())
+        Ok((rows.into_values().collect(), unread))
     }
 
     async fn round(
