@@ -307,7 +307,8 @@ impl Table {
                         // Said once, and not with every workload that comes or goes.
                         if !self.doubles.contains(&double) {
                             tracing::warn!(
-                                namespace = %id.namespace, workload = %id.name, owner = %owner.id, host = %host,
+                                namespace = %id.namespace, workload = %id.name, resource = %id.resource, host = %host,
+                                owner = %owner.id, owner_resource = %owner.id.resource,
                                 "Host belongs to another workload"
                             );
                         }

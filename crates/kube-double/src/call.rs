@@ -311,7 +311,8 @@ fn heads(metadata: &Value, items: &[Bytes]) -> Response<Answer> {
             "metadata": object["metadata"],
         })
     };
-    let items: Vec<Value> = items.iter().map(head).collect();
+    // An API server says `null` where there are none.
+    let items: Option<Vec<Value>> = (!items.is_empty()).then(|| items.iter().map(head).collect());
     ok(&json!({
         "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
         "metadata": metadata, "items": items,

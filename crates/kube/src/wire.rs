@@ -248,8 +248,13 @@ pub(crate) struct ScaleTarget {
 pub(crate) struct List<'a> {
     #[serde(default)]
     pub(crate) metadata: ListMeta,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "items")]
     pub(crate) items: Vec<&'a RawValue>,
+}
+
+/// A list of metadata without any says `null`.
+fn items<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'de RawValue>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

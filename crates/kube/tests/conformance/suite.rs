@@ -364,6 +364,9 @@ async fn lists_come_in_pages(server: &Server) {
         !version(head).is_empty() && head.get("spec").is_none(),
         "{head}"
     );
+    let none = format!("{collection}?fieldSelector=metadata.name%3Dnobody");
+    let (status, none) = server.list_as(accepted, &none).await;
+    assert_eq!((status, &none["items"]), (200, &Value::Null), "{none}");
     let mut sorted = names.clone();
     sorted.sort();
     assert_eq!(names, sorted);
