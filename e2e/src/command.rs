@@ -137,6 +137,7 @@ impl Request {
                 "--with" => request.with = players(&value()?)?,
                 "--delays" => request.delays = Some(Delays::read(&value()?)?),
                 "--follow" | "-f" => request.follow = true,
+                "--help" | "-h" => "help".clone_into(&mut request.command),
                 option if option.starts_with('-') => {
                     bail!(
                         "cluster knows no '{option}'\nhint: 'cargo xtask cluster help' lists what it knows"

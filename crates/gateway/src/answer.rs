@@ -205,13 +205,14 @@ pub(crate) fn turned(why: &Turned, backend: &Backend) -> Answer {
             status::UNKNOWN_HOST,
             format!("{id} no longer exists"),
         ),
-        Turned::NotBegun(error @ (WakeError::Port(_) | WakeError::Busy)) => {
-            let retry = match error {
-                WakeError::Port(error) => error.is_retryable(),
-                WakeError::Busy | WakeError::Refused(_) => true,
-            };
-            let answer = failed(format!("{id} is asleep and could not be woken: {error}"));
-            if retry {
+        Turned::NotBegun(WakeError::Busy) => failed(format!(
+            "{id} is asleep and could not be woken: too many wakes are under way"
+        ))
+        .retry_after(COME_AGAIN),
+        Turned::NotBegun(WakeError::Port(error)) => {
+            let why = told_outside(error);
+            let answer = failed(format!("{id} is asleep and could not be woken: {why}"));
+            if error.is_retryable() {
                 answer.retry_after(COME_AGAIN)
             } else {
                 answer
@@ -231,6 +232,22 @@ pub(crate) fn turned(why: &Turned, backend: &Backend) -> Answer {
         Turned::Cut => broken(backend),
         Turned::Stopping => stopping(),
     }
+}
+
+/// What strangers are told of an engine that fails. Its own words name accounts, rights and addresses; the log has them.
+fn told_outside(error: &PortError) -> String {
+    let words = match error {
+        // It says no more than that.
+        PortError::StorageFull(_) => return error.to_string(),
+        PortError::Unreachable(_) | PortError::Timeout(_) => "what runs it cannot be reached",
+        PortError::Busy { .. } => "what runs it takes no more requests for now",
+        PortError::Conflict => "somebody else changes it at the same time",
+        PortError::Refused(_) => "what runs it refuses the wake",
+        PortError::NotFound | PortError::NoSuchVersion { .. } | PortError::Internal(_) => {
+            "what runs it failed"
+        }
+    };
+    words.to_owned()
 }
 
 /// The connection to the replica that had the request is gone.

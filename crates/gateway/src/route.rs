@@ -71,8 +71,9 @@ impl Routes {
     pub(crate) fn find(&self, host: &str) -> Route {
         let table = self.table();
         match table.hosts.get(host) {
+            _ if !table.loaded => Route::NotLoaded,
             Some(backend) => Route::To(Arc::clone(backend)),
-            None if table.loaded && !table.partial => Route::Unknown,
+            None if !table.partial => Route::Unknown,
             None => Route::NotLoaded,
         }
     }
@@ -181,6 +182,13 @@ impl Routes {
             moved.extend(table.observe_in_place(workload));
         };
         let unread = each(workloads, take).await?;
+        // Where nothing is known of replicas from the first moment on, every request would wait for what is there already.
+        let mut replicas = unread
+            .iter()
+            .filter(|kind| kind.resource.as_str() == "pods");
+        if let Some(unread) = replicas.next().filter(|_| !table.loaded) {
+            return Err(unread.problem.clone());
+        }
         // A host that is not in the table may be one of theirs. Those that may not be read belong to nobody here.
         let partial = unread.iter().any(|kind| kind.problem.is_retryable());
         if table.loaded && table.partial == partial && gone.is_empty() && moved.is_empty() {

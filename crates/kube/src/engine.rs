@@ -82,8 +82,10 @@ pub(crate) struct Shared {
     kinds: RwLock<BTreeMap<Resource, Arc<Watched>>>,
     /// Who decides; not set in a process that takes no part in it.
     pub(crate) lead: OnceLock<Arc<Lead>>,
-    /// Watches of what is no workload.
-    others: Vec<Arc<State>>,
+    /// Watches of pods.
+    pods: Vec<Arc<State>>,
+    /// Watches of autoscalers, which a cluster need not have.
+    scalers: Vec<Arc<State>>,
     /// Somebody asks for a kind that is not known.
     kinds_wanted: Notify,
     /// What the looks for kinds came to.
@@ -144,17 +146,17 @@ impl KubeEngine {
             };
             kinds.insert(kind.resource.clone(), Arc::new(watched));
         }
-        let mut others = starter.watch("kubernetes pods", || PodSink {
+        let pods = starter.watch("kubernetes pods", || PodSink {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
         });
-        others.extend(starter.watch("kubernetes autoscalers", || ScalerSink {
+        let mut scalers = starter.watch("kubernetes autoscalers", || ScalerSink {
             kind: ScalerKind::Hpa,
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
-        }));
+        });
         // Most clusters have no KEDA.
-        others.extend(
+        scalers.extend(
             starter.watch_patiently("kubernetes autoscalers", || ScalerSink {
                 kind: ScalerKind::ScaledObject,
                 store: Arc::clone(&store),
@@ -177,7 +179,8 @@ impl KubeEngine {
             namespaces: settings.namespaces,
             kinds: RwLock::new(kinds),
             lead: OnceLock::new(),
-            others: others.into_iter().map(|(_, state)| state).collect(),
+            pods: pods.into_iter().map(|(_, state)| state).collect(),
+            scalers: scalers.into_iter().map(|(_, state)| state).collect(),
             kinds_wanted: Notify::new(),
             kinds_looked: watch::Sender::new(Looked::default()),
             kind_tasks: TaskSet::new("kubernetes kinds", KIND_TASKS_MAX),

@@ -199,6 +199,14 @@ impl Store {
         }
         let known = inner.row(&id);
         let version = metadata.version();
+        // It is on its way out, and only a finalizer holds it: no count makes a pod of it any more.
+        if metadata.deletion_timestamp {
+            if known.is_some_and(|known| known.version <= version) {
+                inner.remove(&id);
+                drop(self.events.send(WorkloadEvent::Deleted(id)));
+            }
+            return;
+        }
         let listed = match (from, known) {
             (From::Watch(list), _) => list,
             (From::Call { .. }, Some(known)) => known.listed,

@@ -33,6 +33,10 @@ pub(crate) struct GatewayArgs {
     #[arg(long, env = settings::HOLD_SECONDS.env, value_name = "SECONDS", help_heading = "Server")]
     hold_seconds: Option<String>,
 
+    /// Namespaces whose workloads a request may wake, separated by commas [default: all but the protected ones]
+    #[arg(long, env = settings::ALLOWED_NAMESPACES.env, value_name = "NAMES", help_heading = "Server")]
+    allowed_namespaces: Option<String>,
+
     /// Least severe log lines to write: debug, info, warn, error or fatal [default: info]
     #[arg(long, env = settings::LOG_LEVEL.env, value_name = "LEVEL", help_heading = "Server")]
     log_level: Option<String>,
@@ -48,6 +52,7 @@ pub(crate) async fn run(args: &GatewayArgs) -> ExitCode {
         gateway_listen: args.gateway_listen.clone(),
         metrics_listen: args.metrics_listen.clone(),
         hold_seconds: args.hold_seconds.clone(),
+        allowed_namespaces: args.allowed_namespaces.clone(),
         log_level: args.log_level.clone(),
         ..ServeArgs::default()
     };

@@ -179,3 +179,69 @@ async fn what_is_awake_is_forwarded_to_whatever_the_api_server_does() {
         assert_eq!(first.status, wanted, "{fault:?}: {first:?}");
     }
 }
+
+// A gateway that may not see pods knows no replica: it is not ready, and says nothing of wakes.
+#[tokio::test]
+async fn without_the_right_to_see_pods_a_gateway_is_not_ready() {
+    let double = Double::start().await;
+    let denied = double.inject(Fault::status(403).at("/pods"));
+    double.put(objects::deployment("project-a", "sample-app-a", 1));
+    let mut pod = objects::pod("project-a", "sample-app-a", "x1");
+    pod["spec"]["containers"][0]["ports"] =
+        json!([{ "name": "http", "containerPort": app().await }]);
+    double.put(objects::running(pod, "127.0.0.1"));
+    let gateway = Process::start("gateway", Some(&double), &[]);
+    let host = Some("sample-app-a.project-a.localhost");
+    let seen = Instant::now();
+    while seen.elapsed() < Duration::from_secs(2) {
+        let ready = exchange(gateway.metrics, "GET", "/ready", "", None).await;
+        assert!(ready.is_none_or(|ready| ready.status == 503));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let asked = Instant::now();
+    let answer = exchange(gateway.main, "GET", "/", "", host).await.unwrap();
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "it is not held");
+    double.lift(denied);
+    until_ready(gateway.metrics).await;
+    let answer = exchange(gateway.main, "GET", "/", "", host).await.unwrap();
+    assert_eq!((answer.status, answer.text.as_str()), (200, "awake"));
+}
+
+// Whoever asks the application is not told of accounts and rights.
+#[tokio::test]
+async fn what_the_api_server_says_is_for_the_log() {
+    let double = Double::start().await;
+    let mut sleeping = objects::deployment("project-a", "sample-app-a", 0);
+    sleeping["metadata"]["annotations"] = json!({ "nagi.dev/awake-replicas": "2" });
+    double.put(sleeping);
+    double.inject(Fault::status(403).on(http::Method::PATCH));
+    let gateway = Process::start("gateway", Some(&double), &[]);
+    until_ready(gateway.metrics).await;
+    let host = Some("sample-app-a.project-a.localhost");
+    let answer = exchange(gateway.main, "GET", "/", "", host).await.unwrap();
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.text.contains("refuses the wake"), "{answer:?}");
+    assert!(!answer.text.contains("injected"), "{answer:?}");
+    assert!(gateway.log().contains("injected by the double"));
+}
+
+// A-159, W-A09: what nobody may change is not woken by a request either.
+#[tokio::test]
+async fn a_request_wakes_nothing_outside_of_the_allowed_namespaces() {
+    let double = Double::start().await;
+    let mut sleeping = objects::deployment("project-a", "sample-app-a", 0);
+    sleeping["metadata"]["annotations"] = json!({ "nagi.dev/awake-replicas": "2" });
+    double.put(sleeping);
+    let gateway = Process::start(
+        "gateway",
+        Some(&double),
+        &["--allowed-namespaces", "project-b"],
+    );
+    until_ready(gateway.metrics).await;
+    let host = Some("sample-app-a.project-a.localhost");
+    let answer = exchange(gateway.main, "GET", "/", "", host).await.unwrap();
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.text.contains("allowed namespaces"), "{answer:?}");
+    assert_eq!(double.get(PATH).unwrap()["spec"]["replicas"], 0);
+}

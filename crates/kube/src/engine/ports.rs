@@ -100,6 +100,18 @@ impl Workloads for KubeEngine {
                 }
             }
         }
+        // Without pods nobody knows where a workload serves, and what it waits for.
+        for state in shared.pods.iter().filter(|state| !state.is_synced()) {
+            let problem = match state.fails().filter(|_| shared.hears()) {
+                None => shared.live_again(state, deadline).await?,
+                problem => problem,
+            };
+            if let Some(problem) = problem {
+                let resource = pods();
+                unread.push(Unread { resource, problem });
+                break;
+            }
+        }
         let observed_at = shared.observed_at().min(shared.clock.now() - oldest);
         shared.store.visit(selection, observed_at, see);
         Ok(Visited {
@@ -137,6 +149,11 @@ impl Workloads for KubeEngine {
     fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {
         self.shared.store.subscribe()
     }
+}
+
+/// Pods, where they are named beside kinds of workloads.
+fn pods() -> Resource {
+    Resource::new("pods").expect("it is the name of a resource")
 }
 
 impl Shared {

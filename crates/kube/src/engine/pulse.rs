@@ -76,7 +76,8 @@ impl Shared {
         for watched in self.all_watched() {
             watched.states().for_each(|state| act(state));
         }
-        self.others.iter().for_each(|state| act(state));
+        let others = self.pods.iter().chain(&self.scalers);
+        others.for_each(|state| act(state));
     }
 
     /// Whether the API server is at a version below one that was seen. Versions only grow, and a list that names none is

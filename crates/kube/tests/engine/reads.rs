@@ -284,6 +284,28 @@ async fn with_rights_in_some_namespaces_only_these_are_asked_for() {
     assert!(everywhere.next().is_none());
 }
 
+// What is being deleted, and held by a finalizer, has no pods any more, whatever its count says.
+#[tokio::test]
+async fn what_is_being_deleted_is_gone() {
+    let lab = Lab::new().await;
+    assert_eq!(listed(&lab.engine).await.unwrap().len(), 1);
+    let mut events = lab.engine.subscribe();
+    lab.double.edit(PATH, |object| {
+        object["metadata"]["finalizers"] = json!(["others/hold"]);
+        object["metadata"]["deletionTimestamp"] = json!("2030-01-01T00:00:00Z");
+    });
+    event(
+        &mut events,
+        |event| matches!(event, nagi_ports::WorkloadEvent::Deleted(gone) if *gone == id()),
+    )
+    .await;
+    for read in [Read::Cached, Read::Live] {
+        let gone = lab.engine.get(&id(), read).await;
+        assert_eq!(gone.unwrap_err(), PortError::NotFound);
+    }
+    assert_eq!(listed(&lab.engine).await.unwrap().len(), 0);
+}
+
 #[tokio::test]
 async fn a_list_of_many_pages_is_complete_also_when_its_pages_expire() {
     let double = Double::start().await;
