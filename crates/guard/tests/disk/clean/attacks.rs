@@ -406,6 +406,53 @@ fn a_place_that_is_a_link_is_left_alone_and_named() {
     });
 }
 
+// 5-17 of the review: what a link makes the root of an owner is the owner's, though our own rules would let it go.
+#[test]
+fn nothing_goes_from_where_the_root_of_an_owner_leads() {
+    with_node(|node, _| {
+        node.plant(5000);
+        let link = |to: &str, owner: &str| {
+            let root = node.root.join("var/lib").join(owner);
+            drop(fs::remove_dir_all(&root));
+            std::os::unix::fs::symlink(to, root).unwrap();
+        };
+        let of = |plan: &nagi_guard::Plan, reclaimer: Reclaimer| {
+            let mut steps = plan.steps.iter();
+            steps.any(|step| step.reclaimer == reclaimer && !step.items.is_empty())
+        };
+        let before = node.plan();
+        assert!(of(&before, Reclaimer::PodLogs) && of(&before, Reclaimer::Coredumps));
+        link("../log/pods/default_app_0123", "containerd");
+        link("/var/crash", "docker");
+        link("systemd/coredump", "etcd");
+        let after = node.plan();
+        assert!(!of(&after, Reclaimer::PodLogs) && !of(&after, Reclaimer::Coredumps));
+        assert!(of(&after, Reclaimer::Apt));
+        let why: Vec<_> = after.skipped.iter().map(|one| &one.why).collect();
+        for owner in [nagi_guard::Owner::Docker, nagi_guard::Owner::Etcd] {
+            assert!(why.contains(&&nagi_guard::Why::BelongsTo(owner)), "{why:?}");
+        }
+        // Nor by a plan that was made before.
+        let traces = node.traces();
+        let report = try_apply(&before, &mut |_| {}).unwrap();
+        let kinds = [Reclaimer::PodLogs, Reclaimer::Coredumps];
+        let done = report
+            .done
+            .iter()
+            .filter(|done| kinds.contains(&done.reclaimer));
+        assert_eq!(done.map(|done| done.removed).sum::<u64>(), 0, "{report:#?}");
+        let left = node.traces();
+        let gone = traces.keys().filter(|path| !left.contains_key(*path));
+        let places = ["var/log/pods", "var/crash", "var/lib/systemd/coredump"];
+        let mut gone = gone.filter(|path| {
+            places
+                .iter()
+                .any(|place| path.starts_with(node.root.join(place)))
+        });
+        assert_eq!(gone.next(), None);
+    });
+}
+
 // B20, the safety section: on each filesystem, for each kind, at the last moment: every directory on the way, and every file,
 // becomes a way to files of the same names elsewhere. None of those goes.
 #[test]
