@@ -389,7 +389,7 @@ fn imported_images_need_consent_and_a_pull_holds_everything() {
         return;
     }
     inside("", || {
-        let containerd = with_idle(&["idle:1"], Duration::from_secs(3));
+        let containerd = with_idle(&["idle:1"], Duration::ZERO);
         containerd.import("local:1", &small(77), Some("local"));
         containerd.import("odd:1", &small(79), None);
         settle();
@@ -402,12 +402,15 @@ fn imported_images_need_consent_and_a_pull_holds_everything() {
         assert_eq!(consents, [true, false]);
         containerd.registry.put("slow:1", &small(78));
         std::thread::scope(|scope| {
+            let shut = containerd.registry.shut();
             let pull = scope.spawn(|| containerd.pull("slow:1"));
-            std::thread::sleep(Duration::from_millis(1500));
-            // It has written nothing for longer than everything settles in, as while it unpacks.
+            shut.reached();
+            // It writes nothing for longer than everything settles in, as while it unpacks.
+            settle();
             let held = plan(&policy);
             let is_pull = matches!(why(&held), Why::RuntimeBusy(Motion::Pull));
-            assert!(is_pull || pull.is_finished(), "{held:#?}");
+            assert!(is_pull && !pull.is_finished(), "{held:#?}");
+            drop(shut);
             pull.join().unwrap().unwrap();
         });
         settle();
