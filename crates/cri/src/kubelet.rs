@@ -1,5 +1,5 @@
 //! The settings of kubelet that say where its runtime and its static pods are: its file, the drop-ins over that, and the flags
-//! that kubeadm gives it; and which files it takes for manifests of static pods.
+//! that kubeadm and people give it; and which files it takes for manifests of static pods.
 //!
 //! The rules are kubelet's own, so that nobody has them a second time. Those who work on a node reach its files in ways of their
 //! own, which are [`Files`].
@@ -13,7 +13,9 @@ use serde::{Deserialize, Deserializer};
 /// Where kubeadm puts kubelet's file.
 pub const CONFIG: &str = "/var/lib/kubelet/config.yaml";
 /// Flags that kubeadm gives kubelet by systemd; by many of its versions the socket of the runtime is one of them.
-pub const FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+const FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+/// Flags that people give it, where its packages have systemd read them: those for Debian, and those for Red Hat.
+const EXTRA: [&str; 2] = ["/etc/default/kubelet", "/etc/sysconfig/kubelet"];
 /// Where kubeadm puts manifests of static pods, and where kubelet is told to look.
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
 /// What kubelet uses unless it is told otherwise.
@@ -111,7 +113,12 @@ enum Word<T> {
 pub fn settings<F: Files>(files: &F) -> Result<Settings, (PathBuf, F::Error)> {
     let read = |file: &Path| files.read(file).map_err(|why| (file.to_owned(), why));
     let env = read(Path::new(FLAGS))?;
-    let flags = kubeadm_flags(&String::from_utf8_lossy(env.as_deref().unwrap_or_default()));
+    let mut flags = flags_of("KUBELET_KUBEADM_ARGS", env.as_deref());
+    // Behind those of kubeadm on the command line.
+    for file in EXTRA {
+        let env = read(Path::new(file))?;
+        flags.extend(flags_of("KUBELET_EXTRA_ARGS", env.as_deref()));
+    }
     // Of a flag that is said twice the last counts.
     let flag = |name: &str| {
         let mut all = flags.iter().rev();
@@ -279,11 +286,13 @@ impl Kubelet {
     }
 }
 
-/// Flags of kubeadm's file that have a value: `KUBELET_KUBEADM_ARGS="--name=value --other value"`.
-fn kubeadm_flags(file: &str) -> Vec<(String, String)> {
-    let mut lines = file.lines().map(str::trim);
-    let line = lines.find_map(|line| line.strip_prefix("KUBELET_KUBEADM_ARGS="));
-    let line = line.unwrap_or_default().trim_matches(['"', '\'']);
+/// The flags with a value that a file of systemd gives to a variable: `NAME="--name=value --other value"`.
+fn flags_of(variable: &str, file: Option<&[u8]>) -> Vec<(String, String)> {
+    let file = String::from_utf8_lossy(file.unwrap_or_default());
+    // Of a variable that is set twice the last counts.
+    let mut lines = file.lines().rev().map(str::trim);
+    let value = lines.find_map(|line| line.strip_prefix(variable)?.strip_prefix('='));
+    let line = value.unwrap_or_default().trim_matches(['"', '\'']);
     let words: Vec<&str> = line.split_whitespace().collect();
     let mut flags = flags(&words);
     flags.retain(|flag| !flag.1.is_empty());

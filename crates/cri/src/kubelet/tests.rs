@@ -130,6 +130,27 @@ fn kubelet_takes_a_flag_for_more_than_its_file() {
     assert_eq!(with(&moved).manifests(), Path::new("/etc/pods"));
 }
 
+// 5-30 of the review: where packages have people put flags, as `--config-dir`; they stand behind those of kubeadm.
+#[test]
+fn flags_that_people_give_count_for_more_than_those_of_kubeadm() {
+    let kubeadm = flags_file("--pod-manifest-path=/kubeadm --config-dir=/etc/none");
+    let people = "# KUBELET_EXTRA_ARGS=--a\nKUBELET_EXTRA_ARGS=--pod-manifest-path=/old\n\
+                  KUBELET_EXTRA_ARGS=\"--node-ip=10.0.0.1 --config-dir=/etc/kubelet.d\"\n";
+    let drop_in = (
+        "/etc/kubelet.d/a.conf",
+        "containerRuntimeEndpoint: unix:///run/crio/crio.sock",
+    );
+    for file in EXTRA {
+        let node = Made::of(&[(FLAGS, &kubeadm), (file, people), drop_in]);
+        let kubelet = node.kubelet();
+        assert_eq!(kubelet.manifests(), Path::new("/kubeadm"));
+        assert_eq!(kubelet.socket(), Path::new("/run/crio/crio.sock"));
+    }
+    // Its package alone is no kubelet of a node.
+    let alone = Made::of(&[(EXTRA[0], people)]);
+    assert!(!settings(&alone).unwrap().is_there);
+}
+
 // 5-30 of the review: kubelet resolves what is relative in its file by where the file lies, and the rest by where it runs.
 #[test]
 fn a_relative_path_begins_where_kubelet_has_it_begin() {
