@@ -109,7 +109,7 @@ fn others(root: &Root) -> Vec<PathBuf> {
     for directory in [PKI, "/etc/kubernetes/pki/etcd", KUBELET_PKI] {
         for entry in root.list(Path::new(directory)).unwrap_or_default() {
             let extension = Path::new(&entry.name).extension();
-            if extension.is_some_and(|one| one == "crt" || one == "pem") && !entry.is_directory {
+            if extension.is_some_and(|one| one == "crt" || one == "pem") && !entry.is_directory() {
                 found.push(Path::new(directory).join(entry.name));
             }
         }

@@ -1,8 +1,9 @@
 //! The manifests of static pods: what kubelet runs without an API server, and which files each needs.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
-use nagi_cri::kubelet::{self, Kubelet};
+use nagi_cri::kubelet::{self, Entry, Files, Kubelet};
 use serde::Deserialize;
 
 use crate::kubeconfig::first_line;
@@ -82,38 +83,65 @@ struct HostPath {
 
 /// kubelet's own settings, as far as they matter here; those of a file that is not there or cannot be read are unset.
 pub(crate) fn kubelet(root: &Root) -> Kubelet {
-    let read = |file: &str| root.read(Path::new(file)).unwrap_or_default();
-    let settings = Kubelet::parse(&read(kubelet::CONFIG)).unwrap_or_default();
-    settings.with_flags(&String::from_utf8_lossy(&read(kubelet::FLAGS)))
+    let settings = kubelet::settings(&Readable(root));
+    settings.unwrap_or_default().kubelet
 }
 
-/// Reads every manifest.
+/// The files of a node, of which those that cannot be read are taken for none.
+struct Readable<'a>(&'a Root);
+
+impl Files for Readable<'_> {
+    type Error = Infallible;
+
+    fn read(&self, file: &Path) -> Result<Option<Vec<u8>>, Infallible> {
+        Ok(self.0.read(file).ok())
+    }
+
+    fn list(&self, directory: &Path) -> Result<Option<Vec<Entry>>, Infallible> {
+        Ok(self.0.list(directory).ok().map(entries))
+    }
+}
+
+impl Files for Root {
+    type Error = std::io::Error;
+
+    fn read(&self, file: &Path) -> std::io::Result<Option<Vec<u8>>> {
+        Self::read(self, file).map(Some)
+    }
+
+    fn list(&self, directory: &Path) -> std::io::Result<Option<Vec<Entry>>> {
+        match Self::list(self, directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Ok(None),
+            listed => listed.map(|all| Some(entries(all))),
+        }
+    }
+}
+
+fn entries(all: Vec<crate::root::Entry>) -> Vec<Entry> {
+    let all = all.into_iter();
+    all.map(|entry| Entry {
+        name: entry.name.into(),
+        kind: entry.kind,
+        is_link: entry.is_link,
+    })
+    .collect()
+}
+
+/// Reads every manifest that kubelet takes. Of two of one pod kubelet has the last, and so has this.
 ///
 /// # Errors
 /// There is no directory of them, or it cannot be read.
 pub(crate) fn look(root: &Root, kubelet: &Kubelet) -> Looked<Vec<Manifest>> {
-    let directory = kubelet.manifests();
-    let entries = root.list(directory).map_err(|error| {
-        let why = format!("{}: {error}", directory.display());
+    let files = kubelet.manifest_files(root).map_err(|error| {
+        let why = format!("{}: {error}", kubelet.manifests().display());
         if error.kind() == std::io::ErrorKind::NotFound {
             Unseen::NotHere(why)
         } else {
             Unseen::Failed(why)
         }
     })?;
-    let is_manifest = |name: &str| {
-        let extension = Path::new(name).extension();
-        !name.starts_with('.')
-            && extension.is_some_and(|one| {
-                one == "yaml" || one == "yml" || one == "json" || one == "manifest"
-            })
-    };
-    let files = entries
-        .iter()
-        .filter(|entry| !entry.is_directory && is_manifest(&entry.name));
-    let mut manifests = Vec::new();
-    for file in files {
-        let path = directory.join(&file.name);
+    let mut manifests: Vec<Manifest> = Vec::new();
+    for path in files {
         let pod = match root.read(&path) {
             Ok(bytes) => parse(&bytes).map(|pod| understood(root, pod)),
             // Who may not read it knows nothing of it; kubelet may.
@@ -122,6 +150,11 @@ pub(crate) fn look(root: &Root, kubelet: &Kubelet) -> Looked<Vec<Manifest>> {
             }
             Err(error) => Err(error.to_string()),
         };
+        if let Ok(pod) = &pod {
+            let name = |pod: &StaticPod| (pod.namespace.clone(), pod.pod.clone());
+            let is_same = |one: &Manifest| one.pod.as_ref().is_ok_and(|one| name(one) == name(pod));
+            manifests.retain(|one| !is_same(one));
+        }
         manifests.push(Manifest { path, pod });
     }
     Ok(manifests)
@@ -278,6 +311,61 @@ spec:
             "/etc/kubernetes/pki/apiserver.crt",
         ];
         assert_eq!(pod.missing, missing.map(PathBuf::from));
+    }
+
+    // 5-03, 5-30 of the review: kubelet asks for no ending and follows links, so that a copy that somebody put beside a manifest
+    // is one too; of two of one pod it runs the last. What a link leads to that is not there it cannot read.
+    #[test]
+    fn every_file_that_kubelet_takes_is_a_manifest_whatever_it_is_called() {
+        let (directory, root) = node();
+        let at = directory.path();
+        let write = |path: &str, text: &str| {
+            std::fs::create_dir_all(at.join(path).parent().unwrap()).unwrap();
+            std::fs::write(at.join(path), text).unwrap();
+        };
+        let names = |root: &Root| {
+            let all = look(root, &kubelet(root)).unwrap();
+            let all = all.into_iter();
+            all.map(|one| (one.path.display().to_string(), one.pod.map(|pod| pod.name)))
+                .collect::<Vec<_>>()
+        };
+        let pod = |name: &str| POD.replace("kube-apiserver", name);
+        write("etc/kubernetes/manifests/etcd.yaml", &pod("etcd"));
+        write(
+            "etc/kubernetes/manifests/kube-apiserver.yaml",
+            &pod("kube-apiserver"),
+        );
+        write("etc/kubernetes/manifests/kube-apiserver.yaml.bak", POD);
+        write("etc/kubernetes/manifests/old/etcd.yaml", "{");
+        write("data/haproxy", &pod("haproxy"));
+        let manifests = at.join("etc/kubernetes/manifests");
+        std::os::unix::fs::symlink("/data/haproxy", manifests.join("haproxy")).unwrap();
+        std::os::unix::fs::symlink("/data/none", manifests.join("lost")).unwrap();
+        let found = names(&root);
+        let paths: Vec<&str> = found
+            .iter()
+            .map(|one| one.0.rsplit('/').next().unwrap())
+            .collect();
+        assert_eq!(
+            paths,
+            ["etcd.yaml", "haproxy", "kube-apiserver.yaml.bak", "lost"]
+        );
+        assert!(found[3].1.is_err() && found[..3].iter().all(|one| one.1.is_ok()));
+        // Where they are is said by a drop-in, and it may be one file.
+        write(
+            "var/lib/kubelet/kubeadm-flags.env",
+            "KUBELET_KUBEADM_ARGS=\"--config-dir=/etc/kubelet.d\"",
+        );
+        write("etc/kubelet.d/a.conf", "staticPodPath: data/haproxy");
+        assert_eq!(
+            names(&root),
+            [("/data/haproxy".to_owned(), Ok("haproxy".to_owned()))]
+        );
+        rustix::fs::unlink(at.join("data/haproxy")).unwrap();
+        assert!(matches!(
+            look(&root, &kubelet(&root)),
+            Err(Unseen::NotHere(_))
+        ));
     }
 
     // kubeadm names the socket there and not in the file of settings, which has kubelet's default.

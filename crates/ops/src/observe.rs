@@ -496,7 +496,7 @@ fn newest_write(root: &Root) -> Option<(PathBuf, Timestamp)> {
             let Some(at) = entry.modified.and_then(|at| Timestamp::try_from(at).ok()) else {
                 continue;
             };
-            if !entry.is_directory && newest.as_ref().is_none_or(|(_, known)| at > *known) {
+            if !entry.is_directory() && newest.as_ref().is_none_or(|(_, known)| at > *known) {
                 newest = Some((directory.join(entry.name), at));
             }
         }
@@ -505,7 +505,7 @@ fn newest_write(root: &Root) -> Option<(PathBuf, Timestamp)> {
         look(directory);
         // Journals lie in a directory for each machine.
         for entry in root.list(directory).unwrap_or_default() {
-            if entry.is_directory {
+            if entry.is_directory() {
                 look(&directory.join(entry.name));
             }
         }

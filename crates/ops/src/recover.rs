@@ -22,7 +22,7 @@ mod tests;
 pub use api::{ApiFacts, NodeState, Pressure};
 pub use apply::{Applied, Approved, Did, Done, Event, Hands, Stopped, World, apply};
 pub use climb::{Climb, Eyes, climb};
-pub use freeing::{FreeDisk, FreeHeld, FreeStep, FreeUnseen, Freeing};
+pub use freeing::{FreeDisk, FreeHeld, FreeItem, FreeStep, FreeUnseen, Freeing};
 pub use hands::{HandsRequest, NodeHands, Room};
 pub use ladder::{Held, Ladder, Look, Outcome, Rules, Rung, Verdict, judge};
 pub use plan::{Blocks, Plan, Refusal, Step, plan};

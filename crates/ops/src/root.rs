@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nagi_cri::kubelet::Kind;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 /// A manifest, a kubeconfig or a certificate is some kilobytes; etcd's largest object is 1.5 MiB.
@@ -26,7 +27,9 @@ pub(crate) struct Root {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) name: String,
-    pub(crate) is_directory: bool,
+    /// What it is, or what it leads to where it is a link.
+    pub(crate) kind: Kind,
+    pub(crate) is_link: bool,
     pub(crate) modified: Option<SystemTime>,
     /// When its state last changed, to which a new name belongs.
     pub(crate) changed: Option<SystemTime>,
@@ -147,7 +150,8 @@ impl Root {
                 .and_then(|found| File::from(found).metadata());
             entries.push(Entry {
                 name: name.to_owned(),
-                is_directory: metadata.as_ref().is_ok_and(std::fs::Metadata::is_dir),
+                kind: metadata.as_ref().map_or(Kind::Nowhere, kind),
+                is_link: entry.file_type() == rustix::fs::FileType::Symlink,
                 changed: metadata.as_ref().ok().and_then(changed),
                 modified: metadata.and_then(|found| found.modified()).ok(),
             });
@@ -165,6 +169,24 @@ impl Root {
             ResolveFlags::IN_ROOT,
         );
         Ok(found?)
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    pub(crate) fn is_directory(&self) -> bool {
+        self.kind == Kind::Directory
+    }
+}
+
+fn kind(metadata: &std::fs::Metadata) -> Kind {
+    if metadata.is_file() {
+        Kind::File
+    } else if metadata.is_dir() {
+        Kind::Directory
+    } else {
+        Kind::Other
     }
 }
 

@@ -261,6 +261,18 @@ fn a_wrong_command_line_is_refused_with_the_next_step() {
         ("--target 100", "100"),
         ("--journal-size 1G", "--journal-mode compat"),
         ("--journal-mode quick", "strict"),
+        (
+            "--only apt,containers --keep-image x",
+            "add a kind to --only (images, local-images)",
+        ),
+        (
+            "--only images --keep /srv",
+            "add a kind to --only (apt, snaps, pod-logs, journal, coredumps)",
+        ),
+        (
+            "--only apt --journal-mode compat --journal-size 1G",
+            "--journal-mode, --journal-size and --journal-files: no effect",
+        ),
         ("--min-age soon", "--min-age"),
     ];
     for (words, said) in rows {

@@ -38,7 +38,7 @@ impl Full {
     fn new(packages: usize) -> Self {
         let node = Node::refused();
         let var = node.root.join("var");
-        let mounted = loops::mount_over(&var, "ext4", 400, &[]);
+        let mounted = loops::mount_over(&var, &var.with_extension("image"), "ext4", 400, &[]);
         let member = Member::start(&var.join("lib/etcd"), QUOTA);
         node.write_manifests(1, member.port);
         loops::packages(&var, packages);

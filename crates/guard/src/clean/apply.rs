@@ -19,7 +19,7 @@ use thiserror::Error;
 use super::CleanError;
 use super::ask;
 use super::audit::{self, Audit, AuditError};
-use super::discover::{self, Found, Skipped, Why};
+use super::discover::{self, Discovery, Found, Skipped, Why};
 use super::held::{self, Held};
 use super::locks;
 use super::place::{self, Instant};
@@ -198,7 +198,7 @@ pub fn apply(
             .found
             .iter()
             .find(|found| found.reclaimer == step.reclaimer && found.directory == step.directory)
-            .ok_or_else(|| absent(step, &discovery.skipped));
+            .ok_or_else(|| absent(step, &discovery));
         let one = hands.step(step, found);
         let freed = u64::try_from(one.measured).unwrap_or(0);
         hands.freed = hands.freed.saturating_add(freed);
@@ -231,12 +231,16 @@ pub fn apply(
 }
 
 /// How a step ends whose place was not looked at.
-fn absent(step: &Step, skipped: &[Skipped]) -> End {
-    let is_busy = skipped
-        .iter()
-        .any(|place| matches!(place.why, Why::RuntimeBusy(_)));
+fn absent(step: &Step, discovery: &Discovery) -> End {
+    let mut skipped = discovery.skipped.iter();
+    let is_busy = skipped.any(|place| matches!(place.why, Why::RuntimeBusy(_)));
+    let mut found = discovery.found.iter();
     if step.reclaimer.is_of_runtime() && is_busy {
         End::OwnerBusy
+    } else if step.reclaimer.is_of_runtime() && found.any(|found| found.reclaimer == step.reclaimer)
+    {
+        // The runtime has another place, or a link leads elsewhere since.
+        End::Changed(step.directory.clone())
     } else {
         End::Away
     }

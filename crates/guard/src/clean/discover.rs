@@ -18,6 +18,7 @@ use super::JournalMode as Mode;
 use super::ask::{self, AskError};
 use super::held::{self, Held};
 use super::journal::{self, File, Head, Limits};
+use super::owned;
 use super::place::{self, Entry, Instant};
 use super::plan::Item;
 use super::policy::{Policy, Reclaimer};
@@ -77,6 +78,8 @@ struct Node<'a> {
     root: &'a OwnedFd,
     reach: &'a Reach,
     clock: &'a dyn Clock,
+    /// Where roots of owners lead that are links.
+    moved: &'a [(Owner, PathBuf)],
 }
 
 /// One look at one place.
@@ -86,6 +89,8 @@ struct Search<'a> {
     settled: Instant,
     directory: &'a Path,
     base: &'a OwnedFd,
+    /// As of [`Node`].
+    moved: &'a [(Owner, PathBuf)],
     items: Vec<Item>,
     beyond: Tally,
     kept: Vec<(Kept, Tally)>,
@@ -103,32 +108,27 @@ pub(super) fn discover(
     let kinds = Reclaimer::ALL
         .into_iter()
         .filter(|kind| policy.asks_for(*kind));
+    let moved = owned::moved(root, reach);
+    let node = Node {
+        policy,
+        root,
+        reach,
+        clock,
+        moved: &moved,
+    };
     // Asked once, when its turn comes.
     let mut asked = Asked::NotYet;
     for kind in kinds {
         if kind.is_of_runtime() {
-            let node = Node {
-                policy,
-                root,
-                reach,
-                clock,
-            };
             node.of_runtime(kind, at, &mut asked, &mut discovery);
         }
         for directory in kind.places() {
-            let (reclaimer, directory) = (kind, *directory);
-            let directory = Path::new(directory);
-            let node = Node {
-                policy,
-                root,
-                reach,
-                clock,
-            };
-            match node.look(reclaimer, directory, at) {
+            let directory = Path::new(*directory);
+            match node.look(kind, directory, at) {
                 Ok(Some(found)) => discovery.found.push(found),
                 Ok(None) => {}
                 Err(why) => discovery.skipped.push(Skipped {
-                    reclaimer,
+                    reclaimer: kind,
                     directory: directory.to_owned(),
                     why,
                 }),
@@ -171,12 +171,16 @@ impl Node<'_> {
         let Some(base) = place::open_base(self.root, directory)? else {
             return Ok(None);
         };
+        if let Some(owner) = owned::owner_of(directory, self.moved) {
+            return Err(Why::BelongsTo(owner));
+        }
         let disk = on_disk(&base, &self.reach.mounts)?;
         let mut search = Search {
             policy: self.policy,
             settled: at.before(self.policy.grace),
             directory,
             base: &base,
+            moved: self.moved,
             items: Vec::new(),
             beyond: Tally::default(),
             kept: Vec::new(),
@@ -383,8 +387,13 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// A directory below. None for what is none, is a link, or lies behind a mount: nothing there is ours.
+    /// A directory below. None for what is none, is a link, lies behind a mount, or is where the root of an owner leads: nothing
+    /// there is ours.
     fn below(&self, path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+        let whole = self.directory.join(OsStr::from_bytes(path));
+        if owned::owner_of(&whole, self.moved).is_some() {
+            return Ok(None);
+        }
         match place::open_below(self.base, path) {
             Ok(directory) => Ok(Some(directory)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
@@ -507,6 +516,7 @@ mod tests {
             },
             directory: Path::new("/var/cache/apt"),
             base: &root,
+            moved: &[],
             items: Vec::new(),
             beyond: Tally::default(),
             kept: Vec::new(),

@@ -1,7 +1,8 @@
 //! What only its owner may give back: how much it is, and how. Nothing here is ever removed by Nagi.
 //!
 //! Files below the directories of containerd, docker and snapd belong to a program that keeps books about them. Removing one
-//! from outside breaks images, containers or snaps, so the plan only names what a person or the owner can do.
+//! from outside breaks images, containers or snaps, so the plan only names what a person or the owner can do. Such a directory
+//! may be a link: then what it leads to is the owner's too, and nothing is removed there, whatever our own rules say of it.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use super::place;
 use super::reach::Reach;
 use crate::blocks::Tally;
 use crate::owner::Owner;
+use crate::owner_table::{CONTAINERD_ROOTS, RULES};
 
 /// Something of an owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,17 +67,49 @@ const PLACES: [Place; 4] = [
     },
 ];
 
+/// Whose roots are the owner's alone.
+const KEEPERS: [Owner; 6] = [
+    Owner::Containerd,
+    Owner::Kubelet,
+    Owner::Etcd,
+    Owner::Docker,
+    Owner::ContainersStorage,
+    Owner::Snapd,
+];
+
+/// Where the roots of owners lead that are links on this node. One that leads to what may not answer holds nothing of ours.
+pub(super) fn moved(root: &OwnedFd, reach: &Reach) -> Vec<(Owner, PathBuf)> {
+    let ruled = RULES.iter().filter(|(_, owner)| KEEPERS.contains(owner));
+    let runtimes = CONTAINERD_ROOTS
+        .iter()
+        .map(|path| (*path, Owner::Containerd));
+    let roots = ruled.copied().chain(runtimes);
+    roots
+        .filter_map(|(path, owner)| {
+            let real = reach.real(root, Path::new(path)).ok()?;
+            (real != Path::new(path)).then_some((owner, real))
+        })
+        .collect()
+}
+
+/// Whose a path of the node is by a link.
+pub(super) fn owner_of(path: &Path, moved: &[(Owner, PathBuf)]) -> Option<Owner> {
+    let mut moved = moved.iter();
+    let found = moved.find(|(_, real)| path.starts_with(real));
+    found.map(|(owner, _)| *owner)
+}
+
 /// Looks at every place. One that cannot be read, or may not answer, is left out: nothing depends on it.
 pub(super) fn look(root: &OwnedFd, reach: &Reach) -> Vec<Left> {
     PLACES
         .iter()
-        .filter(|place| reach.refuses(Path::new(place.directory)).is_none())
         .filter_map(|place| {
-            let base = place::open_base(root, Path::new(place.directory)).ok()??;
+            let directory = reach.real(root, Path::new(place.directory)).ok()?;
+            let base = place::open_base(root, &directory).ok()??;
             let tally = count(&base, place.depth, place.counts);
-            (tally.inodes > 0).then(|| Left {
+            (tally.inodes > 0).then_some(Left {
                 owner: place.owner,
-                directory: PathBuf::from(place.directory),
+                directory,
                 tally,
                 lever: place.lever,
             })

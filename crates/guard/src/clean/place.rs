@@ -4,8 +4,10 @@
 //! reached anew from the base with `openat2`, so that a directory which somebody swaps for a link or lays a mount over is
 //! refused by the kernel and not by a check that came a moment earlier.
 
+use std::ffi::OsString;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use nagi_ports::Clock;
@@ -173,13 +175,33 @@ pub(crate) fn open_root(root: &Path) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// A place of a node is there, whatever it is.
+/// What a place of a node is, which is there.
 ///
 /// # Errors
 /// It is not, or `ELOOP`: it is a link, or there is one on the way.
-pub(crate) fn is_there(root: impl AsFd, path: &Path) -> Result<(), Errno> {
+pub(crate) fn kind(root: impl AsFd, path: &Path) -> Result<FileType, Errno> {
     let how = OFlags::PATH | OFlags::CLOEXEC;
-    rustix::fs::openat2(root, below(path), how, Mode::empty(), TO_BASE).map(drop)
+    let found = rustix::fs::openat2(root, below(path), how, Mode::empty(), TO_BASE)?;
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(found)?.st_mode))
+}
+
+/// Where the last part of a way leads, if it is a link; none when it is none, or not there. No link before it is followed.
+///
+/// # Errors
+/// `ELOOP` when there is a link before it.
+pub(crate) fn link(root: impl AsFd, path: &Path) -> Result<Option<PathBuf>, Errno> {
+    let how = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = match rustix::fs::openat2(root, below(path), how, Mode::empty(), TO_BASE) {
+        Ok(found) => found,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+    if !kind.is_symlink() {
+        return Ok(None);
+    }
+    let target = rustix::fs::readlinkat(&found, c"", Vec::new())?;
+    Ok(Some(PathBuf::from(OsString::from_vec(target.into_bytes()))))
 }
 
 /// From the root on, as the kernel takes it below a directory.

@@ -369,7 +369,7 @@ fn kept(path: &Path, root: &rustix::fd::OwnedFd, reach: &Reach) -> Result<(), Er
     if reach.refuses(path).is_some() {
         return Err(Errno::OPNOTSUPP);
     }
-    place::is_there(root, path)
+    place::kind(root, path).map(drop)
 }
 
 fn choose(policy: &Policy, at: Instant, discovery: &Discovery, left: Vec<Left>) -> Plan {

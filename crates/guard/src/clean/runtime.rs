@@ -42,7 +42,7 @@ const SECOND: i128 = 1_000_000_000;
 pub(super) struct Asked {
     runtime: Runtime,
     facts: Facts,
-    /// Where its images lie, on the node.
+    /// Where its images really lie, on the node.
     pub(super) directory: PathBuf,
     at: Instant,
     now: Instant,
@@ -91,7 +91,9 @@ pub(super) fn look(
         let Some(facts) = at_rest(&runtime, ends, policy, (root, reach), now)? else {
             return Ok(None);
         };
-        let directory = on_the_node(&runtime.directory()?, root);
+        let named = on_the_node(&runtime.directory()?, root);
+        // Its root may be a link, to a disk for data.
+        let directory = reach.real(root, &named)?;
         Ok(Some((facts, directory)))
     };
     let Some((facts, directory)) = looked().map_err(|why| (socket, why))? else {
@@ -335,6 +337,7 @@ pub(super) fn let_go(
     let refused = |why| match why {
         Why::RuntimeBusy(_) => Refusal::Busy,
         Why::Link
+        | Why::BelongsTo(_)
         | Why::ReadOnly
         | Why::Type(_)
         | Why::Unreadable(_)

@@ -1,16 +1,17 @@
 //! The gap between df and du, closed on real filesystems.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nagi_guard::{Estimate, Place, Under};
 
-use crate::machine::{Type, cover, fill, inside, run, settle, survey};
+use crate::machine::{Mounted, Type, cover, fill, inside, mount_image, run, settle, survey};
 
 const MIB: u64 = 1 << 20;
 
 /// Lays an overlay over directories of a disk.
-fn overlay(disk: &Path) -> std::path::PathBuf {
+fn overlay(disk: &Path) -> PathBuf {
     let path = |name: &str| disk.join(name);
     for name in ["lower", "upper", "work", "merged"] {
         fs::create_dir(path(name)).unwrap();
@@ -105,15 +106,7 @@ fn a_removed_image_behind_a_loop_device_is_explained() {
             );
             let point = disk.point.join("mounted");
             fs::create_dir(&point).unwrap();
-            run(
-                "mount",
-                [
-                    "-o".as_ref(),
-                    "loop".as_ref(),
-                    image.as_os_str(),
-                    point.as_os_str(),
-                ],
-            );
+            mount_image(&image, &point);
             fs::remove_file(&image).unwrap();
             settle(&disk.point);
             let place = survey(&disk.point).places.remove(0);
@@ -177,21 +170,20 @@ fn what_btrfs_takes_for_itself_is_read_from_its_books() {
     });
 }
 
+/// Makes a subvolume of a btrfs.
+fn subvolume(disk: &Mounted) -> PathBuf {
+    let work = disk.point.join("work");
+    let words = ["-q", "subvolume", "create"].map(OsStr::new);
+    run("btrfs", words.into_iter().chain([work.as_os_str()]));
+    work
+}
+
 // D-06: snapshots, as far as can be told: where they are, and how much is shared.
 #[test]
 fn snapshots_are_named_and_what_they_share_is_counted_once() {
     inside("", || {
         let disk = Type::Btrfs.mounted(400, &[]);
-        let work = disk.point.join("work");
-        run(
-            "btrfs",
-            [
-                "-q".as_ref(),
-                "subvolume".as_ref(),
-                "create".as_ref(),
-                work.as_os_str(),
-            ],
-        );
+        let work = subvolume(&disk);
         fill(&work.join("file"), 40 << 20);
         settle(&disk.point);
         let snapshot = disk.point.join("yesterday");
@@ -273,16 +265,7 @@ fn only_a_whole_filesystem_has_a_gap_to_explain() {
 fn a_subvolume_alone_is_not_taken_for_the_whole() {
     inside("", || {
         let disk = Type::Btrfs.mounted(400, &[]);
-        let work = disk.point.join("work");
-        run(
-            "btrfs",
-            [
-                "-q".as_ref(),
-                "subvolume".as_ref(),
-                "create".as_ref(),
-                work.as_os_str(),
-            ],
-        );
+        let work = subvolume(&disk);
         fill(&work.join("file"), 1 << 20);
         let alone = disk.point.join("alone");
         fs::create_dir(&alone).unwrap();
@@ -311,16 +294,7 @@ fn a_subvolume_alone_is_not_taken_for_the_whole() {
 fn a_deleted_file_of_a_subvolume_is_of_the_filesystem_of_its_mount() {
     inside("", || {
         let disk = Type::Btrfs.mounted(400, &[]);
-        let work = disk.point.join("work");
-        run(
-            "btrfs",
-            [
-                "-q".as_ref(),
-                "subvolume".as_ref(),
-                "create".as_ref(),
-                work.as_os_str(),
-            ],
-        );
+        let work = subvolume(&disk);
         let log = work.join("app.log");
         fill(&log, 4 << 20);
         let open = File::open(&log).unwrap();

@@ -75,20 +75,19 @@ impl Type {
         self.make(&image, options);
         let point = directory.path().join("disk");
         std::fs::create_dir(&point).unwrap();
-        run(
-            "mount",
-            [
-                "-o".as_ref(),
-                "loop".as_ref(),
-                image.as_os_str(),
-                point.as_os_str(),
-            ],
-        );
+        mount_image(&image, &point);
         Mounted {
             point: point.canonicalize().unwrap(),
             _directory: directory,
         }
     }
+}
+
+/// Mounts the filesystem of an image there.
+pub(crate) fn mount_image(image: &Path, point: &Path) {
+    let words = ["-o".as_ref(), "loop".as_ref()];
+    let paths = [image.as_os_str(), point.as_os_str()];
+    run("mount", words.into_iter().chain(paths));
 }
 
 impl fmt::Display for Type {
@@ -101,8 +100,10 @@ impl fmt::Display for Type {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // The image cannot be removed below a loop device that is in use; a test that failed leaves that to the namespace.
-        drop(command("umount").arg("-R").arg(&self.point).output());
+        // Also where a socket of the test still listens in it: the directory is removed next, with what is to be seen in it. A test
+        // that failed leaves the rest to the namespace.
+        let words = ["--recursive", "--lazy"];
+        drop(command("umount").args(words).arg(&self.point).output());
     }
 }
 

@@ -31,8 +31,8 @@ pub struct World {
 pub enum Approved {
     /// Whatever the plan says when it is due.
     Anything,
-    /// Only the plan with this digest, which somebody has seen.
-    Only(String),
+    /// Only this, which somebody has seen.
+    Only(Freeing),
 }
 
 /// What touches the node.
@@ -90,8 +90,13 @@ pub enum Stopped {
     Shut(Step, String),
     /// The node could not be looked at any more.
     Blind(String),
-    /// What would go from the disks is not what was approved; it has this digest.
-    Changed(String),
+    /// What would go from the disks is not what was approved.
+    Changed {
+        /// The digest that it has now.
+        digest: String,
+        /// What is other, in lines that each name one thing.
+        changes: Vec<String>,
+    },
 }
 
 /// What came of it.
@@ -172,10 +177,13 @@ async fn one_round<H: Hands>(
         };
         let done = applied.done.get(begun..).unwrap_or_default();
         if step == Step::Free
-            && let (Approved::Only(wanted), Ok(freeing)) = (approved, &world.freeing)
-            && *wanted != freeing.digest
+            && let (Approved::Only(seen), Ok(freeing)) = (approved, &world.freeing)
+            && seen.digest != freeing.digest
         {
-            return Err(Stopped::Changed(freeing.digest.clone()));
+            return Err(Stopped::Changed {
+                digest: freeing.digest.clone(),
+                changes: freeing.changes_since(seen),
+            });
         }
         gate(step, policy, &world, done).map_err(|why| Stopped::Shut(step, why))?;
         tell(&Event::Begins(step, &what));
@@ -311,9 +319,15 @@ impl Stopped {
             Self::Failed(step, why) => format!("{} failed: {why}", step.name()),
             Self::Shut(step, why) => format!("{} was not begun: {why}", step.name()),
             Self::Blind(why) => format!("the node cannot be looked at: {why}"),
-            Self::Changed(digest) => format!(
-                "what would go is not what was shown: files came, went or grew old enough meanwhile; its digest is {digest}"
-            ),
+            Self::Changed { digest, changes } => {
+                let changes = match &changes[..] {
+                    [] => "it gives back another amount".to_owned(),
+                    changes => changes.join("; "),
+                };
+                format!(
+                    "what would go is not what was shown: {changes}; look at the plan again, its digest is {digest}"
+                )
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What may go to make room, and who else has space: facts from where they are known, for the plan. Only data.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::decide::bytes;
@@ -35,6 +36,15 @@ pub struct FreeStep {
     pub point: PathBuf,
 }
 
+/// One thing that would go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreeItem {
+    /// What people know it by: its kind, and its path or name.
+    pub name: String,
+    /// Tells it from whatever was or will be of this name.
+    pub state: String,
+}
+
 /// Space that no removal of ours gives back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FreeHeld {
@@ -66,10 +76,51 @@ pub struct Freeing {
     pub disks: Vec<FreeDisk>,
     /// In the order in which they go.
     pub steps: Vec<FreeStep>,
+    /// Everything that goes by the steps that may be done.
+    pub items: Vec<FreeItem>,
     /// Space that is in nobody's directory or only its owner gives back.
     pub held: Vec<FreeHeld>,
     /// Places that were not looked at.
     pub unseen: Vec<FreeUnseen>,
+}
+
+/// Differences between two plans are named up to so many: enough to see what is going on there.
+const CHANGES_MAX: usize = 10;
+
+// === impl Freeing ===
+
+impl Freeing {
+    /// What is other now than what was seen, in lines that each name one thing; at most [`CHANGES_MAX`], and how many more. None
+    /// where only the amounts or their order differ.
+    pub fn changes_since(&self, seen: &Self) -> Vec<String> {
+        let of = |freeing: &Self| -> BTreeMap<String, String> {
+            let items = freeing.items.iter().cloned();
+            items.map(|one| (one.name, one.state)).collect()
+        };
+        let (was, is) = (of(seen), of(self));
+        // Why a whole kind is not there any more comes before what is missing of it.
+        let mut changes: Vec<String> = self
+            .unseen
+            .iter()
+            .filter(|one| !seen.unseen.contains(one))
+            .map(FreeUnseen::words)
+            .collect();
+        let looked_at = seen.unseen.iter().filter(|one| !self.unseen.contains(one));
+        changes.extend(looked_at.map(|one| format!("looked at by now: {}", one.words())));
+        changes.extend(was.iter().filter_map(|(name, state)| match is.get(name) {
+            None => Some(format!("{name} went, or may not go any more")),
+            Some(now) if now != state => Some(format!("{name} was written to or replaced")),
+            Some(_) => None,
+        }));
+        let new = is.keys().filter(|name| !was.contains_key(*name));
+        changes.extend(new.map(|name| format!("{name} came, or may go only now")));
+        let more = changes.len().saturating_sub(CHANGES_MAX);
+        if more > 0 {
+            changes.truncate(CHANGES_MAX);
+            changes.push(format!("and {more} more"));
+        }
+        changes
+    }
 }
 
 // === impl FreeUnseen ===

@@ -197,8 +197,42 @@ fn confirm(plan: &Plan, session: &Session) -> Result<(), Failure> {
     Err(Failure::new(Exit::Failed, "nothing was removed"))
 }
 
+/// Refuses an option that is for other kinds than those that are asked for: whoever says it expects that it has an effect.
+fn check_kinds(rules: &RuleArgs) -> Result<(), Failure> {
+    let is_journal = rules.journal_mode == ModeArg::Compat
+        || rules.journal_size.is_some()
+        || rules.journal_files.is_some();
+    let options: [(&str, bool, &[Reclaimer]); 3] = [
+        (
+            "--keep-image",
+            !rules.goes.keep_image.is_empty(),
+            &[Reclaimer::Images, Reclaimer::LocalImages],
+        ),
+        ("--keep", !rules.goes.keep.is_empty(), &Reclaimer::FILES),
+        (
+            "--journal-mode, --journal-size and --journal-files",
+            is_journal,
+            &[Reclaimer::Journal],
+        ),
+    ];
+    for (option, is_said, kinds) in options {
+        let has_effect = rules.only.is_empty() || rules.only.iter().any(|one| kinds.contains(one));
+        if is_said && !has_effect {
+            let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+            let what = format!("{option}: no effect on what --only names");
+            let hint = format!(
+                "add a kind to --only ({}), or leave it out",
+                names.join(", ")
+            );
+            return Err(Failure::usage(what).hint(hint));
+        }
+    }
+    Ok(())
+}
+
 /// The rules that the command line says.
 fn policy(rules: &RuleArgs) -> Result<Policy, Failure> {
+    check_kinds(rules)?;
     let is_compat = rules.journal_mode == ModeArg::Compat;
     if !is_compat && (rules.journal_size.is_some() || rules.journal_files.is_some()) {
         return Err(Failure::usage(

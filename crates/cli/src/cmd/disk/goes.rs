@@ -24,11 +24,11 @@ pub(crate) struct GoesArgs {
 
     /// A file or directory of the node that stays, whatever the rules say; may be given several times
     #[arg(long, value_name = "PATH", value_parser = parse_absolute)]
-    keep: Vec<PathBuf>,
+    pub(crate) keep: Vec<PathBuf>,
 
     /// An image that stays: its name in full, short or as it begins, or how its id begins; may be given several times
     #[arg(long, value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    keep_image: Vec<String>,
+    pub(crate) keep_image: Vec<String>,
 }
 
 // === impl GoesArgs ===

@@ -181,7 +181,9 @@ pub(crate) async fn run(args: &RunArgs, session: &Session) -> Result<(), Failure
     let began = tokio::time::Instant::now();
     // What was seen is what goes, and nothing where nothing was to go.
     let approved = if is_unseen || wanted.is_some() {
-        Approved::Only(report.plan.digest.clone().unwrap_or_default())
+        let seen = world.freeing.as_ref().ok();
+        let seen = seen.filter(|_| report.plan.digest.is_some());
+        Approved::Only(seen.cloned().unwrap_or_default())
     } else {
         Approved::Anything
     };
@@ -194,9 +196,9 @@ pub(crate) async fn run(args: &RunArgs, session: &Session) -> Result<(), Failure
     )
     .await;
     report.timed("steps", began.elapsed());
-    if let Some(Stopped::Changed(_)) = &applied.stopped {
+    if let Some(Stopped::Changed { changes, .. }) = &applied.stopped {
         journal.end();
-        return Err(changed(&report.plan.left_alone));
+        return Err(changed(changes));
     }
     let ended = prove(hands, &policy, args, report, applied, session).await;
     // Locked, and written down, until the report is printed.
@@ -424,19 +426,20 @@ fn check_digest(wanted: Option<&str>, report: &Report) -> Result<(), Failure> {
     if report.plan.digest.as_deref() == Some(wanted) {
         return Ok(());
     }
-    Err(changed(&report.plan.left_alone))
+    // What was shown is not known here, but for its digest. What was left alone may be the whole difference.
+    let left_alone = report.plan.left_alone.iter();
+    let left_alone: Vec<String> = left_alone.map(LeftAloneBody::words).collect();
+    Err(changed(&left_alone))
 }
 
 /// A runtime that is at work has nothing in a plan, and has it again some seconds later.
-fn changed(left_alone: &[LeftAloneBody]) -> Failure {
+fn changed(what: &[String]) -> Failure {
     let mut failure = Failure::new(
         Exit::Conflict,
         "what would go is not what was shown: files came, went or grew old enough meanwhile, or a place was left alone now or then",
     );
-    failure.causes.extend(left_alone.iter().map(|one| {
-        let (kind, directory, why) = (&one.kind, &one.directory, &one.why);
-        words::clean(&format!("{kind} at {directory} left alone: {why}"))
-    }));
+    let lines = what.iter().map(|line| words::clean(line));
+    failure.causes.extend(lines);
     failure.hint("look at the plan again: nagi recover run; where a pod is being started or an image pulled, no image is planned: again in 15 s")
 }
 

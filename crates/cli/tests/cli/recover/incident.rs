@@ -1,7 +1,8 @@
 //! The incident of the founding document on a node of its own: `/` of a process, with `/var` on a real filesystem that is
 //! full, a `systemctl` that really fails where kubelet would, and an API server that listens once kubelet runs.
 //!
-//! It lives in mounts of the test's own, and the command runs in it by `chroot`.
+//! It lives on disks and in mounts of the test's own, and the command runs in it by `chroot`. Programs are this machine's, only to
+//! be read; nothing of the node lies on this machine's disk, so how full that is decides nothing.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -44,8 +45,8 @@ pub(crate) struct Incident {
     pub(crate) writes: Arc<AtomicUsize>,
     /// The nodes that the API server lists are those of another cluster.
     pub(crate) is_another: Arc<AtomicBool>,
-    _run: Mounted,
-    _var: Mounted,
+    /// `/var`, and the node's own disk with everything else that is mounted in it.
+    _disks: [Mounted; 2],
     pub(crate) node: Node,
 }
 
@@ -80,7 +81,10 @@ esac
 
 impl Incident {
     pub(crate) fn new(full: Full) -> Self {
-        let node = Node::new();
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap().join("node");
+        let disk = loops::mount(&root, "ext4", 64, &[]);
+        let node = Node::at(root, directory);
         let root = &node.root;
         for directory in ["usr", "proc", "dev", "fake"] {
             drop(fs::remove_file(root.join(directory)));
@@ -92,7 +96,6 @@ impl Incident {
         node.write("fake/systemctl", SYSTEMCTL);
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(root.join("fake/systemctl"), mode).unwrap();
-        bind(root, root);
         for directory in ["usr", "proc", "dev"] {
             bind(&Path::new("/").join(directory), &root.join(directory));
         }
@@ -102,7 +105,7 @@ impl Incident {
         fs::write(&nagi, "").unwrap();
         bind(&program, &nagi);
         let var = on_a_disk(root, full);
-        let run = in_memory(root);
+        in_memory(root);
         node.run_containers(&RUNNING);
         let writes = Arc::new(AtomicUsize::new(0));
         let port = servers::closed();
@@ -114,8 +117,7 @@ impl Incident {
         Self {
             writes,
             is_another,
-            _run: run,
-            _var: var,
+            _disks: [var, disk],
             node,
         }
     }
@@ -208,13 +210,16 @@ fn listed(directory: &Path, text: &mut String) {
     }
 }
 
+/// Shows something of this machine, in which nothing can be made or removed from there: the test's own directory is removed at its
+/// end, and that goes through mounts.
 fn bind(from: &Path, to: &Path) {
-    let output = Command::new("mount")
-        .args(["--bind"])
-        .arg(from)
-        .arg(to)
-        .output()
-        .unwrap();
+    mount(&["--bind", from.to_str().unwrap()], to);
+    mount(&["-o", "remount,bind,ro"], to);
+}
+
+fn mount(words: &[&str], point: &Path) {
+    let output = Command::new("mount").args(words).arg(point).output();
+    let output = output.unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -225,21 +230,17 @@ fn on_a_disk(root: &Path, full: Full) -> Mounted {
         Full::Packages | Full::PackagesAndOther | Full::Other => &[],
     };
     let var = root.join("var");
-    let mounted = loops::mount_over(&var, "ext4", 96, inodes);
+    // Beside the node's own disk, on which there is no room for it.
+    let image = root.with_file_name("var.image");
+    let mounted = loops::mount_over(&var, &image, "ext4", 96, inodes);
     fs::create_dir_all(var.join("cache/apt/archives")).unwrap();
     mounted
 }
 
-fn in_memory(root: &Path) -> Mounted {
+fn in_memory(root: &Path) {
     let run = root.join("run");
-    let output = Command::new("mount")
-        .args(["-t", "tmpfs", "none"])
-        .arg(&run)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    mount(&["-t", "tmpfs", "none"], &run);
     fs::create_dir_all(run.join("containerd")).unwrap();
-    loops::Mounted::at(&run)
 }
 
 /// An API server with three nodes, which listens once kubelet was started.

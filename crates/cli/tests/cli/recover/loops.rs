@@ -40,17 +40,11 @@ pub(crate) fn inside(test: impl FnOnce(Loops)) {
 #[derive(Debug)]
 pub(crate) struct Mounted(PathBuf);
 
-impl Mounted {
-    /// Something that was mounted there otherwise.
-    pub(crate) fn at(point: &Path) -> Self {
-        Self(point.to_owned())
-    }
-}
-
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // A test that failed leaves it to the namespace.
-        drop(Command::new("umount").arg(&self.0).output());
+        // Whatever is mounted in it goes with it, also where a socket listens in it, which would keep it: the directory is removed
+        // next, and that must never reach what was only shown there. A test that failed leaves it to the namespace.
+        drop(Command::new("umount").arg("--lazy").arg(&self.0).output());
     }
 }
 
@@ -82,11 +76,21 @@ fn may_loop() -> Result<(), String> {
     Ok(())
 }
 
-/// Makes a filesystem of so many MiB and mounts it there.
+/// Makes a filesystem of so many MiB and mounts it there. Its image lies beside it.
 pub(crate) fn mount(point: &Path, fstype: &str, mebibytes: u64, options: &[&str]) -> Mounted {
-    fs::create_dir_all(point).unwrap();
     let image = point.with_extension("image");
-    File::create(&image)
+    mount_from(&image, point, fstype, mebibytes, options)
+}
+
+fn mount_from(
+    image: &Path,
+    point: &Path,
+    fstype: &str,
+    mebibytes: u64,
+    options: &[&str],
+) -> Mounted {
+    fs::create_dir_all(point).unwrap();
+    File::create(image)
         .unwrap()
         .set_len(mebibytes << 20)
         .unwrap();
@@ -106,11 +110,17 @@ pub(crate) fn mount(point: &Path, fstype: &str, mebibytes: u64, options: &[&str]
     Mounted(point.to_owned())
 }
 
-/// The same in place of a directory, which keeps what it holds.
-pub(crate) fn mount_over(point: &Path, fstype: &str, mebibytes: u64, options: &[&str]) -> Mounted {
+/// The same in place of a directory, which keeps what it holds, from an image there.
+pub(crate) fn mount_over(
+    point: &Path,
+    image: &Path,
+    fstype: &str,
+    mebibytes: u64,
+    options: &[&str],
+) -> Mounted {
     let aside = point.with_extension("aside");
     fs::rename(point, &aside).unwrap();
-    let mounted = mount(point, fstype, mebibytes, options);
+    let mounted = mount_from(image, point, fstype, mebibytes, options);
     let from = aside.join(".");
     let words: [&OsStr; 3] = ["-a".as_ref(), from.as_os_str(), point.as_os_str()];
     run("cp", words);

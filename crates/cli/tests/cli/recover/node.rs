@@ -33,8 +33,14 @@ impl Node {
     /// All is well, and the API server is ready.
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        Self::at(root, directory)
+    }
+
+    /// The same with this root, which lies in the directory.
+    pub(crate) fn at(root: PathBuf, directory: tempfile::TempDir) -> Self {
         let node = Self {
-            root: directory.path().canonicalize().unwrap(),
+            root,
             authority: Authority::new("kubernetes"),
             _directory: directory,
         };

@@ -22,6 +22,17 @@ fn diagnose(sshd: &Sshd, arguments: &[&str]) -> Call {
     call(&[&words[..], arguments].concat())
 }
 
+/// A node that looks for programs in a directory first, and that; none where there can be none.
+fn with_stand_ins() -> Option<(Sshd, tempfile::TempDir)> {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    std::fs::set_permissions(at, PermissionsExt::from_mode(0o755)).unwrap();
+    // Not by SetEnv: what the user's own shell does first is not ours.
+    let path = format!("PATH={}:/usr/bin:/bin", at.display());
+    let lines = format!("ForceCommand {path} exec sh -c \"$SSH_ORIGINAL_COMMAND\"");
+    Some((Sshd::start_with(&lines)?, directory))
+}
+
 /// A program that is found first there, instead of the node's.
 fn stand_in(directory: &std::path::Path, name: &str, script: &str) {
     let path = directory.join(name);
@@ -70,15 +81,10 @@ fn a_command_runs_on_the_node_and_leaves_nothing() {
 // What cannot be done there is said with its reason before anything is sent.
 #[test]
 fn a_node_that_cannot_run_it_says_why() {
-    let directory = tempfile::tempdir().unwrap();
-    let at = directory.path();
-    std::fs::set_permissions(at, PermissionsExt::from_mode(0o755)).unwrap();
-    // Not by SetEnv: what the user's own shell does first is not ours.
-    let path = format!("PATH={}:/usr/bin:/bin", at.display());
-    let lines = format!("ForceCommand {path} exec sh -c \"$SSH_ORIGINAL_COMMAND\"");
-    let Some(sshd) = Sshd::start_with(&lines) else {
+    let Some((sshd, directory)) = with_stand_ins() else {
         return;
     };
+    let at = directory.path();
     stand_in(at, "uname", "echo riscv64");
     diagnose(&sshd, &[]).run().exits(5).says("node is riscv64");
     std::fs::remove_file(at.join("uname")).unwrap();
@@ -204,14 +210,10 @@ fn what_was_begun_there_ends_when_nothing_comes_any_more() {
 // nothing comes at all or the next piece does not.
 #[test]
 fn what_falls_silent_while_it_is_sent_leaves_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let at = directory.path();
-    std::fs::set_permissions(at, PermissionsExt::from_mode(0o755)).unwrap();
-    let path = format!("PATH={}:/usr/bin:/bin", at.display());
-    let lines = format!("ForceCommand {path} exec sh -c \"$SSH_ORIGINAL_COMMAND\"");
-    let Some(sshd) = Sshd::start_with(&lines) else {
+    let Some((sshd, directory)) = with_stand_ins() else {
         return;
     };
+    let at = directory.path();
     // A minute is two seconds here.
     stand_in(at, "timeout", "shift; exec /usr/bin/timeout 2 \"$@\"");
     stand_in(at, "head", "exec sleep 60");

@@ -48,6 +48,28 @@ fn recovered(ran: &Ran) -> Value {
     answer
 }
 
+// What the tests here prove is not decided by how full this machine is, nor may anything of it go with the test's own files.
+#[test]
+fn nothing_of_the_node_lies_on_this_machine() {
+    with(Full::Packages, |incident| {
+        let planned = incident.recover(&["--output", "json"]).run().exits(0);
+        let answer = planned.json();
+        let disks = answer["before"]["disks"].as_array().unwrap().iter();
+        let mut points: Vec<&str> = disks
+            .map(|one| one["mounted_on"].as_str().unwrap())
+            .collect();
+        points.sort_unstable();
+        assert_eq!(points, ["/", "/run", "/var"], "{answer:#}");
+        let size = |path: &std::path::Path| rustix::fs::statvfs(path).unwrap().f_blocks;
+        let own = size(&incident.path(""));
+        assert_ne!(own, size(&std::env::temp_dir()));
+        for shown in ["usr", "proc", "dev"] {
+            let made = fs::create_dir(incident.path(shown).join("of-a-test"));
+            assert!(made.is_err(), "{shown}");
+        }
+    });
+}
+
 // B-001, B-016, B-017, B-021, B-038, B-040, B-041, D-11, D-12, D-20, W-B10, W-B11
 #[test]
 fn a_full_disk_with_the_api_server_down_is_brought_back_by_one_command() {

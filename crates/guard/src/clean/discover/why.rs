@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::super::ask::AskError;
 use super::super::policy::Reclaimer;
 use super::super::runtime::Motion;
+use crate::owner::Owner;
 
 /// Why a file stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +62,8 @@ pub struct Skipped {
 pub enum Why {
     /// There is a symbolic link on the way.
     Link,
+    /// The root of this owner is a link that leads there, and nobody else removes anything below it.
+    BelongsTo(Owner),
     /// Its filesystem cannot be written to.
     ReadOnly,
     /// Its filesystem is none that is cleaned: this type.
@@ -100,6 +103,7 @@ impl Why {
             | Self::Manifest(_)
             | Self::KeepImage(_) => true,
             Self::Link
+            | Self::BelongsTo(_)
             | Self::RuntimeBusy(_)
             | Self::NoPods
             | Self::Type(_)

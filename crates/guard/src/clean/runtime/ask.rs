@@ -4,15 +4,17 @@
 //! lies between that list and a removal.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::future::Future;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nagi_cri::kubelet::{self, Kubelet};
+use nagi_cri::kubelet::{self, Entry, Files, Kind, Kubelet};
 use nagi_cri::{CallError, Client, ContainerState, Usage};
 use nagi_runtime::Deadline;
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use serde::Deserialize;
 
@@ -51,6 +53,10 @@ pub(super) struct Runtime {
     /// None where there is no kubelet.
     kubelet: Option<Kubelet>,
 }
+
+/// The files of a node, links followed as on the node and none into what may not answer.
+#[derive(Debug, Clone, Copy)]
+struct OnNode<'a>(&'a OwnedFd, &'a Reach);
 
 /// What matters of a manifest.
 #[derive(Debug, Deserialize)]
@@ -110,8 +116,8 @@ pub(super) fn runtime(root: &OwnedFd, reach: &Reach) -> Result<Option<Runtime>, 
         let why = Why::Type(fstype.to_owned());
         return Err((socket, why));
     }
-    match place::is_there(root, &socket) {
-        Ok(()) => {}
+    match place::kind(root, &socket) {
+        Ok(_) => {}
         Err(Errno::NOENT | Errno::NOTDIR) if kubelet.is_none() => return Ok(None),
         Err(Errno::NOENT | Errno::NOTDIR) => {
             let why = Why::Runtime("there is no socket".to_owned());
@@ -133,53 +139,28 @@ pub(super) fn runtime(root: &OwnedFd, reach: &Reach) -> Result<Option<Runtime>, 
 /// # Errors
 /// Its settings cannot be read or understood: nobody knows where its manifests and its socket are.
 fn kubelet_of(root: &OwnedFd, reach: &Reach) -> Result<Option<Kubelet>, (PathBuf, Why)> {
-    let read = |file: &str| {
-        let file = Path::new(file);
-        read(root, reach, file).map_err(|why| (file.to_owned(), why))
-    };
-    let (file, flags) = (read(kubelet::CONFIG)?, read(kubelet::FLAGS)?);
-    if file.is_none() && flags.is_none() {
-        return Ok(None);
+    let settings = kubelet::settings(&OnNode(root, reach))?;
+    match settings.broken.into_iter().next() {
+        Some(file) => Err((file.clone(), Why::Manifest(file))),
+        None => Ok(Some(settings.kubelet).filter(|_| settings.is_there)),
     }
-    let not_understood = || {
-        let file = PathBuf::from(kubelet::CONFIG);
-        (file.clone(), Why::Manifest(file))
-    };
-    let settings = match file {
-        Some(bytes) => Kubelet::parse(&bytes).ok_or_else(not_understood)?,
-        None => Kubelet::default(),
-    };
-    let flags = flags.unwrap_or_default();
-    Ok(Some(settings.with_flags(&String::from_utf8_lossy(&flags))))
 }
 
-/// The images that manifests of static pods name: of every file in their directory whose name does not begin with a dot, as
-/// kubelet takes them, whatever else the name is; or of the one file that is named instead of a directory.
+/// The images that manifests of static pods name, links to manifests followed as kubelet does.
 ///
 /// # Errors
-/// One of them cannot be understood: nobody knows what it needs.
+/// One of them cannot be understood, or a link leads nowhere, perhaps only now: nobody knows what it needs.
 fn named(kubelet: &Kubelet, root: &OwnedFd, reach: &Reach) -> Result<Vec<String>, Why> {
-    let place = kubelet.manifests();
-    if let Some(fstype) = reach.refuses(place) {
-        return Err(Why::Type(fstype.to_owned()));
-    }
-    let images = |path: &Path| {
-        let bytes = read(root, reach, path)?;
-        bytes.map_or(Ok(Vec::new()), |bytes| {
-            images_of(&bytes).ok_or_else(|| Why::Manifest(path.to_owned()))
-        })
-    };
-    let Some(base) = place::open_base(root, place)? else {
-        return images(place);
-    };
+    let node = OnNode(root, reach);
     let mut all = Vec::new();
-    for name in place::names(&base)? {
-        let Ok(entry) = place::look(&base, &name) else {
-            continue; // Gone meanwhile.
-        };
-        // A link, which kubelet follows, is refused where it is read.
-        if !name.starts_with(b".") && (entry.kind.is_file() || entry.kind.is_symlink()) {
-            all.extend(images(&place.join(std::ffi::OsStr::from_bytes(&name)))?);
+    for file in kubelet.manifest_files(&node)? {
+        match node.read(&file)? {
+            Some(bytes) => {
+                let images = images_of(&bytes).ok_or_else(|| Why::Manifest(file.clone()));
+                all.extend(images?);
+            }
+            None if file == kubelet.manifests() => {}
+            None => return Err(Why::Manifest(file)),
         }
     }
     Ok(all)
@@ -202,14 +183,11 @@ fn images_of(manifest: &[u8]) -> Option<Vec<String>> {
     )
 }
 
-/// A file on the way to which no link and no foreign filesystem is. None when it is not there.
+/// A file to which the way is gone without a link. None when it is not there.
 ///
 /// # Errors
 /// It cannot be read, or only a part of it: what is behind that would not be kept.
-fn read(root: &OwnedFd, reach: &Reach, path: &Path) -> Result<Option<Vec<u8>>, Why> {
-    if let Some(fstype) = reach.refuses(path) {
-        return Err(Why::Type(fstype.to_owned()));
-    }
+fn read(root: &OwnedFd, path: &Path) -> Result<Option<Vec<u8>>, Why> {
     let below = path.strip_prefix("/").unwrap_or(path);
     let file = match place::open_on_way(root, below.as_os_str().as_bytes()) {
         Ok(file) => file,
@@ -229,6 +207,71 @@ fn read(root: &OwnedFd, reach: &Reach, path: &Path) -> Result<Option<Vec<u8>>, W
     }
     bytes.truncate(length);
     Ok(Some(bytes))
+}
+
+// === impl Files for OnNode ===
+
+impl Files for OnNode<'_> {
+    type Error = Why;
+
+    fn read(&self, file: &Path) -> Result<Option<Vec<u8>>, Why> {
+        let Self(root, reach) = self;
+        read(root, &reach.real(root, file)?)
+    }
+
+    fn list(&self, directory: &Path) -> Result<Option<Vec<Entry>>, Why> {
+        let Self(root, reach) = self;
+        let real = reach.real(root, directory)?;
+        let Some(base) = place::open_base(root, &real)? else {
+            return Ok(None);
+        };
+        let mut entries = Vec::new();
+        for name in place::names(&base)? {
+            let Ok(entry) = place::look(&base, &name) else {
+                continue; // Gone meanwhile.
+            };
+            let name = OsString::from_vec(name);
+            let is_link = entry.kind.is_symlink();
+            let kind = if is_link {
+                self.behind(&real.join(&name))?
+            } else {
+                Self::kind(entry.kind)
+            };
+            entries.push(Entry {
+                name,
+                kind,
+                is_link,
+            });
+        }
+        Ok(Some(entries))
+    }
+}
+
+// === impl OnNode ===
+
+impl OnNode<'_> {
+    /// What a link leads to.
+    fn behind(&self, link: &Path) -> Result<Kind, Why> {
+        let Self(root, reach) = self;
+        match place::kind(root, &reach.real(root, link)?) {
+            Ok(kind) => Ok(Self::kind(kind)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(Kind::Nowhere),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn kind(kind: FileType) -> Kind {
+        match kind {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Nowhere,
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => Kind::Other,
+        }
+    }
 }
 
 // === impl Runtime ===

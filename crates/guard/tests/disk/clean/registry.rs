@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
@@ -25,6 +25,61 @@ struct Shelf {
 pub(super) struct Registry {
     pub(super) port: u16,
     shelf: Arc<Mutex<Shelf>>,
+    gate: Arc<Gate>,
+}
+
+/// Where layers wait half-way while it is shut.
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_shut: bool,
+    waiting: usize,
+}
+
+/// A gate that is shut as long as this lives.
+#[derive(Debug)]
+pub(super) struct Shut(Arc<Gate>);
+
+// === impl Gate ===
+
+impl Gate {
+    fn set(&self, is_shut: bool) {
+        self.state.lock().unwrap().is_shut = is_shut;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.waiting += 1;
+        self.changed.notify_all();
+        let mut state = self
+            .changed
+            .wait_while(state, |state| state.is_shut)
+            .unwrap();
+        state.waiting -= 1;
+    }
+}
+
+// === impl Shut ===
+
+impl Shut {
+    /// Waits until somebody waits there.
+    pub(super) fn reached(&self) {
+        let state = self.0.state.lock().unwrap();
+        let reached = self.0.changed.wait_while(state, |state| state.waiting == 0);
+        drop(reached.unwrap());
+    }
+}
+
+impl Drop for Shut {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
 }
 
 /// One layer: a file of this name with these bytes.
@@ -74,15 +129,22 @@ impl Registry {
         let registry = Self {
             port: listener.local_addr().unwrap().port(),
             shelf: Arc::default(),
+            gate: Arc::default(),
         };
-        let shelf = Arc::clone(&registry.shelf);
+        let own = registry.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (stream, shelf) = (stream.unwrap(), Arc::clone(&shelf));
-                std::thread::spawn(move || drop(answer(&stream, &shelf, slow)));
+                let (stream, own) = (stream.unwrap(), own.clone());
+                std::thread::spawn(move || drop(answer(&stream, &own, slow)));
             }
         });
         registry
+    }
+
+    /// From now on no layer comes whole.
+    pub(super) fn shut(&self) -> Shut {
+        self.gate.set(true);
+        Shut(Arc::clone(&self.gate))
     }
 
     /// The name under which a runtime pulls an image.
@@ -173,7 +235,8 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 /// `/v2/NAME/manifests/REFERENCE` and `/v2/NAME/blobs/DIGEST`.
-fn answer(mut stream: &TcpStream, shelf: &Mutex<Shelf>, slow: Duration) -> std::io::Result<()> {
+fn answer(mut stream: &TcpStream, own: &Registry, slow: Duration) -> std::io::Result<()> {
+    let shelf = &own.shelf;
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next().unwrap_or(Ok(String::new()))?;
     for line in lines {
@@ -215,6 +278,7 @@ fn answer(mut stream: &TcpStream, shelf: &Mutex<Shelf>, slow: Duration) -> std::
         let (first, rest) = bytes.split_at(bytes.len() / 2);
         stream.write_all(first)?;
         std::thread::sleep(slow);
+        own.gate.pass();
         return stream.write_all(rest);
     }
     stream.write_all(&bytes)

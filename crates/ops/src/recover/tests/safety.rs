@@ -124,18 +124,85 @@ fn freeing(digest: &str) -> World {
 // What somebody has seen is what goes.
 #[test]
 fn only_the_plan_that_was_approved_is_carried_out() {
-    let seen = Approved::Only("seen".to_owned());
+    let of = |digest: &str| {
+        Approved::Only(Freeing {
+            digest: digest.to_owned(),
+            ..Freeing::default()
+        })
+    };
+    let seen = of("seen");
     let (steps, _) = applied(freeing("seen"), &seen);
     assert_eq!(steps, [Step::Free]);
     // Nothing was to go when it was asked, which is what an empty digest says.
-    for approved in [seen, Approved::Only(String::new())] {
+    for approved in [seen, of("")] {
         let (steps, applied) = applied(freeing("another"), &approved);
         assert_eq!(steps, []);
-        assert_eq!(
-            applied.stopped,
-            Some(Stopped::Changed("another".to_owned()))
-        );
+        let changed = Stopped::Changed {
+            digest: "another".to_owned(),
+            changes: Vec::new(),
+        };
+        assert_eq!(applied.stopped, Some(changed));
     }
+}
+
+// 5-28 of the review: whoever has approved a plan is told which file or image is another now, and why a kind is left alone.
+#[test]
+fn what_changed_since_the_plan_was_shown_is_named() {
+    let item = |(name, state): &(&str, &str)| FreeItem {
+        name: (*name).to_owned(),
+        state: (*state).to_owned(),
+    };
+    let with = |digest: &str, items: &[(&str, &str)], alone: &[&str]| {
+        let mut world = freeing(digest);
+        let freeing = world.freeing.as_mut().unwrap();
+        freeing.items = items.iter().map(item).collect();
+        freeing.unseen = alone
+            .iter()
+            .map(|why| FreeUnseen {
+                kind: "images".to_owned(),
+                directory: "/run/a.sock".into(),
+                why: (*why).to_owned(),
+                point: None,
+            })
+            .collect();
+        world
+    };
+    let before = [
+        ("apt /a", "1"),
+        ("apt /b", "1"),
+        ("apt /c", "1"),
+        ("images d:1", "1"),
+    ];
+    let seen = with("seen", &before, &[]).freeing.unwrap();
+    let now = [("apt /a", "1"), ("apt /b", "2"), ("apt /e", "1")];
+    let world = with("another", &now, &["a pod is being started"]);
+    let (steps, applied) = applied(world, &Approved::Only(seen));
+    assert_eq!(steps, []);
+    let Some(Stopped::Changed { changes, .. }) = &applied.stopped else {
+        panic!("{applied:?}");
+    };
+    assert_eq!(
+        changes[..],
+        [
+            "images at /run/a.sock left alone: a pod is being started",
+            "apt /b was written to or replaced",
+            "apt /c went, or may not go any more",
+            "images d:1 went, or may not go any more",
+            "apt /e came, or may go only now",
+        ]
+    );
+    let words = applied.stopped.unwrap().words();
+    assert!(words.contains("apt /b was written to") && words.contains("its digest is another"));
+    let many: Vec<String> = (0..30).map(|number| number.to_string()).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "")).collect();
+    let of = |world: World| world.freeing.unwrap();
+    let changes = of(with("a", &many, &[])).changes_since(&of(with("b", &[], &[])));
+    assert_eq!((changes.len(), changes[10].as_str()), (11, "and 20 more"));
+    let back = of(with("a", &[], &[])).changes_since(&of(with("b", &[], &["it hangs"])));
+    assert_eq!(
+        back,
+        ["looked at by now: images at /run/a.sock left alone: it hangs"]
+    );
 }
 
 // A node that is well is not cleaned; one on which a run was killed is.

@@ -132,6 +132,10 @@ pub(super) const fn end_word(end: &End) -> &'static str {
 pub(crate) fn why(why: &Why) -> String {
     match why {
         Why::Link => "there is a symbolic link on the way, and links are not followed".to_owned(),
+        Why::BelongsTo(owner) => format!(
+            "a link makes it the directory of {}, below which nobody else removes anything",
+            owner.name()
+        ),
         Why::ReadOnly => "its filesystem cannot be written to".to_owned(),
         Why::Type(fstype) => format!("its filesystem is {fstype}, which is not cleaned"),
         Why::Unreadable(error) => format!("it cannot be read: {error}"),

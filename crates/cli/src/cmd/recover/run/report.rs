@@ -282,6 +282,18 @@ impl DoneBody {
     }
 }
 
+impl LeftAloneBody {
+    /// In a line.
+    pub(super) fn words(&self) -> String {
+        let Self {
+            kind,
+            directory,
+            why,
+        } = self;
+        format!("{kind} at {directory} left alone: {why}")
+    }
+}
+
 impl RungBody {
     fn of(held: &Held) -> Self {
         Self {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use nagi_guard::{
     Deleted, Device, Done, End, Event, Glance, Item, Kind, Plan, Policy, Report, Skipped, Step,
 };
-use nagi_ops::recover::{Did, FreeDisk, FreeHeld, FreeStep, FreeUnseen, Freeing, Room};
+use nagi_ops::recover::{Did, FreeDisk, FreeHeld, FreeItem, FreeStep, FreeUnseen, Freeing, Room};
 use nagi_ops::{Disks, Looked, Unseen};
 use nagi_ports::SystemClock;
 
@@ -209,12 +209,28 @@ fn told(plan: &Plan, glance: Option<&Glance>, root: &Path) -> Freeing {
                 point: point_of(step.disk),
             })
             .collect(),
+        items: plan
+            .steps
+            .iter()
+            .filter(|step| step.has_consent)
+            .flat_map(|step| step.items.iter().map(|item| free_item(step, item)))
+            .collect(),
         held,
         unseen: plan
             .skipped
             .iter()
             .map(|skipped| unseen(skipped, glance))
             .collect(),
+    }
+}
+
+/// An image or a container is known by its name, and not by its place among the runtime's.
+fn free_item(step: &Step, item: &Item) -> FreeItem {
+    let own = item.owned.as_ref().and_then(|owned| owned.names.first());
+    let name = own.cloned().unwrap_or_else(|| shown(&step.whole(item)));
+    FreeItem {
+        name: format!("{} {name}", step.reclaimer.name()),
+        state: identity(step, item),
     }
 }
 
@@ -368,6 +384,61 @@ mod tests {
         );
         assert_eq!(told.unseen[0].point, None);
         assert!(told.unseen[1].point.is_some());
+    }
+
+    // 5-28 of the review: what would go is told one by one, images by their names, so that whoever has seen it can be told which of
+    // them is another.
+    #[test]
+    fn what_would_go_is_told_by_its_name_and_state() {
+        let item = |path: &str, names: &[&str]| Item {
+            path: path.into(),
+            device: Device { major: 8, minor: 1 },
+            inode: 7,
+            size: 4096,
+            blocks: nagi_guard::Blocks(8),
+            written: Instant::default(),
+            links: 1,
+            owned: (!names.is_empty()).then(|| nagi_guard::Owned {
+                names: names.iter().map(|name| (*name).to_owned()).collect(),
+                inodes: 1,
+                is_measured: true,
+            }),
+        };
+        let step = |reclaimer, directory: &str, has_consent, item| Step {
+            reclaimer,
+            directory: directory.into(),
+            disk: Device { major: 8, minor: 1 },
+            has_consent,
+            items: vec![item],
+            spared: nagi_guard::Tally::default(),
+            kept: Vec::new(),
+        };
+        let package = item("archives/a_1_all.deb", &[]);
+        let image = item("sha256:aa", &["r.example/idle:1"]);
+        let mut plan = Plan {
+            at: Instant::default(),
+            policy: Policy::at(Path::new("/")),
+            steps: vec![
+                step(Reclaimer::Apt, "/var/cache/apt", true, package),
+                step(Reclaimer::Images, "/var/lib/containerd", true, image),
+                step(
+                    Reclaimer::Journal,
+                    "/var/log/journal",
+                    false,
+                    item("a", &[]),
+                ),
+            ],
+            disks: Vec::new(),
+            skipped: Vec::new(),
+            left: Vec::new(),
+        };
+        let seen = told(&plan, None, Path::new("/"));
+        let names: Vec<&str> = seen.items.iter().map(|one| one.name.as_str()).collect();
+        let apt = "apt /var/cache/apt/archives/a_1_all.deb";
+        assert_eq!(names, [apt, "images r.example/idle:1"]);
+        plan.steps[0].items[0].size = 5000;
+        let changes = told(&plan, None, Path::new("/")).changes_since(&seen);
+        assert_eq!(changes, [format!("{apt} was written to or replaced")]);
     }
 
     // A runtime that fell silent behind the plan.

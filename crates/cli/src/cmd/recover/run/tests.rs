@@ -87,7 +87,7 @@ fn what_was_left_alone_is_told_where_a_plan_is_another() {
         directory: "/run/containerd/containerd.sock".to_owned(),
         why: "a pod is being started".to_owned(),
     };
-    let failure = changed(&[busy]);
+    let failure = changed(&[busy.words()]);
     assert_eq!(
         failure.causes,
         ["images at /run/containerd/containerd.sock left alone: a pod is being started"]

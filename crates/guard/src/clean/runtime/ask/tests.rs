@@ -67,9 +67,66 @@ fn every_file_of_the_directory_is_a_manifest_whatever_it_is_called() {
     std::fs::write(&cut, "").unwrap();
     let why = Why::Manifest("/etc/kubernetes/manifests/kube-vip".into());
     assert_eq!(named_at(&root, &reach), Err(why));
-    let link = cut.with_file_name("a-link");
-    std::os::unix::fs::symlink("haproxy", link).unwrap();
+}
+
+// 5-03 of the review: kubelet follows links to manifests, wherever on the node they lead, and the images of those are kept like
+// others. One that leads nowhere may lead somewhere again, as soon as a disk is mounted.
+#[test]
+fn a_link_to_a_manifest_is_followed_as_kubelet_does() {
+    let (directory, root, reach) = node(&[
+        ("data/manifests/real.yaml", POD),
+        ("etc/kubernetes/manifests/etcd.yaml", POD),
+    ]);
+    let at = |name: &str| directory.path().join("etc/kubernetes/manifests").join(name);
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, at(name)).unwrap();
+    link("/data/manifests/real.yaml", "whole.yaml");
+    link("../../../data/manifests/real.yaml", "short.yaml");
+    link("/data/manifests", "directory");
+    let three = vec!["r.example/pod:1".to_owned(); 3];
+    assert_eq!(named_at(&root, &reach), Ok(three.clone()));
+    // The directory itself may be one.
+    rustix::fs::unlink(at("short.yaml")).unwrap();
+    let manifests = directory.path().join("etc/kubernetes/manifests");
+    std::fs::rename(&manifests, directory.path().join("data/moved")).unwrap();
+    std::os::unix::fs::symlink("../../data/moved", manifests).unwrap();
+    assert_eq!(named_at(&root, &reach), Ok(three[..2].to_vec()));
+    link("/data/manifests/none.yaml", "lost.yaml");
+    let lost = Why::Manifest("/etc/kubernetes/manifests/lost.yaml".into());
+    assert_eq!(named_at(&root, &reach), Err(lost));
+    rustix::fs::unlink(at("lost.yaml")).unwrap();
+    link("round.yaml", "round.yaml");
     assert_eq!(named_at(&root, &reach), Err(Why::Link));
+}
+
+// 5-30 of the review: where kubelet looks may stand in a drop-in, or be relative. What cannot be understood of that lets nothing go.
+#[test]
+fn drop_ins_and_relative_paths_say_where_manifests_are() {
+    let flags = (
+        "var/lib/kubelet/kubeadm-flags.env",
+        "KUBELET_KUBEADM_ARGS=\"--config-dir=/etc/kubelet.d\"",
+    );
+    let settings = ("var/lib/kubelet/config.yaml", "staticPodPath: pods");
+    let (_directory, root, reach) = node(&[settings, ("var/lib/kubelet/pods/a", POD)]);
+    let one = Ok(vec!["r.example/pod:1".to_owned()]);
+    assert_eq!(named_at(&root, &reach), one);
+    let drop_in = ("etc/kubelet.d/a.conf", "staticPodPath: /srv/pods");
+    let (directory, root, reach) = node(&[settings, flags, drop_in, ("srv/pods/a", POD)]);
+    assert_eq!(named_at(&root, &reach), one);
+    let cut = directory.path().join("etc/kubelet.d/b.conf");
+    std::fs::write(cut, "").unwrap();
+    let file = PathBuf::from("/etc/kubelet.d/b.conf");
+    let why = Why::Manifest(file.clone());
+    assert_eq!(kubelet_of(&root, &reach).unwrap_err(), (file, why));
+}
+
+// 5-17 of the review: so may kubelet's own directory.
+#[test]
+fn a_link_at_the_root_of_kubelet_is_followed() {
+    let settings = ("data/kubelet/config.yaml", "staticPodPath: /srv/pods");
+    let (directory, root, reach) = node(&[settings, ("srv/pods/a", POD), ("var/lib/a", "")]);
+    std::os::unix::fs::symlink("/data/kubelet", directory.path().join("var/lib/kubelet")).unwrap();
+    let one = Ok(vec!["r.example/pod:1".to_owned()]);
+    assert_eq!(named_at(&root, &reach), one);
 }
 
 // 5-03 of the review: kubelet may be told one file instead of a directory.
