@@ -236,7 +236,7 @@ async fn a_request_wakes_nothing_outside_of_the_allowed_namespaces() {
     let gateway = Process::start(
         "gateway",
         Some(&double),
-        &["--allowed-namespaces", "project-b"],
+        &[("NAGI_ALLOWED_NAMESPACES", "project-b")],
     );
     until_ready(gateway.metrics).await;
     let host = Some("sample-app-a.project-a.localhost");
