@@ -436,7 +436,7 @@ fn admission_policy_holds_both_accounts_to_the_count() {
     }
     assert_eq!(
         policy["spec"]["matchConstraints"]["resourceRules"],
-        json!([{ "apiGroups": ["*"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["*"] }])
+        json!([{ "apiGroups": ["*"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["*", "*/scale"] }])
     );
 }
 
