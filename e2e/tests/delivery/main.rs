@@ -40,6 +40,11 @@ const TESTS: &[Test<World>] = &[
         run: policy::accounts_are_bound,
     },
     Test {
+        name: "nobody_but_nagi_writes_its_history",
+        needs: Needs::Nothing,
+        run: policy::history_is_ours,
+    },
+    Test {
         name: "helm_renders_what_kustomize_renders",
         needs: Needs::Nothing,
         run: chart::renders_what_kustomize_renders,

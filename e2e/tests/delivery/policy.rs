@@ -1,6 +1,6 @@
-//! The admission policy that holds Nagi's accounts to counts and annotations of their own.
+//! The admission policies: what holds Nagi's accounts to counts and annotations of their own, and others out of its history.
 //!
-//! Each refusal is looked for with every right that there is, and what the policy refuses is taken once its binding is gone:
+//! Each refusal is looked for with every right that there is, and what a policy refuses is taken once its binding is gone:
 //! so it is the policy that refuses.
 
 use std::time::Duration;
@@ -335,6 +335,169 @@ fn check(
             ensure!(!ended.status.success(), "{name} is taken");
             ensure!(ended.errors.contains(refusal), "{name}: {}", ended.errors);
         }
+    }
+    Ok(())
+}
+
+/// Somebody who may write Events in one namespace, as many accounts may. Nagi's accounts get the same, so that their roles
+/// are not what decides.
+const MALLORY: &str = "project-a/mallory";
+const WRITERS: &str = r#"
+apiVersion: v1
+kind: ServiceAccount
+metadata: { name: mallory, namespace: project-a }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: { name: writes-events, namespace: project-a }
+rules:
+  - { apiGroups: ["", events.k8s.io], resources: [events], verbs: [get, create, patch] }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: { name: writes-events, namespace: project-a }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: writes-events }
+subjects:
+  - { kind: ServiceAccount, name: mallory, namespace: project-a }
+  - { kind: ServiceAccount, name: scale-api-sa, namespace: scale-system }
+  - { kind: ServiceAccount, name: wake-gateway-sa, namespace: scale-system }
+"#;
+
+const HISTORY: &str = "only Nagi writes its history";
+
+/// What a history is read from, of a workload that is somebody else's.
+const CHANGES: &str = r#""nagi.dev/changes":"[{\"actor\":\"user/alice\",\"action\":\"scale-to-zero\",\"reason\":\"forged\",\"from\":5,\"to\":0}]""#;
+
+/// An Event of the group that Nagi writes.
+fn event(name: &str, reporter: &str, annotations: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"events.k8s.io/v1","kind":"Event",
+            "metadata":{{"name":"{name}","namespace":"project-a","annotations":{{{annotations}}}}},
+            "eventTime":"2026-01-02T03:04:05.000000Z","type":"Normal","reason":"Scaled","action":"Scaled",
+            "reportingController":"{reporter}","reportingInstance":"x-1","note":"5 to 0",
+            "regarding":{{"apiVersion":"apps/v1","kind":"Deployment","namespace":"project-a","name":"sample-app-a"}}}}"#
+    )
+}
+
+/// The same of the older one.
+fn core_event(name: &str, reporter: &str, annotations: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"v1","kind":"Event",
+            "metadata":{{"name":"{name}","namespace":"project-a","annotations":{{{annotations}}}}},
+            "type":"Normal","reason":"Scaled","message":"5 to 0",
+            "reportingComponent":"{reporter}","reportingInstance":"x-1",
+            "involvedObject":{{"apiVersion":"apps/v1","kind":"Deployment","namespace":"project-a","name":"sample-app-a"}}}}"#
+    )
+}
+
+impl World {
+    fn tell(&mut self, account: &str, event: &str, more: &str) -> anyhow::Result<Ended> {
+        let words = format!("create -f - {more}");
+        self.kubectl_as(account, &words)?.input(event).end()
+    }
+}
+
+fn taken(what: &str, ended: &Ended) -> anyhow::Result<()> {
+    ensure!(ended.status.success(), "{what}: {}", ended.errors);
+    Ok(())
+}
+
+fn refused(what: &str, ended: &Ended) -> anyhow::Result<()> {
+    ensure!(!ended.status.success(), "{what} is taken");
+    ensure!(ended.errors.contains(HISTORY), "{what}: {}", ended.errors);
+    Ok(())
+}
+
+// Whoever may create Events in a namespace writes no history: neither a new one nor into what is there.
+pub(super) fn history_is_ours(world: &mut World) -> anyhow::Result<()> {
+    world.install()?;
+    world.kubectl("apply -f -")?.input(WRITERS).succeed()?;
+    let forged = event("forged", "nagi.dev/scale-api", CHANGES);
+    let harmless = event("harmless", "example.com/x", r#""example.com/x":"y""#);
+    wait::until("rights and the policy", MOMENT, || {
+        let right = world.tell(MALLORY, &harmless, "--dry-run=server")?;
+        let wrong = world.tell(MALLORY, &forged, "--dry-run=server")?;
+        Ok(if right.status.success() && !wrong.status.success() {
+            Look::There(())
+        } else {
+            Look::NotYet(format!("{}{}", right.errors, wrong.errors))
+        })
+    })?;
+    for (what, event) in [
+        ("changes and reporter", forged.clone()),
+        ("changes", event("forged", "example.com/x", CHANGES)),
+        ("reporter", event("forged", "nagi.dev/other", "")),
+        ("changes, core", core_event("forged", "", CHANGES)),
+        (
+            "reporter, core",
+            core_event("forged", "nagi.dev/scale-api", ""),
+        ),
+    ] {
+        refused(what, &world.tell(MALLORY, &event, "")?)?;
+    }
+    for (what, event) in [
+        ("somebody's own", harmless),
+        ("without a reporter, core", core_event("older", "", "")),
+        (
+            "what only looks like ours",
+            event(
+                "alike",
+                "nagi.device/x",
+                r#""nagi.dev.example.com/changes":"y""#,
+            ),
+        ),
+    ] {
+        taken(what, &world.tell(MALLORY, &event, "")?)?;
+    }
+    into_what_is_there(world)?;
+    // Whoever may change the policy is not kept out by it.
+    world
+        .kubectl("create -f - --dry-run=server")?
+        .input(&*forged)
+        .succeed()?;
+    world
+        .kubectl("delete validatingadmissionpolicybinding nagi-writes-its-history")?
+        .succeed()?;
+    let alone = wait::until("an Event that the policy refused", MOMENT, || {
+        let ended = world.tell(MALLORY, &forged, "--dry-run=server")?;
+        Ok(if ended.status.success() {
+            Look::There(())
+        } else {
+            Look::NotYet(ended.errors)
+        })
+    });
+    world.kubectl("delete -f -")?.input(WRITERS).succeed()?;
+    world
+        .kubectl("delete events -n project-a --all")?
+        .succeed()?;
+    world.install()?;
+    alone
+}
+
+/// Nagi's own Events, and what others do to them, behind [`history_is_ours`].
+fn into_what_is_there(world: &mut World) -> anyhow::Result<()> {
+    let ours = "events.events.k8s.io ours";
+    let told = event("ours", "nagi.dev/scale-api", CHANGES);
+    taken("the API tells", &world.tell(API, &told, "")?)?;
+    let waking = event("waking", "nagi.dev/scale-api", "");
+    taken("the gateway tells", &world.tell(GATEWAY, &waking, "")?)?;
+    let count = r#"{"series":{"count":2,"lastObservedTime":"2026-01-02T03:05:05.000000Z"}}"#;
+    let more = format!(r#"{{"metadata":{{"annotations":{{{CHANGES}}}}}}}"#);
+    let none = r#"{"metadata":{"annotations":{"nagi.dev/changes":null}}}"#;
+    for (what, object, patch) in [
+        ("counting ours up", ours, count),
+        ("taking changes out of ours", ours, none),
+        ("the same of the older group", "events ours", none),
+        ("changes for somebody's own", "events harmless", &more),
+    ] {
+        refused(what, &world.patch(MALLORY, object, "merge", patch)?)?;
+    }
+    let other = r#"{"metadata":{"annotations":{"example.com/x":"z"}}}"#;
+    let ended = world.patch(MALLORY, "events harmless", "merge", other)?;
+    taken("another annotation of somebody's own", &ended)?;
+    for (account, object) in [(API, ours), (GATEWAY, "events.events.k8s.io waking")] {
+        let ended = world.patch(account, object, "merge", count)?;
+        taken("counting an Event of one's own up", &ended)?;
     }
     Ok(())
 }
