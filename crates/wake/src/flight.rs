@@ -173,9 +173,13 @@ impl Run {
     /// Follows the observations until the flight ends.
     async fn follow(&mut self, begun: Begun, events: &mut broadcast::Receiver<WorkloadEvent>) {
         if begun.wrote == Wrote::Here {
+            let request_id = match &self.task {
+                Task::Order(request) => request.request_id.as_ref(),
+                Task::Written(_) => None,
+            };
             tracing::info!(
                 namespace = %self.id.namespace, workload = %self.id.name, trigger = self.view.trigger.as_str(),
-                from = self.view.from.0, to = self.view.to.0, "Workload is waking"
+                request_id = request_id.map(tracing::field::display), from = self.view.from.0, to = self.view.to.0, "Workload is waking"
             );
         }
         self.view.version = Some(begun.workload.version);

@@ -4,6 +4,7 @@
 //! No node is needed, so these tests run without root. That pods run from the manifests is shown on whole clusters.
 
 mod chart;
+mod policy;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use nagi_e2e::call::{Call, Ended};
+use nagi_e2e::call::Call;
 use nagi_e2e::rights;
 use nagi_e2e::suite::{self, Needs, Test};
 use nagi_e2e::tools;
-use nagi_e2e::wait::{self, Look};
 use nagi_e2e::{ControlPlane, Options, Where};
 
 const TESTS: &[Test<World>] = &[
@@ -37,7 +37,12 @@ const TESTS: &[Test<World>] = &[
     Test {
         name: "accounts_of_nagi_change_counts_and_their_own_annotations_only",
         needs: Needs::Nothing,
-        run: accounts_are_bound,
+        run: policy::accounts_are_bound,
+    },
+    Test {
+        name: "nobody_but_nagi_writes_its_history",
+        needs: Needs::Nothing,
+        run: policy::history_is_ours,
     },
     Test {
         name: "helm_renders_what_kustomize_renders",
@@ -66,18 +71,11 @@ const TESTS: &[Test<World>] = &[
     },
 ];
 
-/// The accounts of Nagi.
-const API: &str = "scale-api-sa";
-const GATEWAY: &str = "wake-gateway-sa";
-
-/// Until the API server acts on a policy that was written or deleted.
-const MOMENT: Duration = Duration::from_mins(1);
-
 /// What the tests share.
 #[derive(Default)]
 struct World {
     control_plane: Option<ControlPlane>,
-    /// Kubeconfigs of the accounts of Nagi, as they were last installed.
+    /// Kubeconfigs of accounts (`NAMESPACE/NAME`), as they were last installed.
     accounts: BTreeMap<String, PathBuf>,
 }
 
@@ -113,27 +111,19 @@ impl World {
         Ok(())
     }
 
-    /// A call of kubectl with nothing but the token of an account of Nagi.
+    /// A call of kubectl with nothing but the token of an account, `NAMESPACE/NAME`.
     fn kubectl_as(&mut self, account: &str, words: &str) -> anyhow::Result<Call> {
         let call = self.kubectl(words)?;
         let control_plane = self.control_plane.as_ref().context("it was started")?;
         let kubeconfig = match self.accounts.get(account) {
             Some(known) => known.clone(),
-            None => control_plane.account("scale-system", account)?,
+            None => {
+                let (namespace, name) = account.split_once('/').context("an account")?;
+                control_plane.account(namespace, name)?
+            }
         };
         self.accounts.insert(account.to_owned(), kubeconfig.clone());
         Ok(call.environment("KUBECONFIG", kubeconfig))
-    }
-
-    fn patch(
-        &mut self,
-        account: &str,
-        what: &str,
-        kind: &str,
-        patch: &str,
-    ) -> anyhow::Result<Ended> {
-        let words = format!("patch {what} -n project-a --type={kind} -p");
-        self.kubectl_as(account, &words)?.argument(patch).end()
     }
 }
 
@@ -175,7 +165,7 @@ fn manifests_are_taken(world: &mut World) -> anyhow::Result<()> {
     for verb in ["get", "list", "update"] {
         let asked = format!(
             "auth can-i {verb} deployments --as={}",
-            rights::user("scale-system", API)
+            rights::user("scale-system", "scale-api-sa")
         );
         ensure!(world.kubectl(&asked)?.output()?.trim() == "yes", "{asked}");
     }
@@ -242,199 +232,6 @@ fn aggregated_rights_stay(world: &mut World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a stolen token is wanted for: other code under somebody's workload.
-const IMAGE: (&str, &str, &str) = (
-    "image",
-    r#"{"spec":{"template":{"spec":{"containers":[{"name":"sample-app-a","image":"other:1"}]}}}}"#,
-    SPEC,
-);
-
-/// Patches of sample-app-a with the token of the API. Empty refusal: it is taken.
-const WORKLOAD: &[(&str, &str, &str)] = &[
-    (
-        "count and own annotations",
-        r#"{"metadata":{"annotations":{"nagi.dev/replicas":"2","nagi.dev/reason":"x"}},"spec":{"replicas":2}}"#,
-        "",
-    ),
-    (
-        "an own annotation is removed",
-        r#"{"metadata":{"annotations":{"nagi.dev/reason":null}},"spec":{"replicas":0}}"#,
-        "",
-    ),
-    IMAGE,
-    ("paused", r#"{"spec":{"paused":true}}"#, SPEC),
-    ("label", r#"{"metadata":{"labels":{"x":"y"}}}"#, METADATA),
-    (
-        "finalizer",
-        r#"{"metadata":{"finalizers":["example.com/x"]}}"#,
-        METADATA,
-    ),
-    (
-        "owner",
-        r#"{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Pod","name":"x","uid":"y"}]}}"#,
-        METADATA,
-    ),
-    (
-        "annotation of others",
-        r#"{"metadata":{"annotations":{"example.com/x":"y"}}}"#,
-        ANNOTATIONS,
-    ),
-    (
-        "annotation that only looks like ours",
-        r#"{"metadata":{"annotations":{"nagi.device/x":"y"}}}"#,
-        ANNOTATIONS,
-    ),
-    (
-        "annotation of others is removed",
-        r#"{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":null}}}"#,
-        ANNOTATIONS,
-    ),
-];
-
-/// Patches of a workload of the one built-in kind without a group, with the token of the API. A kind that is not built in
-/// would get away with the second.
-const CORE: &[(&str, &str, &str)] = &[
-    ("a count", r#"{"spec":{"replicas":1}}"#, ""),
-    ("another number", r#"{"spec":{"minReadySeconds":5}}"#, SPEC),
-];
-
-const CONTROLLER: &str = r"
-apiVersion: v1
-kind: ReplicationController
-metadata: { name: c, namespace: project-a }
-spec:
-  replicas: 0
-  minReadySeconds: 1
-  selector: { app: c }
-  template:
-    metadata: { labels: { app: c } }
-    spec: { containers: [{ name: c, image: 'nagi.test/none:1' }] }
-";
-
-/// Patches of a custom resource, with every right that there is: only the policy stands in the way.
-const CUSTOM: &[(&str, &str, &str)] = &[
-    (
-        "a count one level below, and own annotations",
-        r#"{"metadata":{"annotations":{"nagi.dev/replicas":"2"}},"spec":{"workers":{"count":0}}}"#,
-        "",
-    ),
-    ("a count", r#"{"spec":{"size":0}}"#, ""),
-    ("image", r#"{"spec":{"image":"other"}}"#, COUNT),
-    (
-        "image below",
-        r#"{"spec":{"workers":{"image":"other"}}}"#,
-        COUNT,
-    ),
-    (
-        "image far below",
-        r#"{"spec":{"workers":{"deep":{"image":"other"}}}}"#,
-        COUNT,
-    ),
-    (
-        "a new text",
-        r#"{"spec":{"workers":{"command":"other"}}}"#,
-        COUNT,
-    ),
-    ("a text for a count", r#"{"spec":{"size":"other"}}"#, COUNT),
-    ("a list", r#"{"spec":{"list":[2]}}"#, COUNT),
-    ("removal", r#"{"spec":{"image":null}}"#, COUNT),
-    (
-        "beside spec",
-        r#"{"data":{"a":"b"}}"#,
-        "nothing beside spec and metadata",
-    ),
-];
-
-const SPEC: &str = "spec.replicas, and nothing else of spec";
-const METADATA: &str = "no labels, owners or finalizers";
-const ANNOTATIONS: &str = "annotations of nagi.dev, and no others";
-const COUNT: &str = "a count of a custom resource, and nothing else of spec";
-
-/// A kind whose count lies where no built-in kind has it.
-const RUNNERS: &str = r"
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: { name: runners.example.com }
-spec:
-  group: example.com
-  scope: Namespaced
-  names: { plural: runners, singular: runner, kind: Runner }
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      subresources:
-        scale: { specReplicasPath: .spec.workers.count, statusReplicasPath: .status.replicas }
-      schema:
-        openAPIV3Schema: { type: object, x-kubernetes-preserve-unknown-fields: true }
-";
-const RUNNER: &str = r"
-apiVersion: example.com/v1
-kind: Runner
-metadata: { name: r, namespace: project-a }
-spec: { size: 1, image: a, workers: { count: 2, image: b, deep: { image: c } }, list: [1] }
-";
-
-// F20, K-30, W-A09: whatever their roles say. Without the policy the same patches are taken, so it is what refuses them.
-fn accounts_are_bound(world: &mut World) -> anyhow::Result<()> {
-    world.install()?;
-    let sample = "deployment sample-app-a";
-    // A policy takes effect a moment after it was written.
-    wait::until("the policy", MOMENT, || {
-        let label = r#"{"metadata":{"labels":{"too":"early"}}}"#;
-        let ended = world.patch(API, &format!("{sample} --dry-run=server"), "merge", label)?;
-        Ok(if ended.status.success() {
-            Look::NotYet("it refuses nothing yet".to_owned())
-        } else {
-            Look::There(())
-        })
-    })?;
-    check(world, API, sample, WORKLOAD)?;
-    world.kubectl("apply -f -")?.input(CONTROLLER).succeed()?;
-    check(world, API, "replicationcontroller c", CORE)?;
-    let (_, image, _) = IMAGE;
-    for patch in [image, r#"{"spec":{"replicas":1}}"#] {
-        let ended = world.patch(GATEWAY, sample, "strategic", patch)?;
-        ensure!(
-            !ended.status.success() && ended.errors.contains("cannot patch"),
-            "{}",
-            ended.errors
-        );
-    }
-
-    world.kubectl("apply -f -")?.input(RUNNERS).succeed()?;
-    world
-        .kubectl("wait --for=condition=Established crd/runners.example.com --timeout=30s")?
-        .succeed()?;
-    world.kubectl("apply -f -")?.input(RUNNER).succeed()?;
-    let everything = "create clusterrolebinding everything --clusterrole=cluster-admin \
-                      --serviceaccount=scale-system:scale-api-sa --serviceaccount=scale-system:wake-gateway-sa";
-    world.kubectl(everything)?.succeed()?;
-    check(world, API, "runners.example.com r", CUSTOM)?;
-    check(world, GATEWAY, sample, WORKLOAD)?;
-    for kind in ["runners.example.com/r", "deployment/sample-app-a"] {
-        let scale = format!("scale {kind} -n project-a --replicas=3");
-        world.kubectl_as(GATEWAY, &scale)?.succeed()?;
-    }
-    world
-        .kubectl("delete validatingadmissionpolicybinding nagi-changes-replicas-only")?
-        .succeed()?;
-    let taken = wait::until("a patch that the policy refused", MOMENT, || {
-        let ended = world.patch(API, sample, "strategic", image)?;
-        Ok(if ended.status.success() {
-            Look::There(())
-        } else {
-            Look::NotYet(ended.errors)
-        })
-    });
-    world
-        .kubectl("delete clusterrolebinding everything")?
-        .succeed()?;
-    world.kubectl("delete crd runners.example.com")?.succeed()?;
-    world.install()?;
-    taken
-}
-
 /// Tests of the adapter against this API server: the suite that its double passes too, and the engine itself.
 const ON_A_REAL_ONE: [&str; 7] = [
     "test",
@@ -495,31 +292,4 @@ fn diagnosis(world: &mut World) -> anyhow::Result<()> {
         .within(&root())
         .limit(ON_REAL_PROGRAMS_LIMIT)
         .succeed()
-}
-
-fn check(
-    world: &mut World,
-    actor: &str,
-    what: &str,
-    patches: &[(&str, &str, &str)],
-) -> anyhow::Result<()> {
-    for (name, patch, refusal) in patches {
-        let kind = if patch.contains("containers") {
-            "strategic"
-        } else {
-            "merge"
-        };
-        let ended = world.patch(actor, what, kind, patch)?;
-        if refusal.is_empty() {
-            ensure!(
-                ended.status.success(),
-                "{name} is refused: {}",
-                ended.errors
-            );
-        } else {
-            ensure!(!ended.status.success(), "{name} is taken");
-            ensure!(ended.errors.contains(refusal), "{name}: {}", ended.errors);
-        }
-    }
-    Ok(())
 }

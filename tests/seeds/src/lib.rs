@@ -405,6 +405,32 @@ mod tests {
         }
     }
 
+    // Most programs end with 0 whatever they were answered, curl above all.
+    #[test]
+    fn every_expectation_of_what_runs_can_fail() {
+        each(|_, command, place| {
+            for expect in command.expect.iter().filter(|_| command.exempt.is_none()) {
+                let Expectation {
+                    world: _,
+                    replicas: _,
+                    exit,
+                    http,
+                    holds,
+                    prints,
+                    lacks,
+                    settles,
+                    after,
+                } = expect;
+                let texts = [holds, prints, lacks, after];
+                let can_fail = *exit != 0
+                    || http.is_some()
+                    || settles.is_some()
+                    || texts.into_iter().any(Option::is_some);
+                assert!(can_fail, "{place}: whatever it prints passes");
+            }
+        });
+    }
+
     #[test]
     fn what_a_command_needs_is_what_its_worlds_say() {
         each(|_, command, place| {

@@ -436,8 +436,36 @@ fn admission_policy_holds_both_accounts_to_the_count() {
     }
     assert_eq!(
         policy["spec"]["matchConstraints"]["resourceRules"],
-        json!([{ "apiGroups": ["*"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["*"] }])
+        json!([{ "apiGroups": ["*"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["*", "*/scale"] }])
     );
+}
+
+// The policy is bound, denies, and is about Events of both groups; the same two accounts are let through.
+#[test]
+fn history_policy_lets_both_accounts_write_and_is_about_events() {
+    let objects = of_file("src/api/manifests/history-policy.yaml");
+    let name = "nagi-writes-its-history";
+    let policy = find(&objects, "ValidatingAdmissionPolicy", name);
+    assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+    assert_eq!(
+        policy["spec"]["matchConstraints"]["resourceRules"],
+        json!([{
+            "apiGroups": ["", "events.k8s.io"], "apiVersions": ["*"],
+            "operations": ["CREATE", "UPDATE"], "resources": ["events"],
+        }])
+    );
+    let binding = find(&objects, "ValidatingAdmissionPolicyBinding", name);
+    assert_eq!(
+        binding["spec"],
+        json!({ "policyName": name, "validationActions": ["Deny"] })
+    );
+    let rule = policy["spec"]["validations"][0]["expression"]
+        .as_str()
+        .unwrap();
+    for account in ["scale-api-sa", "wake-gateway-sa"] {
+        let user = format!("'system:serviceaccount:scale-system:{account}'");
+        assert!(rule.contains(&user), "{rule}");
+    }
 }
 
 // The overlay for chosen namespaces: no right in the cluster as a whole, and in each namespace those of the ClusterRole

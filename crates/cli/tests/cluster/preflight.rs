@@ -17,10 +17,12 @@ async fn installed() -> Double {
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionPolicyBinding",
     ] {
-        double.put(
-            json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
-            "metadata": { "name": "nagi-changes-replicas-only" } }),
-        );
+        for name in ["nagi-changes-replicas-only", "nagi-writes-its-history"] {
+            double.put(
+                json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+                "metadata": { "name": name } }),
+            );
+        }
     }
     double.put(json!({ "apiVersion": "v1", "kind": "Node",
         "metadata": { "name": "n1", "labels": { "agentpool": "system" } } }));
@@ -83,6 +85,7 @@ async fn a_cluster_with_everything_passes() {
         "rights of scale-api",
         "rights of wake-gateway",
         "admission-policy",
+        "history-policy",
     ] {
         assert_eq!(check(&answer, name)["result"], "ok", "{answer}");
     }
@@ -123,6 +126,10 @@ async fn each_missing_thing_is_named_with_the_command_that_mends_it() {
         (
             "admission-policy",
             "kubectl apply -f src/api/manifests/admission-policy.yaml",
+        ),
+        (
+            "history-policy",
+            "kubectl apply -f src/api/manifests/history-policy.yaml",
         ),
         ("nodes", "kubectl label node NODE agentpool=system"),
     ] {

@@ -24,7 +24,19 @@ const GROUPS: [&str; 6] = [
     "admissionregistration.k8s.io/v1",
 ];
 const METRICS: &str = "metrics.k8s.io/v1beta1";
-const ADMISSION_POLICY: &str = "nagi-changes-replicas-only";
+/// The policies that come with Nagi.
+const POLICIES: [Policy; 2] = [
+    Policy {
+        name: "admission-policy",
+        object: "nagi-changes-replicas-only",
+        without: "a stolen token of Nagi could change more than replicas, as far as its roles go",
+    },
+    Policy {
+        name: "history-policy",
+        object: "nagi-writes-its-history",
+        without: "whoever may create Events in a namespace could write into its history",
+    },
+];
 /// The label of the nodes on which Nagi itself runs.
 const OWN_NODES: &str = "agentpool=system";
 /// The taint that Nagi's own pods tolerate as they are shipped.
@@ -82,8 +94,10 @@ pub(super) async fn at(
         }
     }
     checks.push(kinds::judged(survey, &accounts, own, namespaces).await);
-    let policy = seen(survey.has_admission_policy(ADMISSION_POLICY).await)?;
-    checks.push(of_policy(policy, namespaces));
+    for policy in &POLICIES {
+        let there = seen(survey.has_admission_policy(policy.object).await)?;
+        checks.push(of_policy(policy, there, namespaces));
+    }
     checks.push(of_lease(&found(survey.lease().await)?, now));
     checks.push(of_namespaces(namespaces, homes.as_deref()));
     let nodes = seen(survey.nodes_with(OWN_NODES).await)?;
@@ -280,19 +294,31 @@ fn of_rights(
     checks
 }
 
-fn of_policy(there: Option<bool>, namespaces: Option<&[Namespace]>) -> Check {
-    const NAME: &str = "admission-policy";
+/// An admission policy that comes with Nagi.
+struct Policy {
+    /// Of the check, and of the manifest.
+    name: &'static str,
+    /// Of the object.
+    object: &'static str,
+    /// What can happen where it is not.
+    without: &'static str,
+}
+
+fn of_policy(policy: &Policy, there: Option<bool>, namespaces: Option<&[Namespace]>) -> Check {
+    let Policy {
+        name,
+        object,
+        without,
+    } = *policy;
     match (there, namespaces) {
-        (Some(true), _) => Check::ok(NAME, ADMISSION_POLICY),
-        (Some(false), Some(_)) => {
-            Check::note(NAME, "not installed: only the Roles hold Nagi to the number of replicas")
-        }
-        (Some(false), None) => Check::missing(
-            NAME,
-            format!("{ADMISSION_POLICY} is not there: a stolen token of Nagi could change more than replicas"),
-        )
-        .fix("kubectl apply -f src/api/manifests/admission-policy.yaml"),
-        (None, _) => Check::note(NAME, "may not be looked at from here; ask as an administrator"),
+        (Some(true), _) => Check::ok(name, object),
+        (Some(false), Some(_)) => Check::note(name, format!("not installed: {without}")),
+        (Some(false), None) => Check::missing(name, format!("{object} is not there: {without}"))
+            .fix(format!("kubectl apply -f src/api/manifests/{name}.yaml")),
+        (None, _) => Check::note(
+            name,
+            "may not be looked at from here; ask as an administrator",
+        ),
     }
 }
 
