@@ -59,7 +59,7 @@ fn missing_rights_are_named_and_those_that_one_can_do_without_are_told_apart() {
 fn what_may_not_be_looked_at_is_neither_there_nor_missing() {
     for check in [
         of_deployment(Account::ScaleApi, &Seen::Hidden, None),
-        of_policy(None, None),
+        of_policy(&POLICIES[0], None, None),
         of_lease(&Seen::Hidden, Timestamp::UNIX_EPOCH),
         of_nodes(None, Nagi::Runs),
     ] {
