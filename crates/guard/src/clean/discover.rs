@@ -475,16 +475,12 @@ fn made(file: &OwnedFd) -> Option<u64> {
     (read == value.len()).then(|| u64::from_le_bytes(value))
 }
 
-/// 32 hexadecimal digits.
+/// As [`place::machine_id`], unless what lies on the way may not answer.
 fn machine_id(node: &Node<'_>) -> Option<Vec<u8>> {
     if node.reach.refuses(Path::new("/etc/machine-id")).is_some() {
         return None;
     }
-    let file = place::open_on_way(node.root, b"etc/machine-id").ok()?;
-    let mut text = [0; 33];
-    let read = rustix::io::read(&file, &mut text).ok()?;
-    let id = text.get(..read.min(32))?;
-    (id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit)).then(|| id.to_vec())
+    place::machine_id(node.root).map(String::into_bytes)
 }
 
 #[cfg(test)]
