@@ -1,12 +1,13 @@
 //! Limits for what grows on a node: offered as drop-in files, sized by the disk, and taken back as they came.
 //!
 //! [`plan()`] looks and writes nothing. A drop-in is a file of its own beside the configuration of its owner, so that nothing of
-//! a person is edited; whatever else lies under its name stays, or is kept beside it where that is asked for. [`apply()`] writes
-//! each as a whole; [`remove()`] takes away what is ours and puts back what was kept. Nothing is restarted: [`Cap::then`] says
-//! what has to be.
+//! a person is edited; whatever else lies under its name stays, or is kept beside it where that is asked for, and so does a file
+//! of ours that a person has changed ([`seal`]). [`apply()`] writes each as a whole; [`remove()`] takes away what is ours and puts
+//! back what was kept. Nothing is restarted: [`Cap::then`] says what has to be.
 
 pub(crate) mod files;
 mod render;
+pub(crate) mod seal;
 #[cfg(test)]
 mod tests;
 
@@ -21,11 +22,10 @@ use crate::filesystem::Space;
 
 pub use render::{Limits, LimitsError};
 
-/// The first line of a file of ours.
-pub(crate) const MARK: &str =
-    "# Written by nagi guard caps; nagi guard caps --remove --apply takes it back.";
+/// Begins a file of ours; its checksum follows.
+pub(crate) const MARK: &str = "# Written by nagi guard caps; nagi guard caps --remove --apply takes it back, unless it is edited: ";
 /// The same for JSON, which has no comments: a label of docker's daemon, which nothing else reads.
-pub(crate) const MARK_JSON: &str = "{\n  \"labels\": [\"written-by=nagi-guard-caps\"],\n";
+pub(crate) const MARK_JSON: &str = "{\n  \"labels\": [\"written-by=nagi-guard-caps:";
 
 /// What grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,13 +67,15 @@ pub enum Standing {
     Other,
     /// A file of somebody else has its name; it stays.
     Foreign,
+    /// It was ours, and somebody changed it since; it stays.
+    Edited,
     /// Its owner is not on this node, or reads no drop-in.
     Absent,
     /// No file of ours: a person does it.
     Command,
 }
 
-/// What becomes of a file of somebody else that has the name of one of ours.
+/// What becomes of a file that has the name of one of ours and is of somebody else, or was changed by somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Others {
     /// It stays, and the limit is not set.
@@ -227,6 +229,11 @@ pub fn plan(root: &Path, limits: &Limits) -> Result<Vec<Cap>, CapError> {
                 standing: Standing::Command,
                 ..cap
             },
+            (Capped::Docker, Standing::Edited) => Cap {
+                path: None,
+                text: render::edited_for_docker(limits),
+                ..cap
+            },
             _ => cap,
         })
     });
@@ -242,7 +249,7 @@ pub fn apply(root: &Path, caps: &[Cap], others: Others) -> Result<Vec<(Capped, C
     let changes = caps.iter().map(|cap| {
         let is_due = match cap.standing {
             Standing::Missing | Standing::Other => true,
-            Standing::Foreign => others == Others::Kept,
+            Standing::Foreign | Standing::Edited => others == Others::Kept,
             Standing::Set | Standing::Absent | Standing::Command => false,
         };
         let change = match &cap.path {
@@ -254,7 +261,7 @@ pub fn apply(root: &Path, caps: &[Cap], others: Others) -> Result<Vec<(Capped, C
     changes.collect()
 }
 
-/// Takes away what is ours, and puts back what it replaced.
+/// Takes away what is ours, and puts back what it replaced. What somebody changed stays.
 ///
 /// # Errors
 /// A file cannot be removed: what was removed before is gone.
@@ -266,7 +273,7 @@ pub fn remove(root: &Path, caps: &[Cap]) -> Result<Vec<(Capped, Change)>, CapErr
             (Some(path), Standing::Set | Standing::Other | Standing::Missing) => {
                 node.take_back(path)?
             }
-            (_, Standing::Foreign | Standing::Absent | Standing::Command)
+            (_, Standing::Foreign | Standing::Edited | Standing::Absent | Standing::Command)
             | (None, Standing::Set | Standing::Other | Standing::Missing) => Change::Left,
         };
         Ok((cap.what, change))

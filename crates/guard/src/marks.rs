@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use crate::owner::Owner;
-use crate::owner_table::{CONTAINERD_ROOTS, CONTAINERD_RULES, RULES};
+use crate::owner_table::{CONTAINERD_ROOTS, CONTAINERD_RULES, JOURNALS, RULES};
 
 /// A position: [`Mark::OFF`], or a marked path or one above such a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,10 +66,12 @@ impl Marks {
     }
 
     /// The rules of ownership for a node whose root directory is `root`. `moved` are directories of the rules that are
-    /// symbolic links on this node, and where they lead: the rules hold there too.
-    pub(crate) fn owners(root: &Path, moved: &[(PathBuf, PathBuf)]) -> Self {
+    /// symbolic links on this node, and where they lead: the rules hold there too. Only the journals of the machine of this
+    /// id are its own.
+    pub(crate) fn owners(root: &Path, moved: &[(PathBuf, PathBuf)], machine: Option<&str>) -> Self {
         let mut marks = Self::none();
-        for (path, owner) in rules() {
+        let own = machine.map(|id| (format!("{JOURNALS}/{id}"), Owner::JournalActive));
+        for (path, owner) in rules().chain(own) {
             let path = Path::new(&path);
             marks.own(&beneath(root, path), owner);
             for (from, to) in moved {
@@ -169,7 +171,8 @@ pub(crate) fn beneath(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-fn rules() -> impl Iterator<Item = (String, Owner)> {
+/// Every rule: where, and whose.
+pub(crate) fn rules() -> impl Iterator<Item = (String, Owner)> {
     let fixed = RULES
         .iter()
         .map(|(path, owner)| ((*path).to_owned(), *owner));
@@ -207,8 +210,11 @@ mod tests {
     // D-07
     #[test]
     fn the_nearest_rule_above_a_path_decides() {
-        let marks = Marks::owners(Path::new("/"), &[]);
+        let marks = Marks::owners(Path::new("/"), &[], Some("0123"));
         for (path, expected) in [
+            ("/var/log/journal/0123", Owner::JournalActive),
+            ("/var/log/journal/4567", Owner::JournalOther),
+            ("/var/log/journal", Owner::JournalOther),
             ("/var/lib/containerd", Owner::Containerd),
             (
                 "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs",
@@ -247,18 +253,18 @@ mod tests {
     #[test]
     fn rules_hold_where_a_link_leads_and_below_another_root() {
         let moved = [(PathBuf::from("/var/lib/docker"), PathBuf::from("/data/d"))];
-        let marks = Marks::owners(Path::new("/"), &moved);
+        let marks = Marks::owners(Path::new("/"), &moved, None);
         assert_eq!(owner(&marks, "/data/d/overlay2/x"), Owner::Docker);
         assert_eq!(owner(&marks, "/data/d/volumes/x"), Owner::DockerVolumes);
         assert_eq!(owner(&marks, "/data"), Owner::Unknown);
-        let marks = Marks::owners(Path::new("/host"), &[]);
+        let marks = Marks::owners(Path::new("/host"), &[], None);
         assert_eq!(owner(&marks, "/host/var/lib/etcd"), Owner::Etcd);
         assert_eq!(owner(&marks, "/var/lib/etcd"), Owner::Unknown);
     }
 
     #[test]
     fn a_mount_hides_exactly_its_place() {
-        let mut marks = Marks::owners(Path::new("/"), &[]);
+        let mut marks = Marks::owners(Path::new("/"), &[], None);
         marks.cover(Path::new("/var/lib/etcd"), 7);
         let (lib, _) = marks.locate(Path::new("/var/lib"));
         let step = marks.child(lib, b"etcd");

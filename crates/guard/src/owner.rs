@@ -8,7 +8,7 @@ use crate::owner_table::{self, Row};
 /// Who can give space back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// Nagi may, by the rules of the owner.
+    /// Nagi may, by the rules of the owner: a kind of `nagi disk clean` looks there.
     Nagi,
     /// Only the owner's own program may; files under it are never touched from outside.
     Owner,
@@ -67,6 +67,8 @@ pub enum Owner {
     JournalArchived,
     /// Journals that are written to.
     JournalActive,
+    /// Journals of other machines that were collected here, and those in memory.
+    JournalOther,
     /// Crash dumps.
     Coredumps,
     /// Other logs.

@@ -128,14 +128,16 @@ pub(crate) const ROWS: &[Row] = &[
     row(
         Owner::AptLists,
         "apt lists",
-        Class::Nagi,
-        Some("apt-get update brings them back, with a network"),
+        Class::Owner,
+        Some(
+            "apt-get distclean, where apt has it; apt-get update brings them back, with a network",
+        ),
     ),
     row(
         Owner::Dnf,
         "dnf and yum",
-        Class::Nagi,
-        Some("dnf clean packages"),
+        Class::Owner,
+        Some("dnf clean packages, or yum clean packages"),
     ),
     row(
         Owner::JournalArchived,
@@ -148,6 +150,12 @@ pub(crate) const ROWS: &[Row] = &[
         "journal, active",
         Class::Owner,
         Some("journalctl --rotate makes them archived ones"),
+    ),
+    row(
+        Owner::JournalOther,
+        "journal, other",
+        Class::Human,
+        Some("of another machine, or in memory: journalctl --directory=DIR --vacuum-time=2d"),
     ),
     row(
         Owner::Coredumps,
@@ -169,6 +177,9 @@ pub(crate) const ROWS: &[Row] = &[
     row(Owner::Swap, "swap", Class::Human, None),
 ];
 
+/// Where journals are kept, in a directory for each machine.
+pub(crate) const JOURNALS: &str = "/var/log/journal";
+
 /// Whose what is. A later rule of the same place wins.
 pub(crate) const RULES: &[(&str, Owner)] = &[
     ("/var/lib/kubelet", Owner::Kubelet),
@@ -178,7 +189,8 @@ pub(crate) const RULES: &[(&str, Owner)] = &[
         Owner::KubeletEmptyDir,
     ),
     ("/var/log/pods", Owner::PodLogs),
-    ("/var/log/containers", Owner::PodLogs),
+    // Links of kubelet, and nothing else.
+    ("/var/log/containers", Owner::Kubelet),
     ("/var/lib/etcd", Owner::Etcd),
     ("/var/lib/k0s/etcd", Owner::Etcd),
     ("/var/lib/rancher/k3s/server/db", Owner::Etcd),
@@ -196,8 +208,9 @@ pub(crate) const RULES: &[(&str, Owner)] = &[
     ("/var/cache/yum", Owner::Dnf),
     ("/var/cache/libdnf5", Owner::Dnf),
     ("/var/log", Owner::Logs),
-    ("/var/log/journal", Owner::JournalActive),
-    ("/run/log/journal", Owner::JournalActive),
+    // But for that of this machine, which only its id tells.
+    (JOURNALS, Owner::JournalOther),
+    ("/run/log/journal", Owner::JournalOther),
     ("/var/lib/systemd/coredump", Owner::Coredumps),
     ("/var/crash", Owner::Coredumps),
     ("/tmp", Owner::Temporary),

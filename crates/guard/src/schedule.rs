@@ -3,7 +3,7 @@
 //! The founding document pipes each of its jobs into `crontab -`, which replaces the table, so that the second one wipes the
 //! first (K-38). Here they are one block among the lines of others ([`crontab`]), or timers of systemd. [`plan()`] looks and
 //! writes nothing, [`apply()`] does what it says: files first, because they need room, and the table last, because it starts
-//! them. What cannot be done leaves everything as it was.
+//! them. What cannot be done leaves everything as it was. A file of ours that somebody changed is theirs: it stays.
 
 mod crontab;
 mod jobs;
@@ -25,12 +25,10 @@ use crate::clean::ask::ask_with;
 pub use crontab::Broken;
 pub use jobs::{Job, SCRIPT};
 
-/// The first line of a unit of ours.
-pub(crate) const MARK: &str =
-    "# Written by nagi guard schedule; nagi guard schedule remove takes it away.";
-/// The first lines of the script.
-pub(crate) const MARK_SCRIPT: &str =
-    "#!/bin/sh\n# Written by nagi guard schedule; nagi guard schedule remove takes it away.";
+/// Begins a unit of ours; its checksum follows.
+pub(crate) const MARK: &str = "# Written by nagi guard schedule; nagi guard schedule remove takes it away, unless it is edited: ";
+/// Begins the script.
+pub(crate) const MARK_SCRIPT: &str = "#!/bin/sh\n# Written by nagi guard schedule; nagi guard schedule remove takes it away, unless it is edited: ";
 
 const CRONTAB: &str = "crontab";
 const SYSTEMCTL: &str = "systemctl";
@@ -140,6 +138,9 @@ pub enum ScheduleError {
     /// A file of somebody else has a name of ours.
     #[error("{} is of somebody else", .0.display())]
     Foreign(PathBuf),
+    /// Somebody changed a file of ours.
+    #[error("{} was edited since nagi wrote it", .0.display())]
+    Edited(PathBuf),
     /// A crontab is of this machine, and timers are started by its systemd.
     #[error("only files can be written below another root: choose timers")]
     Elsewhere,
@@ -174,6 +175,19 @@ impl Unit {
         self.path.starts_with(UNITS)
     }
 
+    /// A version of ours wrote it, whatever became of it since.
+    const fn is_of_ours(&self) -> bool {
+        match self.standing {
+            Standing::Set | Standing::Other | Standing::Edited => true,
+            Standing::Missing | Standing::Foreign | Standing::Absent | Standing::Command => false,
+        }
+    }
+
+    /// It was ours, is to go, and stays, because somebody changed it.
+    pub fn is_left(&self) -> bool {
+        !self.is_wanted && self.standing == Standing::Edited
+    }
+
     /// It is to be there.
     pub const fn is_written(&self) -> bool {
         self.is_wanted
@@ -182,7 +196,7 @@ impl Unit {
     /// It would be written, or taken away.
     pub fn is_due(&self) -> bool {
         match self.standing {
-            Standing::Missing | Standing::Foreign => self.is_wanted,
+            Standing::Missing | Standing::Foreign | Standing::Edited => self.is_wanted,
             Standing::Other => true,
             Standing::Set => !self.is_wanted,
             Standing::Absent | Standing::Command => false,
@@ -302,12 +316,18 @@ pub fn apply(
     if plan.cron_rests {
         return Err(ScheduleError::CronRests);
     }
-    let foreign = plan
-        .files
-        .iter()
-        .find(|file| file.is_due() && file.standing == Standing::Foreign);
-    if let (Some(file), Others::Stay) = (foreign, others) {
-        return Err(ScheduleError::Foreign(file.path.clone()));
+    if others == Others::Stay {
+        for file in plan.files.iter().filter(|file| file.is_due()) {
+            match file.standing {
+                Standing::Foreign => return Err(ScheduleError::Foreign(file.path.clone())),
+                Standing::Edited => return Err(ScheduleError::Edited(file.path.clone())),
+                Standing::Missing
+                | Standing::Set
+                | Standing::Other
+                | Standing::Absent
+                | Standing::Command => {}
+            }
+        }
     }
     let node = Node::open(root)?;
     let mut changes = Changes::default();
@@ -341,9 +361,14 @@ fn change(
     if plan.wanted == Wanted::Removed {
         write_table(plan.table.as_ref(), changes, clock)?;
     }
-    let are_taken = due().any(|file| file.is_unit() && !file.is_wanted);
-    if are_taken && is_here {
-        systemctl(&[&["disable", "--now"], &timers[..]].concat(), clock)?;
+    // Also a timer that stays, because somebody changed it, starts nothing any more.
+    let is_taken = |name: &&str| {
+        let own = |file: &&Unit| !file.is_wanted && file.path.ends_with(name) && file.is_of_ours();
+        plan.files.iter().any(|file| own(&file))
+    };
+    let taken: Vec<&str> = timers.iter().copied().filter(is_taken).collect();
+    if !taken.is_empty() && is_here {
+        systemctl(&[&["disable", "--now"], &taken[..]].concat(), clock)?;
     }
     for file in due() {
         let change = if file.is_wanted {

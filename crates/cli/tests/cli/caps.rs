@@ -45,6 +45,23 @@ fn what_is_not_ours_or_makes_no_sense_is_refused() {
     caps(node.path(), &["--apply", "--replace"]).exits(0);
     caps(node.path(), &["--remove", "--apply"]).exits(0);
     assert_eq!(fs::read(&file).unwrap(), b"[Journal]\n");
+    // Ours, and edited: it stays whatever is asked for, and that is said.
+    fs::remove_file(&file).unwrap();
+    caps(node.path(), &["--apply"]).exits(0);
+    let edited = fs::read_to_string(&file).unwrap() + "Storage=persistent\n";
+    fs::write(&file, &edited).unwrap();
+    caps(node.path(), &[]).exits(0).prints("edited");
+    let ran = caps(node.path(), &["--apply"]).exits(8);
+    ran.says("journal: the file was edited since nagi wrote it");
+    let ran = caps(node.path(), &["--remove", "--apply"]).exits(8);
+    ran.says("hint: it stays");
+    assert_eq!(fs::read_to_string(&file).unwrap(), edited);
+    let aside = file.with_file_name("50-nagi.conf.before-nagi");
+    fs::write(&aside, "older").unwrap();
+    let ran = caps(node.path(), &["--apply", "--replace"]).exits(1);
+    ran.says(".before-nagi: move that away first");
+    assert_eq!(fs::read_to_string(&file).unwrap(), edited);
+    assert_eq!(fs::read_to_string(&aside).unwrap(), "older");
     for wrong in [
         ["--images-high", "85"],
         ["--log-files", "1"],

@@ -175,6 +175,12 @@ fn an_edited_plan_is_refused() {
         .prints_nothing()
         .says("it was edited")
         .says("hint: make a plan anew");
+    // Its moment too: the limit of 24 hours counts from there.
+    let (_, mut answer) = plan_file(node.path());
+    let at = answer["plan"]["at"]["seconds"].as_i64().unwrap();
+    answer["plan"]["at"]["seconds"] = (at - 1).into();
+    fs::write(&file, answer.to_string()).unwrap();
+    carry_out(&file, &[]).exits(5).says("it was edited");
     fs::write(&file, "{\"plan\": 5}").unwrap();
     carry_out(&file, &[])
         .exits(2)

@@ -7,12 +7,12 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{CapError, Change, MARK, MARK_JSON, Standing};
+use super::seal::{self, Hand};
+use super::{CapError, Change, Standing};
 use crate::clean::place;
 use crate::own::write_all;
-use crate::schedule;
 
-/// A file of somebody else that ours replaced lies beside it under this ending, which no owner reads.
+/// A file that ours replaced and that was not ours to the byte lies beside it under this ending, which no owner reads.
 const BEFORE: &str = ".before-nagi";
 /// A file that is being written; no owner reads it either.
 const NEW: &str = ".new-nagi";
@@ -64,17 +64,19 @@ impl Node {
         };
         match spot.read(&spot.name) {
             Ok(Some(present)) if present == text.as_bytes() => Ok(Standing::Set),
-            Ok(Some(present)) if is_ours(&present) => Ok(Standing::Other),
+            Ok(Some(present)) => Ok(match seal::hand(&present) {
+                Hand::Ours => Standing::Other,
+                Hand::Edited => Standing::Edited,
+                Hand::Others => Standing::Foreign,
+            }),
             Ok(None) => Ok(Standing::Missing),
             // A link, a directory, or what is too long for a drop-in.
-            Ok(Some(_)) | Err(Errno::LOOP | Errno::ISDIR | Errno::FBIG | Errno::XDEV) => {
-                Ok(Standing::Foreign)
-            }
+            Err(Errno::LOOP | Errno::ISDIR | Errno::FBIG | Errno::XDEV) => Ok(Standing::Foreign),
             Err(error) => Err(failed(error)),
         }
     }
 
-    /// Writes a file as a whole: readers see the former one or this one. One of somebody else is kept beside it.
+    /// Writes a file as a whole: readers see the former one or this one. One that is not ours to the byte is kept beside it.
     pub(crate) fn write(&self, path: &Path, text: &str, mode: Mode) -> Result<Change, CapError> {
         self.change(path, Make::Yes, |spot| {
             let new = format!("{}{NEW}", spot.name);
@@ -96,9 +98,12 @@ impl Node {
         })
     }
 
-    /// Takes a file of ours away, or puts back what it replaced.
+    /// Takes a file of ours away, or puts back what it replaced. One that is not ours to the byte stays.
     pub(crate) fn take_back(&self, path: &Path) -> Result<Change, CapError> {
         self.change(path, Make::No, |spot| {
+            if spot.is_of_others()? {
+                return Ok(Change::Left);
+            }
             let before = format!("{}{BEFORE}", spot.name);
             let change =
                 match rustix::fs::renameat(&spot.directory, &before, &spot.directory, &spot.name) {
@@ -196,16 +201,19 @@ impl Spot {
         written
     }
 
+    /// Something has its name that is not ours to the byte.
+    fn is_of_others(&self) -> Result<bool, Errno> {
+        match self.read(&self.name) {
+            Ok(present) => Ok(present.is_some_and(|present| seal::hand(&present) != Hand::Ours)),
+            Err(Errno::LOOP | Errno::FBIG) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gives a file of somebody else a second name, under which it stays, and says whether there was one. One that is kept
     /// already is not replaced.
     fn keep(&self) -> Result<bool, Errno> {
-        let is_ours = match self.read(&self.name) {
-            Ok(Some(present)) => is_ours(&present),
-            Ok(None) => return Ok(false),
-            Err(Errno::LOOP | Errno::FBIG) => false,
-            Err(error) => return Err(error),
-        };
-        if is_ours {
+        if !self.is_of_others()? {
             return Ok(false);
         }
         let before = format!("{}{BEFORE}", self.name);
@@ -222,10 +230,4 @@ impl Spot {
             Err(error) => Err(error),
         }
     }
-}
-
-fn is_ours(content: &[u8]) -> bool {
-    [MARK, MARK_JSON, schedule::MARK, schedule::MARK_SCRIPT]
-        .iter()
-        .any(|mark| content.starts_with(mark.as_bytes()))
 }

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::seal::sealed;
 use super::{Capped, MARK, MARK_JSON};
 
 const MIB: u64 = 1 << 20;
@@ -128,18 +129,25 @@ pub(super) fn text(what: Capped, limits: &Limits) -> String {
         ),
         Capped::Snaps => return format!("snap set system refresh.retain={}", limits.snaps_retain),
         Capped::Docker => {
-            return format!(
-                "{MARK_JSON}  \"log-driver\": \"json-file\",\n  {}\n}}\n",
-                log_options(limits)
-            );
+            let options = log_options(limits);
+            let rest = format!("\"],\n  \"log-driver\": \"json-file\",\n  {options}\n}}\n");
+            return sealed(MARK_JSON, &rest);
         }
     };
-    format!("{MARK}\n{body}")
+    sealed(MARK, &format!("\n{body}"))
 }
 
 /// What a person adds to a `daemon.json` of theirs.
 pub(super) fn by_hand_for_docker(limits: &Limits) -> String {
     format!("add to /etc/docker/daemon.json: {}", log_options(limits))
+}
+
+/// What a `daemon.json` of ours should have that a person has changed since.
+pub(super) fn edited_for_docker(limits: &Limits) -> String {
+    format!(
+        "/etc/docker/daemon.json should have: {}",
+        log_options(limits)
+    )
 }
 
 fn log_options(limits: &Limits) -> String {

@@ -160,6 +160,77 @@ fn a_file_of_somebody_else_stays_or_comes_back() {
     assert_eq!(files(root), before);
 }
 
+// Whatever a person adds to, changes in or takes out of a file of ours is theirs: it is neither written over nor taken away, and
+// with --replace it comes back to the byte.
+#[test]
+fn what_somebody_changed_in_a_file_of_ours_stays() {
+    let places = [
+        (0, "etc/systemd/journald.conf.d/50-nagi.conf"),
+        (1, "etc/systemd/coredump.conf.d/50-nagi.conf"),
+        (2, "etc/kubernetes/kubelet.conf.d/50-nagi.conf"),
+    ];
+    let edits: [fn(String) -> String; 5] = [
+        |text| text + "Storage=persistent\n",
+        |text| text.replace('3', "7"),
+        |text| text.replacen('\n', "\n# mine\n", 1),
+        |text| text.trim_end().to_owned(),
+        |text| text.get(..100).unwrap().to_owned(),
+    ];
+    for edit in edits {
+        let node = node();
+        let root = node.path();
+        apply(root, &plan(root, &limits()).unwrap(), Others::Stay).unwrap();
+        for (_, place) in places {
+            let edited = edit(fs::read_to_string(root.join(place)).unwrap());
+            fs::write(root.join(place), edited).unwrap();
+        }
+        let edited = files(root);
+        for limits in [
+            limits(),
+            Limits {
+                journal_max: 100 << 20,
+                coredump_max: 50 << 20,
+                log_files: 5,
+                ..limits()
+            },
+        ] {
+            let caps = plan(root, &limits).unwrap();
+            for (at, _) in places {
+                assert_eq!(caps[at].standing, Standing::Edited);
+            }
+            apply(root, &caps[..3], Others::Stay).unwrap();
+            assert_eq!(files(root), edited);
+            remove(root, &caps[..3]).unwrap();
+            assert_eq!(files(root), edited);
+        }
+        let caps = plan(root, &limits()).unwrap();
+        apply(root, &caps[..3], Others::Kept).unwrap();
+        let caps = plan(root, &limits()).unwrap();
+        assert!(caps[..3].iter().all(|cap| cap.standing == Standing::Set));
+        let changes = remove(root, &caps[..3]).unwrap();
+        assert!(
+            changes
+                .iter()
+                .all(|(_, change)| *change == Change::Restored)
+        );
+        assert_eq!(files(root), edited);
+    }
+}
+
+// It was changed after it was looked at.
+#[test]
+fn what_is_changed_after_the_plan_is_not_taken_away() {
+    let node = node();
+    let root = node.path();
+    apply(root, &plan(root, &limits()).unwrap(), Others::Stay).unwrap();
+    let caps = plan(root, &limits()).unwrap();
+    let path = root.join("etc/docker/daemon.json");
+    fs::write(&path, "{}").unwrap();
+    let changes = remove(root, &caps).unwrap();
+    assert_eq!(changes[4], (Capped::Docker, Change::Left));
+    assert_eq!(fs::read(&path).unwrap(), b"{}");
+}
+
 // Nothing is written where the owner is not, and nothing through a link.
 #[test]
 fn limits_go_nowhere_else() {
@@ -230,7 +301,10 @@ fn what_is_rendered_is_read_by_its_owner() {
         assert_eq!(of(Capped::Snaps), "snap set system refresh.retain=2");
         // JSON is YAML too.
         let docker: Docker = serde_saphyr::from_str(&of(Capped::Docker)).unwrap();
-        assert_eq!(docker.labels, ["written-by=nagi-guard-caps"]);
+        let [label] = &docker.labels[..] else {
+            unreachable!("one label: {:?}", docker.labels);
+        };
+        assert!(label.starts_with("written-by=nagi-guard-caps:"), "{label}");
         assert_eq!(docker.driver, "json-file");
         let options: Vec<_> = docker.options.iter().collect();
         let text = |text: &str| text.to_owned();
@@ -279,6 +353,35 @@ fn what_docker_is_told_by_others_stays() {
     apply(root, &caps[4..], Others::Kept).unwrap();
     remove(root, &caps[4..]).unwrap();
     assert_eq!(files(root), before);
+}
+
+// Also where it was ours first: docker reads no other file, so a person writes all that docker is told into it.
+#[test]
+fn what_a_person_adds_to_a_daemon_json_of_ours_stays() {
+    let node = node();
+    let root = node.path();
+    let path = root.join("etc/docker/daemon.json");
+    apply(root, &plan(root, &limits()).unwrap(), Others::Stay).unwrap();
+    let ours = fs::read_to_string(&path).unwrap();
+    fs::write(
+        &path,
+        ours.replace("],\n", "],\n  \"data-root\": \"/data\",\n"),
+    )
+    .unwrap();
+    let before = files(root);
+    let looser = Limits {
+        log_files: 5,
+        ..limits()
+    };
+    for limits in [limits(), looser] {
+        for others in [Others::Stay, Others::Kept] {
+            let caps = plan(root, &limits).unwrap();
+            assert_eq!((caps[4].standing, &caps[4].path), (Standing::Edited, &None));
+            apply(root, &caps[4..], others).unwrap();
+            remove(root, &caps[4..]).unwrap();
+            assert_eq!(files(root), before);
+        }
+    }
 }
 
 // systemd without its package for dumps keeps none, and reads no limit for them.

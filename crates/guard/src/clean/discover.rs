@@ -361,9 +361,35 @@ impl Search<'_> {
                 Mode::Strict => true,
                 Mode::Compat => false,
             };
+            if let Some(why) = self.stays_by_entries(&directory, &file, limits.from) {
+                self.keep(why, &file.entry);
+                continue;
+            }
             self.take(&machine, &file.name, &file.entry, knows_grace);
         }
         Ok(())
+    }
+
+    /// Why a journal stays that by its head may go: one of its entries lies in the window, or they cannot all be read. That
+    /// costs a read of the file, so it is done only where what is lost may be lost.
+    fn stays_by_entries(
+        &self,
+        directory: &OwnedFd,
+        file: &File,
+        from: Option<Instant>,
+    ) -> Option<Kept> {
+        let is_read =
+            self.policy.journal_mode == Mode::Strict && self.policy.consents_to(Reclaimer::Journal);
+        if !is_read {
+            return None;
+        }
+        let opened = place::open_file(directory, &file.name).ok();
+        let latest = opened.and_then(|opened| journal::entries::latest(opened, file.entry.size));
+        match (latest, from) {
+            (Some(latest), Some(from)) if latest < from.micros() => None,
+            (Some(_), _) => Some(Kept::Window),
+            (None, _) => Some(Kept::NotUnderstood),
+        }
     }
 
     /// Looks at every file of one directory.
@@ -484,16 +510,12 @@ fn made(file: &OwnedFd) -> Option<u64> {
     (read == value.len()).then(|| u64::from_le_bytes(value))
 }
 
-/// 32 hexadecimal digits.
+/// As [`place::machine_id`], unless what lies on the way may not answer.
 fn machine_id(node: &Node<'_>) -> Option<Vec<u8>> {
     if node.reach.refuses(Path::new("/etc/machine-id")).is_some() {
         return None;
     }
-    let file = place::open_on_way(node.root, b"etc/machine-id").ok()?;
-    let mut text = [0; 33];
-    let read = rustix::io::read(&file, &mut text).ok()?;
-    let id = text.get(..read.min(32))?;
-    (id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit)).then(|| id.to_vec())
+    place::machine_id(node.root).map(String::into_bytes)
 }
 
 #[cfg(test)]

@@ -4,8 +4,11 @@
 //! after a crash, never an active one and never a name that journald does not know. Its time rule takes the *earliest* of
 //! the stamp in the name and the file's own times, so that it may take a file with entries that are newer than the window.
 //!
-//! **Strict** removes only what is archived and whose last entry, as the head of the file says, is older than the window.
-//! A file whose head cannot be understood is kept.
+//! **Strict** removes only what is archived and whose every entry is older than the window. The head of the file says when the
+//! first and the last of them were written; [`entries`] reads the others, where a file is about to go. A file that cannot be
+//! understood is kept.
+
+pub(crate) mod entries;
 
 use std::cmp::Ordering;
 use std::os::fd::AsFd;
@@ -51,7 +54,9 @@ pub(crate) enum Head {
     Journal {
         state: State,
         entries: u64,
-        /// When the last entry was written, in microseconds since 1970.
+        /// When the first entry was written, in microseconds since 1970.
+        first: u64,
+        /// When the last one was: earlier, where the clock was set back.
         last: u64,
     },
     /// It is too short to have one.
@@ -104,6 +109,7 @@ enum Name {
 const HEAD: usize = 264;
 const SIGNATURE: &[u8] = b"LPKSHHRH";
 const ENTRIES: usize = 152;
+const FIRST: usize = 184;
 const LAST: usize = 192;
 const STATE: usize = 16;
 /// `@`, 32 digits, `-`, 16 digits, `-`, 16 digits, `.journal`, behind at least one character.
@@ -146,6 +152,7 @@ impl Head {
                 Some(_) | None => State::Other,
             },
             entries,
+            first: number(FIRST),
             last: number(LAST),
         }
     }
@@ -178,7 +185,7 @@ fn strict(files: Vec<File>, limits: Limits) -> (Vec<File>, Vec<(File, Kept)>) {
     (goes.into_iter().map(|(_, file)| file).collect(), stays)
 }
 
-/// When the last entry of a file that may go was written, in microseconds.
+/// When the first or last entry of a file that may go was written, the later of them, in microseconds.
 fn strictly(file: &File, from: Option<Instant>) -> Result<u64, Kept> {
     let is_aside = match parse_name(&file.name) {
         Name::Unknown => return Err(Kept::Unknown),
@@ -188,6 +195,7 @@ fn strictly(file: &File, from: Option<Instant>) -> Result<u64, Kept> {
     let Head::Journal {
         state,
         entries,
+        first,
         last,
     } = file.head
     else {
@@ -195,6 +203,7 @@ fn strictly(file: &File, from: Option<Instant>) -> Result<u64, Kept> {
     };
     // After a crash the head may lag behind what was written: then the file's own time counts as well.
     let written = file.entry.written.micros();
+    let last = last.max(first);
     let last = match (state, is_aside) {
         (State::Archived | State::Offline, false) if entries > 0 => last,
         (State::Archived | State::Offline | State::Online, _) => last.max(written),

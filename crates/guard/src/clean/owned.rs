@@ -1,8 +1,9 @@
 //! What only its owner may give back: how much it is, and how. Nothing here is ever removed by Nagi.
 //!
-//! Files below the directories of containerd, docker and snapd belong to a program that keeps books about them. Removing one
-//! from outside breaks images, containers or snaps, so the plan only names what a person or the owner can do. Such a directory
-//! may be a link: then what it leads to is the owner's too, and nothing is removed there, whatever our own rules say of it.
+//! Files below the directories of containerd, docker, snapd, apt and dnf belong to a program that keeps books about them.
+//! Removing one from outside breaks images, containers, snaps or what that program believes to have, so the plan only names
+//! what a person or the owner can do. Such a directory may be a link: then what it leads to is the owner's too, and nothing is
+//! removed there, whatever our own rules say of it.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ pub struct Left {
     pub lever: &'static str,
 }
 
-/// A place of an owner: files so many directories below it that pass the rule.
+/// A place of an owner: files at most so many directories below it that pass the rule.
 struct Place {
     owner: Owner,
     directory: &'static str,
@@ -35,7 +36,9 @@ struct Place {
     lever: &'static str,
 }
 
-const PLACES: [Place; 4] = [
+const DNF: &str = "dnf clean packages; it downloads them again when they are needed";
+
+const PLACES: [Place; 8] = [
     // A revision and its copy in the cache are one file with two names: it comes back when the last of them goes.
     Place {
         owner: Owner::SnapCache,
@@ -64,6 +67,35 @@ const PLACES: [Place; 4] = [
         depth: 0,
         counts: |_, _| true,
         lever: "all images, used ones too; of those that nothing uses 'nagi disk clean' asks the runtime to let go",
+    },
+    Place {
+        owner: Owner::AptLists,
+        directory: "/var/lib/apt/lists",
+        depth: 1,
+        counts: |_, _| true,
+        lever: "apt-get distclean, where apt has it; apt-get update brings them back, with a network",
+    },
+    // REPOSITORY/packages/NAME.rpm, and below yum's directory VERSION and architecture above that.
+    Place {
+        owner: Owner::Dnf,
+        directory: "/var/cache/dnf",
+        depth: 2,
+        counts: is_package,
+        lever: DNF,
+    },
+    Place {
+        owner: Owner::Dnf,
+        directory: "/var/cache/libdnf5",
+        depth: 2,
+        counts: is_package,
+        lever: DNF,
+    },
+    Place {
+        owner: Owner::Dnf,
+        directory: "/var/cache/yum",
+        depth: 4,
+        counts: is_package,
+        lever: "yum clean packages; it downloads them again when they are needed",
     },
 ];
 
@@ -117,6 +149,11 @@ pub(super) fn look(root: &OwnedFd, reach: &Reach) -> Vec<Left> {
         .collect()
 }
 
+/// Metadata beside them is fetched again by any use, so that removing it gives nothing back.
+fn is_package(name: &[u8], _: u32) -> bool {
+    name.ends_with(b".rpm")
+}
+
 fn count(directory: &OwnedFd, depth: usize, counts: fn(&[u8], u32) -> bool) -> Tally {
     let mut sum = Tally::default();
     for name in place::names(directory).unwrap_or_default() {
@@ -127,9 +164,48 @@ fn count(directory: &OwnedFd, depth: usize, counts: fn(&[u8], u32) -> bool) -> T
             if let Ok(below) = place::open_below(directory, &name) {
                 sum += count(&below, depth - 1, counts);
             }
-        } else if depth == 0 && entry.kind.is_file() && counts(&name, entry.links) {
+        } else if entry.kind.is_file() && counts(&name, entry.links) {
             sum += Tally::one(entry.blocks);
         }
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // D-15: what nothing here removes is named with the way in which it comes back.
+    #[test]
+    fn what_only_owners_give_back_is_named_with_its_lever() {
+        let node = tempfile::tempdir().unwrap();
+        for path in [
+            "var/lib/apt/lists/deb.debian.org_dists_bookworm_main_Packages",
+            "var/lib/apt/lists/partial/deb.debian.org_dists_bookworm_contrib_Packages",
+            "var/cache/dnf/baseos-0123/packages/kernel-1.x86_64.rpm",
+            "var/cache/dnf/baseos-0123/repodata/primary.xml.gz",
+            "var/cache/yum/x86_64/7/base/packages/kernel-1.x86_64.rpm",
+            "var/cache/libdnf5/fedora-0123/packages/kernel-1.x86_64.rpm",
+        ] {
+            let path = node.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, vec![7; 4096]).unwrap();
+        }
+        let root = place::open_root(node.path()).unwrap();
+        let left = look(&root, &Reach::of(&root).unwrap());
+        let seen: Vec<_> = left
+            .iter()
+            .map(|one| (one.owner, one.directory.to_str().unwrap(), one.tally.inodes))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (Owner::AptLists, "/var/lib/apt/lists", 2),
+                (Owner::Dnf, "/var/cache/dnf", 1),
+                (Owner::Dnf, "/var/cache/libdnf5", 1),
+                (Owner::Dnf, "/var/cache/yum", 1),
+            ]
+        );
+        assert!(left.iter().all(|one| !one.lever.is_empty()));
+    }
 }

@@ -265,6 +265,15 @@ pub(crate) fn open_on_way(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno
     )
 }
 
+/// What the node is called in the directories of journals: 32 hexadecimal digits.
+pub(crate) fn machine_id(root: impl AsFd) -> Option<String> {
+    let file = open_on_way(root, b"etc/machine-id").ok()?;
+    let mut text = [0; 33];
+    let read = rustix::io::read(&file, &mut text).ok()?;
+    let id = std::str::from_utf8(text.get(..read.min(32))?).ok()?;
+    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+}
+
 /// Without a time of access, which takes space on btrfs; only owner and root may leave that out.
 fn quietly(open: impl Fn(OFlags) -> Result<OwnedFd, Errno>, how: OFlags) -> Result<OwnedFd, Errno> {
     match open(how | OFlags::NOATIME) {

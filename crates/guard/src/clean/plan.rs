@@ -225,6 +225,16 @@ impl fmt::Display for Digest {
 // === impl Plan ===
 
 impl Plan {
+    /// The digest of it and of its moment, for a file that holds both: who carries that out relies on how old it is.
+    pub fn seal(&self) -> Digest {
+        let mut hash = Sha256::new();
+        hash.update(b"nagi disk plan at ");
+        hash.update(self.at.seconds.to_le_bytes());
+        hash.update(self.at.nanoseconds.to_le_bytes());
+        hash.update(self.digest().0);
+        Digest(hash.finalize().into())
+    }
+
     /// Its digest. Every field that decides what is done is in it, each with its length, so that no two plans share one. The
     /// moment is not: what is old enough is in the files that are named, and the same world planned twice is one plan.
     pub fn digest(&self) -> Digest {

@@ -1,12 +1,15 @@
 //! A block of ours among the lines of others in a crontab. Pure, and on bytes: what others wrote need not be UTF-8.
 //!
-//! The first line of the block says what stood before it, so that taking it away gives back what was there, to the byte.
+//! The first line of the block says what stood before it, so that taking it away gives back what was there, to the byte. The
+//! last one carries a checksum of the lines between: what somebody else wrote there is not written over.
 
 use thiserror::Error;
 
+use crate::caps::seal::checksum;
+
 /// Begins the first line of the block.
 const BEGIN: &[u8] = b"# nagi guard schedule: begin";
-/// Its last line.
+/// Begins its last line; the checksum follows.
 const END: &[u8] = b"# nagi guard schedule: end";
 /// Ends the first line where there was no table at all …
 const FIRST: &[u8] = b", there was no crontab";
@@ -17,8 +20,14 @@ const LINE_END: u8 = b'\n';
 
 /// The block was edited so that it is not clear what is whose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the lines '# nagi guard schedule: begin' and 'end' are not a pair any more")]
-pub struct Broken;
+pub enum Broken {
+    /// Its first or its last line is missing, or there are more.
+    #[error("the lines '# nagi guard schedule: begin' and 'end' are not a pair any more")]
+    Unpaired,
+    /// The lines between are not those that a version of ours wrote.
+    #[error("the lines between '# nagi guard schedule: begin' and 'end' were edited")]
+    Edited,
+}
 
 /// A table, cut in three.
 struct Cut<'a> {
@@ -63,11 +72,15 @@ pub(super) fn merged(before: Option<&[u8]>, lines: &[String]) -> Result<Vec<u8>,
         }
     }
     merged.push(LINE_END);
+    let mut body = Vec::new();
     for line in ours {
-        merged.extend(line.as_bytes());
-        merged.push(LINE_END);
+        body.extend(line.as_bytes());
+        body.push(LINE_END);
     }
+    merged.extend(&body);
     merged.extend(END);
+    merged.push(b' ');
+    merged.extend(checksum(END, &body).as_bytes());
     merged.push(LINE_END);
     merged.extend(below);
     Ok(merged)
@@ -117,7 +130,7 @@ pub(super) fn ended(text: &[u8]) -> Vec<u8> {
 }
 
 fn cut(text: &[u8]) -> Result<Option<Cut<'_>>, Broken> {
-    let mut begin = None;
+    let mut begin: Option<(usize, usize, &[u8])> = None;
     let mut found = None;
     let mut at = 0;
     for line in text.split_inclusive(|byte| *byte == LINE_END) {
@@ -126,20 +139,24 @@ fn cut(text: &[u8]) -> Result<Option<Cut<'_>>, Broken> {
         let bare = line.strip_suffix(b"\n").unwrap_or(line);
         if bare.starts_with(BEGIN) {
             if begin.is_some() || found.is_some() {
-                return Err(Broken);
+                return Err(Broken::Unpaired);
             }
-            begin = Some((start, bare));
-        } else if bare == END {
-            let (start, head) = begin.take().ok_or(Broken)?;
+            begin = Some((start, at, bare));
+        } else if let Some(sum) = bare.strip_prefix(END) {
+            let (first, inside, head) = begin.take().ok_or(Broken::Unpaired)?;
+            let body = text.get(inside..start).unwrap_or_default();
+            if sum.trim_ascii() != checksum(END, body).as_bytes() {
+                return Err(Broken::Edited);
+            }
             found = Some(Cut {
-                above: text.get(..start).unwrap_or_default(),
+                above: text.get(..first).unwrap_or_default(),
                 head,
                 below: text.get(at..).unwrap_or_default(),
             });
         }
     }
     match begin {
-        Some(_) => Err(Broken),
+        Some(_) => Err(Broken::Unpaired),
         None => Ok(found),
     }
 }

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use super::{MARK, MARK_SCRIPT};
+use crate::caps::seal::sealed;
 use crate::clean::Reclaimer;
 
 /// The script that the founding document names and never defines (K-41).
@@ -79,8 +80,8 @@ pub(super) fn all(nagi: &Path) -> Vec<Job> {
 pub(super) fn script(nagi: &Path) -> String {
     let nagi = nagi.display();
     let files = Reclaimer::FILES.map(Reclaimer::name).join(",");
-    format!(
-        "{MARK_SCRIPT}
+    let rest = format!(
+        "
 # Cleans disks that are fuller than a limit in percent (80 unless it is given), with what can be downloaded again, and
 # writes down how that ended. Ends with the code of nagi disk clean: 0 done or nothing to do, 12 still above the limit.
 limit=${{1:-80}}
@@ -91,7 +92,8 @@ log() {{ printf '%s limit=%s code=%s\\n%s\\n' \"$(date)\" \"$limit\" \"$code\" \
 log >> {LOG} || log
 exit \"$code\"
 "
-    )
+    );
+    sealed(MARK_SCRIPT, &rest)
 }
 
 // === impl Job ===
@@ -118,15 +120,15 @@ impl Job {
             ..
         } = self;
         let service = format!(
-            "{MARK}\n[Unit]\nDescription=Nagi: {what}\n\n[Service]\nType=oneshot\nExecStart={command}\n"
+            "\n[Unit]\nDescription=Nagi: {what}\n\n[Service]\nType=oneshot\nExecStart={command}\n"
         );
         let timer = format!(
-            "{MARK}\n[Unit]\nDescription=Nagi: {what}\n\n[Timer]\nOnCalendar={calendar}\n# After a night without power too.\nPersistent=true\n\n\
+            "\n[Unit]\nDescription=Nagi: {what}\n\n[Timer]\nOnCalendar={calendar}\n# After a night without power too.\nPersistent=true\n\n\
              [Install]\nWantedBy=timers.target\n"
         );
         [
-            (format!("nagi-disk-{name}.service"), service),
-            (self.timer(), timer),
+            (format!("nagi-disk-{name}.service"), sealed(MARK, &service)),
+            (self.timer(), sealed(MARK, &timer)),
         ]
     }
 }

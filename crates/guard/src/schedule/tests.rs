@@ -123,16 +123,37 @@ fn a_job_that_somebody_has_already_is_not_added() {
 // An older version's block is replaced where it is.
 #[test]
 fn a_block_of_other_jobs_is_replaced_in_its_place() {
-    let before = b"a\n# nagi guard schedule: begin\n0 1 * * * old\n# nagi guard schedule: end\nb\n";
-    let installed = install(Some(before));
+    let older = crontab::merged(Some(b"a\n"), &["0 1 * * * old".to_owned()]).unwrap();
+    let before = [&older[..], b"b\n"].concat();
+    let installed = install(Some(&before));
     let text = String::from_utf8(installed.clone()).unwrap();
     assert!(
         text.starts_with("a\n# nagi guard schedule: begin\n"),
         "{text}"
     );
-    assert!(text.ends_with("# nagi guard schedule: end\nb\n"), "{text}");
+    assert!(text.ends_with("\nb\n"), "{text}");
     assert!(!text.contains("old"), "{text}");
     assert_eq!(crontab::without(&installed).unwrap().unwrap(), b"a\nb\n");
+}
+
+// A line of somebody else among ours is not written over, and neither is one of ours that somebody changed.
+#[test]
+fn an_edited_block_is_refused() {
+    let installed = String::from_utf8(install(Some(b"a\n"))).unwrap();
+    for (from, to) in [
+        ("0 5 * * *", "0 6 * * *"),
+        (
+            "# nagi guard schedule: end",
+            "0 4 * * * mine\n# nagi guard schedule: end",
+        ),
+        ("begin\n", "begin\n0 4 * * * mine\n"),
+        ("begin\n", "begin\n\n"),
+    ] {
+        let edited = installed.replacen(from, to, 1).into_bytes();
+        let refused = crontab::merged(Some(&edited), &lines());
+        assert_eq!(refused, Err(Broken::Edited), "{to}");
+        assert_eq!(crontab::without(&edited), Err(Broken::Edited), "{to}");
+    }
 }
 
 // What was edited so that nobody knows what is whose is left alone.
@@ -313,4 +334,58 @@ fn a_script_of_somebody_else_stays_or_comes_back() {
     assert!(plan(timers).is_done());
     apply(root, &plan(Wanted::Removed), Others::Stay, &clock).unwrap();
     assert_eq!(std::fs::read(&script).unwrap(), b"#!/bin/sh\necho mine\n");
+}
+
+// What a person changed in a unit or in the script is theirs: it stays, or is put aside and comes back.
+#[test]
+fn what_somebody_changed_in_a_file_of_ours_stays() {
+    let places = [
+        "usr/local/bin/disk-cleanup-check.sh",
+        "etc/systemd/system/nagi-disk-cleanup.timer",
+        "etc/systemd/system/nagi-disk-alert.service",
+    ];
+    for place in places {
+        let node = tempfile::tempdir().unwrap();
+        let root = node.path();
+        for directory in ["usr/local/bin", "etc/systemd/system"] {
+            std::fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        let clock = nagi_ports::SystemClock::new();
+        let plan = |wanted, nagi| super::plan(root, wanted, Path::new(nagi), &clock).unwrap();
+        let timers = Wanted::Installed(Way::Timers);
+        apply(root, &plan(timers, "/opt/nagi"), Others::Stay, &clock).unwrap();
+        let path = root.join(place);
+        let edited = std::fs::read_to_string(&path).unwrap() + "echo my own step\n";
+        std::fs::write(&path, &edited).unwrap();
+        for nagi in ["/opt/nagi", "/usr/local/bin/nagi"] {
+            let refused = apply(root, &plan(timers, nagi), Others::Stay, &clock);
+            assert!(
+                matches!(refused, Err(ScheduleError::Edited(_))),
+                "{refused:?}"
+            );
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), edited);
+        }
+        apply(root, &plan(timers, "/opt/nagi"), Others::Kept, &clock).unwrap();
+        assert!(plan(timers, "/opt/nagi").is_done());
+        apply(
+            root,
+            &plan(Wanted::Removed, "/opt/nagi"),
+            Others::Stay,
+            &clock,
+        )
+        .unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            edited,
+            "it is back"
+        );
+        // And without ours in between it stays as well, and is named.
+        let removed = plan(Wanted::Removed, "/opt/nagi");
+        apply(root, &removed, Others::Stay, &clock).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), edited);
+        assert_eq!(
+            removed.files.iter().filter(|file| file.is_left()).count(),
+            1
+        );
+    }
 }

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::{Effort, Hidden, Place, Request, SurveyError, Under};
 use crate::advice::{self, Advice, Facts};
 use crate::blocks::Tally;
+use crate::clean::place;
 use crate::filesystem::{self, Filesystem, Kind};
 use crate::kubelet::Thresholds;
 use crate::marks::{self, Marks, beneath};
@@ -311,7 +312,10 @@ impl<'a> Node<'a> {
 
     fn marks(&self) -> Marks {
         match self.request.effort {
-            Effort::Whole => Marks::owners(&self.request.root, &self.moved()),
+            Effort::Whole => {
+                let machine = place::machine_id(&self.root);
+                Marks::owners(&self.request.root, &self.moved(), machine.as_deref())
+            }
             Effort::Total => Marks::none(),
         }
     }

@@ -43,12 +43,27 @@ const NODE: &[(&str, usize, Owner)] = &[
     ),
     ("var/lib/etcd/member/snap/db", 4, Owner::Etcd),
     (
-        "var/log/journal/m/system@0123456789abcdef0123456789abcdef-0000000000000001-0000000000000002.journal",
+        "var/log/journal/0123456789abcdef0123456789abcdef/system@0123456789abcdef0123456789abcdef-0000000000000001-0000000000000002.journal",
         6,
         Owner::JournalArchived,
     ),
-    ("var/log/journal/m/system.journal", 2, Owner::JournalActive),
-    ("var/log/journal/m/notes.txt", 1, Owner::Unknown),
+    (
+        "var/log/journal/0123456789abcdef0123456789abcdef/system.journal",
+        2,
+        Owner::JournalActive,
+    ),
+    (
+        "var/log/journal/0123456789abcdef0123456789abcdef/notes.txt",
+        1,
+        Owner::Unknown,
+    ),
+    // Of another machine.
+    (
+        "var/log/journal/ffff456789abcdef0123456789abcdef/system@0123456789abcdef0123456789abcdef-0000000000000001-0000000000000002.journal",
+        4,
+        Owner::JournalOther,
+    ),
+    ("var/cache/dnf/baseos-1/packages/a-1.rpm", 3, Owner::Dnf),
     ("var/cache/apt/archives/a.deb", 3, Owner::AptArchives),
     ("var/lib/apt/lists/main", 2, Owner::AptLists),
     ("var/lib/snapd/snaps/core_1.snap", 5, Owner::SnapRevisions),
@@ -65,6 +80,12 @@ fn node(root: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fill(&path, pieces << 16);
     }
+    fs::create_dir(root.join("etc")).unwrap();
+    fs::write(
+        root.join("etc/machine-id"),
+        "0123456789abcdef0123456789abcdef\n",
+    )
+    .unwrap();
     std::os::unix::fs::symlink("/data/docker", root.join("var/lib/docker")).unwrap();
     // What is installed and what was downloaded are the same file.
     let cache = root.join("var/lib/snapd/cache");

@@ -324,7 +324,6 @@ fn check_digest(text: &str, plan: &Plan) -> Result<(), Failure> {
         )
         .hint(AGAIN));
     }
-    // The moment is part of a plan, so that another call has another digest even where nothing changed.
     Err(Failure::new(
         Exit::Conflict,
         "this is not the plan that was shown: files came, went or grew old enough meanwhile",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nagi_guard::caps::{self, Cap, CapError, Capped, Change, Limits, Others, Standing};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::super::disk::parse_bytes;
@@ -121,13 +122,47 @@ pub(super) fn run(args: &CapsArgs, session: &Session) -> Result<(), Failure> {
         text
     })?;
     next_steps(args, &answer, session);
-    let is_refused = |item: &Item<'_>| item.standing == word(Standing::Foreign);
-    if args.apply && !args.remove && !args.replace && answer.limits.iter().any(is_refused) {
-        return Err(Failure::new(
-            Exit::Conflict,
-            "a file of somebody else has the name of a limit",
-        )
-        .hint("look at it; --replace puts it aside, and --remove puts it back"));
+    if args.apply && !args.replace {
+        is_whole(args, &planned)?;
+    }
+    Ok(())
+}
+
+/// No file that is not ours to the byte stood in the way.
+fn is_whole(args: &CapsArgs, planned: &[Cap]) -> Result<(), Failure> {
+    for cap in planned {
+        let edited = || {
+            format!(
+                "{}: the file was edited since nagi wrote it",
+                cap.what.name()
+            )
+        };
+        let (message, hint) = match (cap.standing, args.remove, &cap.path) {
+            (Standing::Foreign, false, _) => (
+                "a file of somebody else has the name of a limit".to_owned(),
+                "look at it; --replace puts it aside, and --remove puts it back",
+            ),
+            (Standing::Edited, true, _) => {
+                (edited(), "it stays; take what nagi wrote out of it by hand")
+            }
+            (Standing::Edited, false, Some(_)) => (
+                edited(),
+                "it stays; --replace puts it aside, and --remove puts it back",
+            ),
+            // A person has to do these, edited or not; nothing is wrong with the others.
+            (Standing::Edited, false, None)
+            | (Standing::Foreign, true, _)
+            | (
+                Standing::Missing
+                | Standing::Set
+                | Standing::Other
+                | Standing::Absent
+                | Standing::Command,
+                _,
+                _,
+            ) => continue,
+        };
+        return Err(Failure::new(Exit::Conflict, message).hint(hint));
     }
     Ok(())
 }
@@ -211,6 +246,7 @@ const fn word(standing: Standing) -> &'static str {
         Standing::Set => "set",
         Standing::Other => "other-values",
         Standing::Foreign => "foreign",
+        Standing::Edited => "edited",
         Standing::Absent => "absent",
         Standing::Command => "by-hand",
     }
@@ -228,11 +264,22 @@ const fn change_word(change: Change) -> &'static str {
 fn of(error: &CapError) -> Failure {
     let source = std::error::Error::source(error);
     let failure = Failure::of(Exit::Failed, error.to_string(), source.unwrap_or(error));
+    failure.hint(hint(error))
+}
+
+/// What helps.
+pub(super) const fn hint(error: &CapError) -> &'static str {
     match error {
-        CapError::Node(_) => failure.hint("--root names the root directory of the node"),
-        CapError::File { .. } => failure.hint(
-            "root may write there: try with sudo; on a full disk make room first: nagi disk clean",
-        ),
+        CapError::Node(_) => "--root names the root directory of the node",
+        CapError::File {
+            source: Errno::EXIST,
+            ..
+        } => {
+            "what was put aside earlier lies beside it with the ending .before-nagi: move that away first"
+        }
+        CapError::File { .. } => {
+            "root may write there: try with sudo; on a full disk make room first: nagi disk clean"
+        }
     }
 }
 

@@ -194,6 +194,11 @@ pub(super) fn run(command: &ScheduleCommand, session: &Session) -> Result<(), Fa
         let text = format!("there is no {} yet: the jobs run it", nagi.display());
         session.output.hint(&text);
     }
+    if let Some(file) = plan.files.iter().find(|file| acts && file.is_left()) {
+        let message = format!("{} was edited and stays", file.path.display());
+        return Err(Failure::new(Exit::Conflict, message)
+            .hint("all else is gone; look at it, and remove it by hand"));
+    }
     Ok(())
 }
 
@@ -235,7 +240,7 @@ fn step(file: &schedule::Unit) -> Option<Step> {
     let is_written = file.is_written();
     let mark = if is_written { '+' } else { '-' };
     let lines = file.text.lines().map(|line| format!("{mark} {line}"));
-    let is_conflict = file.standing == Standing::Foreign;
+    let is_conflict = matches!(file.standing, Standing::Foreign | Standing::Edited);
     file.is_due().then(|| Step {
         place: file.path.display().to_string(),
         action: match (is_written, is_conflict) {
@@ -296,7 +301,9 @@ fn steps(answer: &Answer) -> String {
 fn of(error: &ScheduleError) -> Failure {
     let source = std::error::Error::source(error);
     let exit = match error {
-        ScheduleError::Foreign(_) | ScheduleError::NotTaken => Exit::Conflict,
+        ScheduleError::Foreign(_) | ScheduleError::Edited(_) | ScheduleError::NotTaken => {
+            Exit::Conflict
+        }
         ScheduleError::Elsewhere => Exit::Usage,
         ScheduleError::File(_)
         | ScheduleError::NotRoot
@@ -309,9 +316,7 @@ fn of(error: &ScheduleError) -> Failure {
     };
     let failure = Failure::of(exit, error.to_string(), source.unwrap_or(error));
     match error {
-        ScheduleError::File(_) => failure.hint(
-            "root may write there: try with sudo; on a full disk make room first: nagi disk clean",
-        ),
+        ScheduleError::File(error) => failure.hint(super::caps::hint(error)),
         ScheduleError::NotRoot => failure.hint("try with sudo"),
         ScheduleError::NoCron => failure.hint("install cron, or run a guard: nagi guard"),
         ScheduleError::CronRests => {
@@ -326,7 +331,7 @@ fn of(error: &ScheduleError) -> Failure {
         ScheduleError::NotTaken => failure.hint("look at it with crontab -l, then try again"),
         ScheduleError::Broken(_) => failure.hint("mend or remove these lines with crontab -e"),
         ScheduleError::Systemd(_) => failure.hint("--by crontab needs no systemd"),
-        ScheduleError::Foreign(_) => {
+        ScheduleError::Foreign(_) | ScheduleError::Edited(_) => {
             failure.hint("look at it; --replace puts it aside, and remove puts it back")
         }
         ScheduleError::Elsewhere => failure.hint("leave --root out, or --by crontab"),

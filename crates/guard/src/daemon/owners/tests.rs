@@ -242,3 +242,35 @@ fn every_disk_has_its_largest_owners_within_what_is_remembered() {
     }
     assert_eq!((owners_max(0), owners_max(9)), (OWNERS_MAX, OWNERS_MAX));
 }
+
+// D-07: What is called Nagi's to free is looked for by a kind of cleaning, at that place and under that name.
+#[test]
+fn whatever_nagi_may_free_a_kind_of_cleaning_looks_for() {
+    let files: [&[u8]; 4] = [
+        b"x",
+        b"0.log.20260102-030405",
+        b"system@0123456789abcdef0123456789abcdef-0000000000000001-0000000000000002.journal",
+        b"system.journal",
+    ];
+    let own = (
+        format!("{}/0123", crate::owner_table::JOURNALS),
+        Owner::JournalActive,
+    );
+    let mut seen = std::collections::BTreeSet::new();
+    for (path, directory) in crate::marks::rules().chain([own]) {
+        for owner in files.map(|name| directory.of_file(name)) {
+            if owner.class() != crate::owner::Class::Nagi {
+                continue;
+            }
+            let looks = |kind: &Reclaimer| {
+                let is_below = |place: &&str| std::path::Path::new(&path).starts_with(place);
+                owners_of(*kind).contains(&owner) && kind.places().iter().any(is_below)
+            };
+            assert!(Reclaimer::ALL.iter().any(looks), "{path}: {owner:?}");
+            seen.insert(owner);
+        }
+    }
+    let promised = Owner::all().filter(|owner| owner.class() == crate::owner::Class::Nagi);
+    let promised: std::collections::BTreeSet<Owner> = promised.collect();
+    assert_eq!(promised, seen, "each has a place");
+}

@@ -214,9 +214,13 @@ fn strict_mode_keeps_every_entry_of_the_window_in_journals_that_systemd_wrote() 
         assert_eq!(paths(&plan(&policy)), std::slice::from_ref(&old));
         policy.journal_mode = JournalMode::Compat;
         assert_eq!(paths(&plan(&policy)), [old.clone(), across.clone()]);
+        // The clock was set back; and it was wrong, right and wrong again.
+        let set_back = written(&node, 4, &[20, 10, 700]);
+        let between = written(&node, 5, &[800, 20, 10, 700]);
         apply(&node.plan());
         assert!(!old.exists());
         assert_eq!([&across, &new].map(|path| entries(path)), [3, 2]);
+        assert_eq!([&set_back, &between].map(|path| entries(path)), [3, 4]);
     });
 }
 

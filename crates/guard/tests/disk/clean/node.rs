@@ -245,10 +245,24 @@ pub(super) fn touch(path: &Path, at: SystemTime) {
 pub(super) fn write_head(path: &Path, last: u64) {
     use std::os::unix::fs::FileExt as _;
     let file = fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(&[0; 640], 0).unwrap();
     file.write_all_at(b"LPKSHHRH", 0).unwrap();
     file.write_all_at(&[2], 16).unwrap();
     file.write_all_at(&5_u64.to_le_bytes(), 152).unwrap();
-    file.write_all_at(&last.to_le_bytes(), 192).unwrap();
+    file.write_all_at(&300_u64.to_le_bytes(), 176).unwrap();
+    for at in [184, 192] {
+        file.write_all_at(&last.to_le_bytes(), at).unwrap();
+    }
+    // The array of entries, and behind it the entries.
+    file.write_all_at(&[6], 300).unwrap();
+    file.write_all_at(&64_u64.to_le_bytes(), 308).unwrap();
+    for at in 0..5_u64 {
+        let entry = 400 + at * 40;
+        file.write_all_at(&entry.to_le_bytes(), 324 + at * 8)
+            .unwrap();
+        file.write_all_at(&[3], entry).unwrap();
+        file.write_all_at(&last.to_le_bytes(), entry + 24).unwrap();
+    }
 }
 
 /// FNV-1a: tells contents apart here, where nobody forges them.

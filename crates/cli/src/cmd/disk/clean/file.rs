@@ -19,13 +19,15 @@ use thiserror::Error;
 use super::super::body::shown;
 
 /// Of a plan file. Another number is another format.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PlanBody {
     format: u32,
     digest: String,
+    /// Of the digest and the moment: neither can be changed alone.
+    seal: String,
     at: InstantBody,
     rules: PolicyBody,
     steps: Vec<StepBody>,
@@ -117,7 +119,7 @@ pub(super) enum ReadError {
     #[error("its format is {0}, and this nagi reads {FORMAT}")]
     Format(u32),
     /// It is one, and something in it was changed by hand.
-    #[error("its digest is another one: it was edited")]
+    #[error("its digest or its seal is another one: it was edited")]
     Edited,
     /// A value that no plan has.
     #[error("{field} cannot be {value:?}")]
@@ -132,6 +134,7 @@ impl PlanBody {
         Self {
             format: FORMAT,
             digest: plan.digest().to_string(),
+            seal: plan.seal().to_string(),
             at: InstantBody::of(plan.at),
             rules: PolicyBody {
                 root: PathBody::of(&rules.root),
@@ -272,9 +275,11 @@ pub(super) fn read(text: &[u8]) -> Result<Plan, ReadError> {
         Some(plan) => serde_json::from_value(plan.take())?,
         None => serde_json::from_value(whole)?,
     };
-    let digest = body.digest.clone();
+    let (digest, seal) = (body.digest.clone(), body.seal.clone());
     let plan = body.plan()?;
-    if Digest::parse(&digest) == Some(plan.digest()) {
+    let is_as_written =
+        Digest::parse(&digest) == Some(plan.digest()) && Digest::parse(&seal) == Some(plan.seal());
+    if is_as_written {
         Ok(plan)
     } else {
         Err(ReadError::Edited)
@@ -450,7 +455,7 @@ mod tests {
     // D-13: every edit is noticed, or is refused as no plan.
     #[test]
     fn an_edited_plan_file_is_refused() {
-        let edits: [(&str, Value); 15] = [
+        let edits: [(&str, Value); 19] = [
             ("/plan/steps/0/items/0/inode", 7.into()),
             ("/plan/steps/0/items/1/file/path", "etc/passwd".into()),
             ("/plan/steps/0/items/0/file/path_hex", "2f".into()),
@@ -466,6 +471,11 @@ mod tests {
             ("/plan/rules/grace/seconds", 0.into()),
             ("/plan/digest", "0".repeat(64).into()),
             ("/plan/format", 1.into()),
+            // Otherwise an old plan could be made young.
+            ("/plan/at/seconds", 1_700_000_001.into()),
+            ("/plan/at/seconds", 1_699_999_999.into()),
+            ("/plan/at/nanoseconds", 2.into()),
+            ("/plan/seal", "0".repeat(64).into()),
         ];
         for (place, value) in edits {
             let mut edited = written();
