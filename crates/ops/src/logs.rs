@@ -8,7 +8,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use nagi_runtime::Deadline;
 use serde::Deserialize;
 
@@ -27,6 +27,9 @@ const PROGRAMS: [&str; 7] = [
     "dockerd",
     "crio",
 ];
+/// What goes on being wrong is said again within this time: kubelet syncs each pod every minute, and waits no longer than
+/// five between two tries (`MaxContainerBackOff` of kubelet).
+const TELLING: SignedDuration = SignedDuration::from_mins(5);
 /// More lines say nothing new.
 const LINES_MAX: usize = 2000;
 /// Of a line so much is kept: the error stands at its end, and lines of kubelet have some kilobytes.
@@ -72,25 +75,30 @@ struct Raw {
 pub(crate) struct Journal {
     /// The lines that mean something, oldest first.
     pub(crate) lines: Vec<Line>,
-    /// Why older ones may be missing; none when all that was asked for was read.
-    pub(crate) cut: Option<String>,
+    /// Why older ones may be missing; none when all that was asked for was read, and of no consequence when what was read
+    /// reaches back far enough ([`TELLING`]).
+    pub(crate) cut: Option<Unseen>,
 }
 
 /// What the journal of the node has, since then; once it is known to be [`readable`].
 ///
 /// # Errors
 /// It cannot be read; in words.
-pub(crate) async fn journal(path: &Path, since: Timestamp, deadline: Deadline) -> Looked<Journal> {
+pub(crate) async fn journal(
+    path: &Path,
+    (since, now): (Timestamp, Timestamp),
+    deadline: Deadline,
+) -> Looked<Journal> {
     let printed = ask("journalctl", &arguments(path, since), deadline)
         .await
         .map_err(|(AskError::NotThere(why) | AskError::Failed(why))| Unseen::Failed(why))?;
     if let Some(said) = printed.failed.as_deref().and_then(failure) {
         return Err(Unseen::Failed(format!("journalctl: {said}")));
     }
-    of_printed(&printed)
+    of_printed(&printed, now)
 }
 
-fn of_printed(printed: &Printed) -> Looked<Journal> {
+fn of_printed(printed: &Printed, now: Timestamp) -> Looked<Journal> {
     let entries = entries(printed);
     let oldest = entries.first().and_then(|one| one.at);
     let lines = understood(entries);
@@ -108,7 +116,13 @@ fn of_printed(printed: &Printed) -> Looked<Journal> {
     };
     let cut = why.map(|why| {
         let back = oldest.map_or_else(String::new, |at| format!(" only back to {at:.0}"));
-        format!("{why}: the journal was read{back}")
+        let told = format!("{why}: the journal was read{back}");
+        let is_telling = oldest.is_some_and(|at| now.duration_since(at) >= TELLING);
+        if is_telling && !printed.is_cut {
+            Unseen::NotHere(format!("{told}; what is still wrong is in that, too"))
+        } else {
+            Unseen::Failed(told)
+        }
     });
     Ok(Journal { lines, cut })
 }
@@ -396,15 +410,18 @@ mod tests {
             r#"{"__REALTIME_TIMESTAMP":"17672256"#,
         );
         let of = |text: &str, is_cut| {
-            of_printed(&Printed {
+            let printed = Printed {
                 text: text.to_owned(),
                 is_cut,
                 failed: None,
-            })
+            };
+            of_printed(&printed, Timestamp::UNIX_EPOCH)
         };
         let cut = of(text, true).unwrap();
         assert_eq!(cut.lines.len(), 1);
-        let why = cut.cut.unwrap();
+        let Unseen::Failed(why) = cut.cut.unwrap() else {
+            panic!("what is missing may be what is wrong");
+        };
         assert!(why.ends_with("only back to 2026-01-01T00:00:01Z"), "{why}");
         assert_eq!(of(text, false).unwrap().cut, None);
         assert!(matches!(of("", true), Err(Unseen::Failed(_))));
@@ -428,11 +445,22 @@ mod tests {
                 failed: None,
             }
         };
-        assert_eq!(of_printed(&printed(LINES_MAX)).unwrap().cut, None);
-        let cut = of_printed(&printed(LINES_MAX + 1)).unwrap().cut.unwrap();
+        let read_at = |lines: usize, now: &str| {
+            let now = now.parse().unwrap();
+            of_printed(&printed(lines), now).unwrap().cut
+        };
+        let soon = "2025-12-31T23:31:41Z";
+        assert_eq!(read_at(LINES_MAX, soon), None);
+        let told = "there are more than 2000 lines of errors: the journal was read only back to 2025-12-31T23:26:42Z";
         assert_eq!(
-            cut,
-            "there are more than 2000 lines of errors: the journal was read only back to 2025-12-31T23:26:42Z"
+            read_at(LINES_MAX + 1, soon),
+            Some(Unseen::Failed(told.to_owned()))
+        );
+        // What is still wrong would have been said again by then.
+        let later = read_at(LINES_MAX + 1, "2025-12-31T23:31:42Z").unwrap();
+        assert!(
+            matches!(&later, Unseen::NotHere(why) if why.starts_with(told)),
+            "{later:?}"
         );
         let arguments = arguments(Path::new("/"), Timestamp::UNIX_EPOCH);
         assert!(

@@ -159,7 +159,7 @@ pub async fn observe(request: &Request, disks: Arc<dyn Disks>) -> std::io::Resul
         Ok(read) => (Ok(read.lines), read.cut),
         Err(unseen) => (Err(unseen), None),
     };
-    partly_unseen.extend(cut.map(|why| (Area::Logs, Unseen::Failed(why))));
+    partly_unseen.extend(cut.map(|why| (Area::Logs, why)));
     let (lines, failed) = gathered([journal, pods, named]);
     partly_unseen.extend(failed.map(|why| (Area::Logs, Unseen::Failed(why))));
     let certificates = certificates.and_then(|seen| seen).map(|found| {
@@ -207,7 +207,7 @@ async fn ask(
     let is_readable = node.look(logs::readable);
     let journal = async {
         is_readable.await??;
-        logs::journal(&request.root, since, deadline).await
+        logs::journal(&request.root, (since, request.now), deadline).await
     };
     if request.files_only {
         return Asked {
