@@ -119,11 +119,21 @@ pub(crate) fn wrong_name(world: &mut World) -> anyhow::Result<()> {
     ensure!(recovery.answer["cause"]["id"] == "tls-name", "{recovery:?}");
     let next = recovery.is_refused()?;
     say(&format!("it is refused, and next is: {next}"));
-    // What a person does then, letter by letter.
+    // What a person does then: letter by letter it shows what it would write, and with --apply it does.
     let mut words = next.split(' ');
+    let program = words.next().context("it has a program")?;
+    let shown = node
+        .cluster
+        .inside(program)
+        .arguments(words.clone())
+        .output()?;
+    ensure!(shown.contains("tls-server-name"), "{shown}");
+    let (answer, _) = node.nagi_json(["recover", "diagnose", &by])?;
+    ensure!(answer["cause"]["id"] == "tls-name", "{answer}");
     node.cluster
-        .inside(words.next().context("it has a program")?)
+        .inside(program)
         .arguments(words)
+        .argument("--apply")
         .succeed()?;
     let (answer, ended) = node.nagi_json(["recover", "diagnose", &by])?;
     ensure!(
