@@ -392,8 +392,23 @@ impl Target {
         if host.is_empty() {
             return Err(format!("{server:?} names no host"));
         }
+        // A number that is no port reads like none at all, and the default would be another server.
+        let is_bare = uri
+            .authority()
+            .is_some_and(|whole| whole.as_str().trim_end_matches(':') == host);
+        let port = match uri.port_u16() {
+            Some(port) if port != 0 => port,
+            None if is_bare => {
+                if has_tls {
+                    443
+                } else {
+                    80
+                }
+            }
+            Some(_) | None => return Err(format!("{server:?} names a port that is none")),
+        };
         Ok(Self {
-            port: uri.port_u16().unwrap_or(if has_tls { 443 } else { 80 }),
+            port,
             path: uri.path().trim_end_matches('/').to_owned(),
             host,
             has_tls,
@@ -519,7 +534,17 @@ mod tests {
         );
         assert_eq!(path("https://a:6443"), "/readyz?verbose");
         assert_eq!(Target::of("https://a.example").unwrap().port, 443);
-        for bad in ["", "a.example:6443", "ftp://a", "https://"] {
+        for bad in [
+            "",
+            "a.example:6443",
+            "ftp://a",
+            "https://",
+            // Not the default port: that is another server.
+            "https://a:99999",
+            "https://a:0",
+            "https://[::1]:99999",
+            "http://a:65536/b",
+        ] {
             assert!(Target::of(bad).is_err(), "{bad}");
         }
     }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use nagi_guard::{Advice, Effort, Request, Survey, SurveyError, Watch};
 use nagi_ports::Clock as _;
+use rustix::io::Errno;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -162,9 +163,13 @@ async fn surveyed(args: &DiskArgs, session: &Session) -> Result<Survey, Failure>
 
 fn failure(error: &SurveyError) -> Failure {
     let exit = match error {
-        SurveyError::Find { .. } | SurveyError::NotWalked { .. } | SurveyError::NotDisk { .. } => {
-            Exit::Usage
-        }
+        SurveyError::Find { .. }
+        | SurveyError::NotWalked { .. }
+        | SurveyError::NotDisk { .. }
+        | SurveyError::Open {
+            source: Errno::NOENT | Errno::NOTDIR,
+            ..
+        } => Exit::Usage,
         SurveyError::ReadMounts(_)
         | SurveyError::ParseMounts(_)
         | SurveyError::Open { .. }
@@ -182,8 +187,16 @@ fn failure(error: &SurveyError) -> Failure {
         SurveyError::NotWalked { .. } | SurveyError::NotDisk { .. } => {
             failure.hint("name a directory on a disk: ext4, XFS, btrfs")
         }
-        SurveyError::Open { .. } => failure.hint("root may open every directory: try with sudo"),
-        SurveyError::Find { .. }
+        SurveyError::Open {
+            source: Errno::ACCESS | Errno::PERM,
+            ..
+        } => failure.hint("root may open every directory: try with sudo"),
+        SurveyError::Open {
+            source: Errno::NOENT | Errno::NOTDIR,
+            ..
+        } => failure.hint("name a directory that is there; --root names that of a node"),
+        SurveyError::Open { .. }
+        | SurveyError::Find { .. }
         | SurveyError::ReadMounts(_)
         | SurveyError::ParseMounts(_)
         | SurveyError::NoDisk

@@ -189,7 +189,7 @@ fn what_cannot_be_surveyed_is_refused_with_a_next_step() {
         .says("hint: name a directory on a disk");
     call(&["disk", "--root", "/nowhere"])
         .run()
-        .exits(1)
+        .exits(2)
         .prints_nothing();
     call(&["disk", "--total", "--html", "-", "/"])
         .run()
@@ -281,4 +281,22 @@ fn the_right_to_read_everything_is_all_that_a_survey_needs() {
     let what = "directories are closed to a survey with CAP_DAC_READ_SEARCH alone";
     measured("B20", what, (unread, "files"), Bar::AtMost(0.0));
     assert!(unread == 0.0, "{seen:#}");
+}
+
+// A name that leads nowhere, or to no directory, is a wrong command line, and rights do not help.
+#[test]
+fn what_is_no_directory_is_a_wrong_command_line() {
+    let node = tempfile::tempdir().unwrap();
+    let file = node.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let missing = node.path().join("missing");
+    for words in [
+        ["disk", file.to_str().unwrap()].as_slice(),
+        &["disk", "--root", file.to_str().unwrap()],
+        &["disk", "--root", missing.to_str().unwrap()],
+        &["disk", missing.to_str().unwrap()],
+    ] {
+        let ran = call(words).run().exits(2).prints_nothing();
+        assert!(!ran.stderr.contains("sudo"), "{}", ran.stderr);
+    }
 }

@@ -173,6 +173,40 @@ $script 2> /dev/null || true
     assert!(said.contains("told"), "{said}");
 }
 
+// W-B05: where the log lies on the disk that is full, and takes nothing, the line is on stderr, which cron sends by mail, and in
+// the syslog of the node.
+#[test]
+fn the_hourly_job_is_heard_where_its_log_takes_nothing() {
+    let Some(output) = inside(
+        r#"
+cd /run && truncate -s 100M image && mkfs.ext4 -q -m 0 image && mkdir disk && mount -o loop image disk
+mkdir -p disk/var/lib disk/run disk/var/log disk/dev
+mount -t tmpfs none disk/dev
+python3 -c '
+import socket
+heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+heard.bind("/run/disk/dev/log"); heard.settimeout(20)
+open("/run/listens", "w").close()
+open("/run/heard", "wb").write(heard.recv(4096))
+' &
+until test -e /run/listens; do :; done
+head -c 300M /dev/zero > disk/fill 2> /dev/null || true
+# Not even an inode is left, so that there is no log to be begun.
+n=0; while touch disk/var/log/$n 2> /dev/null; do n=$((n + 1)); done
+code=0; /usr/local/bin/nagi guard check --root /run/disk --path /run/disk --alert-log /var/log/disk-alert.log > /dev/null 2> /run/told || code=$?
+wait %1
+test $code = 1
+test ! -e disk/var/log/disk-alert.log
+grep -q '^ALERT: Disk over 90% at [A-Z].* UTC 20[0-9][0-9]' /run/told || { cat /run/told; exit 1; }
+grep -q '^<27>nagi-guard\[[0-9]*\]: ALERT: Disk over 90% at ' /run/heard || { cat /run/heard; exit 1; }
+echo all
+"#,
+    ) else {
+        return;
+    };
+    assert!(done(&output).ends_with("all\n"));
+}
+
 // B-023, N-6, B-034, B-042: the line is written from 90 % on and at 100 % too, with a date, and 93 % is above the goal.
 #[test]
 fn the_hourly_job_writes_the_line_from_90_percent_on() {

@@ -10,6 +10,8 @@ use crate::output::words;
 
 /// What the sentence of a level is worth to a syslog server: facility 3, system daemons.
 const FACILITY: u8 = 3 * 8;
+/// Error.
+const SERIOUS: u8 = 3;
 
 /// An alert as a webhook gets it.
 #[derive(Debug, Serialize)]
@@ -155,7 +157,7 @@ fn date(at: Timestamp) -> String {
 pub(super) fn syslog(alert: &Alert, node: &str) -> String {
     let severity = match (alert.cause, alert.level) {
         (Cause::Silent, _) | (_, Level::Critical) => 2,
-        (_, Level::Serious) => 3,
+        (_, Level::Serious) => SERIOUS,
         (_, Level::Alert) | (Cause::Filling, Level::Notice | Level::Calm) => 4,
         (
             Cause::Rose(_) | Cause::Fell(_) | Cause::Remains | Cause::Answers,
@@ -183,6 +185,12 @@ pub(super) fn local_syslog(alert: &Alert, node: &str) -> String {
         std::process::id(),
         sentence(alert)
     )
+}
+
+/// A line for the local syslog that is as urgent as the level `serious`.
+pub(super) fn local_serious(line: &str) -> String {
+    let priority = FACILITY + SERIOUS;
+    format!("<{priority}>nagi-guard[{}]: {line}", std::process::id())
 }
 
 /// The body for a webhook.

@@ -1,6 +1,7 @@
 //! `nagi guard check`: one look at the disks of this node, for a person and for a job.
 //!
-//! It writes nothing but the line of the founding document, and that only into a file that is named.
+//! It writes nothing but the line of the founding document, and that only into a file that is named. The local syslog gets that
+//! line too, and stderr where the file does not take it: the full disk may be the one that the file lies on.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use nagi_ports::{Clock as _, SystemClock};
 use serde::Serialize;
 
 use super::alert;
-use super::sinks::scribe;
+use super::sinks::{self, scribe};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::table::{Cell, Table};
@@ -160,7 +161,8 @@ pub(super) fn run(args: &CheckArgs, session: &Session) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The line for each disk, whatever became of the one before.
+/// The line for each disk, whatever became of the one before, in the file and in the syslog of the node; on stderr where the
+/// file does not take it, which cron sends by mail and a timer puts into the journal.
 fn alert_to(root: &Path, file: &Path, seen: &Outlook, now: Timestamp) -> Result<(), Failure> {
     let path = root.join(file.strip_prefix("/").unwrap_or(file));
     let full = seen
@@ -168,7 +170,15 @@ fn alert_to(root: &Path, file: &Path, seen: &Outlook, now: Timestamp) -> Result<
         .iter()
         .filter(|disk| disk.bytes >= Level::Serious);
     let written: Vec<_> = full
-        .map(|disk| scribe::append(&path, &alert::over_90(&disk.reading.point, now)))
+        .map(|disk| {
+            let line = alert::over_90(&disk.reading.point, now);
+            sinks::tell_local(root, &alert::local_serious(&line));
+            let written = scribe::append(&path, &line);
+            if written.is_err() {
+                crate::output::tell(&line);
+            }
+            written
+        })
         .collect();
     let written: Result<(), std::io::Error> = written.into_iter().collect();
     written.map_err(|error| {

@@ -122,7 +122,7 @@ impl Account {
         }
     }
 
-    /// What it needs; with `namespaces`, in these only.
+    /// What it needs; with `namespaces`, in these only. A gateway looks at every namespace in any case.
     ///
     /// # Errors
     /// The manifests cannot be read.
@@ -133,7 +133,8 @@ impl Account {
         };
         let objects: Vec<Object> = serde_saphyr::from_multiple(manifests)?;
         let mut needed = Vec::new();
-        let Some(namespaces) = namespaces else {
+        let some = namespaces.filter(|_| self == Self::ScaleApi);
+        let Some(namespaces) = some else {
             for (rules, scope) in granted(&objects, self.name()) {
                 needed.extend(rules.iter().flat_map(|rule| each(rule, scope)));
             }
@@ -282,6 +283,12 @@ mod tests {
         }
         assert!(!api.iter().any(|known| known == "update deployments.apps"));
         let gateway = all(Account::WakeGateway, None);
+        let some = [Namespace::new("project-a").unwrap()];
+        assert_eq!(
+            all(Account::WakeGateway, Some(&some)),
+            gateway,
+            "there is only one kind of gateway"
+        );
         assert!(
             gateway
                 .iter()
