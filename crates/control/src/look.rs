@@ -6,7 +6,7 @@ use std::time::Duration;
 use nagi_core::id::WorkloadId;
 use nagi_core::idle::{self, Stay, Verdict};
 use nagi_core::intent::{Action, Intent, IntentUpdate};
-use nagi_core::quantity::{Replicas, WakeCount};
+use nagi_core::quantity::Replicas;
 use nagi_core::scale;
 use nagi_core::schedule::{self, Due};
 use nagi_core::status::Status;
@@ -32,7 +32,7 @@ const IN_USE_LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// Is there anything to decide about a workload with these facts? Of 100,000 on a cluster, few have a policy or a schedule.
 pub(crate) fn concerns(
-    (desired, unrecorded): (Replicas, Option<WakeCount>),
+    (desired, unrecorded): (Replicas, Option<Replicas>),
     intent: &Intent,
     idle_after: Option<Duration>,
 ) -> bool {

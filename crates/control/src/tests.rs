@@ -406,6 +406,29 @@ async fn a_wake_that_a_gateway_wrote_is_recorded_as_what_it_was() {
     assert!(!text.contains("nagi_wakes_total{"), "{text}");
 }
 
+// The first wake by a request begins the record of a workload that Nagi never changed; what people do with one begins none.
+#[tokio::test(start_paused = true)]
+async fn the_first_wake_of_all_is_recorded_when_a_request_brought_it() {
+    use nagi_core::intent::CountWriter;
+    for (writer, count) in [
+        (CountWriter::Gateway, 1),
+        (CountWriter::Other("kubectl".into()), 0),
+    ] {
+        let world = start([workload(APP, 0, 0, 0)]);
+        world.workloads.name_count_writer(writer);
+        world.workloads.change(&id(APP), |w| {
+            w.desired = Replicas(1);
+            w.unrecorded = Some(Replicas::ZERO);
+        });
+        pass(SECOND * 2).await;
+        let now = world.workloads.peek(&id(APP));
+        assert_eq!(now.intent.changes.len(), count, "{:?}", now.intent);
+        assert!(now.intent.changes.iter().all(|change| {
+            (&change.actor, change.from, change.to) == (&Actor::Gateway, Replicas(0), Replicas(1))
+        }));
+    }
+}
+
 // A wake that was found when it had gone on for a while teaches nothing: nobody knows when it began.
 #[tokio::test(start_paused = true)]
 async fn a_wake_whose_beginning_nobody_saw_teaches_nothing() {

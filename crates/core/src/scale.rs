@@ -417,8 +417,8 @@ fn cancel(workload: &Workload, request: &Request, now: Timestamp) -> Result<Plan
 
 /// True when the count does not fit what is recorded: somebody set it without leaving a record.
 ///
-/// `unrecorded` is the count that others wanted for a moment ([`Workload::unrecorded`]).
-pub fn is_out_of_step(desired: Replicas, intent: &Intent, unrecorded: Option<WakeCount>) -> bool {
+/// `unrecorded` is a count from before that nobody recorded ([`Workload::unrecorded`]).
+pub fn is_out_of_step(desired: Replicas, intent: &Intent, unrecorded: Option<Replicas>) -> bool {
     let recorded = intent.changes.last().map(|last| last.to);
     let left_asleep = intent.asleep.is_some() && !desired.is_zero();
     left_asleep || unrecorded.is_some() || recorded.is_some_and(|to| to != desired)
@@ -436,9 +436,13 @@ pub fn outside_change(
         return None;
     }
     let recorded = (workload.intent.changes.last()).map_or(Replicas::ZERO, |last| last.to);
-    let from = workload.unrecorded.map_or(recorded, WakeCount::replicas);
+    let from = workload.unrecorded.unwrap_or(recorded);
     let mut intent = workload.intent.clone();
     let woken = from.is_zero() && writer == Some(&CountWriter::Gateway);
+    // What people do with a workload that Nagi never changed is theirs alone; a request that woke it begins its record.
+    if intent.changes.is_empty() && intent.asleep.is_none() && !woken {
+        return None;
+    }
     if workload.desired.is_zero() {
         intent.remembered = WakeCount::new(from.0).or(intent.remembered);
         if workload.unrecorded.is_some() {

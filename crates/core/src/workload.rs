@@ -169,9 +169,9 @@ pub struct Workload {
     pub available: Replicas,
     /// What is remembered.
     pub intent: Intent,
-    /// At zero: the count that somebody else had wanted for so short a time that no record tells of it. It is what the next
-    /// wake restores, so `intent` says it already.
-    pub unrecorded: Option<WakeCount>,
+    /// The count before the present one, where somebody else set that and no record tells of it. At zero: what was wanted for a
+    /// moment; the next wake restores it, so `intent` says it already. Above: zero, of a workload that has no record yet.
+    pub unrecorded: Option<Replicas>,
     /// The count that people declared for a wake (`nagi.dev/awake-replicas`).
     pub awake_replicas: Option<WakeCount>,
     /// Sleep after this long without use; none means never by itself.

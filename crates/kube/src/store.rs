@@ -76,6 +76,8 @@ pub(crate) struct Row {
     desired: u32,
     /// At zero: what was wanted before, when nothing that was written since tells of it; else 0.
     unrecorded: u32,
+    /// It was at zero when it was seen before, nothing was ever written of it, and nobody has looked who raised it.
+    rose: bool,
     current: u32,
     available: u32,
     /// The list that last held it.
@@ -244,6 +246,14 @@ impl Store {
             row.desired = count;
             row.unrecorded = 0;
             self.tell(&mut inner, id, now);
+        }
+    }
+
+    /// A workload that has no record was raised by somebody who keeps none.
+    pub(crate) fn leave_unrecorded(&self, id: &WorkloadId) {
+        let mut inner = self.write();
+        if let Some(row) = inner.row_mut(id) {
+            row.rose = false;
         }
     }
 
@@ -519,9 +529,9 @@ impl Inner {
 
     fn snapshot(&self, id: &WorkloadId, row: &Row, observed_at: Timestamp) -> Workload {
         let notes = row.notes.as_deref();
-        let unrecorded = WakeCount::new(row.unrecorded);
+        let unrecorded = row.unrecorded();
         let mut intent = row.intent().clone();
-        intent.remembered = unrecorded.or(intent.remembered);
+        intent.remembered = WakeCount::new(row.unrecorded).or(intent.remembered);
         let hosts = notes.and_then(|notes| notes.hosts.clone());
         let Counts {
             desired,

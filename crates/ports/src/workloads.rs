@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use nagi_core::id::{Namespace, Resource, Version, WorkloadId};
 use nagi_core::intent::{CountWriter, Intent, IntentUpdate};
-use nagi_core::quantity::WakeCount;
+use nagi_core::quantity::Replicas;
 use nagi_core::status::{Counts, Status};
 use nagi_core::workload::Workload;
 use tokio::sync::broadcast;
@@ -72,9 +72,8 @@ pub trait Glance {
     /// What is remembered.
     fn intent(&self) -> &Intent;
 
-    /// The count that others wanted for a moment, of which nothing that was written tells yet. `None` where the engine records
-    /// every count.
-    fn unrecorded(&self) -> Option<WakeCount> {
+    /// A count from before that nobody recorded. `None` where the engine records every count.
+    fn unrecorded(&self) -> Option<Replicas> {
         None
     }
 

@@ -368,6 +368,7 @@ impl Workloads for MemoryWorkloads {
         let mut next = (**now).clone();
         next.desired = update.desired;
         next.intent = update.intent.clone();
+        next.unrecorded = None;
         world.version += 1;
         next.version = Version(world.version);
         let next = Arc::new(next);
@@ -408,6 +409,10 @@ impl Glance for Seen<'_> {
 
     fn intent(&self) -> &Intent {
         &self.0.intent
+    }
+
+    fn unrecorded(&self) -> Option<Replicas> {
+        self.0.unrecorded
     }
 
     fn idle_after(&self) -> Option<Duration> {

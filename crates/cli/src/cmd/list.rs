@@ -86,7 +86,7 @@ pub(crate) async fn run(args: &ListArgs, session: &Session) -> Result<(), Failur
     shown.print(&session.output, Place::Alone)?;
     for kind in unread(shown.body()) {
         session.output.warn(&format!(
-            "{} cannot be read now, so what is shown of them is old or missing: {}",
+            "{} cannot be read now, so what is shown of them is old or missing ({}); 'nagi preflight' names what is missing",
             kind.resource, kind.reason
         ));
     }

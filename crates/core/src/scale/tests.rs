@@ -252,7 +252,7 @@ fn a_count_that_others_wanted_for_a_moment_is_recorded_when_it_is_zero_again() {
         ),
     );
     assert_eq!(outside_change(&w, None, now()), None);
-    w.unrecorded = WakeCount::new(6);
+    w.unrecorded = Some(Replicas(6));
     let update = outside_change(&w, None, now()).unwrap();
     assert_eq!(update.desired, Replicas::ZERO);
     assert_eq!(update.intent.remembered, WakeCount::new(6));

@@ -142,8 +142,14 @@ impl Workloads for KubeEngine {
         let watched = shared.kind_of(id).await?;
         let call = Call::get(watched.kind.object_path(id));
         let body = shared.api.call(&call, LIVE).await?;
-        writers::count_writer(&watched.kind, &body)
-            .map_err(|error| PortError::Internal(format!("managed fields cannot be read: {error}")))
+        let writer = writers::count_writer(&watched.kind, &body).map_err(|error| {
+            PortError::Internal(format!("managed fields cannot be read: {error}"))
+        })?;
+        // Of what others do with a workload without a record nothing is written, so nobody needs to ask again.
+        if workload.intent.changes.is_empty() && writer != Some(CountWriter::Gateway) {
+            shared.store.leave_unrecorded(id);
+        }
+        Ok(writer)
     }
 
     fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {

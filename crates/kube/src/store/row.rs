@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use nagi_core::guardrail::Guardrails;
 use nagi_core::id::{Host, PoolName, WorkloadId};
 use nagi_core::intent::Intent;
-use nagi_core::quantity::WakeCount;
+use nagi_core::quantity::{Replicas, WakeCount};
 use nagi_core::workload::Pending;
 
 use super::Row;
@@ -28,6 +28,7 @@ impl Row {
             // The API server writes its default of 1 into every object.
             desired: object.spec.replicas.unwrap_or(1),
             unrecorded: 0,
+            rose: false,
             current: object.status.replicas.unwrap_or(0),
             available: object.status.available_replicas.unwrap_or(0),
             listed,
@@ -43,9 +44,21 @@ impl Row {
         self.notes.as_ref().map_or(&NOTHING, |notes| &notes.intent)
     }
 
+    /// What was wanted before, as far as nobody recorded it.
+    pub(super) fn unrecorded(&self) -> Option<Replicas> {
+        if self.rose {
+            return Some(Replicas::ZERO);
+        }
+        WakeCount::new(self.unrecorded).map(WakeCount::replicas)
+    }
+
     /// Learns from an earlier observation what was wanted just before the count became zero, unless somebody wrote a record
-    /// in between. A workload that Nagi never changed has no record, and gets none by this.
+    /// in between; and of a workload without any record that its count was zero.
     pub(super) fn learn_from(&mut self, earlier: &Self) {
+        self.rose = self.desired > 0
+            && self.uid == earlier.uid
+            && self.intent().changes.is_empty()
+            && (earlier.desired == 0 || earlier.rose);
         let (Some(now), Some(before)) = (self.notes.as_deref(), earlier.notes.as_deref()) else {
             return;
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nagi_core::id::WorkloadId;
 use nagi_core::intent::Intent;
-use nagi_core::quantity::WakeCount;
+use nagi_core::quantity::Replicas;
 use nagi_core::status::Counts;
 use nagi_core::workload::Workload;
 use nagi_ports::{Glance, Revision};
@@ -38,8 +38,8 @@ impl Glance for Seen<'_> {
         self.row.intent()
     }
 
-    fn unrecorded(&self) -> Option<WakeCount> {
-        WakeCount::new(self.row.unrecorded)
+    fn unrecorded(&self) -> Option<Replicas> {
+        self.row.unrecorded()
     }
 
     fn idle_after(&self) -> Option<Duration> {

@@ -284,6 +284,47 @@ async fn with_rights_in_some_namespaces_only_these_are_asked_for() {
     assert!(everywhere.next().is_none());
 }
 
+// A workload without any record that is raised from zero: whether a gateway did it is asked once.
+#[tokio::test]
+async fn a_raise_that_nobody_recorded_is_told_until_it_is_known_whose_it_is() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 0));
+    let lab = Lab::on(double, Rights::Full);
+    lab.synced().await;
+    let asleep = lab.sees("zero", |w| w.desired.0 == 0).await;
+    assert_eq!(asleep.unrecorded, None);
+    lab.double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(2));
+    let risen = lab.sees("two", |w| w.desired.0 == 2).await;
+    assert_eq!(risen.unrecorded, Some(nagi_core::quantity::Replicas::ZERO));
+    let writer = lab.engine.count_writer(&risen).await.unwrap();
+    assert_eq!(
+        writer,
+        Some(nagi_core::intent::CountWriter::Other("kubectl".into()))
+    );
+    assert_eq!(lab.get().await.unrecorded, None, "it is a person's");
+    lab.double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(0));
+    lab.sees("zero again", |w| w.desired.0 == 0 && w.unrecorded.is_none())
+        .await;
+    let gateway = lab.second(Rights::ScaleOnly);
+    gateway.synced().await;
+    let before = gateway.get().await;
+    gateway
+        .engine
+        .write(&before, wake(&before, 1))
+        .await
+        .unwrap();
+    let woken = lab.sees("the wake", |w| w.desired.0 == 1).await;
+    let writer = lab.engine.count_writer(&woken).await.unwrap();
+    assert_eq!(writer, Some(nagi_core::intent::CountWriter::Gateway));
+    assert_eq!(
+        lab.get().await.unrecorded,
+        Some(nagi_core::quantity::Replicas::ZERO),
+        "until it is recorded"
+    );
+}
+
 // What is being deleted, and held by a finalizer, has no pods any more, whatever its count says.
 #[tokio::test]
 async fn what_is_being_deleted_is_gone() {
@@ -357,7 +398,7 @@ async fn a_count_that_others_wanted_for_a_moment_is_not_missed() {
         }
         let missed = lab
             .sees("the count in between", |w| {
-                w.desired.0 == 0 && w.unrecorded == WakeCount::new(6)
+                w.desired.0 == 0 && w.unrecorded == Some(nagi_core::quantity::Replicas(6))
             })
             .await;
         assert_eq!(missed.intent.remembered, WakeCount::new(6));
