@@ -270,6 +270,21 @@ pub(crate) fn still_waking(backend: &Backend, view: Option<&FlightView>) -> Answ
         .map_or(COME_AGAIN, |eta| eta.clamp(COME_AGAIN, COME_AGAIN_MAX));
     let workload = view.and_then(|view| view.workload.clone());
     let workload = workload.unwrap_or_else(|| backend.workload());
+    // The engine calls one without a probe ready as soon as it runs.
+    let mut running = workload
+        .replicas
+        .iter()
+        .filter(|one| one.ready && !one.stopping);
+    if let Some(address) = running.find_map(|one| one.address) {
+        let message = format!(
+            "a replica of {} runs, and nothing answers on its port {}; the request was not executed",
+            backend.id,
+            address.port()
+        );
+        return Answer::new(StatusCode::SERVICE_UNAVAILABLE, status::WAKING, message)
+            .hint("requests go to the port named http, else to the first that the containers declare; one that opens late needs a readiness probe")
+            .retry_after(after);
+    }
     let is_awake = view.is_some_and(|view| view.already_awake);
     let state = if is_awake {
         "does not serve yet"

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use nagi_core::id::UserName;
-use nagi_core::id::WorkloadId;
+use nagi_core::id::{Namespace, UserName, WorkloadId};
 use nagi_core::intent::Actor;
 use nagi_kube::{KubeEngine, Rights, Survey};
 use nagi_ports::{Clock, PortError, SystemClock, Unread};
@@ -117,6 +116,7 @@ pub(crate) async fn run(args: &ReleaseArgs, session: &Session) -> Result<(), Fai
     let survey = Survey::new(settings.source.clone());
     // A cluster that is not there, or not described, is told at once and not when lists are given up.
     survey.version().await.map_err(|error| away(&error))?;
+    there_are(settings.namespaces.as_deref(), &survey).await?;
     let actor = actor(&survey).await;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut supervisor = Supervisor::new();
@@ -153,6 +153,21 @@ fn read_all(unread: &[Unread]) -> Result<(), Failure> {
         "'nagi preflight' names the right that is missing and the command that grants it; then run this again"
             .to_owned()
     }))
+}
+
+/// A namespace that is written wrong must not look like one in which all is awake. Whoever may not list namespaces is believed.
+async fn there_are(wanted: Option<&[Namespace]>, survey: &Survey) -> Result<(), Failure> {
+    let (Some(wanted), Ok(homes)) = (wanted, survey.namespaces().await) else {
+        return Ok(());
+    };
+    let is_there = |name: &Namespace| homes.iter().any(|home| home.name == name.as_str());
+    match wanted.iter().find(|name| !is_there(name)) {
+        None => Ok(()),
+        Some(name) => Err(
+            Failure::new(Exit::NotFound, format!("there is no namespace {name}"))
+                .hint("'kubectl get namespaces' shows what there is"),
+        ),
+    }
 }
 
 /// Who does it, as the history tells it later.

@@ -117,6 +117,12 @@ async fn wrong_command_lines_change_nothing() {
             .contains("did you mean project-a/sample-app-a?"),
         "{missing:?}"
     );
+    let typo = run(&double, "release --all --namespaces project-x").await;
+    assert_eq!(typo.code, Some(3), "{typo:?}");
+    assert!(
+        typo.errors.contains("there is no namespace project-x"),
+        "{typo:?}"
+    );
     assert_eq!((writes(&double), double.get(PATH)), (0, before));
     double.stop().await;
     let away = run(&double, "release --all --timeout 1s").await;

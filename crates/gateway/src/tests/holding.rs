@@ -174,6 +174,22 @@ async fn a_client_that_goes_away_frees_its_place_at_once_also_with_an_unread_bod
     }
 }
 
+// What runs and is asked on the wrong port is not told as waking for ever.
+#[tokio::test]
+async fn a_port_on_which_nobody_listens_is_named() {
+    let closed = ClosedPort::reserve();
+    let world = World::awake_with(settings(Duration::from_millis(200)), &[closed.address]).await;
+    let reply = get(world.address, HOST, "/").await;
+    assert_eq!(reply.code, 503);
+    let words = format!("nothing answers on its port {}", closed.address.port());
+    assert!(reply.text().contains(&words), "{}", reply.text());
+    assert!(
+        reply.text().contains("the port named http"),
+        "{}",
+        reply.text()
+    );
+}
+
 #[tokio::test]
 async fn past_the_budget_everybody_is_told_in_his_own_manner() {
     let world = World::asleep_with(settings(Duration::from_millis(50))).await;
