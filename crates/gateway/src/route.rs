@@ -12,6 +12,7 @@ use nagi_core::id::{Host, WorkloadId};
 use nagi_core::workload::Workload;
 use nagi_ports::{PortError, WorkloadEvent, Workloads, each};
 use nagi_runtime::{Backoff, Shutdown};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
@@ -47,6 +48,14 @@ struct Table {
     doubles: BTreeSet<(WorkloadId, Host, WorkloadId)>,
 }
 
+/// What came at once, in its order: a new table for each of a thousand new workloads is dear.
+#[derive(Debug, Default)]
+struct News {
+    events: Vec<WorkloadEvent>,
+    missed_some: bool,
+    are_over: bool,
+}
+
 /// What a host leads to.
 #[derive(Debug)]
 pub(crate) enum Route {
@@ -56,6 +65,33 @@ pub(crate) enum Route {
     Unknown,
     /// The table was not read yet, or not as a whole.
     NotLoaded,
+}
+
+impl News {
+    /// The first, and what has come since.
+    fn of(
+        first: Result<WorkloadEvent, RecvError>,
+        events: &mut broadcast::Receiver<WorkloadEvent>,
+    ) -> Self {
+        let mut news = Self::default();
+        let mut next = first;
+        loop {
+            match next {
+                Ok(event) => news.events.push(event),
+                Err(RecvError::Lagged(_)) => news.missed_some = true,
+                Err(RecvError::Closed) => news.are_over = true,
+            }
+            if news.are_over || news.events.len() >= NEWS_MAX {
+                return news;
+            }
+            next = match events.try_recv() {
+                Ok(event) => Ok(event),
+                Err(TryRecvError::Empty) => return news,
+                Err(TryRecvError::Lagged(count)) => Err(RecvError::Lagged(count)),
+                Err(TryRecvError::Closed) => Err(RecvError::Closed),
+            };
+        }
+    }
 }
 
 impl Routes {
@@ -107,34 +143,15 @@ impl Routes {
                 () = shutdown.stopped() => return,
                 // Cancel-safe: a broadcast receiver keeps its place.
                 event = events.recv() => {
-                    let mut next = event;
-                    let mut news = Vec::new();
-                    // What came meanwhile is taken with it: a new table for each of a thousand new workloads is dear.
-                    loop {
-                        match next {
-                            Ok(event) => news.push(event),
-                            Err(broadcast::error::RecvError::Lagged(_)) => list_at = Instant::now(),
-                            Err(broadcast::error::RecvError::Closed) => {
-                                self.take(news);
-                                // The engine is ending, and so is this process; routes stay as they are.
-                                return shutdown.stopped().await;
-                            }
-                        }
-                        if news.len() >= NEWS_MAX {
-                            break;
-                        }
-                        next = match events.try_recv() {
-                            Ok(event) => Ok(event),
-                            Err(broadcast::error::TryRecvError::Empty) => break,
-                            Err(broadcast::error::TryRecvError::Lagged(count)) => {
-                                Err(broadcast::error::RecvError::Lagged(count))
-                            }
-                            Err(broadcast::error::TryRecvError::Closed) => {
-                                Err(broadcast::error::RecvError::Closed)
-                            }
-                        };
+                    let news = News::of(event, &mut events);
+                    self.take(news.events);
+                    if news.missed_some {
+                        list_at = Instant::now();
                     }
-                    self.take(news);
+                    if news.are_over {
+                        // The engine is ending, and so is this process; routes stay as they are.
+                        return shutdown.stopped().await;
+                    }
                 },
                 // Cancel-safe: it waits for a point in time. While lists fail, events are taken all the same.
                 () = tokio::time::sleep_until(list_at) => {

@@ -115,12 +115,11 @@ impl World {
     fn kubectl_as(&mut self, account: &str, words: &str) -> anyhow::Result<Call> {
         let call = self.kubectl(words)?;
         let control_plane = self.control_plane.as_ref().context("it was started")?;
-        let kubeconfig = match self.accounts.get(account) {
-            Some(known) => known.clone(),
-            None => {
-                let (namespace, name) = account.split_once('/').context("an account")?;
-                control_plane.account(namespace, name)?
-            }
+        let kubeconfig = if let Some(known) = self.accounts.get(account) {
+            known.clone()
+        } else {
+            let (namespace, name) = account.split_once('/').context("an account")?;
+            control_plane.account(namespace, name)?
         };
         self.accounts.insert(account.to_owned(), kubeconfig.clone());
         Ok(call.environment("KUBECONFIG", kubeconfig))

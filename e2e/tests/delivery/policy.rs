@@ -390,6 +390,13 @@ fn core_event(name: &str, reporter: &str, annotations: &str) -> String {
     )
 }
 
+/// The same as of a component, as older clients say it and `kubectl describe` shows it.
+fn from_source(event: &str) -> String {
+    let kind = r#""kind":"Event","#;
+    let source = format!(r#"{kind}"source":{{"component":"nagi.dev/scale-api"}},"#);
+    event.replacen(kind, &source, 1)
+}
+
 impl World {
     fn tell(&mut self, account: &str, event: &str, more: &str) -> anyhow::Result<Ended> {
         let words = format!("create -f - {more}");
@@ -432,6 +439,8 @@ pub(super) fn history_is_ours(world: &mut World) -> anyhow::Result<()> {
             "reporter, core",
             core_event("forged", "nagi.dev/scale-api", ""),
         ),
+        // Of the other group the API server takes no source.
+        ("source, core", from_source(&core_event("forged", "", ""))),
     ] {
         refused(what, &world.tell(MALLORY, &event, "")?)?;
     }
