@@ -69,6 +69,8 @@ pub struct Controller {
     awake_since: HashMap<WorkloadId, Duration>,
     /// Workloads whose last looks failed, and how many of them.
     failing: HashMap<WorkloadId, u32>,
+    /// Workloads on the agenda that a listing put there.
+    found: HashSet<WorkloadId>,
     report: mpsc::Sender<look::Report>,
     reports: mpsc::Receiver<look::Report>,
 }
@@ -87,6 +89,7 @@ impl Controller {
             busy: HashMap::new(),
             awake_since: HashMap::new(),
             failing: HashMap::new(),
+            found: HashSet::new(),
             report,
             reports,
         }
@@ -156,9 +159,11 @@ impl Controller {
                 self.agenda.retain(|id| concerned.contains(id));
                 self.awake_since.retain(|id, _| concerned.contains(id));
                 self.failing.retain(|id, _| concerned.contains(id));
+                self.found.clear();
                 for id in concerned {
                     // One that fails has a time of its own.
                     if !self.failing.contains_key(&id) {
+                        self.found.insert(id.clone());
                         self.look_now(id);
                     }
                 }
@@ -174,6 +179,7 @@ impl Controller {
     fn changed(&mut self, workload: &Workload) {
         let wanted = (workload.desired, workload.unrecorded);
         if look::concerns(wanted, &workload.intent, workload.idle_after) {
+            self.found.remove(&workload.id);
             self.look_now(workload.id.clone());
         } else {
             self.forget(&workload.id);
@@ -193,6 +199,7 @@ impl Controller {
         self.agenda.remove(id);
         self.awake_since.remove(id);
         self.failing.remove(id);
+        self.found.remove(id);
     }
 
     /// Starts what is due and returns the time until the next look.
@@ -203,6 +210,7 @@ impl Controller {
                 id: id.clone(),
                 awake_since: self.awake_since.get(&id).copied(),
                 failures: self.failing.get(&id).copied().unwrap_or(0),
+                is_found: self.found.remove(&id),
                 report: self.report.clone(),
             };
             if self.tasks.try_spawn(looker.run()).is_err() {

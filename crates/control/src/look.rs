@@ -47,6 +47,8 @@ pub(crate) struct Looker {
     pub(crate) awake_since: Option<Duration>,
     /// How many looks at it have failed one after the other.
     pub(crate) failures: u32,
+    /// A listing asked for this look, no event: what it finds may be old.
+    pub(crate) is_found: bool,
     pub(crate) report: mpsc::Sender<Report>,
 }
 
@@ -132,7 +134,7 @@ impl Looker {
                     == Some(Action::WakeOnRequest);
                 let written = self.write(&workload, update).await?;
                 // Of a wake that has gone on for a while nobody can tell how long it took.
-                if is_wake && workload.current.is_zero() {
+                if is_wake && !self.is_found && workload.available.is_zero() {
                     self.follow(written, Replicas::ZERO, Trigger::Request, Writer::Gateway);
                 }
                 return Ok(Some(Duration::ZERO));

@@ -381,6 +381,7 @@ async fn a_wake_that_a_gateway_wrote_is_recorded_as_what_it_was() {
     world
         .workloads
         .name_count_writer(nagi_core::intent::CountWriter::Gateway);
+    pass(SECOND).await;
     world
         .workloads
         .change(&id(APP), |w| w.desired = Replicas(2));
@@ -446,7 +447,6 @@ async fn a_wake_whose_beginning_nobody_saw_teaches_nothing() {
     world
         .workloads
         .name_count_writer(nagi_core::intent::CountWriter::Gateway);
-    world.workloads.change(&id(APP), |_| {});
     pass(SECOND * 2).await;
     world.workloads.settle(&id(APP));
     pass(SECOND).await;

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use nagi_e2e::rights::{self, AuditLog};
 use nagi_e2e::tools;
+use nagi_e2e::wait::{self, Look};
 use serde_json::Value;
 
 use crate::World;
-use crate::installed::{API, Installed};
+use crate::installed::{API, Installed, SOON};
 
 // Issue 4 item 4, A-168
 pub(crate) fn preflight(world: &mut World) -> anyhow::Result<()> {
@@ -121,6 +122,16 @@ pub(crate) fn namespaced(world: &mut World) -> anyhow::Result<()> {
         roles.trim() == "0",
         "a right in the cluster as a whole is left: {roles}"
     );
+    // What ran with other roles goes on asking until it has ended.
+    wait::until("the end of what was uninstalled", SOON, || {
+        let left = installed
+            .output("kubectl get pods -n scale-system -l app.kubernetes.io/part-of=nagi -o name")?;
+        Ok(if left.is_empty() {
+            Look::There(())
+        } else {
+            Look::NotYet(left)
+        })
+    })?;
     let mut log = AuditLog::from_now(&installed.cluster.control_plane().audit_log())?;
     installed.succeed(
         "kubectl apply -k deploy/namespaced && \
