@@ -395,6 +395,7 @@ impl<S: Sink> Reflector<S> {
         };
         // A nudge from before this watch is answered by it.
         let _ = futures_now(self.state.nudge.notified());
+        // But for one that asks for more than another watch.
         if self.state.anew.load(Ordering::Acquire) {
             return Ok((End::Ended, from.to_owned()));
         }

@@ -72,18 +72,14 @@ impl Workloads for KubeEngine {
         // time and not left out: whoever follows lists would take it for deleted.
         let mut oldest = Duration::ZERO;
         let mut unread: Vec<Unread> = Vec::new();
-        let is_asked_for = selection.resource.is_some();
+        let is_asked_for = selection.resource.is_some() && !nobody_knows;
         for watched in all.iter().filter(|watched| nobody_knows || wanted(watched)) {
             let resource = &watched.kind.resource;
             for (namespace, state) in &watched.states {
                 // All others do not wait for a kind that a cluster brought along and whose lists fail, as when the webhook that
                 // converts it is gone.
-                let may_fail = !is_asked_for && !watched.kind.is_built_in() && shared.hears();
-                let problem = match state.fails().filter(|_| may_fail) {
-                    None => shared.live_again(state, deadline).await?,
-                    problem => problem,
-                };
-                let Some(problem) = problem else {
+                let may_fail = !is_asked_for && !watched.kind.is_built_in();
+                let Some(problem) = shared.problem_of(state, deadline, may_fail).await? else {
                     continue;
                 };
                 let is_missed = *resource == Resource::deployments()
@@ -102,15 +98,14 @@ impl Workloads for KubeEngine {
         }
         // Without pods nobody knows where a workload serves, and what it waits for.
         for state in shared.pods.iter().filter(|state| !state.is_synced()) {
-            let problem = match state.fails().filter(|_| shared.hears()) {
-                None => shared.live_again(state, deadline).await?,
-                problem => problem,
-            };
-            if let Some(problem) = problem {
+            if let Some(problem) = shared.problem_of(state, deadline, true).await? {
                 let resource = pods();
                 unread.push(Unread { resource, problem });
                 break;
             }
+        }
+        if nobody_knows {
+            unread.clear();
         }
         let observed_at = shared.observed_at().min(shared.clock.now() - oldest);
         shared.store.visit(selection, observed_at, see);
@@ -191,6 +186,19 @@ impl Shared {
             if !matches!(timeout_at(deadline, progress.changed()).await, Ok(Ok(()))) {
                 return None;
             }
+        }
+    }
+
+    /// Why what a watch brought is old, or is not there. One that `may_fail` is not waited for while it fails for a reason.
+    async fn problem_of(
+        &self,
+        state: &State,
+        deadline: Instant,
+        may_fail: bool,
+    ) -> Result<Option<PortError>, PortError> {
+        match state.fails().filter(|_| may_fail && self.hears()) {
+            None => self.live_again(state, deadline).await,
+            problem => Ok(problem),
         }
     }
 

@@ -95,6 +95,18 @@ async fn a_custom_kind_that_cannot_be_read_is_named_and_keeps_no_other_away() {
         .visit(only, &mut |_| ControlFlow::Continue(()))
         .await;
     assert!(matches!(asked, Err(PortError::Internal(_))), "{asked:?}");
+    // One that nobody knows has none, whatever another one does.
+    let unknown = of_kind("others.example.com").resource;
+    let other = Selection {
+        resource: Some(&unknown),
+        ..Selection::default()
+    };
+    let nothing = lab
+        .engine
+        .visit(other, &mut |_| panic!("there is nothing"))
+        .await
+        .unwrap();
+    assert!(nothing.unread.is_empty(), "{nothing:?}");
     lab.double.lift(broken);
     eventually("all of them", async || {
         everything()
