@@ -84,10 +84,12 @@ pub(crate) async fn run(args: &ListArgs, session: &Session) -> Result<(), Failur
     }
     let shown = look(args, &client, &filter, session).await?;
     shown.print(&session.output, Place::Alone)?;
-    for kind in unread(shown.body()) {
+    let unread = unread(shown.body());
+    if !unread.is_empty() {
+        let names: Vec<&str> = unread.iter().map(|kind| &*kind.resource).collect();
         session.output.warn(&format!(
-            "{} cannot be read now, so what is shown of them is old or missing ({}); 'nagi preflight' names what is missing",
-            kind.resource, kind.reason
+            "not read now, so old or missing here: {}; 'nagi preflight' says why and what to do",
+            names.join(", ")
         ));
     }
     if shown.is_empty() {

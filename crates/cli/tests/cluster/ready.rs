@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nagi_kube_double::{Double, Effect, Fault, objects};
 use serde_json::Value;
 
+use crate::command::run;
 use crate::process::{Process, kubeconfig};
 
 async fn cluster() -> Double {
@@ -106,4 +107,35 @@ async fn a_gateway_that_cannot_read_its_cluster_ends_in_order() {
     let log = gateway.log();
     assert!(log.contains("Shutdown asked for"), "{log}");
     assert!(!log.contains("Task cut"), "{log}");
+}
+
+// Lists of everything name what cannot be read, by the API and by the command line; who asks for that alone gets the reason.
+#[tokio::test]
+async fn lists_name_the_kinds_that_cannot_be_read() {
+    let double = cluster().await;
+    double.inject(Fault::status(403).at("/statefulsets"));
+    let process = Process::server(&double);
+    is_ready(&process).await;
+    for path in ["/api/v1/workloads", "/api/v1/scheduled-scale-ups"] {
+        let answer = process.get(path).await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let unread = &answer.body["unread"];
+        assert_eq!(unread[0]["resource"], "statefulsets", "{answer:?}");
+        assert!(unread[0]["reason"].as_str().unwrap().contains("403"));
+        assert_eq!(unread.as_array().unwrap().len(), 1);
+    }
+    let deployments = process.get("/api/v1/deployments").await.unwrap();
+    assert_eq!(deployments.body["items"].as_array().unwrap().len(), 1);
+    assert!(deployments.body["unread"].is_null(), "{deployments:?}");
+    let alone = process.get("/api/v1/statefulsets").await.unwrap();
+    assert_eq!(alone.status, 500, "{alone:?}");
+    assert!(alone.text.contains("403"), "{alone:?}");
+    let server = format!("list --server http://127.0.0.1:{}", process.main);
+    let listed = run(&double, &server).await;
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    assert!(listed.output.contains("sample-app-a"), "{listed:?}");
+    assert!(
+        listed.errors.contains("statefulsets; 'nagi preflight'"),
+        "{listed:?}"
+    );
 }
