@@ -226,7 +226,12 @@ fn a_file_that_is_only_mapped_is_found_too() {
     inside("", || {
         let disk = Type::Ext4.mounted(64, &[]);
         let program = disk.point.join("sleeper");
-        fs::copy("/bin/sleep", &program).unwrap();
+        // By a process of its own, so that nobody here has it open for writing when it is run.
+        let copied = crate::machine::command("cp")
+            .arg("/bin/sleep")
+            .arg(&program)
+            .status();
+        assert!(copied.unwrap().success());
         let mut child = crate::machine::command(program.to_str().unwrap())
             .arg("60")
             .spawn()

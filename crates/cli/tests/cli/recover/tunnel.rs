@@ -21,7 +21,13 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     pub(crate) fn start(directory: &Path) -> Self {
         let program = directory.join("ssh");
-        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        // By a process of its own: what this one has open for writing, a child of another thread may still hold, and then the
+        // copy cannot be run.
+        let copied = Command::new("cp")
+            .arg(std::env::current_exe().unwrap())
+            .arg(&program)
+            .status();
+        assert!(copied.unwrap().success());
         let mut child = Command::new(&program)
             .args([
                 "--exact",
