@@ -23,6 +23,8 @@ use crate::shared::Shared;
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A list is read this often even without events, so that a lost one is made good.
 const LIST_EVERY: Duration = Duration::from_mins(1);
+/// The same while some kind could not be read.
+const LIST_EVERY_PARTIAL: Duration = Duration::from_secs(5);
 /// News that are taken at once at most: as many as the engine keeps for whoever is behind.
 const NEWS_MAX: usize = 1024;
 /// How often connections without a request are looked through.
@@ -178,7 +180,11 @@ impl Routes {
         match listed {
             Ok(()) => {
                 retry.reset();
-                LIST_EVERY
+                if self.table().partial {
+                    LIST_EVERY_PARTIAL
+                } else {
+                    LIST_EVERY
+                }
             }
             Err(error) => {
                 if retry.attempts() == 0 {

@@ -189,16 +189,20 @@ impl Shared {
         }
     }
 
-    /// Why what a watch brought is old, or is not there. One that `may_fail` is not waited for while it fails for a reason.
+    /// Why what a watch brought is old, or is not there. One that `may_fail` is not waited for while it fails for a reason, and
+    /// no error when it takes long.
     async fn problem_of(
         &self,
         state: &State,
         deadline: Instant,
         may_fail: bool,
     ) -> Result<Option<PortError>, PortError> {
-        match state.fails().filter(|_| may_fail && self.hears()) {
-            None => self.live_again(state, deadline).await,
-            problem => Ok(problem),
+        if let Some(problem) = state.fails().filter(|_| may_fail && self.hears()) {
+            return Ok(Some(problem));
+        }
+        match self.live_again(state, deadline).await {
+            Err(problem) if may_fail && self.hears() => Ok(Some(problem)),
+            other => other,
         }
     }
 

@@ -116,6 +116,26 @@ async fn a_custom_kind_that_cannot_be_read_is_named_and_keeps_no_other_away() {
     .await;
 }
 
+// The first list of a kind that was just defined may take long: nothing else waits for it.
+#[tokio::test]
+async fn a_kind_whose_first_list_takes_long_keeps_no_other_away() {
+    let lab = Lab::new().await;
+    lab.double
+        .inject(Fault::always(Effect::Hang).at("/runners"));
+    lab.double.put(definition("v1", ".spec.workers"));
+    look_again(&lab).await;
+    let mut unread = Vec::new();
+    eventually("a list that names the kind", async || {
+        let see = &mut |_: &dyn Glance| ControlFlow::Continue(());
+        let visited = lab.engine.visit(Selection::default(), see).await;
+        unread = visited.expect("no error").unread;
+        !unread.is_empty()
+    })
+    .await;
+    assert_eq!(unread[0].resource.as_str(), "runners.example.com");
+    assert!(unread[0].problem.is_retryable(), "{unread:?}");
+}
+
 // A page of large objects may be longer than what is taken of one answer.
 #[tokio::test]
 async fn objects_of_any_size_are_read_in_pages_that_fit() {
