@@ -132,6 +132,7 @@ fn a_block_of_other_jobs_is_replaced_in_its_place() {
         "{text}"
     );
     assert!(text.ends_with("\nb\n"), "{text}");
+    assert!(text.contains("\n# nagi guard schedule: end"), "{text}");
     assert!(!text.contains("old"), "{text}");
     assert_eq!(crontab::without(&installed).unwrap().unwrap(), b"a\nb\n");
 }
