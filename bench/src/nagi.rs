@@ -137,7 +137,7 @@ impl Place {
         self.directory.path().join(name)
     }
 
-    /// Starts `nagi all`, on one core if asked to, and waits until it is healthy. `flags` are for measurements that say so.
+    /// Starts `nagi all`, on one core if asked to, and waits until it is ready. `flags` are for measurements that say so.
     pub(crate) fn start(
         &self,
         runtime: &Runtime,
@@ -154,7 +154,10 @@ impl Place {
         arguments.extend(loopback("--metrics-listen", self.metrics));
         arguments.extend(loopback("--gateway-listen", self.gateway));
         arguments.extend(flags.iter().map(OsString::from));
-        self.launch(runtime, core, &arguments, self.api)
+        let nagi = self.launch(runtime, core, &arguments, self.api)?;
+        // Its API answers before its gateway has read the workloads.
+        self.wait_until_ready(runtime, self.api)?;
+        Ok(nagi)
     }
 
     /// Starts `nagi server` on the cluster of a kubeconfig and waits until it has read it.

@@ -98,6 +98,16 @@ fn status(machine: &Machine) -> Option<Value> {
     (answer.status == 200).then(|| answer.json()["deployment"].take())
 }
 
+/// The nodes that are written down.
+fn written_nodes(machine: &Machine) -> Vec<Value> {
+    let text = std::fs::read_to_string(machine.state().join("nodes.json")).expect("a file");
+    let mut written: Value = serde_json::from_str(&text).expect("whole, as it is renamed to its place");
+    match written["nodes"].take() {
+        Value::Array(nodes) => nodes,
+        other => panic!("no nodes: {other}"),
+    }
+}
+
 /// Puts a file in force, at once and not at the next look.
 fn write(machine: &Machine, text: &str) {
     std::fs::write(machine.directory().join("workloads.yaml"), text).expect("a file");
@@ -140,10 +150,12 @@ impl Reload {
         }
     }
 
+    /// Until no process is left, and its node is given back: who is back on a node before that was seen changes no node.
     fn wait_gone(machine: &Machine) {
         wait_until(machine, "gone", || {
             status(machine).is_none()
                 && processes::replicas(&machine.instance(), WORKLOAD.name).is_empty()
+                && written_nodes(machine).is_empty()
         });
     }
 
