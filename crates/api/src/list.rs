@@ -28,8 +28,8 @@ pub struct ListAnswer {
     pub continue_token: Option<String>,
     /// When the list was observed; of what was seen at different times, the earliest.
     pub observed_at: Time,
-    /// Kinds of the list that cannot be read now: of one that was read before, what was known then is shown. Left out when
-    /// there are none.
+    /// Kinds of the list that cannot be read now, and `pods`: of what was read before, what was known then is shown. Left out
+    /// when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<UnreadKind>,
 }
@@ -49,8 +49,8 @@ pub struct ScheduledListAnswer {
     pub continue_token: Option<String>,
     /// When the list was observed; of what was seen at different times, the earliest.
     pub observed_at: Time,
-    /// Kinds of the list that cannot be read now: of one that was read before, what was known then is shown. Left out when
-    /// there are none.
+    /// Kinds of the list that cannot be read now, and `pods`: of what was read before, what was known then is shown. Left out
+    /// when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<UnreadKind>,
 }
@@ -58,7 +58,7 @@ pub struct ScheduledListAnswer {
 /// A kind that cannot be read now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UnreadKind {
-    /// Plural of the kind.
+    /// Plural of the kind, or `pods`, of which a list tells what serves.
     pub resource: String,
     /// Why not.
     pub reason: String,

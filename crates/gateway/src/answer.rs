@@ -185,6 +185,12 @@ pub(crate) fn turned(why: &Turned, backend: &Backend) -> Answer {
         )
         .hint("whoever runs it sees more with 'nagi status' and 'nagi history'")
     };
+    // It was to wake for want of a replica that serves; more than none may be wanted all the same.
+    let is = if backend.workload().desired.is_zero() {
+        "is asleep"
+    } else {
+        "does not serve"
+    };
     match why {
         Turned::Full => Answer::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -198,7 +204,7 @@ pub(crate) fn turned(why: &Turned, backend: &Backend) -> Answer {
         ))
         .retry_after((*eta).clamp(Duration::from_secs(1), COME_AGAIN_MAX)),
         Turned::NotBegun(WakeError::Refused(refusal)) => {
-            failed(format!("{id} is asleep and cannot be woken: {refusal}"))
+            failed(format!("{id} {is} and cannot be woken: {refusal}"))
         }
         Turned::NotBegun(WakeError::Port(PortError::NotFound)) | Turned::Gone => Answer::new(
             StatusCode::NOT_FOUND,
@@ -206,12 +212,12 @@ pub(crate) fn turned(why: &Turned, backend: &Backend) -> Answer {
             format!("{id} no longer exists"),
         ),
         Turned::NotBegun(WakeError::Busy) => failed(format!(
-            "{id} is asleep and could not be woken: too many wakes are under way"
+            "{id} {is} and could not be woken: too many wakes are under way"
         ))
         .retry_after(COME_AGAIN),
         Turned::NotBegun(WakeError::Port(error)) => {
             let why = told_outside(error);
-            let answer = failed(format!("{id} is asleep and could not be woken: {why}"));
+            let answer = failed(format!("{id} {is} and could not be woken: {why}"));
             if error.is_retryable() {
                 answer.retry_after(COME_AGAIN)
             } else {

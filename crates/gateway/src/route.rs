@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nagi_core::id::{Host, WorkloadId};
 use nagi_core::workload::Workload;
-use nagi_ports::{PortError, WorkloadEvent, Workloads, each};
+use nagi_ports::{Facts, PortError, WorkloadEvent, Workloads, each};
 use nagi_runtime::{Backoff, Shutdown};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, watch};
@@ -206,14 +206,14 @@ impl Routes {
         };
         let unread = each(workloads, take).await?;
         // Where nothing is known of replicas from the first moment on, every request would wait for what is there already.
-        let mut replicas = unread
-            .iter()
-            .filter(|kind| kind.resource.as_str() == "pods");
-        if let Some(unread) = replicas.next().filter(|_| !table.loaded) {
+        let mut pods = unread.iter().filter(|unread| unread.facts == Facts::Pods);
+        if let Some(unread) = pods.next().filter(|_| !table.loaded) {
             return Err(unread.problem.clone());
         }
         // A host that is not in the table may be one of theirs. Those that may not be read belong to nobody here.
-        let partial = unread.iter().any(|kind| kind.problem.is_retryable());
+        let partial = unread
+            .iter()
+            .any(|unread| matches!(unread.facts, Facts::Kind(_)) && unread.problem.is_retryable());
         if table.loaded && table.partial == partial && gone.is_empty() && moved.is_empty() {
             return Ok(());
         }

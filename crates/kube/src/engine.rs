@@ -99,7 +99,9 @@ pub(crate) struct Shared {
 /// What the looks for kinds have come to so far.
 #[derive(Debug, Default)]
 struct Looked {
-    /// How many there were.
+    /// How many began.
+    begun: u64,
+    /// How many of them are over.
     count: u64,
     /// Why the last one failed.
     problem: Option<PortError>,

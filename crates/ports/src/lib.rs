@@ -22,5 +22,6 @@ pub use logs::{LogLine, LogPage, LogQuery, Logs};
 pub use nodes::Nodes;
 pub use traffic::{NoTraffic, Settled, Traffic};
 pub use workloads::{
-    Engine, Glance, Read, Revision, See, Selection, Unread, Visited, WorkloadEvent, Workloads, each,
+    Engine, Facts, Glance, Read, Revision, See, Selection, Unread, Visited, WorkloadEvent,
+    Workloads, each,
 };

@@ -1,6 +1,6 @@
 //! The workloads of an engine: read them, watch them, write what is wanted of them.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,17 +92,27 @@ pub trait Glance {
 pub struct Visited {
     /// When the workloads were observed; of what was seen at different times, the earliest.
     pub observed_at: Timestamp,
-    /// Selected kinds that cannot be read now, in their order. Of one that was read before, what was known then was shown.
+    /// What of the selected ones cannot be read now: kinds in their order, then replicas. Of a kind that was read before, what was
+    /// known then was shown.
     pub unread: Vec<Unread>,
 }
 
-/// A kind that cannot be read now.
+/// What cannot be read now, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
-    /// Which one.
-    pub resource: Resource,
+    /// What.
+    pub facts: Facts,
     /// Why.
     pub problem: PortError,
+}
+
+/// Facts that an engine reads, or cannot read, as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Facts {
+    /// The workloads of a kind.
+    Kind(Resource),
+    /// The pods of all workloads: where they serve, and what they wait for.
+    Pods,
 }
 
 /// Tells facts from other facts within one process; it says nothing about which are newer, and nothing to other processes.
@@ -184,7 +194,7 @@ pub trait Workloads: Debug + Send + Sync {
 
 /// Every workload, whole, for work that takes longer than a glance: made and handed over in pieces, so that never all of them
 /// are in memory at once, and so that the engine goes on in between. One that comes, goes or changes meanwhile may or may not
-/// be among them; an event tells. Returns the kinds that cannot be read now, as [`Visited`] has them.
+/// be among them; an event tells. Returns what cannot be read now, as [`Visited`] has it.
 ///
 /// # Errors
 /// [`PortError`]; some may have been handed over.
@@ -226,6 +236,17 @@ impl Visited {
             observed_at,
             unread: Vec::new(),
         }
+    }
+}
+
+// === impl Facts ===
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kind(resource) => resource.as_str(),
+            Self::Pods => "pods",
+        })
     }
 }
 

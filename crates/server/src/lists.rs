@@ -144,10 +144,9 @@ impl<T> Cut<T> {
 
 /// The kinds of which the list shows nothing, or what was known before.
 fn unread(visited: &Visited) -> Vec<UnreadKind> {
-    let kinds = visited.unread.iter();
-    let told = kinds.map(|kind| UnreadKind {
-        resource: kind.resource.to_string(),
-        reason: kind.problem.to_string(),
+    let told = visited.unread.iter().map(|unread| UnreadKind {
+        resource: unread.facts.to_string(),
+        reason: unread.problem.to_string(),
     });
     told.collect()
 }

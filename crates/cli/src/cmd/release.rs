@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use nagi_core::id::{Namespace, UserName, WorkloadId};
+use nagi_core::id::{Namespace, Resource, UserName, WorkloadId};
 use nagi_core::intent::Actor;
 use nagi_kube::{KubeEngine, Rights, Survey};
-use nagi_ports::{Clock, PortError, SystemClock, Unread};
+use nagi_ports::{Clock, Facts, PortError, SystemClock, Unread};
 use nagi_runtime::Supervisor;
 use serde::Serialize;
 
@@ -133,26 +133,36 @@ pub(crate) async fn run(args: &ReleaseArgs, session: &Session) -> Result<(), Fai
     read_all(&unread)
 }
 
+/// The kinds of it. Pods tell where a workload serves, and nothing of what Nagi put to sleep.
+fn kinds(unread: &[Unread]) -> impl Iterator<Item = (&Resource, &PortError)> {
+    unread.iter().filter_map(|unread| match &unread.facts {
+        Facts::Kind(resource) => Some((resource, &unread.problem)),
+        Facts::Pods => None,
+    })
+}
+
 /// What carries something of Nagi's may be among those that nobody could read. A custom kind that Nagi may not read is most
 /// likely one that it never could.
 fn read_all(unread: &[Unread]) -> Result<(), Failure> {
-    let is_built_in = |kind: &Unread| !kind.resource.as_str().contains('.');
-    let mut missed = unread.iter();
-    let Some(kind) = missed.find(|kind| is_built_in(kind) || kind.problem.is_retryable()) else {
+    let is_built_in = |resource: &Resource| !resource.as_str().contains('.');
+    let missed = |(resource, problem): &(&Resource, &PortError)| {
+        is_built_in(resource) || problem.is_retryable()
+    };
+    let Some((resource, problem)) = kinds(unread).find(missed) else {
         return Ok(());
     };
-    let resource = &kind.resource;
     let message =
         format!("{resource} could not be read, so what Nagi put to sleep among them still sleeps");
-    let failure = Failure::of(Exit::Failed, message, &kind.problem);
-    Err(failure.hint(if kind.problem.is_retryable() {
-        format!(
-            "mend what fails, or delete the kind if nobody needs it ('kubectl delete crd {resource}'), then run this again"
-        )
-    } else {
-        "'nagi preflight' names the right that is missing and the command that grants it; then run this again"
-            .to_owned()
-    }))
+    let failure = Failure::of(Exit::Failed, message, problem);
+    Err(
+        failure.hint(match (problem.is_retryable(), is_built_in(resource)) {
+            (false, _) => "'nagi preflight' names the right that is missing and the command that grants it; then run this again".into(),
+            (true, true) => "mend what fails, then run this again".into(),
+            (true, false) => format!(
+                "mend what fails, or delete the kind if nobody needs it ('kubectl delete crd {resource}'), then run this again"
+            ),
+        }),
+    )
 }
 
 /// A namespace that is written wrong must not look like one in which all is awake. Whoever may not list namespaces is believed.
@@ -191,10 +201,9 @@ async fn released(
             "only built-in kinds are looked at, because others are not known: {problem}"
         ));
     }
-    for kind in &unread {
+    for (resource, problem) in kinds(&unread) {
         session.output.warn(&format!(
-            "{} are not looked at, because they cannot be read: {}",
-            kind.resource, kind.problem
+            "{resource} are not looked at, because they cannot be read: {problem}"
         ));
     }
     let only = match &args.workload {

@@ -105,7 +105,21 @@ async fn a_request_does_not_wake_what_nobody_may_change() {
         "{}",
         reply.text()
     );
+    assert!(reply.text().contains("is asleep"), "{}", reply.text());
     assert!(world.workloads.peek(&id).desired.is_zero());
+}
+
+// The same where it is awake and has no replica yet: who reads that it sleeps looks in the wrong place.
+#[tokio::test]
+async fn what_nobody_may_change_is_asleep_only_when_nothing_is_wanted() {
+    let mut workload = asleep_workload();
+    workload.id.namespace = Namespace::new("kube-system").unwrap();
+    workload.desired = Replicas(1);
+    let world = World::with(Settings::default(), vec![workload], Shutdown::never()).await;
+    let reply = get(world.address, HOST, "/").await;
+    assert_eq!(reply.code, 503);
+    assert!(reply.text().contains("does not serve"), "{}", reply.text());
+    assert!(!reply.text().contains("asleep"), "{}", reply.text());
 }
 
 // What is still missing grows less by itself, without any change that would be told.

@@ -158,7 +158,16 @@ impl Shared {
                 advice = pod.without_device(nodes.unwrap_or_default());
             }
             if advice.is_none() {
-                advice = self.said(&pod).await?;
+                advice = match self.said(&pod).await {
+                    Ok(said) => said,
+                    // The API server is away, or has too much to do: the others would fare no better.
+                    Err(error) if error.is_retryable() => return Err(error),
+                    // Rights differ from namespace to namespace.
+                    Err(error) => {
+                        problem = Some(error);
+                        continue;
+                    }
+                };
             }
             let now = self.clock.now();
             self.store.advise(&pod.id, &pod.name, advice, now);

@@ -94,6 +94,7 @@ impl Shared {
         let mut told: Option<PortError> = None;
         let mut seen = Versions::new();
         loop {
+            self.kinds_looked.send_modify(|looked| looked.begun += 1);
             let looked = self.look_for_kinds(&mut seen, &shutdown).await;
             let pause = match looked {
                 Ok(()) => {
@@ -111,7 +112,7 @@ impl Shared {
             };
             let problem = told.clone();
             self.kinds_looked.send_modify(|looked| {
-                looked.count += 1;
+                looked.count = looked.begun;
                 looked.problem = problem;
             });
             tokio::select! {
@@ -135,29 +136,46 @@ impl Shared {
         if let Some(watched) = self.watched(id) {
             return Ok(watched);
         }
-        if id.resource.as_str().contains('.') {
-            let mut looked = self.kinds_looked.subscribe();
-            self.kinds_wanted.notify_one();
-            // Cancel-safe: a watch channel keeps its value.
-            drop(timeout_at(Instant::now() + LIVE, looked.changed()).await);
+        let looked = self.look_again_for(&id.resource).await;
+        if let Some(watched) = self.watched(id) {
+            return Ok(watched);
         }
-        self.watched(id).ok_or_else(|| {
-            let looked = self.kinds_looked.borrow();
-            match &looked.problem {
-                _ if looked.count == 0 => PortError::Unreachable(
-                    "the CustomResourceDefinitions are not read yet".to_owned(),
-                ),
-                Some(problem) => PortError::Refused(format!(
-                    "{} cannot be scaled: the CustomResourceDefinitions cannot be read: {problem}",
-                    id.resource
-                )),
-                None => PortError::Refused(format!(
-                    "{} cannot be scaled: no kind of this name with a scale subresource and a readable specReplicasPath \
-                     is served",
-                    id.resource
-                )),
-            }
-        })
+        looked?;
+        Err(PortError::Refused(format!(
+            "{} cannot be scaled: no kind of this name with a scale subresource and a readable specReplicasPath is served",
+            id.resource
+        )))
+    }
+
+    /// Has the definitions looked through for a kind that is not known and may have come since.
+    ///
+    /// # Errors
+    /// They could not be read, or not soon enough.
+    pub(super) async fn look_again_for(&self, resource: &Resource) -> Result<(), PortError> {
+        if !resource.as_str().contains('.') {
+            return Ok(());
+        }
+        let mut looked = self.kinds_looked.subscribe();
+        // One that is on its way may have read the page already on which the kind is by now.
+        let begun = looked.borrow().begun;
+        self.kinds_wanted.notify_one();
+        // Cancel-safe: a watch channel keeps its value.
+        let anew = looked.wait_for(|looked| looked.count > begun);
+        let is_in_time = timeout_at(Instant::now() + LIVE, anew).await.is_ok();
+        let looked = self.kinds_looked.borrow();
+        match &looked.problem {
+            _ if looked.count == 0 => Err(PortError::Unreachable(
+                "the CustomResourceDefinitions are not read yet".to_owned(),
+            )),
+            Some(problem) if problem.is_retryable() => Err(problem.clone()),
+            Some(problem) => Err(PortError::Refused(format!(
+                "{resource} cannot be scaled: the CustomResourceDefinitions cannot be read: {problem}"
+            ))),
+            None if !is_in_time => Err(PortError::Timeout(format!(
+                "the CustomResourceDefinitions were not read within {LIVE:?}"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Reads the definitions if one of them is not as it was `seen`: on a large cluster all of them are a hundred megabytes.

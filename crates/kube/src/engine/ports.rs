@@ -9,7 +9,7 @@ use nagi_core::id::{Namespace, Resource, Version, WorkloadId};
 use nagi_core::intent::{CountWriter, IntentUpdate};
 use nagi_core::workload::Workload;
 use nagi_ports::{
-    Engine, PortError, Read, See, Selection, Unread, Visited, WorkloadEvent, Workloads,
+    Engine, Facts, PortError, Read, See, Selection, Unread, Visited, WorkloadEvent, Workloads,
 };
 use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout_at};
@@ -61,13 +61,20 @@ impl Workloads for KubeEngine {
     ) -> Result<Visited, PortError> {
         let shared = &self.shared;
         let deadline = Instant::now() + LIVE;
-        let all = shared.all_watched();
-        let wanted = |watched: &Watched| {
+        let wanted = |watched: &Arc<Watched>| {
             let kind = &watched.kind.resource;
             selection.resource.is_none_or(|only| only == kind)
         };
+        let mut all = shared.all_watched();
+        if let Some(only) = selection.resource.filter(|_| !all.iter().any(wanted)) {
+            let looked = shared.look_again_for(only).await;
+            all = shared.all_watched();
+            if !all.iter().any(wanted) {
+                looked?;
+            }
+        }
         // A kind that nobody knows has no workloads, if the API server still says so.
-        let nobody_knows = !all.iter().any(|watched| wanted(watched));
+        let nobody_knows = !all.iter().any(wanted);
         // What is known of a kind that may not be read any more is from before its rights were taken away. It is told with that
         // time and not left out: whoever follows lists would take it for deleted.
         let mut oldest = Duration::ZERO;
@@ -90,17 +97,17 @@ impl Workloads for KubeEngine {
                     return Err(problem);
                 }
                 oldest = oldest.max(state.dead_for());
-                if unread.last().is_none_or(|last| last.resource != *resource) {
-                    let resource = resource.clone();
-                    unread.push(Unread { resource, problem });
+                let facts = Facts::Kind(resource.clone());
+                if unread.last().is_none_or(|last| last.facts != facts) {
+                    unread.push(Unread { facts, problem });
                 }
             }
         }
         // Without pods nobody knows where a workload serves, and what it waits for.
         for state in shared.pods.iter().filter(|state| !state.is_synced()) {
             if let Some(problem) = shared.problem_of(state, deadline, true).await? {
-                let resource = pods();
-                unread.push(Unread { resource, problem });
+                let facts = Facts::Pods;
+                unread.push(Unread { facts, problem });
                 break;
             }
         }
@@ -150,11 +157,6 @@ impl Workloads for KubeEngine {
     fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {
         self.shared.store.subscribe()
     }
-}
-
-/// Pods, where they are named beside kinds of workloads.
-fn pods() -> Resource {
-    Resource::new("pods").expect("it is the name of a resource")
 }
 
 impl Shared {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use nagi_core::id::{Name, Namespace, Resource, WorkloadId};
 use nagi_kube::Rights;
 use nagi_kube_double::{Double, Effect, Fault, objects};
-use nagi_ports::{Glance, PortError, Read, Selection, Workloads};
+use nagi_ports::{Facts, Glance, PortError, Read, Selection, Workloads};
 use nagi_testkit::listed;
 use serde_json::{Value, json};
 
@@ -77,7 +77,7 @@ async fn a_custom_kind_that_cannot_be_read_is_named_and_keeps_no_other_away() {
     })
     .await;
     assert_eq!(unread.len(), 1);
-    assert_eq!(unread[0].resource.as_str(), "runners.example.com");
+    assert_eq!(unread[0].facts, Facts::Kind(runner().resource));
     assert!(
         matches!(unread[0].problem, PortError::Internal(_)),
         "{unread:?}"
@@ -132,8 +132,51 @@ async fn a_kind_whose_first_list_takes_long_keeps_no_other_away() {
         !unread.is_empty()
     })
     .await;
-    assert_eq!(unread[0].resource.as_str(), "runners.example.com");
+    assert_eq!(unread[0].facts, Facts::Kind(runner().resource));
     assert!(unread[0].problem.is_retryable(), "{unread:?}");
+}
+
+// "0 workloads" is said of a kind only after a look at the definitions, which may be of a moment ago.
+#[tokio::test]
+async fn a_list_of_a_kind_by_name_looks_for_it_first() {
+    let lab = Lab::new().await;
+    let resource = runner().resource;
+    let only = Selection {
+        resource: Some(&resource),
+        ..Selection::default()
+    };
+    let list = async || {
+        let mut seen = Vec::new();
+        let see = &mut |glance: &dyn Glance| {
+            seen.push(glance.id().clone());
+            ControlFlow::Continue(())
+        };
+        lab.engine.visit(only, see).await.map(|_| seen)
+    };
+    assert_eq!(list().await, Ok(Vec::new()));
+    lab.double.put(definition("v1", ".spec.workers"));
+    lab.double.put(object("v1"));
+    assert_eq!(list().await, Ok(vec![runner()]));
+}
+
+// The same where nobody may look: that there are none is not known.
+#[tokio::test]
+async fn a_list_of_a_kind_that_nobody_may_look_for_says_so() {
+    let double = Double::start().await;
+    double.inject(Fault::status(403).at("/customresourcedefinitions"));
+    let lab = Lab::on(double, Rights::Full);
+    lab.synced().await;
+    let resource = runner().resource;
+    let only = Selection {
+        resource: Some(&resource),
+        ..Selection::default()
+    };
+    let see = &mut |_: &dyn Glance| ControlFlow::Continue(());
+    let asked = lab.engine.visit(only, see).await;
+    assert!(
+        matches!(&asked, Err(PortError::Refused(words)) if words.contains("CustomResourceDefinitions cannot be read")),
+        "{asked:?}"
+    );
 }
 
 // A page of large objects may be longer than what is taken of one answer.

@@ -224,6 +224,17 @@ fn said(pod: &Value, reason: &str, message: &str) -> Value {
 #[tokio::test]
 async fn what_the_autoscaler_of_nodes_says_is_part_of_the_reason() {
     let lab = Lab::new().await;
+    // Where Events may not be read, nothing is told; everywhere else it is.
+    lab.double
+        .inject(Fault::status(403).at("/namespaces/closed/events"));
+    let mut first = objects::deployment("closed", "first", 1);
+    first["status"] = json!({});
+    lab.double.put(first);
+    let mut closed = objects::pod("closed", "first", "x0");
+    closed["status"]["conditions"] = json!([{
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available.",
+    }]);
+    lab.double.put(closed);
     let mut pod = objects::pod("project-a", "sample-app-a", "x1");
     pod["status"]["conditions"] = json!([{
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available.",

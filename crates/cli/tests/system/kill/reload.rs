@@ -101,7 +101,8 @@ fn status(machine: &Machine) -> Option<Value> {
 /// The nodes that are written down.
 fn written_nodes(machine: &Machine) -> Vec<Value> {
     let text = std::fs::read_to_string(machine.state().join("nodes.json")).expect("a file");
-    let mut written: Value = serde_json::from_str(&text).expect("whole, as it is renamed to its place");
+    let mut written: Value =
+        serde_json::from_str(&text).expect("whole, as it is renamed to its place");
     match written["nodes"].take() {
         Value::Array(nodes) => nodes,
         other => panic!("no nodes: {other}"),
