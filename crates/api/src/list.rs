@@ -28,8 +28,8 @@ pub struct ListAnswer {
     pub continue_token: Option<String>,
     /// When the list was observed; of what was seen at different times, the earliest.
     pub observed_at: Time,
-    /// Kinds of the list that cannot be read now, and `pods`: of what was read before, what was known then is shown. Left out
-    /// when there are none.
+    /// What of the list cannot be read now: kinds, `pods`, `customresourcedefinitions`. Of what was read before, what was known
+    /// then is shown. Left out when all of it can.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<UnreadKind>,
 }
@@ -49,16 +49,16 @@ pub struct ScheduledListAnswer {
     pub continue_token: Option<String>,
     /// When the list was observed; of what was seen at different times, the earliest.
     pub observed_at: Time,
-    /// Kinds of the list that cannot be read now, and `pods`: of what was read before, what was known then is shown. Left out
-    /// when there are none.
+    /// What of the list cannot be read now: kinds, `pods`, `customresourcedefinitions`. Of what was read before, what was known
+    /// then is shown. Left out when all of it can.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<UnreadKind>,
 }
 
-/// A kind that cannot be read now.
+/// A kind, or facts of all of them, that cannot be read now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UnreadKind {
-    /// Plural of the kind, or `pods`, of which a list tells what serves.
+    /// Plural of the kind; `pods`, by which a list tells what serves; or `customresourcedefinitions`, by which it knows kinds.
     pub resource: String,
     /// Why not.
     pub reason: String,

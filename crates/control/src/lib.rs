@@ -19,7 +19,9 @@ use std::time::Duration;
 use nagi_core::guardrail::Guardrails;
 use nagi_core::id::WorkloadId;
 use nagi_core::workload::Workload;
-use nagi_ports::{Clock, Glance, Leadership, Selection, Traffic, WorkloadEvent, Workloads};
+use nagi_ports::{
+    Clock, Glance, Leadership, PortError, Selection, Traffic, WorkloadEvent, Workloads,
+};
 use nagi_runtime::{Deadline, Shutdown, TaskSet};
 use nagi_telemetry::Metrics;
 use nagi_wake::Wakes;
@@ -71,6 +73,8 @@ pub struct Controller {
     failing: HashMap<WorkloadId, u32>,
     /// Workloads on the agenda that a listing put there.
     found: HashSet<WorkloadId>,
+    /// Why the last listing failed, as it was logged.
+    unlisted: Option<PortError>,
     report: mpsc::Sender<look::Report>,
     reports: mpsc::Receiver<look::Report>,
 }
@@ -90,6 +94,7 @@ impl Controller {
             awake_since: HashMap::new(),
             failing: HashMap::new(),
             found: HashSet::new(),
+            unlisted: None,
             report,
             reports,
         }
@@ -156,6 +161,7 @@ impl Controller {
         let seen = self.ports.workloads.visit(Selection::default(), see).await;
         match seen {
             Ok(_visited) => {
+                self.unlisted = None;
                 self.agenda.retain(|id| concerned.contains(id));
                 self.awake_since.retain(|id, _| concerned.contains(id));
                 self.failing.retain(|id, _| concerned.contains(id));
@@ -170,7 +176,10 @@ impl Controller {
                 now + LOOK_AT_ALL
             }
             Err(error) => {
-                tracing::warn!(error = %error, "Workloads could not be listed, will try again");
+                if self.unlisted.as_ref() != Some(&error) {
+                    tracing::warn!(error = %error, "Workloads could not be listed, will try again");
+                    self.unlisted = Some(error);
+                }
                 now + LIST_RETRY
             }
         }

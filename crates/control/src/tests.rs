@@ -298,6 +298,8 @@ async fn a_count_raised_by_other_tools_cancels_the_schedule() {
         to: Replicas::ZERO,
     });
     let world = start([w]);
+    let kubectl = nagi_core::intent::CountWriter::Other("kubectl-scale".to_owned());
+    world.workloads.name_count_writer(kubectl);
     pass(SECOND).await;
     world
         .workloads

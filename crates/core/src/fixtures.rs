@@ -22,7 +22,7 @@ pub(crate) fn workload(desired: u32, current: u32, available: u32) -> Workload {
             Name::new("sample-app-a").unwrap(),
         ),
         uid: Uid::new("1"),
-        version: Version(1),
+        version: Version::new(1),
         desired: Replicas(desired),
         current: Replicas(current),
         available: Replicas(available),

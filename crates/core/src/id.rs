@@ -187,6 +187,11 @@ impl Resource {
         Self("deployments".into())
     }
 
+    /// One of those, and none that a cluster brings along.
+    pub fn is_built_in(&self) -> bool {
+        !self.0.contains('.')
+    }
+
     /// The plural as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -345,12 +350,30 @@ impl Uid {
 }
 
 /// The version of an object, growing with every write of it (`resourceVersion`, comparable since Kubernetes 1.35).
+///
+/// Numbers are those of a timeline. Another one begins where what is known is read anew and smaller numbers are newer facts: the
+/// data are those of a backup, or the kind is read from another place. Timelines are this process's own; nobody is told of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Version(pub u64);
+pub struct Version {
+    /// How often the numbers of the object began anew, as far as this process saw.
+    pub timeline: u32,
+    /// As the store of the object counts.
+    pub number: u64,
+}
+
+impl Version {
+    /// Of the first timeline.
+    pub const fn new(number: u64) -> Self {
+        Self {
+            timeline: 0,
+            number,
+        }
+    }
+}
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.number.fmt(f)
     }
 }
 

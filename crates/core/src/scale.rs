@@ -426,7 +426,8 @@ pub fn is_out_of_step(desired: Replicas, intent: &Intent, unrecorded: Option<Rep
 
 /// What to write when it is: the change is recorded and a leftover "asleep" is cleared. A wake by the gateway, which may
 /// write nothing but the count, keeps a pending schedule as every wake does; raising the count by other means cancels it,
-/// as scale-up does (R07). `None` when nothing is out of step.
+/// as scale-up does (R07). Where nobody tells who raised it from zero the schedule stays: due while it is awake, it changes
+/// nothing, and one that is lost would never wake. `None` when nothing is out of step.
 pub fn outside_change(
     workload: &Workload,
     writer: Option<&CountWriter>,
@@ -452,8 +453,10 @@ pub fn outside_change(
         }
     } else {
         intent.asleep = None;
-        if !woken {
+        if !from.is_zero() || matches!(writer, Some(CountWriter::Other(_))) {
             intent.scheduled = None;
+        }
+        if !woken {
             intent.remembered = WakeCount::new(workload.desired.0);
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nagi_core::id::{Host, WorkloadId};
 use nagi_core::workload::Workload;
-use nagi_ports::{Facts, PortError, WorkloadEvent, Workloads, each};
+use nagi_ports::{Facts, PortError, Unread, WorkloadEvent, Workloads, each};
 use nagi_runtime::{Backoff, Shutdown};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, watch};
@@ -210,10 +210,8 @@ impl Routes {
         if let Some(unread) = pods.next().filter(|_| !table.loaded) {
             return Err(unread.problem.clone());
         }
-        // A host that is not in the table may be one of theirs. Those that may not be read belong to nobody here.
-        let partial = unread
-            .iter()
-            .any(|unread| matches!(unread.facts, Facts::Kind(_)) && unread.problem.is_retryable());
+        // A host that is not in the table may be one of theirs.
+        let partial = unread.iter().any(Unread::may_hide_workloads);
         if table.loaded && table.partial == partial && gone.is_empty() && moved.is_empty() {
             return Ok(());
         }

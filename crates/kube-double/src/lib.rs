@@ -12,6 +12,7 @@ pub mod objects;
 
 mod answer;
 mod call;
+mod edits;
 mod patch;
 mod path;
 mod resources;

@@ -25,7 +25,7 @@ use crate::fault::{Effect, Fault};
 use crate::path::{Query, Target};
 use crate::resources::{GroupVersion, Resource};
 use crate::reviews::{Reviews, Right, Token};
-use crate::store::{Key, Store, Writer};
+use crate::store::{Key, Store};
 
 /// Requests that are remembered.
 const RECORDED_MAX: usize = 50_000;
@@ -250,58 +250,6 @@ impl Double {
         self.shared.knobs().watch_lag = by;
     }
 
-    /// Creates or replaces an object, as the manager `kubectl`.
-    ///
-    /// # Panics
-    /// When its kind is not served.
-    pub fn put(&self, object: Value) -> Value {
-        self.put_as("kubectl", object)
-    }
-
-    /// The same as another manager.
-    ///
-    /// # Panics
-    /// When its kind is not served.
-    pub fn put_as(&self, manager: &str, object: Value) -> Value {
-        let mut store = self.shared.store();
-        let found = store.resources.of_object(&object);
-        let resource = found.expect("a kind that is served").0;
-        let writer = Writer {
-            manager,
-            subresource: None,
-        };
-        let object = store.put(&resource, object, writer);
-        drop(store);
-        self.shared.tick();
-        object
-    }
-
-    /// Changes an object in place, as the manager `kubectl`.
-    ///
-    /// # Panics
-    /// When it is not there.
-    pub fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) -> Value {
-        let mut object = self.get(path).expect("the object is there");
-        change(&mut object);
-        self.put(object)
-    }
-
-    /// The object at a path such as `/apis/apps/v1/namespaces/a/deployments/b`.
-    pub fn get(&self, path: &str) -> Option<Value> {
-        let (resource, key) = self.locate(path)?;
-        self.shared.store().get(&resource, &key)
-    }
-
-    /// Removes the object at a path; false when it was not there.
-    pub fn delete(&self, path: &str) -> bool {
-        let Some((resource, key)) = self.locate(path) else {
-            return false;
-        };
-        let gone = self.shared.store().delete(&resource, &key).is_some();
-        self.shared.tick();
-        gone
-    }
-
     /// What a pod printed, or one of its containers (`pod/container`): instants (RFC 3339) and lines.
     pub fn log(&self, namespace: &str, pod: &str, lines: &[(&str, &str)]) {
         let lines = lines
@@ -323,7 +271,7 @@ impl Double {
         self.shared.knobs().recorded.clear();
     }
 
-    fn locate(&self, path: &str) -> Option<(Resource, Key)> {
+    pub(crate) fn locate(&self, path: &str) -> Option<(Resource, Key)> {
         let target = Target::parse(path)?;
         let store = self.shared.store();
         let (resource, _) = store

@@ -397,6 +397,7 @@ pub(crate) fn set_count(object: &mut Value, pointer: &str, count: u64) {
 }
 
 /// Says in `managedFields` who set the count, as far as tests need it: the entry of the last writer, and no other, holds it.
+/// Through `scale` a zero is left out and so belongs to nobody, and who raises there what belongs to nobody is not noted.
 fn note_writer(object: &mut Value, before: Option<&Value>, pointer: &str, writer: Writer<'_>) {
     let count = object.pointer(pointer).cloned();
     if count.is_none() || before.is_some_and(|before| before.pointer(pointer) == count.as_ref()) {
@@ -423,6 +424,13 @@ fn note_writer(object: &mut Value, before: Option<&Value>, pointer: &str, writer
         .as_array()
         .cloned()
         .unwrap_or_default();
+    let by_scale = writer.subresource == Some("scale");
+    let owned = parts
+        .iter()
+        .fold(String::from("/fieldsV1"), |path, part| path + "/" + part);
+    if by_scale && !entries.iter().any(|other| other.pointer(&owned).is_some()) {
+        return;
+    }
     for other in &mut entries {
         let mut place = &mut other["fieldsV1"];
         if let Some((last, way)) = parts.split_last() {
@@ -440,7 +448,9 @@ fn note_writer(object: &mut Value, before: Option<&Value>, pointer: &str, writer
     entries.retain(|other| {
         other["manager"] != entry["manager"] || other.get("subresource") != entry.get("subresource")
     });
-    entries.push(entry);
+    if !by_scale || count != Some(json!(0)) {
+        entries.push(entry);
+    }
     object["metadata"]["managedFields"] = Value::Array(entries);
 }
 

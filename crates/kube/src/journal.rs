@@ -141,7 +141,7 @@ impl crate::engine::Shared {
     }
 }
 
-fn events_of(namespace: &Namespace) -> String {
+pub(crate) fn events_of(namespace: &Namespace) -> String {
     format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events")
 }
 

@@ -38,7 +38,7 @@ const CHANGES_MAX: usize = 20;
 const NOTE_MAX: usize = 1_024;
 
 /// The reason of a wake that a gateway wrote: the leader tells later what came of it.
-const WAKING: &str = "Waking";
+pub(crate) const WAKING: &str = "Waking";
 
 /// Where events are handed over.
 #[derive(Debug, Clone)]

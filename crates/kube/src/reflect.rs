@@ -56,7 +56,7 @@ pub(crate) trait Sink: Send + Sync {
     /// An object is gone; its last state.
     fn delete(&self, json: &str) -> Result<(), serde_json::Error>;
     /// Versions from before say nothing any more: whatever the next list brings is newer.
-    fn forget_versions(&self, namespace: Option<&Namespace>);
+    fn begin_timeline(&self, namespace: Option<&Namespace>);
     /// The list with this number is complete, as of this version: what it did not bring is gone.
     fn complete(&self, namespace: Option<&Namespace>, list: u32, version: u64);
 }
@@ -260,7 +260,7 @@ impl<S: Sink> Reflector<S> {
         let mut is_new = false;
         loop {
             if self.state.begins_anew() {
-                self.sink.forget_versions(self.namespace.as_ref());
+                self.sink.begin_timeline(self.namespace.as_ref());
                 version = None;
             }
             let begun = Instant::now();

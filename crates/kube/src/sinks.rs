@@ -74,9 +74,9 @@ impl Sink for WorkloadSink {
         Ok(())
     }
 
-    fn forget_versions(&self, namespace: Option<&Namespace>) {
+    fn begin_timeline(&self, namespace: Option<&Namespace>) {
         self.store
-            .forget_versions(&self.kind.resource, within(namespace));
+            .begin_timeline(&self.kind.resource, within(namespace));
     }
 
     fn complete(&self, namespace: Option<&Namespace>, list: u32, version: u64) {
@@ -120,7 +120,7 @@ impl Sink for PodSink {
         Ok(())
     }
 
-    fn forget_versions(&self, namespace: Option<&Namespace>) {
+    fn begin_timeline(&self, namespace: Option<&Namespace>) {
         self.store.forget_pod_versions(within(namespace));
     }
 
@@ -160,6 +160,7 @@ impl ScalerKind {
             namespace: Namespace::new(&*scaler.metadata.namespace).ok()?,
             name: Name::new(&*target.name).ok()?,
         };
+        let minimum = u32::try_from(minimum.max(0)).unwrap_or(u32::MAX);
         Some((id, Replicas(minimum)))
     }
 }
@@ -207,7 +208,7 @@ impl Sink for ScalerSink {
     }
 
     /// Of autoscalers none is kept.
-    fn forget_versions(&self, _namespace: Option<&Namespace>) {}
+    fn begin_timeline(&self, _namespace: Option<&Namespace>) {}
 
     fn complete(&self, namespace: Option<&Namespace>, list: u32, _version: u64) {
         let now = self.clock.now();

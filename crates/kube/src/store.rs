@@ -4,6 +4,7 @@
 //! who is right: an observation that is older than what is known changes nothing, wherever it came from.
 
 mod names;
+mod pods;
 mod row;
 mod scalers;
 mod seen;
@@ -25,7 +26,7 @@ use tokio::sync::broadcast;
 use crate::annotate::Notes;
 use crate::kind::Kind;
 use crate::names::POOL_LABELS;
-use crate::pods::{Advice, PodRow};
+use crate::pods::PodRow;
 use crate::wire::{Labels, Scaled, Template};
 use row::default_host;
 use seen::Seen;
@@ -35,6 +36,9 @@ const EVENTS: usize = 4_096;
 
 /// In place of the number of a list: only the answer to a call brought it so far.
 const BY_CALL: u32 = u32::MAX;
+
+/// The same where no list counts any more; lists count from 1.
+const NO_LIST: u32 = 0;
 
 /// Who brings an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +76,8 @@ struct Inner {
 pub(crate) struct Row {
     uid: Box<str>,
     version: u64,
+    /// How often versions began anew.
+    timeline: u32,
     revision: u64,
     desired: u32,
     /// At zero: what was wanted before, when nothing that was written since tells of it; else 0.
@@ -157,23 +163,6 @@ impl Store {
         }
     }
 
-    /// The replicas of a workload, with the node of each.
-    pub(crate) fn pods(&self, id: &WorkloadId) -> Vec<PodRow> {
-        let inner = self.read();
-        let pods = inner.pods.get(id).into_iter().flat_map(BTreeMap::values);
-        pods.map(|(row, _)| row.clone()).collect()
-    }
-
-    /// Every pod of a known workload, with its workload.
-    pub(crate) fn each_pod(&self, mut see: impl FnMut(&WorkloadId, &PodRow)) {
-        let inner = self.read();
-        for (id, pods) in &inner.pods {
-            for (row, _) in pods.values() {
-                see(id, row);
-            }
-        }
-    }
-
     /// Every change that the objects themselves remember.
     pub(crate) fn each_change(&self, mut see: impl FnMut(&WorkloadId, &Change)) {
         let inner = self.read();
@@ -229,6 +218,7 @@ impl Store {
         let pool = inner.pool(&object.spec.template);
         let mut row = Row::of(object, listed, pool);
         if let Some(before) = inner.row(&id) {
+            row.timeline = before.timeline;
             row.learn_from(before);
         }
         row.warn_of_unreadable(&id, known_notes(inner.row(&id)));
@@ -274,24 +264,16 @@ impl Store {
         rows.map(|row| row.version).max().unwrap_or(0)
     }
 
-    /// Of workloads of this kind, whatever comes next is newer.
-    pub(crate) fn forget_versions(&self, resource: &Resource, within: Within<'_>) {
+    /// Another timeline begins for workloads of this kind: whatever comes next is newer, and the next list that is complete says
+    /// which of them there are.
+    pub(crate) fn begin_timeline(&self, resource: &Resource, within: Within<'_>) {
         let mut inner = self.write();
         let namespaces = inner.rows.get_mut(resource).into_iter().flatten();
         for (_, names) in namespaces.filter(|(namespace, _)| within.covers(namespace)) {
             for row in names.values_mut() {
+                row.timeline = row.timeline.saturating_add(1);
                 row.version = 0;
-            }
-        }
-    }
-
-    /// The same of pods.
-    pub(crate) fn forget_pod_versions(&self, within: Within<'_>) {
-        let mut inner = self.write();
-        let of_workloads = inner.pods.iter_mut();
-        for (_, pods) in of_workloads.filter(|(id, _)| within.covers(&id.namespace)) {
-            for (pod, _) in pods.values_mut() {
-                pod.version = 0;
+                row.listed = NO_LIST;
             }
         }
     }
@@ -320,97 +302,6 @@ impl Store {
         for id in gone {
             inner.remove(&id);
             drop(self.events.send(WorkloadEvent::Deleted(id)));
-        }
-    }
-
-    /// Takes an observation of a pod in.
-    pub(crate) fn apply_pod(&self, id: &WorkloadId, pod: PodRow, list: u32, now: Timestamp) {
-        let mut inner = self.write();
-        let id = &inner.named(id);
-        let pods = inner.pods.entry(id.clone()).or_default();
-        let name = pod.replica.name.clone();
-        match pods.get_mut(&name) {
-            Some((known, listed)) if known.version >= pod.version => *listed = list,
-            Some((known, listed)) => {
-                let seen = |pod: &PodRow| (pod.replica.clone(), pod.pending.clone(), pod.finished);
-                let mut pod = pod;
-                pod.keep_advice(known);
-                let changed = seen(known) != seen(&pod);
-                (*known, *listed) = (pod, list);
-                if changed {
-                    self.tell(&mut inner, id, now);
-                }
-            }
-            None => {
-                pods.insert(name, (pod, list));
-                self.tell(&mut inner, id, now);
-            }
-        }
-    }
-
-    /// Something was said about a pod that waits for a node.
-    pub(crate) fn advise(
-        &self,
-        id: &WorkloadId,
-        name: &ReplicaName,
-        advice: Option<Advice>,
-        now: Timestamp,
-    ) {
-        let mut inner = self.write();
-        let Some((pod, _)) = inner.pods.get_mut(id).and_then(|pods| pods.get_mut(name)) else {
-            return;
-        };
-        let before = pod.clone();
-        if let Some(advice) = advice {
-            pod.advise(&advice);
-        }
-        if *pod != before {
-            self.tell(&mut inner, id, now);
-        }
-    }
-
-    /// A pod is gone.
-    pub(crate) fn remove_pod(
-        &self,
-        id: &WorkloadId,
-        name: &ReplicaName,
-        version: u64,
-        now: Timestamp,
-    ) {
-        let mut inner = self.write();
-        let id = &inner.named(id);
-        let Some(pods) = inner.pods.get_mut(id) else {
-            return;
-        };
-        if pods
-            .get(name)
-            .is_some_and(|(known, _)| known.version <= version)
-        {
-            pods.remove(name);
-            if pods.is_empty() {
-                inner.pods.remove(id);
-            }
-            self.tell(&mut inner, id, now);
-        }
-    }
-
-    /// A list of pods is complete.
-    pub(crate) fn sweep_pods(&self, within: Within<'_>, list: u32, now: Timestamp) {
-        let mut inner = self.write();
-        let mut changed = Vec::new();
-        inner.pods.retain(|id, pods| {
-            if !within.covers(&id.namespace) {
-                return true;
-            }
-            let before = pods.len();
-            pods.retain(|_, (_, listed)| *listed == list);
-            if pods.len() != before {
-                changed.push(id.clone());
-            }
-            !pods.is_empty()
-        });
-        for id in changed {
-            self.tell(&mut inner, &id, now);
         }
     }
 
@@ -541,7 +432,10 @@ impl Inner {
         Workload {
             id: id.clone(),
             uid: Uid::new(&*row.uid),
-            version: Version(row.version),
+            version: Version {
+                timeline: row.timeline,
+                number: row.version,
+            },
             desired,
             current,
             available,

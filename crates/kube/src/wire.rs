@@ -231,8 +231,9 @@ pub(crate) struct Scaler {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct ScalerSpec {
     pub(crate) scale_target_ref: ScaleTarget,
-    pub(crate) min_replicas: Option<u32>,
-    pub(crate) min_replica_count: Option<u32>,
+    pub(crate) min_replicas: Option<i64>,
+    /// The definition of a `ScaledObject` allows any number.
+    pub(crate) min_replica_count: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -1,11 +1,32 @@
 //! Who set a count, from `managedFields`: read on demand, since they are larger than everything else of an object.
+//!
+//! They do not always tell. Who writes a zero through `scale`, as `kubectl scale` and autoscalers do, leaves a count that belongs to
+//! nobody, and who raises it through `scale` from there is not noted. A gateway says what it did in an Event as well.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use nagi_core::intent::CountWriter;
+use nagi_core::workload::Workload;
+use nagi_ports::PortError;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::engine::Shared;
+use crate::journal::events_of;
 use crate::kind::{Counts, Kind};
-use crate::names::FIELD_MANAGER_GATEWAY;
+use crate::names::{FIELD_MANAGER_GATEWAY, REPORTER};
+use crate::record::WAKING;
+use crate::reflect::encoded;
+
+/// Pauses between looks for the Event of a gateway: it is written beside the wake, and may come a moment later.
+const EVENT_LOOKS: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(300),
+    Duration::from_millis(700),
+];
+/// Clocks of two processes differ by less.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -55,6 +76,67 @@ pub(crate) fn count_writer(
             CountWriter::Other(entry.manager.clone())
         }
     }))
+}
+
+/// An Event of ours about a workload.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Told {
+    regarding: Regarding,
+    reason: String,
+    event_time: Option<Timestamp>,
+    series: Option<Series>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Regarding {
+    uid: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Series {
+    last_observed_time: Option<Timestamp>,
+}
+
+impl Told {
+    fn last_time(&self) -> Option<Timestamp> {
+        let series = self.series.as_ref();
+        let repeated = series.and_then(|series| series.last_observed_time);
+        repeated.or(self.event_time)
+    }
+}
+
+impl Shared {
+    /// Whether a gateway says in an Event that it woke this workload, after all that is recorded of it. Whoever may not list
+    /// Events is told nothing.
+    pub(crate) async fn told_waking(&self, workload: &Workload) -> Result<bool, PortError> {
+        let recorded = workload.intent.changes.last().map(|change| change.time);
+        let collection = events_of(&workload.id.namespace);
+        let selector = encoded(&format!("reportingController={REPORTER}"));
+        let selector = format!("&fieldSelector={selector}");
+        for pause in EVENT_LOOKS {
+            tokio::time::sleep(pause).await;
+            let told: Vec<Told> = match self.list_live(&collection, &selector).await {
+                Ok(told) => told,
+                Err(PortError::Refused(_) | PortError::NotFound) => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            let mut ours = told.iter().filter(|told| {
+                told.reason == WAKING && told.regarding.uid == workload.uid.as_str()
+            });
+            let is_later = |told: &Told| match (told.last_time(), recorded) {
+                (Some(time), Some(recorded)) => time + CLOCKS_DIFFER > recorded,
+                (time, None) => time.is_some(),
+                (None, Some(_)) => false,
+            };
+            if ours.any(is_later) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 #[cfg(test)]

@@ -295,7 +295,7 @@ impl StateDirectory {
 
     /// A version that was never given out before, and larger than all that were.
     pub fn next_version(&self) -> Version {
-        Version(self.versions.fetch_add(1, Ordering::Relaxed) + 1)
+        Version::new(self.versions.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// A name for a new life of a workload.

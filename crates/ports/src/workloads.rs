@@ -92,7 +92,7 @@ pub trait Glance {
 pub struct Visited {
     /// When the workloads were observed; of what was seen at different times, the earliest.
     pub observed_at: Timestamp,
-    /// What of the selected ones cannot be read now: kinds in their order, then replicas. Of a kind that was read before, what was
+    /// What of the selected ones cannot be read now: kinds in their order, then the rest. Of a kind that was read before, what was
     /// known then was shown.
     pub unread: Vec<Unread>,
 }
@@ -111,6 +111,8 @@ pub struct Unread {
 pub enum Facts {
     /// The workloads of a kind.
     Kind(Resource),
+    /// Which kinds there are beyond the built-in ones.
+    Definitions,
     /// The pods of all workloads: where they serve, and what they wait for.
     Pods,
 }
@@ -239,12 +241,26 @@ impl Visited {
     }
 }
 
+// === impl Unread ===
+
+impl Unread {
+    /// Whether workloads of Nagi's may be behind it. A custom kind that may not be read is most likely one that never could be.
+    pub fn may_hide_workloads(&self) -> bool {
+        match &self.facts {
+            Facts::Kind(resource) => resource.is_built_in() || self.problem.is_retryable(),
+            Facts::Definitions => self.problem.is_retryable(),
+            Facts::Pods => false,
+        }
+    }
+}
+
 // === impl Facts ===
 
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Kind(resource) => resource.as_str(),
+            Self::Definitions => "customresourcedefinitions",
             Self::Pods => "pods",
         })
     }

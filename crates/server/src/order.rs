@@ -156,7 +156,7 @@ async fn attempts(
                     );
                 }
                 // The cache may still show what the write just failed on.
-                freshness = Read::AtLeast(Version(before.version.0.saturating_add(1)));
+                freshness = Read::AtLeast(Version::new(before.version.number.saturating_add(1)));
             }
             Err(error) => return Err(failed(&error)),
         }

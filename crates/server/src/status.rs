@@ -73,7 +73,7 @@ const VERSION_MAX: u64 = u64::MAX >> 1;
 /// `min_resource_version`: no replica of the API contradicts another to somebody who passes it (DESIGN §5).
 fn freshness(query: &Query) -> Result<Read, Problem> {
     let version = query.number(MIN_RESOURCE_VERSION, 0, VERSION_MAX)?;
-    Ok(version.map_or(Read::Cached, |version| Read::AtLeast(Version(version))))
+    Ok(version.map_or(Read::Cached, |version| Read::AtLeast(Version::new(version))))
 }
 
 /// What the gateways count now; `None` when they do not tell in time. It is shown beside the facts, and never decides.

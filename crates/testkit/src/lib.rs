@@ -103,7 +103,7 @@ pub fn workload(text: &str, desired: u32, current: u32, available: u32) -> Workl
     Workload {
         id,
         uid: Uid::new("1"),
-        version: Version(1),
+        version: Version::new(1),
         desired: Replicas(desired),
         current: Replicas(current),
         available: Replicas(available),
@@ -173,7 +173,7 @@ impl MemoryWorkloads {
     pub fn put(&self, mut workload: Workload) {
         let mut world = self.lock();
         world.version += 1;
-        workload.version = Version(world.version);
+        workload.version = Version::new(world.version);
         let workload = Arc::new(workload);
         world
             .workloads
@@ -370,7 +370,7 @@ impl Workloads for MemoryWorkloads {
         next.intent = update.intent.clone();
         next.unrecorded = None;
         world.version += 1;
-        next.version = Version(world.version);
+        next.version = Version::new(world.version);
         let next = Arc::new(next);
         world.workloads.insert(before.id.clone(), Arc::clone(&next));
         world.writes.push((before.id.clone(), update));
@@ -400,7 +400,7 @@ impl Glance for Seen<'_> {
 
     fn revision(&self) -> Revision {
         // No two writes of one world have the same version.
-        Revision(self.0.version.0)
+        Revision(self.0.version.number)
     }
 
     fn counts(&self) -> Counts {

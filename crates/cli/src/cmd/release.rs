@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use nagi_core::id::{Namespace, Resource, UserName, WorkloadId};
+use nagi_core::id::{Namespace, UserName, WorkloadId};
 use nagi_core::intent::Actor;
 use nagi_kube::{KubeEngine, Rights, Survey};
 use nagi_ports::{Clock, Facts, PortError, SystemClock, Unread};
@@ -133,36 +133,24 @@ pub(crate) async fn run(args: &ReleaseArgs, session: &Session) -> Result<(), Fai
     read_all(&unread)
 }
 
-/// The kinds of it. Pods tell where a workload serves, and nothing of what Nagi put to sleep.
-fn kinds(unread: &[Unread]) -> impl Iterator<Item = (&Resource, &PortError)> {
-    unread.iter().filter_map(|unread| match &unread.facts {
-        Facts::Kind(resource) => Some((resource, &unread.problem)),
-        Facts::Pods => None,
-    })
-}
-
-/// What carries something of Nagi's may be among those that nobody could read. A custom kind that Nagi may not read is most
-/// likely one that it never could.
+/// What carries something of Nagi's may be among those that nobody could read.
 fn read_all(unread: &[Unread]) -> Result<(), Failure> {
-    let is_built_in = |resource: &Resource| !resource.as_str().contains('.');
-    let missed = |(resource, problem): &(&Resource, &PortError)| {
-        is_built_in(resource) || problem.is_retryable()
-    };
-    let Some((resource, problem)) = kinds(unread).find(missed) else {
+    let mut hidden = unread.iter().filter(|unread| unread.may_hide_workloads());
+    let Some(Unread { facts, problem }) = hidden.next() else {
         return Ok(());
     };
     let message =
-        format!("{resource} could not be read, so what Nagi put to sleep among them still sleeps");
+        format!("{facts} could not be read, so what Nagi put to sleep among them still sleeps");
     let failure = Failure::of(Exit::Failed, message, problem);
-    Err(
-        failure.hint(match (problem.is_retryable(), is_built_in(resource)) {
-            (false, _) => "'nagi preflight' names the right that is missing and the command that grants it; then run this again".into(),
-            (true, true) => "mend what fails, then run this again".into(),
-            (true, false) => format!(
-                "mend what fails, or delete the kind if nobody needs it ('kubectl delete crd {resource}'), then run this again"
-            ),
-        }),
-    )
+    Err(failure.hint(match facts {
+        _ if !problem.is_retryable() => {
+            "'nagi preflight' names the right that is missing and the command that grants it; then run this again".into()
+        }
+        Facts::Kind(kind) if !kind.is_built_in() => format!(
+            "mend what fails, or delete the kind if nobody needs it ('kubectl delete crd {kind}'), then run this again"
+        ),
+        Facts::Kind(_) | Facts::Definitions | Facts::Pods => "mend what fails, then run this again".into(),
+    }))
 }
 
 /// A namespace that is written wrong must not look like one in which all is awake. Whoever may not list namespaces is believed.
@@ -201,10 +189,13 @@ async fn released(
             "only built-in kinds are looked at, because others are not known: {problem}"
         ));
     }
-    for (resource, problem) in kinds(&unread) {
-        session.output.warn(&format!(
-            "{resource} are not looked at, because they cannot be read: {problem}"
-        ));
+    for Unread { facts, problem } in &unread {
+        // Pods tell where a workload serves, and nothing of what Nagi put to sleep; of definitions it was said.
+        if let Facts::Kind(kind) = facts {
+            session.output.warn(&format!(
+                "{kind} are not looked at, because they cannot be read: {problem}"
+            ));
+        }
     }
     let only = match &args.workload {
         None => None,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::process::{PATIENCE, Process, exchange};
+use crate::process::{PATIENCE, Process, exchange, until_ready};
 
 const PATH: &str = "/apis/apps/v1/namespaces/project-a/deployments/sample-app-a";
 
@@ -110,19 +110,6 @@ async fn the_first_request_wakes_with_the_rights_of_the_gateway_and_is_answered(
 
 /// Longer than anything that a gateway knows can be believed without its API server.
 const AWAY: Duration = Duration::from_secs(8);
-
-/// Waits until the gateway says that it is ready.
-async fn until_ready(metrics: u16) {
-    let waited = tokio::time::timeout(PATIENCE, async {
-        while exchange(metrics, "GET", "/ready", "", None)
-            .await
-            .is_none_or(|answer| answer.status != 200)
-        {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    });
-    waited.await.expect("the gateway is ready");
-}
 
 // docs/architecture.md: while the API server is away, or refuses, or is too busy for us, what runs is still forwarded to, and the
 // gateway keeps its place behind its Service. A first request in the middle is held, and answered when it is back.

@@ -10,6 +10,7 @@
 
 mod command;
 mod gateway;
+mod partial;
 mod preflight;
 mod process;
 mod ready;

@@ -181,6 +181,19 @@ impl Drop for Process {
     }
 }
 
+/// Waits until the process with this port of metrics says that it is ready.
+pub(crate) async fn until_ready(metrics: u16) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while exchange(metrics, "GET", "/ready", "", None)
+            .await
+            .is_none_or(|answer| answer.status != 200)
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    waited.await.expect("the gateway is ready");
+}
+
 /// One exchange on a connection of its own.
 pub(crate) async fn exchange(
     port: u16,

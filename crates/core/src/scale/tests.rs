@@ -227,7 +227,8 @@ fn a_count_changed_by_other_tools_is_recorded_and_cancels_the_schedule() {
     assert_eq!(outside_change(&w, None, now()), None);
     w.intent.scheduled = Some(scheduled("2029-06-02T00:00:00Z"));
     w.desired = Replicas(4);
-    let update = outside_change(&w, None, now()).unwrap();
+    let writer = CountWriter::Other("kubectl-scale".into());
+    let update = outside_change(&w, Some(&writer), now()).unwrap();
     assert_eq!(update.desired, Replicas(4));
     assert_eq!(update.intent.scheduled, None);
     assert_eq!(update.intent.asleep, None);
@@ -292,6 +293,14 @@ fn who_set_the_count_decides_what_a_change_without_record_means() {
         (last.action, &last.actor),
         (Action::WakeOnRequest, &Actor::Gateway)
     );
+    let nobody = outside_change(&w, None, now()).unwrap();
+    assert!(
+        nobody.intent.scheduled.is_some(),
+        "it may have been a wake, and a schedule that is lost never wakes"
+    );
+    assert_eq!(nobody.intent.remembered, WakeCount::new(1));
+    let last = nobody.intent.changes.last().unwrap();
+    assert_eq!(last.action, Action::OutsideChange);
     let other = CountWriter::Other("kubectl-scale".into());
     let other = outside_change(&w, Some(&other), now()).unwrap();
     assert_eq!(other.intent.scheduled, None);

@@ -9,7 +9,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn waking(stage: Stage, ready: bool) -> Workload {
     let mut w = workload(1, 1, u32::from(ready));
-    w.version = Version(7);
+    w.version = Version::new(7);
     w.replicas = vec![replica(stage, ready)];
     w
 }
@@ -17,7 +17,7 @@ fn waking(stage: Stage, ready: bool) -> Workload {
 #[test]
 fn a_wake_passes_its_stages_and_ends_when_a_replica_serves() {
     let mut flight = Flight::accepted(SECOND);
-    flight.written(Version(7), SECOND * 2);
+    flight.written(Version::new(7), SECOND * 2);
     assert!(flight.observe(&waking(Stage::WaitingForNode, false), SECOND * 3));
     assert!(flight.observe(&waking(Stage::Starting, false), SECOND * 5));
     assert!(
@@ -50,13 +50,13 @@ fn an_observation_from_before_the_write_says_nothing() {
         !flight.observe(&waking(Stage::Ready, true), SECOND),
         "nothing is written yet"
     );
-    flight.written(Version(8), SECOND);
+    flight.written(Version::new(8), SECOND);
     assert!(
         !flight.observe(&waking(Stage::Ready, true), SECOND),
         "version 7 is older than the write"
     );
     let mut asleep = workload(0, 0, 0);
-    asleep.version = Version(7);
+    asleep.version = Version::new(7);
     assert!(!flight.observe(&asleep, SECOND));
     assert_eq!(flight.progress(), &Progress::Under(Stage::Scaling));
 }
@@ -64,9 +64,9 @@ fn an_observation_from_before_the_write_says_nothing() {
 #[test]
 fn a_wake_that_cannot_succeed_fails_with_the_reason() {
     let mut lost = Flight::accepted(SECOND);
-    lost.written(Version(1), SECOND);
+    lost.written(Version::new(1), SECOND);
     let mut asleep = workload(0, 0, 0);
-    asleep.version = Version(2);
+    asleep.version = Version::new(2);
     assert!(lost.observe(&asleep, SECOND));
     assert_eq!(lost.progress(), &Progress::Failed(Failure::SleptAgain));
 
@@ -75,7 +75,7 @@ fn a_wake_that_cannot_succeed_fails_with_the_reason() {
         pool: PoolName::new("gpu").unwrap(),
     });
     let mut flight = Flight::accepted(SECOND);
-    flight.written(Version(7), SECOND);
+    flight.written(Version::new(7), SECOND);
     assert!(flight.observe(&big, SECOND));
     assert!(matches!(
         flight.progress(),
@@ -93,7 +93,7 @@ fn a_wake_that_cannot_succeed_fails_with_the_reason() {
             last_exit: "exit code 1".into(),
         });
         let mut flight = Flight::accepted(SECOND);
-        flight.written(Version(7), SECOND);
+        flight.written(Version::new(7), SECOND);
         flight.observe(&crashing, SECOND);
         assert_eq!(
             matches!(flight.progress(), Progress::Failed(_)),
@@ -181,7 +181,7 @@ proptest! {
     #[test]
     fn marks_only_ever_move_forward(stages in prop::collection::vec(0usize..8, 0..30)) {
         let mut flight = Flight::accepted(Duration::ZERO);
-        flight.written(Version(7), Duration::ZERO);
+        flight.written(Version::new(7), Duration::ZERO);
         for (n, index) in stages.into_iter().enumerate() {
             let now = SECOND * u32::try_from(n).unwrap();
             flight.observe(&waking(Stage::ALL[index], false), now);

@@ -382,11 +382,11 @@ async fn what_was_found_out_about_a_replica_ends_with_its_life() {
     let at = "127.0.0.1:1".parse().unwrap();
     let world = World::awake(&[at]).await;
     let backend = world.gateway.routes().backend(&world.id).unwrap();
-    let mut version = backend.workload().version.0;
+    let mut version = backend.workload().version.number;
     let mut observe = |desired: u32, ready: bool| {
         version += 1;
         let mut w = (*backend.workload()).clone();
-        w.version.0 = version;
+        w.version.number = version;
         w.desired = Replicas(desired);
         w.replicas = vec![replica(0, at, Readiness::Tcp, ready)];
         backend.observe(Arc::new(w));

@@ -228,7 +228,7 @@ async fn after_a_sleep_an_old_observation_leads_nobody_to_the_dying_replica() {
         "the observation is from before the sleep"
     );
     let mut after = (*before).clone();
-    after.version.0 += 2;
+    after.version.number += 2;
     backend.observe(Arc::new(after));
     assert!(
         matches!(

@@ -152,7 +152,7 @@ impl Shared {
     /// # Errors
     /// They could not be read, or not soon enough.
     pub(super) async fn look_again_for(&self, resource: &Resource) -> Result<(), PortError> {
-        if !resource.as_str().contains('.') {
+        if resource.is_built_in() {
             return Ok(());
         }
         let mut looked = self.kinds_looked.subscribe();
@@ -164,9 +164,7 @@ impl Shared {
         let is_in_time = timeout_at(Instant::now() + LIVE, anew).await.is_ok();
         let looked = self.kinds_looked.borrow();
         match &looked.problem {
-            _ if looked.count == 0 => Err(PortError::Unreachable(
-                "the CustomResourceDefinitions are not read yet".to_owned(),
-            )),
+            _ if looked.count == 0 => Err(not_read_yet()),
             Some(problem) if problem.is_retryable() => Err(problem.clone()),
             Some(problem) => Err(PortError::Refused(format!(
                 "{resource} cannot be scaled: the CustomResourceDefinitions cannot be read: {problem}"
@@ -176,6 +174,20 @@ impl Shared {
             ))),
             None => Ok(()),
         }
+    }
+
+    /// Why kinds may be missing from what is known, when that may be over soon: a definition that may not be read is of no
+    /// kind here. Waits for the first look.
+    pub(super) async fn kinds_missed(&self, deadline: Instant) -> Option<PortError> {
+        let mut looked = self.kinds_looked.subscribe();
+        // Cancel-safe: a watch channel keeps its value.
+        let first = looked.wait_for(|looked| looked.count > 0);
+        drop(timeout_at(deadline, first).await);
+        let looked = self.kinds_looked.borrow();
+        if looked.count == 0 {
+            return Some(not_read_yet());
+        }
+        looked.problem.clone().filter(PortError::is_retryable)
     }
 
     /// Reads the definitions if one of them is not as it was `seen`: on a large cluster all of them are a hundred megabytes.
@@ -197,7 +209,7 @@ impl Shared {
         let definitions: Vec<Definition> = self.list_pages(PAGE_TIME, page).await?;
         let kinds: Vec<Kind> = definitions.iter().filter_map(kind_of_definition).collect();
         let is_gone = |known: &Resource| {
-            known.as_str().contains('.') && !kinds.iter().any(|kind| kind.resource == *known)
+            !known.is_built_in() && !kinds.iter().any(|kind| kind.resource == *known)
         };
         let known = self.all_watched();
         let known = known.iter().map(|watched| &watched.kind.resource);
@@ -215,6 +227,13 @@ impl Shared {
 
     /// Serves a kind no more, and forgets its workloads.
     async fn forget_kind(&self, resource: &Resource) {
+        self.stop_kind(resource).await;
+        // Lists count from 1, so nothing that is known is of a later one.
+        self.store.sweep(resource, Within::Everywhere, 0, u64::MAX);
+    }
+
+    /// Ends the watches of a kind, when nobody reads by it any more.
+    async fn stop_kind(&self, resource: &Resource) {
         let Some(known) = self.served(resource) else {
             return;
         };
@@ -222,19 +241,20 @@ impl Shared {
         self.drop_kind(resource);
         known.stop.send_replace(true);
         known.stop.closed().await;
-        // Lists count from 1, so nothing that is known is of a later one.
-        self.store.sweep(resource, Within::Everywhere, 0, u64::MAX);
     }
 
     /// Serves a kind; one that is served as it is now stays as it is. Of one whose definition says something else by now,
-    /// what is known was read in the wrong places: it is forgotten and listed anew.
+    /// what is known was read in the wrong places: it is listed anew. Until that list is complete its workloads are told as
+    /// old, and are not gone: requests to them wait.
     async fn follow_kind(self: &Arc<Self>, kind: Kind, shutdown: &Shutdown) {
         if let Some(known) = self.served(&kind.resource) {
             if *known.kind == kind {
                 return;
             }
             tracing::info!(resource = %kind.resource, version = %kind.version, "Definition of a custom kind has changed");
-            self.forget_kind(&kind.resource).await;
+            self.stop_kind(&kind.resource).await;
+            self.store
+                .begin_timeline(&kind.resource, Within::Everywhere);
         }
         // Owners and autoscalers name kinds, not plurals.
         if let Some(usual) = kind.by_convention() {
@@ -267,7 +287,8 @@ impl Shared {
             if self.kind_tasks.try_spawn(follow).is_err() {
                 tracing::warn!(resource = %kind.resource, "Too many kinds, this one is not served");
                 stop.send_replace(true);
-                self.drop_kind(&kind.resource);
+                self.store
+                    .sweep(&kind.resource, Within::Everywhere, 0, u64::MAX);
                 return;
             }
             states.push((namespace, state));
@@ -275,6 +296,10 @@ impl Shared {
         tracing::info!(resource = %kind.resource, "Custom kind is served");
         self.add_kind(Watched { kind, states, stop });
     }
+}
+
+fn not_read_yet() -> PortError {
+    PortError::Unreachable("the CustomResourceDefinitions are not read yet".to_owned())
 }
 
 /// The kind that a definition makes, if it can be scaled and lives in namespaces.

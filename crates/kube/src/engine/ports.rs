@@ -28,11 +28,17 @@ impl Workloads for KubeEngine {
     async fn reachable(&self) -> Result<(), PortError> {
         let shared = &self.shared;
         let deployments = shared.deployments();
-        let namespace = shared.namespaces.as_ref().and_then(|all| all.first());
+        // One of several namespaces may be gone, and the rights with it.
+        let refuses = |(_, state): &&(_, Arc<State>)| state.refusal().is_some();
+        let all = &deployments.states;
+        let asked = all.iter().find(|one| !refuses(one)).or(all.first());
+        let namespace = asked.and_then(|(namespace, _)| namespace.as_ref());
         let call = Call::get(format!("{}?limit=1", deployments.kind.path(namespace)));
         shared.api.call(&call, LIVE).await?;
-        let waiting = deployments.states().find(|state| !state.is_synced());
-        waiting.map_or(Ok(()), |state| {
+        let mut waiting = all.iter().filter(|(_, state)| !state.is_synced());
+        let is_known = all.iter().any(|(_, state)| state.is_synced());
+        let waiting = waiting.find(|one| !is_known || !refuses(one));
+        waiting.map_or(Ok(()), |(_, state)| {
             Err(state.problem().unwrap_or_else(|| {
                 PortError::Unreachable("the first list of workloads is not complete yet".to_owned())
             }))
@@ -65,6 +71,10 @@ impl Workloads for KubeEngine {
             let kind = &watched.kind.resource;
             selection.resource.is_none_or(|only| only == kind)
         };
+        let kinds_missed = match selection.resource {
+            None => shared.kinds_missed(deadline).await,
+            Some(_) => None,
+        };
         let mut all = shared.all_watched();
         if let Some(only) = selection.resource.filter(|_| !all.iter().any(wanted)) {
             let looked = shared.look_again_for(only).await;
@@ -80,17 +90,22 @@ impl Workloads for KubeEngine {
         let mut oldest = Duration::ZERO;
         let mut unread: Vec<Unread> = Vec::new();
         let is_asked_for = selection.resource.is_some() && !nobody_knows;
+        let deployments = shared.deployments();
+        let mut missed = 0;
         for watched in all.iter().filter(|watched| nobody_knows || wanted(watched)) {
             let resource = &watched.kind.resource;
             for (namespace, state) in &watched.states {
-                // All others do not wait for a kind that a cluster brought along and whose lists fail, as when the webhook that
-                // converts it is gone.
-                let may_fail = !is_asked_for && !watched.kind.is_built_in();
+                // All others do not wait for a kind whose lists fail, as when the webhook that converts it is gone, or one
+                // object of it cannot be decoded. Without Deployments a cluster has other sorrows.
+                let may_fail = !is_asked_for && *resource != deployments.kind.resource;
                 let Some(problem) = shared.problem_of(state, deadline, may_fail).await? else {
                     continue;
                 };
-                let is_missed = *resource == Resource::deployments()
+                // Without any of the Deployments a list would say less than nothing.
+                let is_missed = *resource == deployments.kind.resource
                     && shared.is_missed(state, namespace.as_ref());
+                missed += usize::from(is_missed);
+                let is_missed = is_missed && missed == deployments.states.len();
                 // Nobody knows any of those that were asked for.
                 let is_unknown = is_asked_for && !watched.states().any(|state| state.is_synced());
                 if is_missed || is_unknown {
@@ -98,17 +113,21 @@ impl Workloads for KubeEngine {
                 }
                 oldest = oldest.max(state.dead_for());
                 let facts = Facts::Kind(resource.clone());
-                if unread.last().is_none_or(|last| last.facts != facts) {
-                    unread.push(Unread { facts, problem });
-                }
+                note(&mut unread, facts, problem);
             }
         }
-        // Without pods nobody knows where a workload serves, and what it waits for.
-        for state in shared.pods.iter().filter(|state| !state.is_synced()) {
+        if let Some(problem) = kinds_missed {
+            note(&mut unread, Facts::Definitions, problem);
+        }
+        // Without pods nobody knows where a workload serves, and what it waits for. In a namespace whose Deployments may not be
+        // read, none does.
+        for (state, (_, deployments)) in shared.pods.iter().zip(&deployments.states) {
+            if deployments.refusal().is_some() {
+                continue;
+            }
             if let Some(problem) = shared.problem_of(state, deadline, true).await? {
-                let facts = Facts::Pods;
-                unread.push(Unread { facts, problem });
-                break;
+                oldest = oldest.max(state.dead_for());
+                note(&mut unread, Facts::Pods, problem);
             }
         }
         if nobody_knows {
@@ -147,6 +166,13 @@ impl Workloads for KubeEngine {
         let writer = writers::count_writer(&watched.kind, &body).map_err(|error| {
             PortError::Internal(format!("managed fields cannot be read: {error}"))
         })?;
+        let writer = match writer {
+            None if !workload.desired.is_zero() => shared
+                .told_waking(workload)
+                .await?
+                .then_some(CountWriter::Gateway),
+            known => known,
+        };
         // Of what others do with a workload without a record nothing is written, so nobody needs to ask again.
         if workload.intent.changes.is_empty() && writer != Some(CountWriter::Gateway) {
             shared.store.leave_unrecorded(id);
@@ -156,6 +182,17 @@ impl Workloads for KubeEngine {
 
     fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {
         self.shared.store.subscribe()
+    }
+}
+
+/// Notes what cannot be read, once. Of several problems with it, as in several namespaces, one that may be over soon counts.
+fn note(unread: &mut Vec<Unread>, facts: Facts, problem: PortError) {
+    match unread.last_mut().filter(|last| last.facts == facts) {
+        None => unread.push(Unread { facts, problem }),
+        Some(last) if problem.is_retryable() && !last.problem.is_retryable() => {
+            last.problem = problem;
+        }
+        Some(_) => {}
     }
 }
 

@@ -7,7 +7,7 @@ use nagi_runtime::Shutdown;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{LIVE, SILENCE_MAX, Shared};
-use crate::api::Call;
+use crate::api::{ApiError, Call};
 use crate::reflect::State;
 use crate::wire::List;
 
@@ -72,7 +72,7 @@ impl Shared {
         }
     }
 
-    fn each_watch(&self, act: impl Fn(&State)) {
+    fn each_watch(&self, mut act: impl FnMut(&State)) {
         for watched in self.all_watched() {
             watched.states().for_each(|state| act(state));
         }
@@ -85,20 +85,24 @@ impl Shared {
     /// from a version that is still to come.
     async fn went_back(&self) -> bool {
         let deployments = self.deployments();
-        let Some((namespace, state)) = deployments.states.first() else {
-            return false;
-        };
-        let seen = state
-            .seen()
-            .max(self.store.newest(&deployments.kind.resource));
-        let collection = deployments.kind.path(namespace.as_ref());
-        let call = Call::heads(format!("{collection}?limit=1"));
-        // Unknown is no: the next look tells.
-        let Ok(body) = self.api.call(&call, LIVE).await else {
-            return false;
-        };
-        let list: Option<List<'_>> = serde_json::from_slice(&body).ok();
-        let version = list.and_then(|list| list.metadata.resource_version.parse().ok());
-        version.is_some_and(|version: u64| version < seen)
+        let mut seen = self.store.newest(&deployments.kind.resource);
+        self.each_watch(|state| seen = seen.max(state.seen()));
+        for (namespace, _) in &deployments.states {
+            let collection = deployments.kind.path(namespace.as_ref());
+            let call = Call::heads(format!("{collection}?limit=1"));
+            let body = match self.api.call(&call, LIVE).await {
+                Ok(body) => body,
+                // Rights differ from namespace to namespace.
+                Err(ApiError::Status {
+                    code: 403 | 404, ..
+                }) => continue,
+                // Unknown is no: the next look tells.
+                Err(_) => return false,
+            };
+            let list: Option<List<'_>> = serde_json::from_slice(&body).ok();
+            let version = list.and_then(|list| list.metadata.resource_version.parse().ok());
+            return version.is_some_and(|version: u64| version < seen);
+        }
+        false
     }
 }

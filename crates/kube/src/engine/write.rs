@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
-use nagi_core::id::WorkloadId;
+use nagi_core::id::{Version, WorkloadId};
 use nagi_core::intent::IntentUpdate;
 use nagi_core::quantity::Replicas;
 use nagi_core::release::Marks;
@@ -69,6 +69,11 @@ impl Shared {
         epoch: Option<u64>,
     ) -> Result<Arc<Workload>, PortError> {
         let id = &before.id;
+        // Facts of a timeline that is over. The API server takes version 0 for none, and asks for no other.
+        if before.version.number == 0 {
+            self.live(watched, id, ORDER).await?;
+            return Err(PortError::Conflict);
+        }
         let mut patch = if update.desired == before.desired {
             // The count stays whose it is.
             json!({})
@@ -95,6 +100,13 @@ impl Shared {
                 match self.take(watched, id, &body) {
                     // Deleted again already: what was written was written.
                     Err(PortError::NotFound) => Ok(Arc::new(written(before, update, &body))),
+                    // Whoever wrote it would go on and on.
+                    Ok(now) if now.intent == before.intent && update.intent != before.intent => {
+                        Err(PortError::Refused(format!(
+                            "what Nagi remembers was written to {id}, and its annotations are as before: an admission webhook \
+                             keeps them"
+                        )))
+                    }
                     other => other,
                 }
             }
@@ -137,7 +149,7 @@ impl Shared {
                 let known = self
                     .store
                     .workload(id, now)
-                    .filter(|known| known.version.0 >= version);
+                    .filter(|known| known.version.number >= version);
                 match known {
                     Some(known) => Ok(Arc::new(known)),
                     None => self.live(watched, id, ORDER).await,
@@ -198,7 +210,10 @@ impl Shared {
 fn written(before: &Workload, update: IntentUpdate, body: &[u8]) -> Workload {
     let bare: Bare = serde_json::from_slice(body).unwrap_or_default();
     Workload {
-        version: nagi_core::id::Version(bare.metadata.version()),
+        version: Version {
+            number: bare.metadata.version(),
+            ..before.version
+        },
         desired: update.desired,
         intent: update.intent,
         unrecorded: None,

@@ -23,6 +23,7 @@ impl Row {
         Self {
             uid: metadata.uid.clone(),
             version: metadata.version(),
+            timeline: 0,
             // Given with the event that tells of it.
             revision: 0,
             // The API server writes its default of 1 into every object.
@@ -55,7 +56,8 @@ impl Row {
     /// Learns from an earlier observation what was wanted just before the count became zero, unless somebody wrote a record
     /// in between; and of a workload without any record that its count was zero.
     pub(super) fn learn_from(&mut self, earlier: &Self) {
-        self.rose = self.desired > 0
+        // The same facts may be seen twice: that they are no news takes nothing back.
+        self.rose |= self.desired > 0
             && self.uid == earlier.uid
             && self.intent().changes.is_empty()
             && (earlier.desired == 0 || earlier.rose);

@@ -291,6 +291,13 @@ async fn the_writer_of_a_count_is_named(server: &Server) {
         .patch(&format!("{path}?fieldManager=nagi"), MERGE, &patch)
         .await;
     assert_eq!(owners(server).await, [("nagi".to_owned(), Value::Null)]);
+    // A zero that is written through `scale` belongs to nobody, and so does what is raised from there.
+    for count in [3, 0, 2] {
+        let patch = json!({ "spec": { "replicas": count } });
+        let scale = format!("{path}/scale?fieldManager=kubectl-scale");
+        assert_eq!(server.patch(&scale, MERGE, &patch).await.0, 200);
+    }
+    assert_eq!(owners(server).await, []);
 }
 
 async fn bad_writes_are_refused(server: &Server) {

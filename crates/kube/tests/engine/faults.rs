@@ -217,11 +217,29 @@ async fn an_api_server_that_goes_back_to_a_backup_is_read_anew() {
     let restored = lab
         .sees("the count of the backup", |w| w.desired.0 == 2)
         .await;
-    assert!(restored.version < asleep.version);
+    assert!(restored.version.number < asleep.version.number);
+    assert!(
+        restored.version > asleep.version,
+        "it is newer all the same"
+    );
     assert_eq!(listed(&lab.engine).await.unwrap().len(), 1);
     // And what is written now is taken.
     let again = lab.engine.write(&restored, sleep(&restored)).await.unwrap();
     assert_eq!(again.desired.0, 0);
+}
+
+// It is seen also where only pods, or another kind, had come further than the backup.
+#[tokio::test]
+async fn a_backup_from_before_a_pod_is_seen() {
+    let lab = Lab::new().await;
+    let backup = lab.double.back_up();
+    for number in 0..5 {
+        let pod = objects::pod("project-a", "sample-app-a", &format!("x{number}"));
+        lab.double.put(objects::ready(pod, "127.0.0.1"));
+    }
+    lab.sees("its pods", |w| w.replicas.len() == 5).await;
+    lab.double.restore(&backup);
+    lab.sees("none of them", |w| w.replicas.is_empty()).await;
 }
 
 #[tokio::test]

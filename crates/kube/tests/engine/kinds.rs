@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 
 use nagi_core::id::{Name, Namespace, Resource, WorkloadId};
-use nagi_kube::Rights;
+use nagi_kube::{Rights, Source};
 use nagi_kube_double::{Double, Effect, Fault, objects};
-use nagi_ports::{Facts, Glance, PortError, Read, Selection, Workloads};
+use nagi_ports::{Facts, Glance, PortError, Read, Selection, Unread, Workloads, each};
 use nagi_testkit::listed;
 use serde_json::{Value, json};
 
@@ -114,6 +114,50 @@ async fn a_custom_kind_that_cannot_be_read_is_named_and_keeps_no_other_away() {
             .is_ok_and(|(seen, unread)| seen.len() == 2 && unread.is_empty())
     })
     .await;
+}
+
+// The same of a built-in one, as when one object of it cannot be decoded; and of two namespaces what may be over soon counts.
+#[tokio::test]
+async fn a_built_in_kind_that_cannot_be_read_keeps_no_other_away() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    double.inject(Fault::status(403).at("/project-a/replicationcontrollers"));
+    double.inject(Fault::status(500).at("/project-b/replicationcontrollers"));
+    let source = Source::Url(double.url());
+    let both = ["project-a", "project-b"].map(|name| Namespace::new(name).unwrap());
+    let lab = Lab::within(double, source, Rights::Full, Some(both.to_vec()));
+    lab.synced().await;
+    let mut unread = Vec::new();
+    eventually("what cannot be read", async || {
+        unread = each(&lab.engine, |_| {}).await.unwrap_or_default();
+        unread.first().is_some_and(|one| one.problem.is_retryable())
+    })
+    .await;
+    assert_eq!(unread.len(), 1);
+    assert_eq!(unread[0].facts.to_string(), "replicationcontrollers");
+    assert_eq!(listed(&lab.engine).await.unwrap().len(), 1);
+}
+
+// A namespace that is gone takes the rights in it along, and nothing of the others.
+#[tokio::test]
+async fn a_namespace_that_may_not_be_read_keeps_no_other_away() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    for namespace in ["project-0", "project-b"] {
+        double.inject(Fault::status(403).at(format!("/namespaces/{namespace}/")));
+    }
+    let source = Source::Url(double.url());
+    let all = ["project-0", "project-a", "project-b"].map(|name| Namespace::new(name).unwrap());
+    let lab = Lab::within(double, source, Rights::Full, Some(all.to_vec()));
+    eventually("ready", async || lab.engine.reachable().await.is_ok()).await;
+    let unread = each(&lab.engine, |_| {}).await.unwrap();
+    assert!(
+        unread
+            .iter()
+            .any(|one| one.facts == Facts::Kind(Resource::deployments()))
+    );
+    assert!(unread.iter().any(Unread::may_hide_workloads));
+    assert_eq!(listed(&lab.engine).await.unwrap().len(), 1);
 }
 
 // The first list of a kind that was just defined may take long: nothing else waits for it.

@@ -260,7 +260,7 @@ async fn a_term_that_no_leader_had_is_not_followed() {
             .as_str()
             .and_then(|version| version.parse().ok())
             .unwrap();
-        let at_least = nagi_ports::Read::AtLeast(nagi_core::id::Version(version));
+        let at_least = nagi_ports::Read::AtLeast(nagi_core::id::Version::new(version));
         let met = process.leading.get(&id(), at_least).await.unwrap();
         match process.leading.write(&met, sleep(&met)).await {
             Ok(_) => assert!(is_written, "{term}"),

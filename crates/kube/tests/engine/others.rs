@@ -211,6 +211,22 @@ async fn a_count_that_a_webhook_keeps_is_no_sleep() {
     );
 }
 
+// The same of what is remembered: told as written, it would be written again and again.
+#[tokio::test]
+async fn a_record_that_a_webhook_keeps_is_no_record() {
+    let lab = Lab::new().await;
+    let before = lab.get().await;
+    let mut recorded = sleep(&before);
+    recorded.desired = before.desired;
+    let keeps = Fault::always(Effect::KeepObject).on(http::Method::PATCH);
+    lab.double.inject(keeps);
+    let kept = lab.engine.write(&before, recorded).await.unwrap_err();
+    assert!(
+        matches!(&kept, PortError::Refused(words) if words.contains("annotations are as before")),
+        "{kept}"
+    );
+}
+
 /// What an autoscaler says of a pod.
 fn said(pod: &Value, reason: &str, message: &str) -> Value {
     json!({

@@ -7,7 +7,7 @@ use nagi_core::wake::Stage;
 use nagi_core::workload::{Pending, Readiness};
 use nagi_kube::{Rights, Source, annotation};
 use nagi_kube_double::{Double, Fault, objects};
-use nagi_ports::{PortError, Read, WorkloadEvent, Workloads};
+use nagi_ports::{Clock as _, PortError, Read, SystemClock, WorkloadEvent, Workloads};
 use nagi_testkit::{check_visits, listed};
 use serde_json::json;
 
@@ -129,10 +129,10 @@ async fn a_read_that_names_a_version_is_never_older() {
         .unwrap();
     let read = lab
         .engine
-        .get(&id(), Read::AtLeast(Version(version)))
+        .get(&id(), Read::AtLeast(Version::new(version)))
         .await
         .unwrap();
-    assert_eq!((read.desired.0, read.version), (7, Version(version)));
+    assert_eq!((read.desired.0, read.version), (7, Version::new(version)));
 }
 
 // F17, item 7
@@ -325,6 +325,56 @@ async fn a_raise_that_nobody_recorded_is_told_until_it_is_known_whose_it_is() {
     );
 }
 
+// A person who scales to zero through `scale` leaves a count of nobody, and the wake behind it is noted nowhere but in an Event.
+#[tokio::test]
+async fn a_wake_of_what_belongs_to_nobody_is_told_by_its_event() {
+    let lab = Lab::new().await;
+    let before = lab.get().await;
+    let mut slept = sleep(&before);
+    for change in &mut slept.intent.changes {
+        change.time = SystemClock::new().now();
+    }
+    let asleep = lab.engine.write(&before, slept).await.unwrap();
+    for count in [3, 0] {
+        lab.double.scale(PATH, count);
+    }
+    let zero = lab
+        .sees("zero", |w| w.desired.0 == 0 && w.version > asleep.version)
+        .await;
+    lab.double.scale(PATH, 2);
+    let raised = lab.sees("two", |w| w.desired.0 == 2).await;
+    assert_eq!(lab.engine.count_writer(&raised).await.unwrap(), None);
+    lab.double.scale(PATH, 0);
+    lab.sees("zero again", |w| {
+        w.desired.0 == 0 && w.version > zero.version
+    })
+    .await;
+    let gateway = lab.second(Rights::ScaleOnly);
+    gateway.synced().await;
+    let before = gateway.get().await;
+    let woken = wake(&before, 1);
+    gateway.engine.write(&before, woken).await.unwrap();
+    let woken = lab.sees("the wake", |w| w.desired.0 == 1).await;
+    let writer = lab.engine.count_writer(&woken).await.unwrap();
+    assert_eq!(writer, Some(nagi_core::intent::CountWriter::Gateway));
+}
+
+// The same facts seen twice are no news: that the count rose from zero is still known.
+#[tokio::test]
+async fn a_read_of_what_is_known_takes_nothing_back() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 0));
+    let lab = Lab::on(double, Rights::Full);
+    lab.synced().await;
+    lab.double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(2));
+    let zero = Some(nagi_core::quantity::Replicas::ZERO);
+    lab.sees("two", |w| w.unrecorded == zero).await;
+    let live = lab.engine.get(&id(), Read::Live).await.unwrap();
+    assert_eq!(live.unrecorded, zero);
+    assert_eq!(lab.get().await.unrecorded, zero);
+}
+
 // What is being deleted, and held by a finalizer, has no pods any more, whatever its count says.
 #[tokio::test]
 async fn what_is_being_deleted_is_gone() {
@@ -388,7 +438,7 @@ async fn a_count_that_others_wanted_for_a_moment_is_not_missed() {
             set(0);
             let object = lab.double.get(PATH).unwrap();
             let version = object["metadata"]["resourceVersion"].as_str().unwrap();
-            let version = Version(version.parse().unwrap());
+            let version = Version::new(version.parse().unwrap());
             let read = lab.engine.get(&id(), Read::AtLeast(version)).await.unwrap();
             assert_eq!(read.unrecorded, None, "nobody can know it yet");
             lab.double.lift(away);

@@ -102,7 +102,7 @@ async fn sleep_wake_and_history_on_a_real_api_server() {
     let awake = server
         .get(
             &id,
-            Read::AtLeast(nagi_core::id::Version(asleep.version.0 + 1)),
+            Read::AtLeast(nagi_core::id::Version::new(asleep.version.number + 1)),
         )
         .await
         .unwrap();

@@ -292,7 +292,7 @@ impl Shared {
             remembered.extend(described.map(|(id, entry)| (id.clone(), changes(entry))));
         }
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        history.complete(remembered, || self.store.next_version().0)
+        history.complete(remembered, || self.store.next_version().number)
     }
 
     fn describe(&self, spec: WorkloadSpec) -> Result<Described, StoreError> {
@@ -412,7 +412,7 @@ impl Shared {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         for change in changes {
             let entry = HistoryEntry {
-                id: self.store.next_version().0,
+                id: self.store.next_version().number,
                 workload: id.clone(),
                 change,
                 source: SOURCE_JOURNAL,

@@ -112,7 +112,7 @@ impl From<&Remembered> for Workload {
         let unsealed = Self {
             format: FORMAT,
             uid: uid.as_str().to_owned(),
-            version: version.0,
+            version: version.number,
             declared: declared.0,
             desired: desired.0,
             remembered: remembered.map(|count| count.replicas().0),
@@ -200,7 +200,7 @@ impl TryFrom<Workload> for Remembered {
         };
         Ok(Self {
             uid: Uid::new(file.uid),
-            version: Version(file.version),
+            version: Version::new(file.version),
             declared: Replicas(file.declared),
             update: IntentUpdate {
                 desired: Replicas(file.desired),

@@ -49,7 +49,7 @@ fn full() -> Remembered {
     };
     Remembered {
         uid: Uid::new("u"),
-        version: Version(7),
+        version: Version::new(7),
         declared: Replicas(2),
         update: IntentUpdate {
             desired: Replicas(0),
@@ -246,7 +246,7 @@ fn no_next_step_leads_away_from_a_directory_that_may_hold_something() {
 /// One write after the other, each with the version after the last.
 fn successor(state: &Remembered) -> Remembered {
     Remembered {
-        version: Version(state.version.0 + 1),
+        version: Version::new(state.version.number + 1),
         declared: Replicas(state.declared.0 + 1),
         ..state.clone()
     }
@@ -307,13 +307,13 @@ fn a_write_replaces_only_what_was_not_acknowledged() {
     let path = directory.path().join("workloads/project-a/a.json");
     let text = fs::read_to_string(&path).unwrap();
     for state in [&first, &lost] {
-        let version = format!("\"version\": {},", state.version.0);
+        let version = format!("\"version\": {},", state.version.number);
         assert_eq!(text.matches(&version).count(), 1, "{text}");
     }
     // The engine knows neither: the file is made anew, and nothing of it is left.
     let other = successor(&successor(&lost));
     store
-        .write_workload(&id("a"), Some(Version(1)), &other)
+        .write_workload(&id("a"), Some(Version::new(1)), &other)
         .unwrap();
     assert_eq!(store.read_workload(&id("a")).unwrap(), Some(other));
     assert!(
@@ -343,7 +343,7 @@ fn slots_grow_with_the_longest_reasons() {
         .unwrap();
     assert_eq!(store.read_workload(&id("a")).unwrap().as_ref(), Some(&long));
     let short = Remembered {
-        version: Version(long.version.0 + 1),
+        version: Version::new(long.version.number + 1),
         ..first
     };
     store

@@ -70,7 +70,7 @@ async fn an_edit_replaces_adds_and_removes_processes() {
     assert!(kept.iter().all(|(process, _)| process.is_alive()));
     // Gone from the file: gone.
     let version = lab.get(&id("b")).await.version;
-    let asked = nagi_core::id::Version(version.0 + 1);
+    let asked = nagi_core::id::Version::new(version.number + 1);
     let never = nagi_ports::Read::AtLeast(asked);
     assert_eq!(
         lab.engine.get(&id("b"), never).await,

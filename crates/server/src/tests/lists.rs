@@ -154,7 +154,7 @@ async fn an_item_that_was_made_before_is_the_same_and_follows_every_change() {
     let page: nagi_api::ListAnswer = serde_json::from_slice(&first).unwrap();
     assert_eq!(first, serde_json::to_vec(&page).unwrap());
     let at = |name: &str| id(&format!("project-a/{name}"));
-    let revision = |name: &str| nagi_ports::Revision(w.workloads.peek(&at(name)).version.0);
+    let revision = |name: &str| nagi_ports::Revision(w.workloads.peek(&at(name)).version.number);
     assert!(w.app.items.get(revision("app-0")).is_some());
     assert_eq!(bytes().await, first);
     // Every change shows at once.

@@ -103,10 +103,8 @@ fn written_nodes(machine: &Machine) -> Vec<Value> {
     let text = std::fs::read_to_string(machine.state().join("nodes.json")).expect("a file");
     let mut written: Value =
         serde_json::from_str(&text).expect("whole, as it is renamed to its place");
-    match written["nodes"].take() {
-        Value::Array(nodes) => nodes,
-        other => panic!("no nodes: {other}"),
-    }
+    let nodes = written["nodes"].as_array_mut().expect("a list");
+    std::mem::take(nodes)
 }
 
 /// Puts a file in force, at once and not at the next look.
