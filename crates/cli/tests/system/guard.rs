@@ -3,6 +3,8 @@
 //! The disk is mounted in a mount namespace that ends with the guard; the test reaches it through the guard's `/proc`. That
 //! needs root.
 
+mod labels;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};

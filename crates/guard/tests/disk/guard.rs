@@ -273,6 +273,11 @@ fn a_guard_that_would_watch_nothing_does_not_begin() {
         };
         assert_eq!((path, &*fstype), (node.join("run"), "tmpfs"));
         let missing = begin(vec![node.clone(), node.join("missing")]);
+        let many = with(GuardSettings {
+            paths: vec![node.clone(); 33],
+            ..settings(&node, false)
+        });
+        assert!(matches!(many, Err(GuardError::Paths(33))), "{many:?}");
         let is_missing = matches!(missing, Err(GuardError::Look(SurveyError::Find { .. })));
         assert!(is_missing, "{missing:?}");
         let other = node.join("other");
