@@ -18,7 +18,6 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::clean::CleanError;
-use crate::filesystem::Space;
 
 pub use render::{Limits, LimitsError};
 
@@ -26,6 +25,11 @@ pub use render::{Limits, LimitsError};
 pub(crate) const MARK: &str = "# Written by nagi guard caps; nagi guard caps --remove --apply takes it back, unless it is edited: ";
 /// The same for JSON, which has no comments: a label of docker's daemon, which nothing else reads.
 pub(crate) const MARK_JSON: &str = "{\n  \"labels\": [\"written-by=nagi-guard-caps:";
+
+/// Where the journal lies that outlives a boot: `SystemMaxUse` is for that one.
+const JOURNAL: &str = "/var/log/journal";
+/// Where crash dumps lie.
+const COREDUMPS: &str = "/var/lib/systemd/coredump";
 
 /// What grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,7 +161,7 @@ impl Capped {
             Self::Coredumps => &[
                 "/usr/lib/systemd/systemd-coredump",
                 "/lib/systemd/systemd-coredump",
-                "/var/lib/systemd/coredump",
+                COREDUMPS,
             ],
             Self::Kubelet => &["/etc/kubernetes/kubelet.conf.d"],
             Self::Snaps => &["/var/lib/snapd"],
@@ -183,17 +187,16 @@ impl Cap {
     }
 }
 
-/// Limits by the size of the disk that the root of the node lies on.
+/// Limits by the size of the disks that the journal and the crash dumps of the node lie on, or would lie on.
 ///
 /// # Errors
 /// The node cannot be looked at.
 pub fn for_node(root: &Path) -> Result<Limits, CapError> {
-    let opened = crate::clean::open_root(root)?;
-    let stat = rustix::fs::fstatvfs(&opened).map_err(|source| CapError::File {
-        path: root.to_owned(),
-        source,
-    })?;
-    Ok(Limits::for_disk(Space::of(&stat).bytes))
+    let node = files::Node::open(root)?;
+    Ok(Limits::for_disks(
+        node.disk_bytes(Path::new(JOURNAL))?,
+        node.disk_bytes(Path::new(COREDUMPS))?,
+    ))
 }
 
 /// What would be written on this node, and how it stands. Reads only.

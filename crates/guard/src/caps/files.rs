@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::seal::{self, Hand};
 use super::{CapError, Change, Standing};
 use crate::clean::place;
+use crate::filesystem::Space;
 use crate::own::write_all;
 
 /// A file that ours replaced and that was not ours to the byte lies beside it under this ending, which no owner reads.
@@ -51,6 +52,43 @@ impl Node {
         let within = ResolveFlags::IN_ROOT;
         let how = OFlags::PATH | OFlags::CLOEXEC;
         rustix::fs::openat2(&self.root, below, how, Mode::empty(), within).is_ok()
+    }
+
+    /// How large the disk is that a path of the node lies on, or would lie on: the nearest directory of it that is there decides.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub(crate) fn disk_bytes(&self, path: &Path) -> Result<u64, CapError> {
+        let ask = || {
+            for at in path.ancestors() {
+                if let Some(there) = self.there(at, OFlags::PATH | OFlags::CLOEXEC)? {
+                    return Ok(Space::of(&rustix::fs::fstatvfs(there)?).bytes);
+                }
+            }
+            Ok(Space::of(&rustix::fs::fstatvfs(&self.root)?).bytes)
+        };
+        ask().map_err(|source| CapError::File {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Opens what a path of the node leads to, links followed as on the node; none where it leads nowhere.
+    fn there(&self, path: &Path, how: OFlags) -> Result<Option<OwnedFd>, Errno> {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let below = if below.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            below
+        };
+        match rustix::fs::openat2(&self.root, below, how, Mode::empty(), ResolveFlags::IN_ROOT) {
+            Ok(opened) => Ok(Some(opened)),
+            // Sockets and devices without a driver are no files either.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// How a file stands to the text that it would have.

@@ -60,6 +60,14 @@ pub enum LimitsError {
 // === impl Limits ===
 
 impl Limits {
+    /// For disks of so many bytes, that of the journal and that of the crash dumps: as [`Limits::for_disk`].
+    pub fn for_disks(journal: u64, coredumps: u64) -> Self {
+        Self {
+            coredump_max: Self::for_disk(coredumps).coredump_max,
+            ..Self::for_disk(journal)
+        }
+    }
+
     /// For a disk of so many bytes: a twentieth for the journal, between 64 MiB and 1 GiB, a fiftieth for crash dumps, and
     /// images from 75 % on, ten points before kubelet would evict pods for them.
     pub fn for_disk(bytes: u64) -> Self {

@@ -41,11 +41,11 @@ pub(super) struct CapsArgs {
     #[arg(long, value_name = "LIMIT", value_delimiter = ',', value_parser = parse_capped)]
     only: Vec<Capped>,
 
-    /// What the journal may take [default: a twentieth of the disk, 64M to 1G]
+    /// What the journal may take [default: a twentieth of its disk, 64M to 1G]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     journal_max: Option<u64>,
 
-    /// What crash dumps may take [default: a fiftieth of the disk, 32M to 512M]
+    /// What crash dumps may take [default: a fiftieth of their disk, 32M to 512M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     coredump_max: Option<u64>,
 
