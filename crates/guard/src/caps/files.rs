@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::seal::{self, Hand};
@@ -52,6 +52,54 @@ impl Node {
         let within = ResolveFlags::IN_ROOT;
         let how = OFlags::PATH | OFlags::CLOEXEC;
         rustix::fs::openat2(&self.root, below, how, Mode::empty(), within).is_ok()
+    }
+
+    /// What is in a file, links followed as on the node; none where there is none, or it is no file.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    pub(crate) fn text(&self, path: &Path) -> Result<Option<String>, CapError> {
+        let how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let read = || {
+            let Some(file) = self.there(path, how)? else {
+                return Ok(None);
+            };
+            if !FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode).is_file() {
+                return Ok(None);
+            }
+            Ok(Some(String::from_utf8_lossy(&content(&file)?).into_owned()))
+        };
+        read().map_err(|source| CapError::File {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// The names of the drop-ins in a directory, in the order in which they are read; none where there is no directory.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn drop_ins(&self, directory: &Path) -> Result<Vec<String>, CapError> {
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let list = || {
+            let Some(opened) = self.there(directory, how)? else {
+                return Ok(Vec::new());
+            };
+            let mut names = Vec::new();
+            for entry in rustix::fs::Dir::new(opened)? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                let ending = Path::new(&name).extension();
+                if ending.is_some_and(|ending| ending == "conf") && !name.starts_with('.') {
+                    names.push(name);
+                }
+            }
+            names.sort_unstable();
+            Ok(names)
+        };
+        list().map_err(|source| CapError::File {
+            path: directory.to_owned(),
+            source,
+        })
     }
 
     /// How large the disk is that a path of the node lies on, or would lie on: the nearest directory of it that is there decides.
@@ -209,18 +257,7 @@ impl Spot {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut content = vec![0; LENGTH_MAX];
-        let mut length = 0;
-        while let Some(rest) = content.get_mut(length..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::read(file.as_fd(), rest)? {
-                0 => {
-                    content.truncate(length);
-                    return Ok(Some(content));
-                }
-                more => length += more,
-            }
-        }
-        Err(Errno::FBIG)
+        content(&file).map(Some)
     }
 
     /// Makes a file with this content, on its medium.
@@ -268,4 +305,20 @@ impl Spot {
             Err(error) => Err(error),
         }
     }
+}
+
+/// All of a file, unless it is too long for a configuration.
+fn content(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let mut content = vec![0; LENGTH_MAX];
+    let mut length = 0;
+    while let Some(rest) = content.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::read(file.as_fd(), rest)? {
+            0 => {
+                content.truncate(length);
+                return Ok(content);
+            }
+            more => length += more,
+        }
+    }
+    Err(Errno::FBIG)
 }
