@@ -108,6 +108,11 @@ pub enum Trouble {
     /// Nothing is remembered over a restart any more.
     #[error("levels and history are in memory only, and a restart forgets them")]
     Memory(#[source] Errno),
+    /// What is removed is not written down on the disk yet.
+    #[error(
+        "there is no ring for what is removed: until there is room for one it is written down in /run only, and a boot forgets it"
+    )]
+    Record(#[source] Errno),
     /// There is no ballast on the disk.
     #[error("there is no ballast on {}", .0.display())]
     Ballast(PathBuf, #[source] BallastError),

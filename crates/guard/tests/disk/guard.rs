@@ -1,6 +1,7 @@
 //! The guard on real filesystems: levels up to 100 %, ballast that really reserves, and what a restart remembers.
 
 mod growth;
+mod rings;
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -112,6 +113,8 @@ fn look(both: &mut Both) -> Round {
 
 /// Fills until so many tenths of a percent of what can be used are used.
 fn fill_to(point: &Path, per_mille: u64) {
+    // btrfs counts what was allocated, as both rings just were, when it is committed.
+    settle(point);
     let stat = rustix::fs::statvfs(point).unwrap();
     let used = stat.f_blocks - stat.f_bfree;
     let wanted = (used + stat.f_bavail) * per_mille / 1000;

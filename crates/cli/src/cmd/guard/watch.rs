@@ -260,7 +260,10 @@ fn open(mut hands: Hands, clock: &Arc<SystemClock>) -> Work<Result<(Hands, Acted
 fn say_troubles(troubles: &[Trouble]) {
     for trouble in troubles {
         match trouble {
-            Trouble::Memory(_) | Trouble::Ballast(..) | Trouble::LeftOut(_) => {
+            Trouble::Memory(_)
+            | Trouble::Record(_)
+            | Trouble::Ballast(..)
+            | Trouble::LeftOut(_) => {
                 tracing::warn!(error = %words(trouble), "Guard goes on without");
             }
         }
