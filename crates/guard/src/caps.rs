@@ -10,6 +10,7 @@ mod render;
 pub(crate) mod seal;
 #[cfg(test)]
 mod tests;
+mod theirs;
 
 use std::path::{Path, PathBuf};
 
@@ -18,14 +19,19 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::clean::CleanError;
-use crate::filesystem::Space;
 
 pub use render::{Limits, LimitsError};
+pub use theirs::Held;
 
 /// Begins a file of ours; its checksum follows.
 pub(crate) const MARK: &str = "# Written by nagi guard caps; nagi guard caps --remove --apply takes it back, unless it is edited: ";
 /// The same for JSON, which has no comments: a label of docker's daemon, which nothing else reads.
 pub(crate) const MARK_JSON: &str = "{\n  \"labels\": [\"written-by=nagi-guard-caps:";
+
+/// Where the journal lies that outlives a boot: `SystemMaxUse` is for that one.
+const JOURNAL: &str = "/var/log/journal";
+/// Where crash dumps lie.
+const COREDUMPS: &str = "/var/lib/systemd/coredump";
 
 /// What grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +60,8 @@ pub struct Cap {
     pub text: String,
     /// How it stands.
     pub standing: Standing,
+    /// What somebody else has set that is at least as strict: it stays, and is in no file of ours.
+    pub held: Vec<Held>,
 }
 
 /// How a limit stands.
@@ -65,6 +73,10 @@ pub enum Standing {
     Set,
     /// It is ours with other values; it would be replaced.
     Other,
+    /// Somebody else has set one that is at least as strict.
+    Held,
+    /// The same, and a file of ours loosens it; that would be taken away.
+    Looser,
     /// A file of somebody else has its name; it stays.
     Foreign,
     /// It was ours, and somebody changed it since; it stays.
@@ -157,7 +169,7 @@ impl Capped {
             Self::Coredumps => &[
                 "/usr/lib/systemd/systemd-coredump",
                 "/lib/systemd/systemd-coredump",
-                "/var/lib/systemd/coredump",
+                COREDUMPS,
             ],
             Self::Kubelet => &["/etc/kubernetes/kubelet.conf.d"],
             Self::Snaps => &["/var/lib/snapd"],
@@ -183,17 +195,16 @@ impl Cap {
     }
 }
 
-/// Limits by the size of the disk that the root of the node lies on.
+/// Limits by the size of the disks that the journal and the crash dumps of the node lie on, or would lie on.
 ///
 /// # Errors
 /// The node cannot be looked at.
 pub fn for_node(root: &Path) -> Result<Limits, CapError> {
-    let opened = crate::clean::open_root(root)?;
-    let stat = rustix::fs::fstatvfs(&opened).map_err(|source| CapError::File {
-        path: root.to_owned(),
-        source,
-    })?;
-    Ok(Limits::for_disk(Space::of(&stat).bytes))
+    let node = files::Node::open(root)?;
+    Ok(Limits::for_disks(
+        node.disk_bytes(Path::new(JOURNAL))?,
+        node.disk_bytes(Path::new(COREDUMPS))?,
+    ))
 }
 
 /// What would be written on this node, and how it stands. Reads only.
@@ -203,7 +214,7 @@ pub fn for_node(root: &Path) -> Result<Limits, CapError> {
 pub fn plan(root: &Path, limits: &Limits) -> Result<Vec<Cap>, CapError> {
     let node = files::Node::open(root)?;
     let caps = Capped::ALL.into_iter().map(|what| {
-        let text = render::text(what, limits);
+        let text = render::text(what, limits, &[]);
         let has_owner = what.signs().iter().any(|sign| node.has(Path::new(sign)));
         let place = what.place();
         let path = place.map(|(above, below)| Path::new(above).join(below));
@@ -220,8 +231,10 @@ pub fn plan(root: &Path, limits: &Limits) -> Result<Vec<Cap>, CapError> {
             path,
             text,
             standing,
+            held: Vec::new(),
         };
-        Ok(match (what, standing) {
+        let cap = beside_others(&node, limits, cap)?;
+        Ok(match (what, cap.standing) {
             // All that docker is told stands in that file: it is neither written over nor put aside.
             (Capped::Docker, Standing::Foreign) => Cap {
                 path: None,
@@ -240,7 +253,47 @@ pub fn plan(root: &Path, limits: &Limits) -> Result<Vec<Cap>, CapError> {
     caps.collect()
 }
 
-/// Writes what is missing or has other values.
+/// The same beside what others have set: what of it is as strict stays, and ours is needed only for the rest.
+fn beside_others(node: &files::Node, limits: &Limits, cap: Cap) -> Result<Cap, CapError> {
+    let is_ours = match cap.standing {
+        Standing::Missing | Standing::Set | Standing::Other => true,
+        Standing::Foreign => false,
+        // What stands in a file of ours that somebody edited is told as that.
+        Standing::Edited
+        | Standing::Absent
+        | Standing::Command
+        | Standing::Held
+        | Standing::Looser => return Ok(cap),
+    };
+    let Some(path) = &cap.path else {
+        return Ok(cap);
+    };
+    let theirs = theirs::theirs(node, cap.what, limits, path, is_ours)?;
+    if theirs.is_whole {
+        let standing = match (cap.standing, theirs.is_loosened) {
+            (_, true) => Standing::Looser,
+            (Standing::Set, false) => Standing::Set,
+            (_, false) => Standing::Held,
+        };
+        return Ok(Cap {
+            standing,
+            held: theirs.held,
+            ..cap
+        });
+    }
+    if theirs.held.is_empty() || !is_ours {
+        return Ok(cap);
+    }
+    let text = render::text(cap.what, limits, &theirs.left_out);
+    Ok(Cap {
+        standing: node.standing(path, &text)?,
+        text,
+        held: theirs.held,
+        ..cap
+    })
+}
+
+/// Writes what is missing or has other values, and takes away what loosens a limit of somebody else.
 ///
 /// # Errors
 /// A file cannot be written: what was written before stays.
@@ -250,9 +303,14 @@ pub fn apply(root: &Path, caps: &[Cap], others: Others) -> Result<Vec<(Capped, C
         let is_due = match cap.standing {
             Standing::Missing | Standing::Other => true,
             Standing::Foreign | Standing::Edited => others == Others::Kept,
-            Standing::Set | Standing::Absent | Standing::Command => false,
+            Standing::Set
+            | Standing::Held
+            | Standing::Looser
+            | Standing::Absent
+            | Standing::Command => false,
         };
         let change = match &cap.path {
+            Some(path) if cap.standing == Standing::Looser => node.take_back(path)?,
             Some(path) if is_due => node.write(path, &cap.text, Mode::from_raw_mode(0o644))?,
             Some(_) | None => Change::Left,
         };
@@ -270,11 +328,23 @@ pub fn remove(root: &Path, caps: &[Cap]) -> Result<Vec<(Capped, Change)>, CapErr
     let changes = caps.iter().map(|cap| {
         let change = match (&cap.path, cap.standing) {
             // Where somebody removed ours, what it had replaced comes back all the same.
-            (Some(path), Standing::Set | Standing::Other | Standing::Missing) => {
-                node.take_back(path)?
-            }
+            (
+                Some(path),
+                Standing::Set
+                | Standing::Other
+                | Standing::Missing
+                | Standing::Held
+                | Standing::Looser,
+            ) => node.take_back(path)?,
             (_, Standing::Foreign | Standing::Edited | Standing::Absent | Standing::Command)
-            | (None, Standing::Set | Standing::Other | Standing::Missing) => Change::Left,
+            | (
+                None,
+                Standing::Set
+                | Standing::Other
+                | Standing::Missing
+                | Standing::Held
+                | Standing::Looser,
+            ) => Change::Left,
         };
         Ok((cap.what, change))
     });

@@ -38,7 +38,7 @@ use crate::mounts::MountsError;
 pub use apply::{After, ApplyError, Done, End, Event, Report, apply};
 pub use ask::AskError;
 pub use audit::{AuditError, Freed};
-pub(crate) use audit::{freed, written as freed_at};
+pub(crate) use audit::{freed, prepare as prepare_record, written as freed_at};
 pub use discover::{Kept, Skipped, Why};
 pub use journal::Mode as JournalMode;
 pub use owned::Left;

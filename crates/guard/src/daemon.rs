@@ -47,7 +47,7 @@ pub use forecast::{Basis, Forecast, Trend, forecast};
 pub use hands::{Acted, Changed, Deeds, Hands};
 pub use history::{Point, Series};
 pub use level::{Fill, Level, Resource, judge};
-pub use look::{DISKS_MAX, Eyes, Looked, Question, Questions, Reading, Silent};
+pub use look::{DISKS_MAX, Eyes, Looked, NAMED, Question, Questions, Reading, Silent};
 pub use memory::{Key, What};
 pub use outlook::{Days, DiskOutlook, GOAL_PERCENT, Outlook, OutlookError, outlook};
 pub use owners::Growth;
@@ -91,6 +91,9 @@ pub enum GuardError {
     /// The node has no `/run`.
     #[error("there is no /run on this node")]
     NoRun,
+    /// More paths were named than disks are watched.
+    #[error("{0} paths are named: {DISKS_MAX} are the most")]
+    Paths(usize),
     /// The root of the node cannot be opened or understood.
     #[error(transparent)]
     Node(#[from] CleanError),
@@ -105,6 +108,11 @@ pub enum Trouble {
     /// Nothing is remembered over a restart any more.
     #[error("levels and history are in memory only, and a restart forgets them")]
     Memory(#[source] Errno),
+    /// What is removed is not written down on the disk yet.
+    #[error(
+        "there is no ring for what is removed: until there is room for one it is written down in /run only, and a boot forgets it"
+    )]
+    Record(#[source] Errno),
     /// There is no ballast on the disk.
     #[error("there is no ballast on {}", .0.display())]
     Ballast(PathBuf, #[source] BallastError),
@@ -209,6 +217,10 @@ impl Guard {
         settings: GuardSettings,
         clock: &dyn Clock,
     ) -> Result<(Self, Eyes, Hands), GuardError> {
+        // Each has a name of its own: see [`NAMED`].
+        if settings.paths.len() > DISKS_MAX {
+            return Err(GuardError::Paths(settings.paths.len()));
+        }
         let root = crate::clean::open_root(&settings.root)?;
         let reach = Reach::of(&root)?;
         let own = reach.device_of(Path::new(STATE));

@@ -38,7 +38,7 @@ pub use clean::{
 pub use daemon::{
     Acted, Action, Alert, Allocate, Ballast, BallastError, BallastSeen, Basis, Cause, Changed,
     DISKS_MAX, Days, Deeds, DiskNow, DiskOutlook, DiskState, Eyes, Fill, Forecast, GOAL_PERCENT,
-    Growth, Guard, GuardError, GuardSettings, Hands, Key, Level, Looked, Outcome, Outlook,
+    Growth, Guard, GuardError, GuardSettings, Hands, Key, Level, Looked, NAMED, Outcome, Outlook,
     OutlookError, Point, Question, Questions, REMIND, Reading, Reserve, Resource, Round, Rules,
     SILENT, Scramble, Seen, Series, Silent, State, Trend, Trouble, What, decide, forecast, judge,
     outlook, wanted,

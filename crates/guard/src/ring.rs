@@ -3,7 +3,8 @@
 //! Writing into allocated blocks works on ext4, XFS and btrfs with nothing free. btrfs writes a block that was written before to
 //! another place, and eight records share a block: there the file is marked to be written in place (`NOCOW`) while it is
 //! empty. Where a snapshot holds it, or it was made without the mark, it takes no record on a full disk, and whoever writes
-//! must do without. A record begins at a multiple of [`SLOT`] bytes and ends with a
+//! must do without. A ring is made under another name and gets its own when it is whole, so that a crash leaves none that is
+//! half made; where a filesystem allocates nothing, zeros are written. A record begins at a multiple of [`SLOT`] bytes and ends with a
 //! newline, so that `grep -a` reads the ring. A record that a crash cut short is written over by the next one.
 
 use std::ffi::OsString;
@@ -12,7 +13,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, FallocateFlags, FileType, IFlags, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, IFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::blocks::Blocks;
@@ -24,6 +25,10 @@ use crate::own::{STATE, STATE_OWN, make, own};
 pub(crate) const SLOT: usize = 512;
 /// No ring is made when less than this is available: at that moment every byte is somebody else's.
 const ROOM_MIN: u64 = 64 << 20;
+/// A ring that is being made. What a crash left of one is made anew.
+const NEW: &str = ".new";
+/// Zeros are written in pieces.
+static PIECE: [u8; 64 << 10] = [0; 64 << 10];
 /// Begins a record; what is recorded has no blank where it could look like it.
 const MAGIC: &[u8] = b"nagi ";
 /// The magic, 16 digits and a blank.
@@ -81,6 +86,13 @@ impl Ring {
             other => other?,
         };
         match place::look(&directory, name.as_bytes()) {
+            Ok(_) if is_half_made(&directory, name, bytes)? => {
+                if !has_room {
+                    return Ok(None);
+                }
+                rustix::fs::unlinkat(&directory, name, AtFlags::empty())?;
+                allocate(&directory, name, bytes)?;
+            }
             Ok(_) => {}
             Err(Errno::NOENT) if has_room => allocate(&directory, name, bytes)?,
             Err(Errno::NOENT) => return Ok(None),
@@ -163,6 +175,19 @@ pub(crate) fn read(
     }
 }
 
+/// A ring of this name and size is there, as far as its directory tells. Nothing is made or written.
+pub(crate) fn is_whole(root: &OwnedFd, reach: &Reach, name: &str, bytes: u64) -> bool {
+    if reach.refuses(Path::new(STATE)).is_some() {
+        return false;
+    }
+    let Ok(Some(state)) = place::open_base(root, Path::new(STATE)) else {
+        return false;
+    };
+    let own = place::open_below(&state, STATE_OWN.as_bytes());
+    let entry = own.and_then(|own| place::look(&own, name.as_bytes()));
+    entry.is_ok_and(|entry| entry.size == bytes)
+}
+
 /// When a ring was last written to, in seconds and nanoseconds; none where there is none, or it cannot be asked.
 pub(crate) fn written(root: &OwnedFd, reach: &Reach, name: &str) -> Option<(i64, u32)> {
     if reach.refuses(Path::new(STATE)).is_some() {
@@ -222,22 +247,62 @@ fn records(bytes: &[u8]) -> Vec<Record> {
     records
 }
 
+/// A version before this one made it under its own name and was cut short: it is shorter than a ring, and nothing was written.
+fn is_half_made(directory: &OwnedFd, name: &str, bytes: u64) -> Result<bool, Errno> {
+    // What is no file of ours is told by whoever opens it.
+    let Ok(file) = place::open_file(directory, name.as_bytes()) else {
+        return Ok(false);
+    };
+    let stat = rustix::fs::fstat(&file)?;
+    let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+    if !FileType::from_raw_mode(stat.st_mode).is_file() || stat.st_nlink != 1 || size >= bytes {
+        return Ok(false);
+    }
+    Ok(read_all(&file, size)?.iter().all(|byte| *byte == 0))
+}
+
+/// Makes a ring, whole or not at all.
 fn allocate(directory: &OwnedFd, name: &str, bytes: u64) -> Result<(), Errno> {
-    let file = make(directory, name, OFlags::RDWR | OFlags::EXCL)?;
+    let new = format!("{name}{NEW}");
+    match rustix::fs::unlinkat(directory, &new, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error),
+    }
+    let file = make(directory, &new, OFlags::RDWR | OFlags::EXCL)?;
     let marked = rustix::fs::ioctl_getflags(&file)
         .and_then(|flags| rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW));
     match marked {
         // Other filesystems have no such mark and need none; without it a ring is still better than none.
         Ok(()) | Err(_) => {}
     }
-    let allocated = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)
+    let allocated = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(&file, bytes),
+        other => other,
+    };
+    let placed = allocated
         .and_then(|()| rustix::fs::fsync(&file))
-        .and_then(|()| rustix::fs::fsync(directory));
-    if allocated.is_err() {
-        // Ours, and of no use; what remains is told by the next look.
-        rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
+        .and_then(|()| {
+            let how = RenameFlags::NOREPLACE;
+            rustix::fs::renameat_with(directory, &new, directory, name, how)
+        });
+    if placed.is_err() {
+        // Ours, and of no use; what remains is made anew the next time.
+        rustix::fs::unlinkat(directory, &new, AtFlags::empty())?;
     }
-    allocated
+    placed?;
+    rustix::fs::fsync(directory)
+}
+
+/// Takes the blocks of a file from a filesystem that allocates none beforehand.
+fn write_zeros(file: &OwnedFd, bytes: u64) -> Result<(), Errno> {
+    let mut at = 0;
+    while at < bytes {
+        let left = usize::try_from(bytes - at).unwrap_or(usize::MAX);
+        let piece = PIECE.get(..left).unwrap_or(&PIECE);
+        let written = rustix::io::pwrite(file, piece, at)?;
+        at += u64::try_from(written).unwrap_or(0);
+    }
+    Ok(())
 }
 
 fn read_all(file: &OwnedFd, bytes: u64) -> Result<Vec<u8>, Errno> {

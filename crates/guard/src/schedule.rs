@@ -179,7 +179,12 @@ impl Unit {
     const fn is_of_ours(&self) -> bool {
         match self.standing {
             Standing::Set | Standing::Other | Standing::Edited => true,
-            Standing::Missing | Standing::Foreign | Standing::Absent | Standing::Command => false,
+            Standing::Missing
+            | Standing::Foreign
+            | Standing::Held
+            | Standing::Looser
+            | Standing::Absent
+            | Standing::Command => false,
         }
     }
 
@@ -199,7 +204,7 @@ impl Unit {
             Standing::Missing | Standing::Foreign | Standing::Edited => self.is_wanted,
             Standing::Other => true,
             Standing::Set => !self.is_wanted,
-            Standing::Absent | Standing::Command => false,
+            Standing::Held | Standing::Looser | Standing::Absent | Standing::Command => false,
         }
     }
 }
@@ -324,6 +329,8 @@ pub fn apply(
                 Standing::Missing
                 | Standing::Set
                 | Standing::Other
+                | Standing::Held
+                | Standing::Looser
                 | Standing::Absent
                 | Standing::Command => {}
             }

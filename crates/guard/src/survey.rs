@@ -236,7 +236,10 @@ pub fn survey(request: &Request, watch: &Watch) -> Result<Survey, SurveyError> {
     })
 }
 
-/// A disk, and the first of the fixed directories of a node that it holds.
+/// A path that a person named, and what its disk is called where it holds no fixed directory of a node.
+pub(crate) type Named = (Option<&'static str>, PathBuf);
+
+/// A disk, and the first of the fixed directories of a node that it holds; else what the first path is called that named it.
 pub(crate) type Held = (Option<&'static str>, Filesystem);
 
 /// What becomes of a path that a person named and that is on no disk.
@@ -256,12 +259,12 @@ pub(crate) enum Unwatched {
 pub(crate) fn disks(
     root: &Path,
     mounts: Mounts,
-    named: &[PathBuf],
+    named: &[Named],
     unwatched: Unwatched,
 ) -> Result<Vec<Held>, SurveyError> {
     let request = Request {
         root: root.to_owned(),
-        paths: named.to_vec(),
+        paths: named.iter().map(|(_, path)| path.clone()).collect(),
         effort: Effort::Total,
         top: 0,
         threads: NonZeroUsize::MIN,
@@ -270,28 +273,30 @@ pub(crate) fn disks(
     let mut disks = if named.is_empty() {
         let mut disks = node.filesystems();
         disks.retain(|disk| !disk.holds.is_empty());
-        disks
+        disks.into_iter().map(|disk| (None, disk)).collect()
     } else {
         let mut disks = Vec::new();
-        for path in named {
+        for (name, path) in named {
             match (node.disk_of(path), unwatched) {
-                (Ok(found), Unwatched::Refused | Unwatched::LeftOut) => disks.extend(found),
+                (Ok(found), Unwatched::Refused | Unwatched::LeftOut) => {
+                    disks.extend(found.into_iter().map(|disk| (*name, disk)));
+                }
                 (Err(error), Unwatched::Refused) => return Err(error),
                 (Err(_), Unwatched::LeftOut) => {}
             }
         }
         disks
     };
-    disks.retain(|disk| disk.kind == Kind::Disk);
+    disks.retain(|(_, disk)| disk.kind == Kind::Disk);
     let mut seen = Vec::new();
-    disks.retain(|disk| {
+    disks.retain(|(_, disk)| {
         let is_new = !seen.contains(&disk.device);
         seen.push(disk.device);
         is_new
     });
     let disks = disks.into_iter();
     Ok(disks
-        .map(|disk| (node.name_of(disk.device), disk))
+        .map(|(name, disk)| (node.name_of(disk.device).or(name), disk))
         .collect())
 }
 

@@ -151,6 +151,13 @@ pub fn decide(policy: &Policy, observed: &Observed, now: Timestamp) -> Diagnosis
     }
 }
 
+/// A command with `{at_root}` in it, about the node with this root.
+pub(crate) fn about(root: &Path, command: &'static str) -> String {
+    let words = at_root(root);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    fill(command, &[("at_root", words.as_slice())])
+}
+
 fn at_root(root: &Path) -> Vec<String> {
     if root == Path::new("/") {
         return Vec::new();

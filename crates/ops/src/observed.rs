@@ -165,7 +165,7 @@ pub enum Stage {
 /// A filesystem on which something of the node lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filesystem {
-    /// Where it is mounted.
+    /// Where it is mounted on this machine, which is below [`Observed::root`] where that is another one's.
     pub point: PathBuf,
     /// The type, as the kernel calls it.
     pub fstype: String,

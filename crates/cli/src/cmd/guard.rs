@@ -62,7 +62,7 @@ pub(crate) struct GuardArgs {
     #[command(subcommand)]
     command: Option<GuardCommand>,
 
-    /// A directory whose disk is watched; may be given several times [default: every disk that this node lives from]
+    /// A directory whose disk is watched; up to 32 times, and the disk of the first is `named-1` in metrics unless the node lives from it [default: every disk that this node lives from]
     #[arg(long, value_name = "PATH")]
     path: Vec<PathBuf>,
 

@@ -33,6 +33,41 @@ fn limits_are_shown_first_and_written_on_demand() {
     assert!(!file.exists());
 }
 
+// U22: what a person has limited at least as strictly is held, is shown with value and file, and is never loosened.
+#[test]
+fn a_stricter_limit_of_a_person_is_held_and_stays() {
+    let node = node();
+    let ours = node.path().join("etc/systemd/journald.conf.d/50-nagi.conf");
+    let main = node.path().join("etc/systemd/journald.conf");
+    fs::write(&main, "[Journal]\nSystemMaxUse=50M\n").unwrap();
+    let only = ["--only", "journal", "--journal-max", "200M"];
+    let shown = caps(node.path(), &[&only[..], &["--output", "json"]].concat()).exits(0);
+    let limit = &shown.json()["limits"][0];
+    assert_eq!(limit["standing"], "held", "{limit}");
+    assert_eq!(
+        limit["held"],
+        serde_json::json!([{
+            "key": "SystemMaxUse", "value": "50M", "path": "/etc/systemd/journald.conf",
+        }])
+    );
+    caps(node.path(), &only).prints("SystemMaxUse=50M in /etc/systemd/journald.conf");
+    let apply = [&only[..], &["--apply"]].concat();
+    for replace in [&[][..], &["--replace"]] {
+        caps(node.path(), &[&apply[..], replace].concat()).exits(0);
+        assert!(!ours.exists());
+    }
+    // A looser one of theirs is none, and one that becomes stricter later is not covered any more.
+    fs::write(&main, "[Journal]\nSystemMaxUse=5G\n").unwrap();
+    caps(node.path(), &apply).exits(0);
+    assert!(ours.exists());
+    fs::write(&main, "[Journal]\nSystemMaxUse=50M\n").unwrap();
+    caps(node.path(), &only).exits(0).prints("looser");
+    caps(node.path(), &apply)
+        .exits(0)
+        .says("journal: systemctl restart systemd-journald");
+    assert!(!ours.exists());
+}
+
 // A file of somebody else is a conflict, and limits that make no sense are a wrong command line.
 #[test]
 fn what_is_not_ours_or_makes_no_sense_is_refused() {

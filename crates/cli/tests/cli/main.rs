@@ -13,6 +13,7 @@
 
 mod caps;
 mod clean;
+mod cloudwatch;
 mod curl;
 mod disk;
 mod fake;

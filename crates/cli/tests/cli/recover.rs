@@ -231,6 +231,32 @@ fn people_see_the_cause_with_evidence_next_step_and_disproof() {
     assert!(ran.stderr.contains("error: tls-name at"), "{ran:#?}");
 }
 
+// U11, B-005: below another root, what would show that the disk is not full is a command that works as it stands, and so does the
+// next one.
+#[test]
+fn what_is_advised_of_a_full_disk_works_as_typed() {
+    loops::inside(|loops| {
+        if loops != Loops::Allowed {
+            return;
+        }
+        let injected = faults::full("ext4", "var/lib/etcd");
+        let root = injected.node.root.display();
+        let ran = injected.node.diagnose(&["--output", "json"]);
+        let answer = ran.json();
+        let cause = &answer["cause"];
+        assert_eq!(cause["id"], "disk-full", "{answer:#}");
+        assert_eq!(cause["next"], format!("nagi disk clean --root {root}"));
+        let command = format!("df {root}/var/lib/etcd");
+        let disproof = format!("`{command}` shows more available");
+        assert_eq!(cause["disproof"], disproof, "{answer:#}");
+        let ran = std::process::Command::new("sh")
+            .args(["-c", &command])
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+    });
+}
+
 // B-005, K-39: systemd does not know the API server, which is as it should be.
 #[test]
 fn a_unit_that_is_not_found_is_a_note_and_no_fault() {

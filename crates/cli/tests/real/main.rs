@@ -181,6 +181,40 @@ fn what_is_advised_for_a_wrong_name_makes_kubectl_work() {
     assert_eq!(std::fs::read_to_string(file).unwrap(), before);
 }
 
+// U9, B-020, K-40: an API server that is reached elsewhere from now on, by an address that its certificate does not have: one edit
+// of both, kubectl calls there, the diagnosis is well, and --undo brings back every byte. One of a foreign authority is refused.
+#[test]
+fn an_api_server_elsewhere_is_where_kubectl_calls() {
+    let node = Node::refused();
+    let file = node.root.join("etc/kubernetes/admin.conf");
+    let before = std::fs::read(&file).unwrap();
+    assert!(kubectl(&node).contains("refused"));
+    let path = file.to_str().unwrap();
+    let edit = |server: &str| {
+        let words = ["recover", "kubeconfig", "--kubeconfig", path];
+        run::call(&[&words[..], &["--api-server", server, "--apply"]].concat()).run()
+    };
+    let names = ["ip-172-31-37-254", "kubernetes"];
+    let foreign = Authority::new("kubernetes").pair("kube-apiserver", &names, GOOD);
+    let foreign = servers::tls(&foreign, servers::ready());
+    let refused = edit(&format!("https://127.0.0.1:{foreign}"));
+    assert_ne!(refused.code, 0, "{refused:#?}");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+    assert!(kubectl(&node).contains("refused"), "it still calls there");
+    let port = servers::tls(&node.pair(&names), servers::ready());
+    let server = format!("https://127.0.0.1:{port}");
+    edit(&server).exits(0);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains(&server), "{text}");
+    assert!(!text.contains("insecure-skip-tls-verify: true"), "{text}");
+    let said = kubectl(&node);
+    assert!(said.contains("readyz check passed"), "{said}");
+    node.diagnose(&[]).exits(0);
+    let undo = ["recover", "kubeconfig", "--kubeconfig", path, "--undo"];
+    run::call(&undo).run().exits(0);
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+}
+
 // D-01: what a real API server says of itself, and of credentials that it does not know.
 #[test]
 fn a_real_api_server_is_ready_or_says_401() {

@@ -3,6 +3,8 @@
 //! The disk is mounted in a mount namespace that ends with the guard; the test reaches it through the guard's `/proc`. That
 //! needs root.
 
+mod labels;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -565,6 +567,11 @@ fn a_guard_cleans_only_when_told_to_and_only_what_can_be_had_again() {
     );
     assert!(!guarded.path(PACKAGE).exists());
     assert!(log_of_pod.exists(), "a log cannot be had again");
+    // U19: the disk had no room for its record any more; the guard had made it before.
+    let ring = fs::read(guarded.path("var/lib/nagi-guard/disk-audit.ring"));
+    let ring = String::from_utf8_lossy(&ring.expect("a ring")).into_owned();
+    let removed = "remove apt /var/cache/apt/archives/a_1.0_amd64.deb";
+    assert!(ring.contains(removed), "{}", guarded.log());
     let log = guarded.end();
     assert!(
         log.contains("remove apt /var/cache/apt/archives/a_1.0_amd64.deb"),

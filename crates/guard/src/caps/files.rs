@@ -4,12 +4,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::seal::{self, Hand};
 use super::{CapError, Change, Standing};
 use crate::clean::place;
+use crate::filesystem::Space;
 use crate::own::write_all;
 
 /// A file that ours replaced and that was not ours to the byte lies beside it under this ending, which no owner reads.
@@ -51,6 +52,91 @@ impl Node {
         let within = ResolveFlags::IN_ROOT;
         let how = OFlags::PATH | OFlags::CLOEXEC;
         rustix::fs::openat2(&self.root, below, how, Mode::empty(), within).is_ok()
+    }
+
+    /// What is in a file, links followed as on the node; none where there is none, or it is no file.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    pub(crate) fn text(&self, path: &Path) -> Result<Option<String>, CapError> {
+        let how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let read = || {
+            let Some(file) = self.there(path, how)? else {
+                return Ok(None);
+            };
+            if !FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode).is_file() {
+                return Ok(None);
+            }
+            Ok(Some(String::from_utf8_lossy(&content(&file)?).into_owned()))
+        };
+        read().map_err(|source| CapError::File {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// The names of the drop-ins in a directory, in the order in which they are read; none where there is no directory.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn drop_ins(&self, directory: &Path) -> Result<Vec<String>, CapError> {
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let list = || {
+            let Some(opened) = self.there(directory, how)? else {
+                return Ok(Vec::new());
+            };
+            let mut names = Vec::new();
+            for entry in rustix::fs::Dir::new(opened)? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                let ending = Path::new(&name).extension();
+                if ending.is_some_and(|ending| ending == "conf") && !name.starts_with('.') {
+                    names.push(name);
+                }
+            }
+            names.sort_unstable();
+            Ok(names)
+        };
+        list().map_err(|source| CapError::File {
+            path: directory.to_owned(),
+            source,
+        })
+    }
+
+    /// How large the disk is that a path of the node lies on, or would lie on: the nearest directory of it that is there decides.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub(crate) fn disk_bytes(&self, path: &Path) -> Result<u64, CapError> {
+        let ask = || {
+            for at in path.ancestors() {
+                if let Some(there) = self.there(at, OFlags::PATH | OFlags::CLOEXEC)? {
+                    return Ok(Space::of(&rustix::fs::fstatvfs(there)?).bytes);
+                }
+            }
+            Ok(Space::of(&rustix::fs::fstatvfs(&self.root)?).bytes)
+        };
+        ask().map_err(|source| CapError::File {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Opens what a path of the node leads to, links followed as on the node; none where it leads nowhere.
+    fn there(&self, path: &Path, how: OFlags) -> Result<Option<OwnedFd>, Errno> {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let below = if below.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            below
+        };
+        match rustix::fs::openat2(&self.root, below, how, Mode::empty(), ResolveFlags::IN_ROOT) {
+            Ok(opened) => Ok(Some(opened)),
+            // Sockets and devices without a driver are no files either.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// How a file stands to the text that it would have.
@@ -171,18 +257,7 @@ impl Spot {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut content = vec![0; LENGTH_MAX];
-        let mut length = 0;
-        while let Some(rest) = content.get_mut(length..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::read(file.as_fd(), rest)? {
-                0 => {
-                    content.truncate(length);
-                    return Ok(Some(content));
-                }
-                more => length += more,
-            }
-        }
-        Err(Errno::FBIG)
+        content(&file).map(Some)
     }
 
     /// Makes a file with this content, on its medium.
@@ -230,4 +305,20 @@ impl Spot {
             Err(error) => Err(error),
         }
     }
+}
+
+/// All of a file, unless it is too long for a configuration.
+fn content(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let mut content = vec![0; LENGTH_MAX];
+    let mut length = 0;
+    while let Some(rest) = content.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::read(file.as_fd(), rest)? {
+            0 => {
+                content.truncate(length);
+                return Ok(content);
+            }
+            more => length += more,
+        }
+    }
+    Err(Errno::FBIG)
 }

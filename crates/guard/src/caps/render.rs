@@ -5,7 +5,7 @@ use thiserror::Error;
 use super::seal::sealed;
 use super::{Capped, MARK, MARK_JSON};
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
 /// The limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,14 @@ pub enum LimitsError {
 // === impl Limits ===
 
 impl Limits {
+    /// For disks of so many bytes, that of the journal and that of the crash dumps: as [`Limits::for_disk`].
+    pub fn for_disks(journal: u64, coredumps: u64) -> Self {
+        Self {
+            coredump_max: Self::for_disk(coredumps).coredump_max,
+            ..Self::for_disk(journal)
+        }
+    }
+
     /// For a disk of so many bytes: a twentieth for the journal, between 64 MiB and 1 GiB, a fiftieth for crash dumps, and
     /// images from 75 % on, ten points before kubelet would evict pods for them.
     pub fn for_disk(bytes: u64) -> Self {
@@ -106,8 +114,8 @@ impl Limits {
     }
 }
 
-/// What goes into the file of one limit, or the command of it.
-pub(super) fn text(what: Capped, limits: &Limits) -> String {
+/// What goes into the file of one limit, without these values; or the command of it.
+pub(super) fn text(what: Capped, limits: &Limits, left_out: &[&str]) -> String {
     // Whole MiB: kubelet takes no other form of all that systemd takes, and both take these.
     let mebibytes = |bytes: u64| bytes / MIB;
     let body = match what {
@@ -134,6 +142,12 @@ pub(super) fn text(what: Capped, limits: &Limits) -> String {
             return sealed(MARK_JSON, &rest);
         }
     };
+    let is_left_out = |line: &str| {
+        let key = line.split(['=', ':']).next().unwrap_or_default();
+        left_out.contains(&key)
+    };
+    let lines = body.split_inclusive('\n');
+    let body: String = lines.filter(|line| !is_left_out(line)).collect();
     sealed(MARK, &format!("\n{body}"))
 }
 

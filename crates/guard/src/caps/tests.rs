@@ -1,5 +1,7 @@
 //! Limits on a node in a directory: written, replaced, refused and taken back.
 
+mod held;
+
 use std::fs;
 
 use super::*;

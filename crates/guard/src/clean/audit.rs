@@ -214,6 +214,28 @@ pub(crate) fn freed(root: &OwnedFd, reach: &Reach) -> Result<Vec<Freed>, Errno> 
         .collect())
 }
 
+/// Makes the ring while there is room, where there is none, so that the first cleaning of a full disk is written down too. A
+/// cleaner that is at work makes its own.
+///
+/// # Errors
+/// It cannot be made: `ENOSPC` where there is too little room for it.
+pub(crate) fn prepare(root: &OwnedFd, reach: &Reach) -> Result<(), Errno> {
+    if ring::is_whole(root, reach, RING, RING_BYTES) {
+        return Ok(());
+    }
+    let run = own::run(root, reach);
+    let _lock = match run.and_then(|run| Lock::take(&run, LOCK)) {
+        Ok(lock) => lock,
+        Err(OwnError::Busy) => return Ok(()),
+        Err(OwnError::NoRun) => return Err(Errno::NOENT),
+        Err(OwnError::Make(error)) => return Err(error),
+    };
+    match Ring::open(root, reach, RING, RING_BYTES)? {
+        Some(_) => Ok(()),
+        None => Err(Errno::NOSPC),
+    }
+}
+
 /// When the ring was last written to, in seconds and nanoseconds; none where there is none, or it cannot be asked.
 pub(crate) fn written(root: &OwnedFd, reach: &Reach) -> Option<(i64, u32)> {
     ring::written(root, reach, RING)
@@ -324,6 +346,64 @@ mod tests {
         let line = audit.record(&SystemClock::new(), "").unwrap();
         assert!(line.len() < AROUND, "{line}");
         drop(directory);
+    }
+
+    // U19: what a crash left of a ring that was being made is no ring, and is made anew: under its own name, as older versions
+    // made it, and under the name that it has until it is whole.
+    #[test]
+    fn a_ring_that_was_half_made_is_made_anew() {
+        for (name, left) in [
+            (RING, vec![]),
+            (RING, vec![0; 5000]),
+            ("disk-audit.ring.new", vec![0; 5000]),
+            ("disk-audit.ring.new", b"text".to_vec()),
+        ] {
+            let (directory, root) = node();
+            let own = directory.path().join("var/lib/nagi-guard");
+            std::fs::create_dir(&own).unwrap();
+            std::fs::write(own.join(name), left).unwrap();
+            let mut audit = open(&root).unwrap();
+            if !audit.has_ring() && free(directory.path()) < 64 << 20 {
+                return nagi_testkit::skipped("no room for a ring");
+            }
+            assert!(audit.has_ring(), "{name}");
+            audit.record(&SystemClock::new(), "remove x").unwrap();
+            assert_eq!(std::fs::read_dir(&own).unwrap().count(), 1, "{name}");
+            let ring = std::fs::read(own.join(RING)).unwrap();
+            assert_eq!(u64::try_from(ring.len()).unwrap(), RING_BYTES);
+        }
+        // What somebody wrote is somebody's, however short it is.
+        let (directory, root) = node();
+        let own = directory.path().join("var/lib/nagi-guard");
+        std::fs::create_dir(&own).unwrap();
+        std::fs::write(own.join(RING), "text").unwrap();
+        assert!(!open(&root).unwrap().has_ring());
+        assert_eq!(std::fs::read(own.join(RING)).unwrap(), b"text");
+    }
+
+    fn free(path: &std::path::Path) -> u64 {
+        crate::filesystem::Space::of(&rustix::fs::statvfs(path).unwrap()).bytes_available
+    }
+
+    // U19: it is there before the first cleaning, and who cleans meanwhile is not disturbed.
+    #[test]
+    fn the_ring_is_made_before_it_is_needed() {
+        let (directory, root) = node();
+        if free(directory.path()) < 64 << 20 {
+            return nagi_testkit::skipped("no room for a ring");
+        }
+        let reach = Reach::of(&root).unwrap();
+        let ring = directory.path().join("var/lib/nagi-guard").join(RING);
+        let cleaner = Lock::take(&own::run(&root, &reach).unwrap(), LOCK).unwrap();
+        prepare(&root, &reach).unwrap();
+        assert!(!ring.exists(), "a cleaner makes its own");
+        drop(cleaner);
+        prepare(&root, &reach).unwrap();
+        assert_eq!(std::fs::metadata(&ring).unwrap().len(), RING_BYTES);
+        let audit = open(&root).unwrap();
+        assert!(audit.has_ring());
+        // What is there is not asked for the lock.
+        prepare(&root, &reach).unwrap();
     }
 
     // A file of somebody else, or one with holes, is not written to.

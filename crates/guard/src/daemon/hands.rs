@@ -21,7 +21,7 @@ use super::given::Given;
 use super::kept::Kept;
 use super::memory::{Memory, Past};
 use crate::clean::reach::Reach;
-use crate::clean::{freed, freed_at};
+use crate::clean::{freed, freed_at, prepare_record};
 use crate::mounts::Device;
 use crate::own::{Lock, STATE, STATE_OWN};
 
@@ -166,6 +166,9 @@ impl Hands {
         };
         let (memory, past, opened) = Memory::open(&unopened.root, &unopened.reach, now);
         done.troubles.extend(opened.err().map(Trouble::Memory));
+        // Before the ballast, which leaves room for it, and while there is room: whoever cleans first may find none.
+        let prepared = prepare_record(&unopened.root, &unopened.reach);
+        done.troubles.extend(prepared.err().map(Trouble::Record));
         let found = unopened.ballast(now).unwrap_or_else(|error| {
             // Where none is to be kept, a disk that has none is as it should be.
             if unopened.keeps_ballast || !matches!(error, BallastError::Directory(_)) {

@@ -13,19 +13,27 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::filesystem::{ReadOnly, Space};
 use crate::mounts::{Device, Mounts};
-use crate::survey::{self, SurveyError, Unwatched};
+use crate::survey::{self, Named, SurveyError, Unwatched};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// Disks that are watched, at most: each keeps 8 KiB of history for its bytes, its inodes, and
 /// each owner that is followed. A node has a handful.
 pub const DISKS_MAX: usize = 32;
+/// What the disks of paths that a person named are called, in the order of the paths: fixed, so that they may be labels of metrics.
+pub const NAMED: [&str; DISKS_MAX] = [
+    "named-1", "named-2", "named-3", "named-4", "named-5", "named-6", "named-7", "named-8",
+    "named-9", "named-10", "named-11", "named-12", "named-13", "named-14", "named-15", "named-16",
+    "named-17", "named-18", "named-19", "named-20", "named-21", "named-22", "named-23", "named-24",
+    "named-25", "named-26", "named-27", "named-28", "named-29", "named-30", "named-31", "named-32",
+];
 
 /// One disk at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
     /// Where it is seen on the node. What is remembered of a disk is remembered by this.
     pub point: PathBuf,
-    /// The first directory of a node that it holds, out of a fixed list; none for a disk that only a person named.
+    /// What it is called, out of a fixed list, and no other disk: the first directory of a node that it holds; else one of
+    /// [`NAMED`], by the first path that lies on it. None where there are more paths than names.
     pub name: Option<&'static str>,
     /// What tells it from others.
     pub device: Device,
@@ -40,9 +48,9 @@ pub struct Reading {
 pub struct Eyes {
     root: PathBuf,
     /// Paths on the node that a person named; none means all that a node lives from.
-    named: Vec<PathBuf>,
+    named: Vec<Named>,
     /// One that is watched besides, where it is on a disk.
-    besides: Option<PathBuf>,
+    besides: Option<Named>,
     mountinfo: File,
     disks: Vec<survey::Held>,
     /// Disks beyond [`DISKS_MAX`].
@@ -120,9 +128,10 @@ impl Eyes {
     /// # Errors
     /// There is no proc, a path that was named is on no disk, or there is no disk at all.
     pub(super) fn open(root: &Path, named: &[PathBuf]) -> Result<Self, SurveyError> {
+        let labels = NAMED.into_iter().map(Some).chain(std::iter::repeat(None));
         let mut eyes = Self {
             root: root.to_owned(),
-            named: named.to_vec(),
+            named: labels.zip(named.iter().cloned()).collect(),
             besides: None,
             mountinfo: File::open(MOUNTINFO).map_err(SurveyError::ReadMounts)?,
             disks: Vec::new(),
@@ -134,9 +143,10 @@ impl Eyes {
     }
 
     /// The disk of this directory of the node is watched too, whatever a person named.
-    pub(super) fn watch_besides(&mut self, place: &str) {
+    pub(super) fn watch_besides(&mut self, place: &'static str) {
         if !self.named.is_empty() {
-            self.besides = Some(self.root.join(place.trim_start_matches('/')));
+            let path = self.root.join(place.trim_start_matches('/'));
+            self.besides = Some((Some(place), path));
             self.is_fresh = false;
         }
     }

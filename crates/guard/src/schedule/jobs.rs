@@ -67,7 +67,7 @@ pub(super) fn all(nagi: &Path) -> Vec<Job> {
         ),
         job(
             "weekly",
-            "remove what can be downloaded again, however full the disks are",
+            "remove what can be downloaded again, images too, however full the disks are",
             "30 3 * * 0",
             "Sun *-*-* 03:30:00",
             format!("{SCRIPT} 0"),
@@ -75,18 +75,30 @@ pub(super) fn all(nagi: &Path) -> Vec<Job> {
     ]
 }
 
-/// The script: `nagi disk clean` does nothing on a disk that is at the limit or below, and its code tells how it ended. Images
-/// it leaves to kubelet, which knows what is being pulled (N-4).
+/// The script: `nagi disk clean` does nothing on a disk that is at the limit or below, and its code tells how it ended. Above a
+/// limit it leaves images to kubelet, which collects them by itself; without one, once a week, it has the runtime remove those
+/// that nothing uses and that can be pulled again (B-035). The rules of `nagi disk clean` keep what is being pulled or was just
+/// begun (N-4): while the runtime is at work it waits.
 pub(super) fn script(nagi: &Path) -> String {
     let nagi = nagi.display();
     let files = Reclaimer::FILES.map(Reclaimer::name).join(",");
+    let images = [Reclaimer::Pulls, Reclaimer::Images].map(Reclaimer::name);
+    let images = images.join(",");
     let rest = format!(
         "
 # Cleans disks that are fuller than a limit in percent (80 unless it is given), with what can be downloaded again, and
 # writes down how that ended. Ends with the code of nagi disk clean: 0 done or nothing to do, 12 still above the limit.
 limit=${{1:-80}}
-said=$({nagi} disk clean --apply --yes --quiet --only {files} --target \"$limit\" 2>&1)
-code=$?
+kinds={files}
+# Without a limit also the images that nothing uses.
+test \"$limit\" != 0 || kinds=$kinds,{images}
+for wait in 20 40 60 100 140 0; do
+  said=$({nagi} disk clean --apply --yes --quiet --only \"$kinds\" --target \"$limit\" 2>&1)
+  code=$?
+  # 8: the container runtime, or another cleaner, is at work.
+  if test \"$code\" != 8 || test \"$wait\" = 0; then break; fi
+  sleep \"$wait\"
+done
 log() {{ printf '%s limit=%s code=%s\\n%s\\n' \"$(date)\" \"$limit\" \"$code\" \"$said\"; }}
 # On a full disk the log may take nothing; then cron and the journal have it.
 log >> {LOG} || log

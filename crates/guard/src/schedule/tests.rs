@@ -296,8 +296,11 @@ fn timers_are_written_once_and_taken_away() {
     );
     // N-4: what a runtime has is no business of a job at night.
     let text = std::fs::read_to_string(&script).unwrap();
-    let only = " --only apt,snaps,pod-logs,journal,coredumps ";
+    let only = "\nkinds=apt,snaps,pod-logs,journal,coredumps\n";
     assert!(text.contains(only), "{text}");
+    // B-035: images too, where there is no limit.
+    let weekly = "test \"$limit\" != 0 || kinds=$kinds,pulls,images\n";
+    assert!(text.contains(weekly), "{text}");
     apply(root, &plan(Wanted::Removed), Others::Stay, &clock).unwrap();
     assert_eq!(count(), 0);
     assert!(!script.exists());

@@ -1,6 +1,7 @@
 //! The guard on real filesystems: levels up to 100 %, ballast that really reserves, and what a restart remembers.
 
 mod growth;
+mod rings;
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -112,6 +113,8 @@ fn look(both: &mut Both) -> Round {
 
 /// Fills until so many tenths of a percent of what can be used are used.
 fn fill_to(point: &Path, per_mille: u64) {
+    // btrfs counts what was allocated, as both rings just were, when it is committed.
+    settle(point);
     let stat = rustix::fs::statvfs(point).unwrap();
     let used = stat.f_blocks - stat.f_bfree;
     let wanted = (used + stat.f_bavail) * per_mille / 1000;
@@ -273,6 +276,11 @@ fn a_guard_that_would_watch_nothing_does_not_begin() {
         };
         assert_eq!((path, &*fstype), (node.join("run"), "tmpfs"));
         let missing = begin(vec![node.clone(), node.join("missing")]);
+        let many = with(GuardSettings {
+            paths: vec![node.clone(); 33],
+            ..settings(&node, false)
+        });
+        assert!(matches!(many, Err(GuardError::Paths(33))), "{many:?}");
         let is_missing = matches!(missing, Err(GuardError::Look(SurveyError::Find { .. })));
         assert!(is_missing, "{missing:?}");
         let other = node.join("other");

@@ -10,6 +10,7 @@
     reason = "these tests start the tools of the system, remove what they wrote, and fail by panicking"
 )]
 
+mod caps;
 mod clean;
 mod full;
 mod gap;

@@ -220,8 +220,8 @@ fn used_up(cause: Cause, shows: &str, one: &Filesystem, facts: Facts<'_>, found:
     let mut evidence = vec![format!("{point} ({}): {shows}", one.fstype)];
     evidence.push(holds(one));
     evidence.extend(line_of(one, facts));
-    let outside = facts.outside(&one.point);
-    found.add(cause, point, evidence, &[("point", &[&outside])]);
+    // Where it is mounted on this machine, below whatever root the node is seen.
+    found.add(cause, point.clone(), evidence, &[("point", &[&point])]);
 }
 
 fn holds(one: &Filesystem) -> String {

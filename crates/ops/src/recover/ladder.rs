@@ -5,14 +5,14 @@
 
 mod cluster;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::api::ApiFacts;
-use super::plan::KUBELET;
-use crate::decide::{bytes, floors, inodes_used_percent};
+use super::plan::{KUBELET, SURVEY};
+use crate::decide::{about, bytes, floors, inodes_used_percent};
 use crate::observed::{
     Container, ContainerState, EtcdAnswer, Filesystem, Looked, Observed, RuntimeAnswer, StaticPod,
     Unseen,
@@ -204,25 +204,26 @@ fn space(policy: &Policy, rules: &Rules, observed: &Observed) -> Held {
         for line in &one.evicting {
             parts.push((Outcome::Failed, line.clone()));
         }
-        parts.push(used(one, rules, floor.evidence));
+        parts.push(used(one, &observed.root, rules, floor.evidence));
     }
     result(Rung::Space, parts)
 }
 
-fn used(one: &Filesystem, rules: &Rules, evidence: String) -> (Outcome, String) {
+fn used(one: &Filesystem, root: &Path, rules: &Rules, evidence: String) -> (Outcome, String) {
     // What lies in memory ends with the boot and has its own limit.
     let percent = one.space.and_then(|space| space.used_percent());
     let Some(percent) = percent.filter(|_| !one.is_memory()) else {
         return (Outcome::Passed, evidence);
     };
     let free = one.space.map_or(0, |space| space.bytes_free);
+    let survey = about(root, SURVEY);
     let text = format!("{percent} % used, {} free; {evidence}", bytes(free));
     let goal = u64::from(rules.target_percent);
     if let Some(inodes) = inodes_used_percent(one).filter(|inodes| *inodes > goal) {
         return (
             Outcome::Failed,
             format!(
-                "{text}: {inodes} % of the inodes used, above {goal} %; 'nagi disk' says what else takes them"
+                "{text}: {inodes} % of the inodes used, above {goal} %; '{survey}' says what else takes them"
             ),
         );
     }
@@ -234,7 +235,7 @@ fn used(one: &Filesystem, rules: &Rules, evidence: String) -> (Outcome, String) 
         return (
             Outcome::Failed,
             format!(
-                "{text}: above {goal} %{above}; 'nagi disk' says what else fills it, or it must grow"
+                "{text}: above {goal} %{above}; '{survey}' says what else fills it, or it must grow"
             ),
         );
     }

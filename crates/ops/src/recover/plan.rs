@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::freeing::{FreeDisk, Freeing, instead};
 use super::remedy::{Remedy, remedy, remedy_here};
 use crate::cause::Cause;
-use crate::decide::{Diagnosis, Finding, Floor, bytes, defrag_by_version, floors};
+use crate::decide::{Diagnosis, Finding, Floor, about, bytes, defrag_by_version, floors};
 use crate::observed::{EtcdAnswer, EtcdStatus, Looked, Observed, RuntimeAnswer, Unit, Unseen};
 use crate::policy::Policy;
 
@@ -88,7 +88,14 @@ pub fn plan(
     // A node that is well is not cleaned, however full it is.
     let has_reason = is_resumed || has(Remedy::Store) || has(Remedy::Restart);
     if has(Remedy::Free) || (has_reason && gives(freeing, &floors)) {
-        free(diagnosis, freeing, &floors, &mut steps, &mut refusals);
+        let root = &observed.root;
+        free(
+            (diagnosis, root),
+            freeing,
+            &floors,
+            &mut steps,
+            &mut refusals,
+        );
     }
     if has(Remedy::Store) {
         store(observed, &mut steps, &mut refusals);
@@ -154,7 +161,7 @@ fn evicted(observed: &Observed, freeing: &Looked<Freeing>, refusals: &mut Vec<Re
             cause: Some(Cause::DiskPressure),
             blocks: Blocks::Restart,
             why,
-            next: "nagi disk".to_owned(),
+            next: about(&observed.root, SURVEY),
         });
     }
 }
@@ -194,8 +201,11 @@ fn refusal(finding: &Finding, blocks: Blocks) -> Refusal {
     }
 }
 
+/// Shows what fills the disks of the node.
+pub(super) const SURVEY: &str = "nagi disk {at_root}";
+
 fn free(
-    diagnosis: &Diagnosis,
+    (diagnosis, root): (&Diagnosis, &Path),
     freeing: &Looked<Freeing>,
     floors: &Looked<Vec<Floor>>,
     steps: &mut BTreeMap<Step, String>,
@@ -240,7 +250,7 @@ fn free(
             cause: None,
             blocks: Blocks::StoreAndRestart,
             why,
-            next: "nagi disk".to_owned(),
+            next: about(root, SURVEY),
         });
     }
 }

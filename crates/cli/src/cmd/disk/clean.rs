@@ -366,6 +366,7 @@ fn judge(plan: &Plan, report: &Report, session: &Session) -> Result<(), Failure>
         );
     }
     is_whole(report)?;
+    is_looked_at(plan, report)?;
     let is_short = report.done.iter().any(|done| done.end == End::Short);
     if is_short {
         session.output.hint(
@@ -412,6 +413,17 @@ fn is_whole(report: &Report) -> Result<(), Failure> {
         );
         return Err(Failure::new(Exit::Failed, message)
             .hint("what else was planned was done; --only leaves this kind out"));
+    }
+    Ok(())
+}
+
+/// Where everything was to go that may, what was asked for by name was looked at: a runtime at work is left alone as a whole.
+fn is_looked_at(plan: &Plan, report: &Report) -> Result<(), Failure> {
+    let is_named = plan.policy.only.iter().any(|kind| kind.is_of_runtime());
+    let is_left = is_at_work(&plan.skipped) || is_at_work(&report.skipped);
+    if plan.policy.target_percent == 0 && is_named && is_left {
+        let message = "images and containers were left alone: the container runtime is at work";
+        return Err(Failure::new(Exit::Conflict, message).hint(AGAIN));
     }
     Ok(())
 }

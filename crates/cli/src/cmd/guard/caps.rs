@@ -41,11 +41,11 @@ pub(super) struct CapsArgs {
     #[arg(long, value_name = "LIMIT", value_delimiter = ',', value_parser = parse_capped)]
     only: Vec<Capped>,
 
-    /// What the journal may take [default: a twentieth of the disk, 64M to 1G]
+    /// What the journal may take [default: a twentieth of its disk, 64M to 1G]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     journal_max: Option<u64>,
 
-    /// What crash dumps may take [default: a fiftieth of the disk, 32M to 512M]
+    /// What crash dumps may take [default: a fiftieth of their disk, 32M to 512M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     coredump_max: Option<u64>,
 
@@ -89,6 +89,30 @@ struct Item<'a> {
     change: Option<&'static str>,
     text: &'a str,
     then: &'static str,
+    /// What somebody else has set that is at least as strict.
+    held: Vec<HeldItem<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct HeldItem<'a> {
+    key: &'static str,
+    value: &'a str,
+    path: String,
+}
+
+impl<'a> HeldItem<'a> {
+    fn of(held: &'a caps::Held) -> Self {
+        Self {
+            key: held.key,
+            value: &held.value,
+            path: held.path.display().to_string(),
+        }
+    }
+
+    /// As in a table.
+    fn words(&self) -> String {
+        format!("{}={} in {}", self.key, self.value, self.path)
+    }
 }
 
 /// Runs the command.
@@ -156,6 +180,8 @@ fn is_whole(args: &CapsArgs, planned: &[Cap]) -> Result<(), Failure> {
                 Standing::Missing
                 | Standing::Set
                 | Standing::Other
+                | Standing::Held
+                | Standing::Looser
                 | Standing::Absent
                 | Standing::Command,
                 _,
@@ -195,6 +221,7 @@ fn answer<'a>(args: &CapsArgs, planned: &'a [Cap], changes: &[(Capped, Change)])
             change: change.map(|(_, change)| change_word(*change)),
             text: &cap.text,
             then: cap.then(),
+            held: cap.held.iter().map(HeldItem::of).collect(),
         }
     });
     Answer {
@@ -206,12 +233,18 @@ fn answer<'a>(args: &CapsArgs, planned: &'a [Cap], changes: &[(Capped, Change)])
 fn table(answer: &Answer<'_>) -> Table {
     let mut table = Table::new(["LIMIT", "STANDING", "CHANGE", "WHERE"]);
     for item in &answer.limits {
+        let held: Vec<String> = item.held.iter().map(HeldItem::words).collect();
         let place = item.path.as_deref().unwrap_or(item.text);
+        let place = match (item.standing == word(Standing::Held), held.is_empty()) {
+            (_, true) => place.to_owned(),
+            (true, false) => held.join(", "),
+            (false, false) => format!("{place}, beside {}", held.join(", ")),
+        };
         table.row([
             Cell::from(item.limit.to_owned()),
             Cell::from(item.standing.to_owned()),
             Cell::or_dash(item.change),
-            Cell::from(words::clean(place)),
+            Cell::from(words::clean(&place)),
         ]);
     }
     table
@@ -219,7 +252,7 @@ fn table(answer: &Answer<'_>) -> Table {
 
 fn next_steps(args: &CapsArgs, answer: &Answer<'_>, session: &Session) {
     let is_due = |item: &&Item<'_>| {
-        [Standing::Missing, Standing::Other]
+        [Standing::Missing, Standing::Other, Standing::Looser]
             .iter()
             .any(|due| item.standing == word(*due))
     };
@@ -245,6 +278,8 @@ const fn word(standing: Standing) -> &'static str {
         Standing::Missing => "missing",
         Standing::Set => "set",
         Standing::Other => "other-values",
+        Standing::Held => "held",
+        Standing::Looser => "looser",
         Standing::Foreign => "foreign",
         Standing::Edited => "edited",
         Standing::Absent => "absent",

@@ -40,8 +40,6 @@ const BEGIN_MAX: Duration = Duration::from_secs(30);
 const OPEN_MAX: Duration = Duration::from_secs(5);
 /// A scraper, a probe, and a person.
 const CONNECTIONS_MAX: usize = 16;
-/// The name of a disk that only a person named, in metrics.
-const NAMED: &str = "named";
 
 /// How the loop is set.
 #[derive(Debug)]
@@ -105,6 +103,8 @@ struct Loop {
     walks: Option<Walks>,
     /// Disks whose owners are not known, as it was said.
     unknown: Vec<PathBuf>,
+    /// Which disk has which label, as it was said: no more than there are disks and names.
+    named: Vec<(PathBuf, Option<&'static str>)>,
     /// A disk is nearly full, or will be.
     is_urgent: bool,
     /// The last look failed: that is said once.
@@ -122,6 +122,9 @@ impl WatchError {
             Self::Guard(GuardError::Node(_) | GuardError::Look(_)) => Some(
                 "--root names the root directory of the node, --path a directory that is there, on a disk",
             ),
+            Self::Guard(GuardError::Paths(_)) => {
+                Some("several paths on one disk are watched as one: name each disk once")
+            }
             Self::Late => Some(
                 "a filesystem that hangs lies on the way to a directory of the node or to a --path: 'findmnt' lists what is mounted",
             ),
@@ -218,6 +221,7 @@ pub(super) async fn run(
         owners: None,
         walks,
         unknown: Vec::new(),
+        named: Vec::new(),
         is_urgent: false,
         is_blind: false,
     };
@@ -256,7 +260,10 @@ fn open(mut hands: Hands, clock: &Arc<SystemClock>) -> Work<Result<(Hands, Acted
 fn say_troubles(troubles: &[Trouble]) {
     for trouble in troubles {
         match trouble {
-            Trouble::Memory(_) | Trouble::Ballast(..) | Trouble::LeftOut(_) => {
+            Trouble::Memory(_)
+            | Trouble::Record(_)
+            | Trouble::Ballast(..)
+            | Trouble::LeftOut(_) => {
                 tracing::warn!(error = %words(trouble), "Guard goes on without");
             }
         }
@@ -382,6 +389,7 @@ impl Loop {
         self.clean();
         self.is_urgent = round.disks.iter().any(|disk| disk.is_urgent);
         for disk in &round.disks {
+            self.say_named(disk);
             self.show(disk);
         }
     }
@@ -548,8 +556,21 @@ impl Loop {
         self.unknown = unknown.iter().map(|(disk, _)| disk.clone()).collect();
     }
 
+    /// Which disk of a path has which label in metrics, as a label may be no path.
+    fn say_named(&mut self, disk: &DiskNow) {
+        let named = (disk.reading.point.clone(), disk.reading.name);
+        if !self.settings.guard.paths.is_empty() && !self.named.contains(&named) {
+            let label = named.1.unwrap_or_default();
+            tracing::info!(disk = %named.0.display(), label, "Disk has this label in metrics");
+            self.named.push(named);
+        }
+    }
+
     fn show(&self, disk: &DiskNow) {
-        let name = disk.reading.name.unwrap_or(NAMED);
+        // No guard begins with more paths than there are names.
+        let Some(name) = disk.reading.name else {
+            return;
+        };
         let space = &disk.reading.space;
         let facts = DiskFacts {
             bytes: [space.used(), space.bytes_available, space.reserved()],

@@ -565,7 +565,7 @@ fn mounted(fstype: &str, point: &str, mebibytes: u64, options: &[&str]) -> Injec
     }
 }
 
-fn full(fstype: &str, point: &str) -> Injected {
+pub(crate) fn full(fstype: &str, point: &str) -> Injected {
     // XFS is made from 300 MiB up.
     let injected = mounted(fstype, point, if fstype == "xfs" { 320 } else { 128 }, &[]);
     loops::fill(&injected.node.root.join(point));

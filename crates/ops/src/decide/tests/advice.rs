@@ -128,7 +128,11 @@ fn a_command_is_about_the_node_and_not_about_the_rescue_system() {
         let cause = judged(&observed).cause().unwrap().clone();
         (cause.next, cause.disproof)
     };
-    let (clean, disproof) = below(&|o| fill_up(o, 1));
+    // A mount point is one of this machine from the beginning: U11.
+    let (clean, disproof) = below(&|o| {
+        fill_up(o, 1);
+        o.filesystems.as_mut().unwrap()[1].point = "/mnt/var/lib/etcd".into();
+    });
     assert_eq!(clean, "nagi disk clean --root /mnt");
     assert_eq!(disproof, "`df /mnt/var/lib/etcd` shows more available");
     let (journal, _) = below(&|o| o.units.as_mut().unwrap()[0].state = "failed".to_owned());

@@ -380,3 +380,30 @@ fn a_refusal_names_what_is_held_on_its_own_disk_only() {
     }
     assert!(!why.contains("a log of another"), "{why}");
 }
+
+// U11: what is advised below another root is about that node, and not about the machine that looks.
+#[test]
+fn a_next_step_leads_to_the_root_of_the_node() {
+    let next = |knobs: &Knobs| {
+        let mut world = knobs.world();
+        world.observed.root = "/mnt/a node".into();
+        let plan = world.plan(&Policy::default());
+        let nexts = plan.refusals.into_iter().map(|refusal| refusal.next);
+        nexts.collect::<Vec<String>>()
+    };
+    let full = Knobs {
+        disk: Disk::Full,
+        is_kubelet_up: false,
+        ..well()
+    };
+    let pressing = Knobs {
+        disk: Disk::Pressing,
+        is_kubelet_up: false,
+        ..well()
+    };
+    for knobs in [full, pressing] {
+        let nexts = next(&knobs);
+        let survey = "nagi disk --root '/mnt/a node'".to_owned();
+        assert!(nexts.contains(&survey), "{nexts:?}");
+    }
+}

@@ -141,3 +141,27 @@ fn every_rule_conflicts_with_a_plan_file() {
     named.sort_unstable();
     assert_eq!(rules, named);
 }
+
+// B-035: who asks for images and gets none, because the runtime is at work, is told to come again.
+#[test]
+fn images_that_were_asked_for_and_not_looked_at_are_no_success() {
+    let mut plan = empty(vec![at_work()]);
+    let report = Report {
+        done: Vec::new(),
+        disks: Vec::new(),
+        after: Vec::new(),
+        skipped: Vec::new(),
+        has_ring: true,
+    };
+    plan.policy.target_percent = 0;
+    assert!(is_looked_at(&plan, &report).is_ok(), "nobody named them");
+    plan.policy.only = vec![Reclaimer::Apt];
+    assert!(is_looked_at(&plan, &report).is_ok());
+    plan.policy.only.push(Reclaimer::Images);
+    let failure = is_looked_at(&plan, &report).unwrap_err();
+    assert_eq!(failure.exit, Exit::Conflict);
+    assert_eq!(failure.hints, [AGAIN]);
+    // How full the disks are tells where there is a target.
+    plan.policy.target_percent = 80;
+    assert!(is_looked_at(&plan, &report).is_ok());
+}
