@@ -133,6 +133,13 @@ impl Looker {
                 let is_wake = update.intent.changes.last().map(|change| change.action)
                     == Some(Action::WakeOnRequest);
                 let written = self.write(&workload, update).await?;
+                // Whoever keeps a part of it would have it written on and on.
+                if scale::is_out_of_step(written.desired, &written.intent, written.unrecorded) {
+                    return Err(PortError::Refused(
+                        "what is remembered was written, and still does not fit the count"
+                            .to_owned(),
+                    ));
+                }
                 // Of a wake that has gone on for a while nobody can tell how long it took.
                 if is_wake && !self.is_found && workload.available.is_zero() {
                     self.follow(written, Replicas::ZERO, Trigger::Request, Writer::Gateway);

@@ -211,7 +211,11 @@ impl Routes {
             return Err(unread.problem.clone());
         }
         // A host that is not in the table may be one of theirs.
-        let partial = unread.iter().any(Unread::may_hide_workloads);
+        let hidden = unread.iter().find(|unread| unread.may_hide_workloads());
+        let partial = hidden.is_some();
+        if let Some(Unread { facts, problem }) = hidden.filter(|_| !table.partial) {
+            tracing::warn!(what = %facts, error = %problem, "Not all workloads are known, hosts of none are not told as unknown");
+        }
         if table.loaded && table.partial == partial && gone.is_empty() && moved.is_empty() {
             return Ok(());
         }

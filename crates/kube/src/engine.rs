@@ -238,10 +238,11 @@ impl Starter<'_> {
     ) -> Vec<(Option<Namespace>, Arc<State>)> {
         let mut states = Vec::new();
         for namespace in scopes(self.namespaces.as_deref()) {
-            let state = State::new();
+            let sink = sink();
+            let state = State::new(sink.path(namespace.as_ref()));
             let reflector = make(
                 self.api.clone(),
-                sink(),
+                sink,
                 namespace.clone(),
                 Arc::clone(&state),
             );

@@ -76,6 +76,7 @@ pub(crate) struct Reflector<S> {
 /// How it stands.
 #[derive(Debug)]
 pub(crate) struct State {
+    collection: Box<str>,
     /// The first list is complete.
     synced: AtomicBool,
     /// A watch is open, and nothing has shown that it is dead.
@@ -104,8 +105,10 @@ enum End {
 // === impl State ===
 
 impl State {
-    pub(crate) fn new() -> Arc<Self> {
+    /// Of the collection with this path.
+    pub(crate) fn new(collection: impl Into<Box<str>>) -> Arc<Self> {
         Arc::new(Self {
+            collection: collection.into(),
             synced: AtomicBool::new(false),
             live: AtomicBool::new(false),
             died: Mutex::new(None),
@@ -128,7 +131,16 @@ impl State {
     }
 
     pub(crate) fn seen(&self) -> u64 {
+        // What is to begin anew has seen nothing of what counts.
+        if self.anew.load(Ordering::Acquire) {
+            return 0;
+        }
         self.seen.load(Ordering::Acquire)
+    }
+
+    /// The path of the collection.
+    pub(crate) fn collection(&self) -> &str {
+        &self.collection
     }
 
     /// Counts every step forward.

@@ -78,6 +78,8 @@ pub(crate) struct Row {
     version: u64,
     /// How often versions began anew.
     timeline: u32,
+    /// They begin anew: whatever comes next is newer.
+    is_over: bool,
     revision: u64,
     desired: u32,
     /// At zero: what was wanted before, when nothing that was written since tells of it; else 0.
@@ -192,7 +194,7 @@ impl Store {
         let version = metadata.version();
         // It is on its way out, and only a finalizer holds it: no count makes a pod of it any more.
         if metadata.deletion_timestamp {
-            if known.is_some_and(|known| known.version <= version) {
+            if known.is_some_and(|known| known.is_behind_or_at(version)) {
                 inner.remove(&id);
                 drop(self.events.send(WorkloadEvent::Deleted(id)));
             }
@@ -206,6 +208,7 @@ impl Store {
             (From::Call { .. }, None) => BY_CALL,
         };
         if let Some(known) = known
+            && !known.is_over
             && known.version >= version
         {
             let earlier = Row::of(object, listed, None);
@@ -218,18 +221,18 @@ impl Store {
         let pool = inner.pool(&object.spec.template);
         let mut row = Row::of(object, listed, pool);
         if let Some(before) = inner.row(&id) {
-            row.timeline = before.timeline;
-            row.learn_from(before);
+            row.follow(before);
         }
         row.warn_of_unreadable(&id, known_notes(inner.row(&id)));
         inner.insert(&id, row);
         self.tell(&mut inner, &id, now);
     }
 
-    /// The count of a workload was written through its `scale`.
+    /// The count of a workload was written through its `scale`. Does nothing where all else that is known of it may be wrong.
     pub(crate) fn apply_count(&self, id: &WorkloadId, count: u32, version: u64, now: Timestamp) {
         let mut inner = self.write();
         if let Some(row) = inner.row_mut(id)
+            && !row.is_over
             && row.version < version
         {
             row.version = version;
@@ -250,7 +253,10 @@ impl Store {
     /// A workload is gone.
     pub(crate) fn remove(&self, id: &WorkloadId, version: u64) {
         let mut inner = self.write();
-        if inner.row(id).is_some_and(|row| row.version <= version) {
+        if inner
+            .row(id)
+            .is_some_and(|row| row.is_behind_or_at(version))
+        {
             inner.remove(id);
             drop(self.events.send(WorkloadEvent::Deleted(id.clone())));
         }
@@ -261,6 +267,7 @@ impl Store {
         let inner = self.read();
         let namespaces = inner.rows.get(resource).into_iter().flatten();
         let rows = namespaces.flat_map(|(_, names)| names.values());
+        let rows = rows.filter(|row| !row.is_over);
         rows.map(|row| row.version).max().unwrap_or(0)
     }
 
@@ -271,9 +278,28 @@ impl Store {
         let namespaces = inner.rows.get_mut(resource).into_iter().flatten();
         for (_, names) in namespaces.filter(|(namespace, _)| within.covers(namespace)) {
             for row in names.values_mut() {
-                row.timeline = row.timeline.saturating_add(1);
-                row.version = 0;
+                row.is_over = true;
                 row.listed = NO_LIST;
+            }
+        }
+    }
+
+    /// Whether what is known of a workload is of a timeline that is over.
+    pub(crate) fn is_over(&self, id: &WorkloadId) -> bool {
+        self.read().row(id).is_some_and(|row| row.is_over)
+    }
+
+    /// A kind is served no more: none of its workloads is known.
+    pub(crate) fn forget(&self, resource: &Resource) {
+        let mut inner = self.write();
+        for (namespace, names) in inner.rows.remove(resource).into_iter().flatten() {
+            for name in names.into_keys() {
+                let id = WorkloadId {
+                    resource: resource.clone(),
+                    namespace: namespace.clone(),
+                    name,
+                };
+                drop(self.events.send(WorkloadEvent::Deleted(id)));
             }
         }
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nagi_core::intent::CountWriter;
 use nagi_core::workload::Workload;
-use nagi_ports::PortError;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -82,16 +81,9 @@ pub(crate) fn count_writer(
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Told {
-    regarding: Regarding,
-    reason: String,
+    reporting_controller: String,
     event_time: Option<Timestamp>,
     series: Option<Series>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Regarding {
-    uid: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -109,33 +101,36 @@ impl Told {
 }
 
 impl Shared {
-    /// Whether a gateway says in an Event that it woke this workload, after all that is recorded of it. Whoever may not list
-    /// Events is told nothing.
-    pub(crate) async fn told_waking(&self, workload: &Workload) -> Result<bool, PortError> {
+    /// Whether a gateway says in an Event that it woke this workload, after all that is recorded of it. Where Events cannot be read
+    /// nobody tells.
+    pub(crate) async fn told_waking(&self, workload: &Workload) -> bool {
         let recorded = workload.intent.changes.last().map(|change| change.time);
         let collection = events_of(&workload.id.namespace);
-        let selector = encoded(&format!("reportingController={REPORTER}"));
-        let selector = format!("&fieldSelector={selector}");
+        let selector = format!("regarding.uid={},reason={WAKING}", workload.uid.as_str());
+        let selector = format!("&fieldSelector={}", encoded(&selector));
         for pause in EVENT_LOOKS {
             tokio::time::sleep(pause).await;
             let told: Vec<Told> = match self.list_live(&collection, &selector).await {
                 Ok(told) => told,
-                Err(PortError::Refused(_) | PortError::NotFound) => return Ok(false),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(namespace = %workload.id.namespace, error = %error, "Events cannot be read");
+                    return false;
+                }
             };
-            let mut ours = told.iter().filter(|told| {
-                told.reason == WAKING && told.regarding.uid == workload.uid.as_str()
-            });
+            // Somebody else may use the same word.
+            let mut ours = told
+                .iter()
+                .filter(|told| told.reporting_controller == REPORTER);
             let is_later = |told: &Told| match (told.last_time(), recorded) {
                 (Some(time), Some(recorded)) => time + CLOCKS_DIFFER > recorded,
                 (time, None) => time.is_some(),
                 (None, Some(_)) => false,
             };
             if ours.any(is_later) {
-                return Ok(true);
+                return true;
             }
         }
-        Ok(false)
+        false
     }
 }
 

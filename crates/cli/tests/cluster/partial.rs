@@ -125,10 +125,16 @@ async fn a_definition_that_changes_sends_nobody_away() {
     double.put(runner());
     let gateway = Process::start("gateway", Some(&double), &[("NAGI_HOLD_SECONDS", "3")]);
     until_ready(gateway.metrics).await;
-    // Held, and in vain: nothing brings it a pod.
-    assert_eq!(ask(&gateway, "one").await.status, 503, "{}", gateway.log());
+    // Known, as its host is: one that nobody has is unknown.
+    assert_eq!(ask(&gateway, "nobody").await.status, 404);
     double.inject(Fault::status(500).at("/example.com/v2/"));
     double.put(definition("v2"));
+    // The first wake goes to a version that is served no more, and has the definition read anew.
+    let first = ask(&gateway, "one").await;
+    assert_eq!(first.status, 503, "{first:?}");
+    gateway
+        .logs("Definition of a custom kind has changed")
+        .await;
     let seen = Instant::now();
     while seen.elapsed() < Duration::from_secs(8) {
         let answer = ask(&gateway, "one").await;

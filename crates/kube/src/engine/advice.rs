@@ -148,7 +148,7 @@ impl Shared {
                         Ok(nodes) => nodes,
                         // Without nodes the autoscaler is heard all the same.
                         Err(error) => {
-                            problem = Some(error);
+                            problem.get_or_insert(error);
                             Vec::new()
                         }
                     };
@@ -164,7 +164,7 @@ impl Shared {
                     Err(error) if error.is_retryable() => return Err(error),
                     // Rights differ from namespace to namespace.
                     Err(error) => {
-                        problem = Some(error);
+                        problem.get_or_insert(error);
                         continue;
                     }
                 };

@@ -20,6 +20,8 @@ use crate::store::Within;
 
 /// Definitions change seldom; who asks for a kind that is not known makes us look at once.
 const LOOK: Duration = Duration::from_mins(1);
+/// From one to the next at least, however many ask.
+const LOOK_MIN: Duration = Duration::from_millis(500);
 /// After a look that failed.
 const RETRY: Duration = Duration::from_secs(5);
 /// A page of definitions may take so long. Each carries its whole schema, up to a megabyte, so few are on one.
@@ -94,6 +96,7 @@ impl Shared {
         let mut told: Option<PortError> = None;
         let mut seen = Versions::new();
         loop {
+            let begun = Instant::now();
             self.kinds_looked.send_modify(|looked| looked.begun += 1);
             let looked = self.look_for_kinds(&mut seen, &shutdown).await;
             let pause = match looked {
@@ -119,7 +122,7 @@ impl Shared {
                 // Cancel-safe: waiting on a watch channel loses nothing.
                 () = shutdown.stopped() => return,
                 // Cancel-safe: a permit is kept.
-                () = self.kinds_wanted.notified() => {}
+                () = self.kinds_wanted.notified() => tokio::time::sleep_until(begun + LOOK_MIN).await,
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -228,8 +231,7 @@ impl Shared {
     /// Serves a kind no more, and forgets its workloads.
     async fn forget_kind(&self, resource: &Resource) {
         self.stop_kind(resource).await;
-        // Lists count from 1, so nothing that is known is of a later one.
-        self.store.sweep(resource, Within::Everywhere, 0, u64::MAX);
+        self.store.forget(resource);
     }
 
     /// Ends the watches of a kind, when nobody reads by it any more.
@@ -264,7 +266,7 @@ impl Shared {
         let stop = watch::Sender::new(false);
         let mut states = Vec::new();
         for namespace in scopes(self.namespaces.as_deref()) {
-            let state = State::new();
+            let state = State::new(kind.path(namespace.as_ref()));
             let sink = WorkloadSink {
                 kind: Arc::clone(&kind),
                 store: Arc::clone(&self.store),
@@ -287,8 +289,8 @@ impl Shared {
             if self.kind_tasks.try_spawn(follow).is_err() {
                 tracing::warn!(resource = %kind.resource, "Too many kinds, this one is not served");
                 stop.send_replace(true);
-                self.store
-                    .sweep(&kind.resource, Within::Everywhere, 0, u64::MAX);
+                stop.closed().await;
+                self.store.forget(&kind.resource);
                 return;
             }
             states.push((namespace, state));

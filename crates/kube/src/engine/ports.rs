@@ -28,13 +28,26 @@ impl Workloads for KubeEngine {
     async fn reachable(&self) -> Result<(), PortError> {
         let shared = &self.shared;
         let deployments = shared.deployments();
-        // One of several namespaces may be gone, and the rights with it.
+        // One of several namespaces may be gone, and the rights with it: it is asked last.
         let refuses = |(_, state): &&(_, Arc<State>)| state.refusal().is_some();
         let all = &deployments.states;
-        let asked = all.iter().find(|one| !refuses(one)).or(all.first());
-        let namespace = asked.and_then(|(namespace, _)| namespace.as_ref());
-        let call = Call::get(format!("{}?limit=1", deployments.kind.path(namespace)));
-        shared.api.call(&call, LIVE).await?;
+        let (last, first): (Vec<_>, Vec<_>) = all.iter().partition(refuses);
+        let mut refusal = None;
+        for (namespace, _) in first.into_iter().chain(last) {
+            let path = deployments.kind.path(namespace.as_ref());
+            let call = Call::get(format!("{path}?limit=1"));
+            refusal = match shared.api.call(&call, LIVE).await.map_err(PortError::from) {
+                Ok(_) => None,
+                Err(error) if error.is_retryable() => return Err(error),
+                Err(error) => Some(error),
+            };
+            if refusal.is_none() {
+                break;
+            }
+        }
+        if let Some(error) = refusal {
+            return Err(error);
+        }
         let mut waiting = all.iter().filter(|(_, state)| !state.is_synced());
         let is_known = all.iter().any(|(_, state)| state.is_synced());
         let waiting = waiting.find(|one| !is_known || !refuses(one));
@@ -97,7 +110,9 @@ impl Workloads for KubeEngine {
             for (namespace, state) in &watched.states {
                 // All others do not wait for a kind whose lists fail, as when the webhook that converts it is gone, or one
                 // object of it cannot be decoded. Without Deployments a cluster has other sorrows.
-                let may_fail = !is_asked_for && *resource != deployments.kind.resource;
+                let is_one_of_several = watched.states.len() > 1;
+                let may_fail =
+                    is_one_of_several || (!is_asked_for && *resource != deployments.kind.resource);
                 let Some(problem) = shared.problem_of(state, deadline, may_fail).await? else {
                     continue;
                 };
@@ -125,8 +140,14 @@ impl Workloads for KubeEngine {
             if deployments.refusal().is_some() {
                 continue;
             }
-            if let Some(problem) = shared.problem_of(state, deadline, true).await? {
-                oldest = oldest.max(state.dead_for());
+            // What was read once is told as old while it is read anew, which takes its time where there are many.
+            let problem = if state.is_synced() {
+                lasting_problem(state)
+            } else {
+                shared.problem_of(state, deadline, true).await?
+            };
+            oldest = oldest.max(state.dead_for());
+            if let Some(problem) = problem {
                 note(&mut unread, Facts::Pods, problem);
             }
         }
@@ -169,7 +190,7 @@ impl Workloads for KubeEngine {
         let writer = match writer {
             None if !workload.desired.is_zero() => shared
                 .told_waking(workload)
-                .await?
+                .await
                 .then_some(CountWriter::Gateway),
             known => known,
         };
@@ -183,6 +204,13 @@ impl Workloads for KubeEngine {
     fn subscribe(&self) -> broadcast::Receiver<WorkloadEvent> {
         self.shared.store.subscribe()
     }
+}
+
+/// Why what a watch brought is old, or is not there. One that broke off a moment ago is back in another.
+fn lasting_problem(state: &State) -> Option<PortError> {
+    state
+        .fails()
+        .filter(|problem| !state.is_synced() || state.dead_for() > LIVE || !problem.is_retryable())
 }
 
 /// Notes what cannot be read, once. Of several problems with it, as in several namespaces, one that may be over soon counts.
@@ -218,7 +246,8 @@ impl Shared {
         loop {
             progress.mark_unchanged();
             let workload = self.cached(watched, id)?;
-            if workload.version >= version {
+            // Of which timeline a number is that somebody brings along nobody knows; one that is never reached is read live.
+            if workload.version.number >= version.number {
                 return Some(workload);
             }
             // Cancel-safe: a watch channel keeps its value.
@@ -236,7 +265,7 @@ impl Shared {
         deadline: Instant,
         may_fail: bool,
     ) -> Result<Option<PortError>, PortError> {
-        if let Some(problem) = state.fails().filter(|_| may_fail && self.hears()) {
+        if let Some(problem) = lasting_problem(state).filter(|_| may_fail && self.hears()) {
             return Ok(Some(problem));
         }
         match self.live_again(state, deadline).await {

@@ -7,7 +7,7 @@ use nagi_runtime::Shutdown;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{LIVE, SILENCE_MAX, Shared};
-use crate::api::{ApiError, Call};
+use crate::api::Call;
 use crate::reflect::State;
 use crate::wire::List;
 
@@ -84,25 +84,46 @@ impl Shared {
     /// as new as any: so its data is from a backup, and objects of before have the versions of later ones. A watch would go on
     /// from a version that is still to come.
     async fn went_back(&self) -> bool {
+        // Read before any of the calls, which answer with what is later.
+        let mut seen = Vec::new();
+        self.each_watch(|state| seen.push((state.collection().to_owned(), state.seen())));
         let deployments = self.deployments();
-        let mut seen = self.store.newest(&deployments.kind.resource);
-        self.each_watch(|state| seen = seen.max(state.seen()));
+        let known = self.store.newest(&deployments.kind.resource);
         for (namespace, _) in &deployments.states {
-            let collection = deployments.kind.path(namespace.as_ref());
-            let call = Call::heads(format!("{collection}?limit=1"));
-            let body = match self.api.call(&call, LIVE).await {
-                Ok(body) => body,
+            let version = match self
+                .version_of(&deployments.kind.path(namespace.as_ref()))
+                .await
+            {
+                Ok(version) => version,
                 // Rights differ from namespace to namespace.
-                Err(ApiError::Status {
-                    code: 403 | 404, ..
-                }) => continue,
-                // Unknown is no: the next look tells.
+                Err(PortError::Refused(_) | PortError::NotFound) => continue,
                 Err(_) => return false,
             };
-            let list: Option<List<'_>> = serde_json::from_slice(&body).ok();
-            let version = list.and_then(|list| list.metadata.resource_version.parse().ok());
-            return version.is_some_and(|version: u64| version < seen);
+            if version < known {
+                return true;
+            }
+            // Other kinds may lie in other stores, which count by themselves: they are asked when they seem to be ahead.
+            for (collection, seen) in &seen {
+                if *seen > version
+                    && self
+                        .version_of(collection)
+                        .await
+                        .is_ok_and(|now| now < *seen)
+                {
+                    return true;
+                }
+            }
+            return false;
         }
         false
+    }
+
+    /// The version that a collection is at. Unknown is an error: the next look tells.
+    async fn version_of(&self, collection: &str) -> Result<u64, PortError> {
+        let call = Call::heads(format!("{collection}?limit=1"));
+        let body = self.api.call(&call, LIVE).await?;
+        let list: Option<List<'_>> = serde_json::from_slice(&body).ok();
+        let version = list.and_then(|list| list.metadata.resource_version.parse().ok());
+        version.ok_or_else(|| PortError::Internal("the list names no version".to_owned()))
     }
 }

@@ -69,11 +69,6 @@ impl Shared {
         epoch: Option<u64>,
     ) -> Result<Arc<Workload>, PortError> {
         let id = &before.id;
-        // Facts of a timeline that is over. The API server takes version 0 for none, and asks for no other.
-        if before.version.number == 0 {
-            self.live(watched, id, ORDER).await?;
-            return Err(PortError::Conflict);
-        }
         let mut patch = if update.desired == before.desired {
             // The count stays whose it is.
             json!({})
@@ -149,7 +144,7 @@ impl Shared {
                 let known = self
                     .store
                     .workload(id, now)
-                    .filter(|known| known.version.number >= version);
+                    .filter(|known| known.version.number >= version && !self.store.is_over(id));
                 match known {
                     Some(known) => Ok(Arc::new(known)),
                     None => self.live(watched, id, ORDER).await,

@@ -24,6 +24,7 @@ impl Row {
             uid: metadata.uid.clone(),
             version: metadata.version(),
             timeline: 0,
+            is_over: false,
             // Given with the event that tells of it.
             revision: 0,
             // The API server writes its default of 1 into every object.
@@ -51,6 +52,22 @@ impl Row {
             return Some(Replicas::ZERO);
         }
         WakeCount::new(self.unrecorded).map(WakeCount::replicas)
+    }
+
+    /// Whether an object that is gone at this version is this one.
+    pub(super) const fn is_behind_or_at(&self, version: u64) -> bool {
+        self.is_over || self.version <= version
+    }
+
+    /// Takes the place of an earlier observation. From one of another timeline nothing is learned: what it says may never have
+    /// been.
+    pub(super) fn follow(&mut self, earlier: &Self) {
+        self.timeline = earlier.timeline;
+        if earlier.is_over {
+            self.timeline = self.timeline.saturating_add(1);
+        } else {
+            self.learn_from(earlier);
+        }
     }
 
     /// Learns from an earlier observation what was wanted just before the count became zero, unless somebody wrote a record

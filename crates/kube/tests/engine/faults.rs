@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use nagi_core::id::Resource;
+use nagi_core::id::{Resource, Version};
 use nagi_kube::{Rights, Source};
 use nagi_kube_double::{Double, Effect, Fault, objects};
 use nagi_ports::{Clock as _, Glance, PortError, Read, Selection, SystemClock, Workloads};
@@ -12,7 +12,7 @@ use nagi_testkit::listed;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::lab::{Lab, PATH, event, eventually, id, is_unreachable, named, sleep, wake};
+use crate::lab::{Lab, PATH, PATIENCE, event, eventually, id, is_unreachable, named, sleep, wake};
 
 // A-016, F02
 #[tokio::test]
@@ -226,6 +226,18 @@ async fn an_api_server_that_goes_back_to_a_backup_is_read_anew() {
     // And what is written now is taken.
     let again = lab.engine.write(&restored, sleep(&restored)).await.unwrap();
     assert_eq!(again.desired.0, 0);
+    // A number that somebody brings along is waited for as before.
+    lab.double.watches_lag(PATIENCE);
+    let other = lab
+        .double
+        .edit(PATH, |object| object["spec"]["replicas"] = json!(5));
+    let version = other["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .parse();
+    let at_least = Read::AtLeast(Version::new(version.unwrap()));
+    let read = lab.engine.get(&id(), at_least).await.unwrap();
+    assert_eq!(read.desired.0, 5);
 }
 
 // It is seen also where only pods, or another kind, had come further than the backup.

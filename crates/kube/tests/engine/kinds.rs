@@ -138,6 +138,30 @@ async fn a_built_in_kind_that_cannot_be_read_keeps_no_other_away() {
     assert_eq!(listed(&lab.engine).await.unwrap().len(), 1);
 }
 
+// What was kept while a changed kind could not be read goes with its definition.
+#[tokio::test]
+async fn a_changed_kind_that_is_deleted_before_it_was_read_leaves_nothing() {
+    let lab = Lab::new().await;
+    let runner = runner();
+    let everything = async || listed(&lab.engine).await.unwrap_or_default();
+    lab.double.put(definition("v1", ".spec.workers"));
+    lab.double.put(object("v1"));
+    lab.engine.get(&runner, Read::Cached).await.unwrap();
+    eventually("the workload", async || everything().await.len() == 2).await;
+    lab.double.inject(Fault::status(500).at("/example.com/v2/"));
+    lab.double.put(definition("v2", ".spec.workers"));
+    look_again(&lab).await;
+    eventually("what is known of it, and that it is old", async || {
+        let unread = each(&lab.engine, |_| {}).await.unwrap_or_default();
+        !unread.is_empty() && everything().await.len() == 2
+    })
+    .await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/runners.example.com";
+    assert!(lab.double.delete(path));
+    look_again(&lab).await;
+    eventually("nothing of it", async || everything().await.len() == 1).await;
+}
+
 // A namespace that is gone takes the rights in it along, and nothing of the others.
 #[tokio::test]
 async fn a_namespace_that_may_not_be_read_keeps_no_other_away() {
