@@ -143,6 +143,15 @@ pub(crate) fn sleep(before: &Workload) -> IntentUpdate {
     }
 }
 
+/// The same, recorded as of now: where that is compared with what others tell.
+pub(crate) fn sleep_now(before: &Workload) -> IntentUpdate {
+    let mut update = sleep(before);
+    for change in &mut update.intent.changes {
+        change.time = SystemClock::new().now();
+    }
+    update
+}
+
 /// What wakes it.
 pub(crate) fn wake(before: &Workload, count: u32) -> IntentUpdate {
     let mut intent = before.intent.clone();

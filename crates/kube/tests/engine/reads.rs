@@ -7,11 +7,11 @@ use nagi_core::wake::Stage;
 use nagi_core::workload::{Pending, Readiness};
 use nagi_kube::{Rights, Source, annotation};
 use nagi_kube_double::{Double, Fault, objects};
-use nagi_ports::{Clock as _, PortError, Read, SystemClock, WorkloadEvent, Workloads};
+use nagi_ports::{PortError, Read, WorkloadEvent, Workloads};
 use nagi_testkit::{check_visits, listed};
 use serde_json::json;
 
-use crate::lab::{Lab, PATH, at, event, eventually, id, named, sleep, wake};
+use crate::lab::{Lab, PATH, at, event, eventually, id, named, sleep, sleep_now, wake};
 
 //
 #[tokio::test]
@@ -330,11 +330,7 @@ async fn a_raise_that_nobody_recorded_is_told_until_it_is_known_whose_it_is() {
 async fn a_wake_of_what_belongs_to_nobody_is_told_by_its_event() {
     let lab = Lab::new().await;
     let before = lab.get().await;
-    let mut slept = sleep(&before);
-    for change in &mut slept.intent.changes {
-        change.time = SystemClock::new().now();
-    }
-    let asleep = lab.engine.write(&before, slept).await.unwrap();
+    let asleep = lab.engine.write(&before, sleep_now(&before)).await.unwrap();
     for count in [3, 0] {
         lab.double.scale(PATH, count);
     }

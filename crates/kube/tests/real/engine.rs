@@ -10,7 +10,7 @@ use nagi_ports::{HistoryQuery, Journal, PortError, Read, SystemClock, Workloads}
 use nagi_runtime::Supervisor;
 use serde_json::{Value, json};
 
-use crate::lab::{eventually, sleep, wake};
+use crate::lab::{eventually, sleep, sleep_now, wake};
 
 const NAMESPACE: &str = "nagi-engine";
 
@@ -60,6 +60,23 @@ async fn prepare(name: &str) {
     ask("POST", collection, object).await;
 }
 
+/// As `kubectl scale` does.
+async fn scale_to_zero(name: &str) {
+    let path = format!(
+        "/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}/scale?fieldManager=kubectl-scale"
+    );
+    let request = http::Request::builder()
+        .method("PATCH")
+        .uri(path)
+        .header("content-type", "application/merge-patch+json")
+        .body(kube::client::Body::from(
+            br#"{"spec":{"replicas":0}}"#.to_vec(),
+        ));
+    let client = crate::client().await;
+    let answer = client.send(request.unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
 // F12
 #[tokio::test]
 async fn sleep_wake_and_history_on_a_real_api_server() {
@@ -81,7 +98,7 @@ async fn sleep_wake_and_history_on_a_real_api_server() {
     let (before, asleep) = loop {
         let before = server.get(&id, Read::Cached).await.unwrap();
         assert_eq!(before.desired.0, 2);
-        match leading.write(&before, sleep(&before)).await {
+        match leading.write(&before, sleep_now(&before)).await {
             Ok(asleep) => break (before, asleep),
             Err(PortError::Conflict) if attempts < ATTEMPTS_MAX => attempts += 1,
             Err(error) => panic!("{error}"),
@@ -109,6 +126,24 @@ async fn sleep_wake_and_history_on_a_real_api_server() {
     assert_eq!(awake.desired.0, 2);
     assert_eq!(
         server.count_writer(&awake).await.unwrap(),
+        Some(CountWriter::Gateway)
+    );
+    // A zero that `kubectl scale` wrote belongs to nobody, and so does what is raised from there: the Event of a gateway tells.
+    scale_to_zero("web").await;
+    let zero = async |engine: &KubeEngine| {
+        eventually("the zero", async || {
+            let now = engine.get(&id, Read::Cached).await;
+            now.is_ok_and(|now| now.desired.0 == 0)
+        })
+        .await;
+        engine.get(&id, Read::Cached).await.unwrap()
+    };
+    let before = zero(&gateway).await;
+    let woken = gateway.write(&before, wake(&before, 1)).await.unwrap();
+    let seen = server.get(&id, Read::AtLeast(woken.version)).await.unwrap();
+    assert_eq!(seen.desired.0, 1);
+    assert_eq!(
+        server.count_writer(&seen).await.unwrap(),
         Some(CountWriter::Gateway)
     );
     let query = HistoryQuery {
