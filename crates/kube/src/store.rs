@@ -1,7 +1,8 @@
 //! What is known of the cluster: compact rows for workloads, their pods and autoscalers, in one place behind one lock.
 //!
 //! Rows are made into [`Workload`]s when somebody asks: 100,000 of them would be several times the rows. Versions decide
-//! who is right: an observation that is older than what is known changes nothing, wherever it came from.
+//! who is right: an observation that is older than what is known changes nothing, wherever it came from. After a restored
+//! backup, and where a kind is read from another place, versions begin anew: what is known of before is over then.
 
 mod names;
 mod pods;
