@@ -8,6 +8,7 @@ pub(crate) mod kinds;
 mod ports;
 mod pulse;
 mod release;
+mod visit;
 mod write;
 
 use std::collections::BTreeMap;

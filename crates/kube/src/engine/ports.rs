@@ -1,16 +1,13 @@
-//! The ports that the engine serves: reads from the cache while it can be believed, else from the API server.
+//! The ports that the engine serves: reads from the cache while it can be believed, else from the API server. What a visit
+//! tells is in `visit.rs`.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use nagi_core::id::{Namespace, Resource, Version, WorkloadId};
+use nagi_core::id::{Version, WorkloadId};
 use nagi_core::intent::{CountWriter, IntentUpdate};
 use nagi_core::workload::Workload;
-use nagi_ports::{
-    Engine, Facts, PortError, Read, See, Selection, Unread, Visited, WorkloadEvent, Workloads,
-};
+use nagi_ports::{Engine, PortError, Read, See, Selection, Visited, WorkloadEvent, Workloads};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout_at};
 
@@ -78,88 +75,7 @@ impl Workloads for KubeEngine {
         selection: Selection<'_>,
         see: &mut See<'_>,
     ) -> Result<Visited, PortError> {
-        let shared = &self.shared;
-        let deadline = Instant::now() + LIVE;
-        let wanted = |watched: &Arc<Watched>| {
-            let kind = &watched.kind.resource;
-            selection.resource.is_none_or(|only| only == kind)
-        };
-        let kinds_missed = match selection.resource {
-            None => shared.kinds_missed(deadline).await,
-            Some(_) => None,
-        };
-        let mut all = shared.all_watched();
-        if let Some(only) = selection.resource.filter(|_| !all.iter().any(wanted)) {
-            let looked = shared.look_again_for(only).await;
-            all = shared.all_watched();
-            if !all.iter().any(wanted) {
-                looked?;
-            }
-        }
-        // A kind that nobody knows has no workloads, if the API server still says so.
-        let nobody_knows = !all.iter().any(wanted);
-        // What is known of a kind that may not be read any more is from before its rights were taken away. It is told with that
-        // time and not left out: whoever follows lists would take it for deleted.
-        let mut oldest = Duration::ZERO;
-        let mut unread: Vec<Unread> = Vec::new();
-        let is_asked_for = selection.resource.is_some() && !nobody_knows;
-        let deployments = shared.deployments();
-        let mut missed = 0;
-        for watched in all.iter().filter(|watched| nobody_knows || wanted(watched)) {
-            let resource = &watched.kind.resource;
-            for (namespace, state) in &watched.states {
-                // All others do not wait for a kind whose lists fail, as when the webhook that converts it is gone, or one
-                // object of it cannot be decoded. Without Deployments a cluster has other sorrows.
-                let is_one_of_several = watched.states.len() > 1;
-                let may_fail =
-                    is_one_of_several || (!is_asked_for && *resource != deployments.kind.resource);
-                let Some(problem) = shared.problem_of(state, deadline, may_fail).await? else {
-                    continue;
-                };
-                // Without any of the Deployments a list would say less than nothing.
-                let is_missed = *resource == deployments.kind.resource
-                    && shared.is_missed(state, namespace.as_ref());
-                missed += usize::from(is_missed);
-                let is_missed = is_missed && missed == deployments.states.len();
-                // Nobody knows any of those that were asked for.
-                let is_unknown = is_asked_for && !watched.states().any(|state| state.is_synced());
-                if is_missed || is_unknown {
-                    return Err(problem);
-                }
-                oldest = oldest.max(state.dead_for());
-                let facts = Facts::Kind(resource.clone());
-                note(&mut unread, facts, problem);
-            }
-        }
-        if let Some(problem) = kinds_missed {
-            note(&mut unread, Facts::Definitions, problem);
-        }
-        // Without pods nobody knows where a workload serves, and what it waits for. In a namespace whose Deployments may not be
-        // read, none does.
-        for (state, (_, deployments)) in shared.pods.iter().zip(&deployments.states) {
-            if deployments.refusal().is_some() {
-                continue;
-            }
-            // What was read once is told as old while it is read anew, which takes its time where there are many.
-            let problem = if state.is_synced() {
-                lasting_problem(state)
-            } else {
-                shared.problem_of(state, deadline, true).await?
-            };
-            oldest = oldest.max(state.dead_for());
-            if let Some(problem) = problem {
-                note(&mut unread, Facts::Pods, problem);
-            }
-        }
-        if nobody_knows {
-            unread.clear();
-        }
-        let observed_at = shared.observed_at().min(shared.clock.now() - oldest);
-        shared.store.visit(selection, observed_at, see);
-        Ok(Visited {
-            observed_at,
-            unread,
-        })
+        self.shared.visited(selection, see).await
     }
 
     async fn write(
@@ -206,24 +122,6 @@ impl Workloads for KubeEngine {
     }
 }
 
-/// Why what a watch brought is old, or is not there. One that broke off a moment ago is back in another.
-fn lasting_problem(state: &State) -> Option<PortError> {
-    state
-        .fails()
-        .filter(|problem| !state.is_synced() || state.dead_for() > LIVE || !problem.is_retryable())
-}
-
-/// Notes what cannot be read, once. Of several problems with it, as in several namespaces, one that may be over soon counts.
-fn note(unread: &mut Vec<Unread>, facts: Facts, problem: PortError) {
-    match unread.last_mut().filter(|last| last.facts == facts) {
-        None => unread.push(Unread { facts, problem }),
-        Some(last) if problem.is_retryable() && !last.problem.is_retryable() => {
-            last.problem = problem;
-        }
-        Some(_) => {}
-    }
-}
-
 impl Shared {
     /// The workload from the cache, if it is there and can be believed.
     fn cached(&self, watched: &Watched, id: &WorkloadId) -> Option<Arc<Workload>> {
@@ -255,73 +153,5 @@ impl Shared {
                 return None;
             }
         }
-    }
-
-    /// Why what a watch brought is old, or is not there. One that `may_fail` is not waited for while it fails for a reason, and
-    /// no error when it takes long.
-    async fn problem_of(
-        &self,
-        state: &State,
-        deadline: Instant,
-        may_fail: bool,
-    ) -> Result<Option<PortError>, PortError> {
-        if let Some(problem) = lasting_problem(state).filter(|_| may_fail && self.hears()) {
-            return Ok(Some(problem));
-        }
-        match self.live_again(state, deadline).await {
-            Err(problem) if may_fail && self.hears() => Ok(Some(problem)),
-            other => other,
-        }
-    }
-
-    /// Waits for a watch that is dead to live again. Where that may not be read, or is not served, the refusal.
-    async fn live_again(
-        &self,
-        state: &State,
-        deadline: Instant,
-    ) -> Result<Option<PortError>, PortError> {
-        let mut progress = state.progress();
-        let mut nudged = false;
-        loop {
-            progress.mark_unchanged();
-            if state.is_live() && self.hears() {
-                return Ok(None);
-            }
-            if self.hears()
-                && let Some(problem) = state.refusal()
-            {
-                return Ok(Some(problem));
-            }
-            if !nudged && state.is_synced() {
-                nudged = true;
-                state.nudge();
-                continue;
-            }
-            if !matches!(timeout_at(deadline, progress.changed()).await, Ok(Ok(()))) {
-                return Err(state.problem().unwrap_or_else(|| {
-                    PortError::Timeout(format!("no list of workloads within {LIVE:?}"))
-                }));
-            }
-        }
-    }
-
-    /// A list without the Deployments that may not be read would say less than was there. Where one namespace is read and none
-    /// was in it, it may have gone with its rights.
-    fn is_missed(&self, state: &State, namespace: Option<&Namespace>) -> bool {
-        let Some(namespace) = namespace.filter(|_| state.is_synced()) else {
-            return true;
-        };
-        let mut holds = false;
-        let deployments = Resource::deployments();
-        let selection = Selection {
-            resource: Some(&deployments),
-            namespace: Some(namespace),
-            after: None,
-        };
-        self.store.visit(selection, self.observed_at(), &mut |_| {
-            holds = true;
-            ControlFlow::Break(())
-        });
-        holds
     }
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use nagi_core::id::{Name, Namespace, Resource, WorkloadId};
 use nagi_kube::{Rights, Source};
 use nagi_kube_double::{Double, Effect, Fault, objects};
-use nagi_ports::{Facts, Glance, PortError, Read, Selection, Unread, Workloads, each};
+use nagi_ports::{Facts, Glance, PortError, Read, Selection, Workloads, each};
 use nagi_testkit::listed;
 use serde_json::{Value, json};
 
@@ -160,28 +160,6 @@ async fn a_changed_kind_that_is_deleted_before_it_was_read_leaves_nothing() {
     assert!(lab.double.delete(path));
     look_again(&lab).await;
     eventually("nothing of it", async || everything().await.len() == 1).await;
-}
-
-// A namespace that is gone takes the rights in it along, and nothing of the others.
-#[tokio::test]
-async fn a_namespace_that_may_not_be_read_keeps_no_other_away() {
-    let double = Double::start().await;
-    double.put(objects::deployment("project-a", "sample-app-a", 2));
-    for namespace in ["project-0", "project-b"] {
-        double.inject(Fault::status(403).at(format!("/namespaces/{namespace}/")));
-    }
-    let source = Source::Url(double.url());
-    let all = ["project-0", "project-a", "project-b"].map(|name| Namespace::new(name).unwrap());
-    let lab = Lab::within(double, source, Rights::Full, Some(all.to_vec()));
-    eventually("ready", async || lab.engine.reachable().await.is_ok()).await;
-    let unread = each(&lab.engine, |_| {}).await.unwrap();
-    assert!(
-        unread
-            .iter()
-            .any(|one| one.facts == Facts::Kind(Resource::deployments()))
-    );
-    assert!(unread.iter().any(Unread::may_hide_workloads));
-    assert_eq!(listed(&lab.engine).await.unwrap().len(), 1);
 }
 
 // The first list of a kind that was just defined may take long: nothing else waits for it.

@@ -9,6 +9,7 @@ mod lab;
 mod leading;
 mod logs;
 mod others;
+mod partial;
 mod plugin;
 mod proxied;
 mod reads;
