@@ -69,8 +69,8 @@ pub struct Controller {
     busy: HashMap<WorkloadId, bool>,
     /// Since when each workload that may sleep by itself was seen fully awake, in monotonic time.
     awake_since: HashMap<WorkloadId, Duration>,
-    /// Workloads whose last looks failed, and how many of them.
-    failing: HashMap<WorkloadId, u32>,
+    /// Workloads whose last looks failed.
+    failing: HashMap<WorkloadId, look::Failures>,
     /// Workloads on the agenda that a listing put there.
     found: HashSet<WorkloadId>,
     /// Why the last listing failed, as it was logged.
@@ -167,11 +167,10 @@ impl Controller {
                 self.failing.retain(|id, _| concerned.contains(id));
                 self.found.clear();
                 for id in concerned {
-                    // One that fails has a time of its own.
                     if !self.failing.contains_key(&id) {
                         self.found.insert(id.clone());
-                        self.look_now(id);
                     }
+                    self.look_now(id);
                 }
                 now + LOOK_AT_ALL
             }
@@ -195,10 +194,11 @@ impl Controller {
         }
     }
 
+    /// One whose last look failed has a time of its own: what happened may be its own write, of which something else kept a part.
     fn look_now(&mut self, id: WorkloadId) {
         if let Some(happened) = self.busy.get_mut(&id) {
             *happened = true;
-        } else {
+        } else if !self.failing.contains_key(&id) {
             let now = self.ports.clock.monotonic();
             self.agenda.bring_forward(id, now);
         }
@@ -218,7 +218,7 @@ impl Controller {
                 ports: self.ports.clone(),
                 id: id.clone(),
                 awake_since: self.awake_since.get(&id).copied(),
-                failures: self.failing.get(&id).copied().unwrap_or(0),
+                failures: self.failing.get(&id).copied().unwrap_or_default(),
                 is_found: self.found.remove(&id),
                 report: self.report.clone(),
             };
@@ -240,12 +240,12 @@ impl Controller {
             Some(since) => self.awake_since.insert(report.id.clone(), since),
             None => self.awake_since.remove(&report.id),
         };
-        match report.failures {
+        match report.failures.count {
             0 => self.failing.remove(&report.id),
-            failures => self.failing.insert(report.id.clone(), failures),
+            _ => self.failing.insert(report.id.clone(), report.failures),
         };
         let now = self.ports.clock.monotonic();
-        if happened {
+        if happened && report.failures.count == 0 {
             self.agenda.set(report.id, now);
         } else if let Some(after) = report.look_again {
             self.agenda.set(report.id, now + after);

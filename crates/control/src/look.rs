@@ -26,6 +26,9 @@ const ERROR_LOOK: Duration = Duration::from_secs(1);
 /// The longest time between looks that are refused, from one to the next twice as long: the same will be refused until somebody
 /// gives a right back.
 const REFUSED_LOOK_MAX: Duration = Duration::from_secs(8);
+/// So many conflicts in a row are looked at again at once: somebody else wrote, and the facts are new. Who answers every write with
+/// one, as a webhook may, is a failure like any other.
+const CONFLICTS_AT_ONCE: u32 = 5;
 /// A workload in use is judged again after a quarter of its idle time, within these bounds.
 const IN_USE_LOOK_MIN: Duration = Duration::from_millis(100);
 const IN_USE_LOOK_MAX: Duration = Duration::from_secs(5);
@@ -45,8 +48,7 @@ pub(crate) struct Looker {
     pub(crate) ports: Ports,
     pub(crate) id: WorkloadId,
     pub(crate) awake_since: Option<Duration>,
-    /// How many looks at it have failed one after the other.
-    pub(crate) failures: u32,
+    pub(crate) failures: Failures,
     /// A listing asked for this look, no event: what it finds may be old.
     pub(crate) is_found: bool,
     pub(crate) report: mpsc::Sender<Report>,
@@ -57,14 +59,25 @@ pub(crate) struct Looker {
 pub(crate) struct Report {
     pub(crate) id: WorkloadId,
     pub(crate) awake_since: Option<Duration>,
-    /// How many looks at it have failed one after the other, this one included.
-    pub(crate) failures: u32,
+    /// This one included.
+    pub(crate) failures: Failures,
     /// `None`: when an event says so.
     pub(crate) look_again: Option<Duration>,
 }
 
+/// Looks at a workload that failed one after the other.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Failures {
+    pub(crate) count: u32,
+    /// One of them stands in the log.
+    is_told: bool,
+}
+
 /// When to look again after so many failures in a row, of which the last one was this.
 fn after_failure(failures: u32, error: &PortError) -> Duration {
+    if *error == PortError::Conflict && failures <= CONFLICTS_AT_ONCE {
+        return Duration::ZERO;
+    }
     if error.is_retryable() {
         return ERROR_LOOK;
     }
@@ -75,26 +88,26 @@ fn after_failure(failures: u32, error: &PortError) -> Duration {
 impl Looker {
     pub(crate) async fn run(mut self) {
         let (look_again, failures) = match self.look().await {
-            Ok(look_again) => (look_again, 0),
-            // Somebody else wrote: the facts are new, judge them.
-            Err(PortError::Conflict) => (Some(Duration::ZERO), 0),
-            Err(PortError::NotFound) => (None, 0),
+            Ok(look_again) => (look_again, Failures::default()),
+            Err(PortError::NotFound) => (None, Failures::default()),
             Err(error) => {
-                let failures = self.failures.saturating_add(1);
-                let again = after_failure(failures, &error);
+                let mut failures = self.failures;
+                failures.count = failures.count.saturating_add(1);
+                let again = after_failure(failures.count, &error);
                 // Told at the first, second, fourth, eighth time and so on, not each second.
-                if failures.is_power_of_two() {
+                if again > Duration::ZERO && failures.count.is_power_of_two() {
+                    failures.is_told = true;
                     tracing::warn!(
-                        namespace = %self.id.namespace, workload = %self.id.name, error = %error, failures,
+                        namespace = %self.id.namespace, workload = %self.id.name, error = %error, failures = failures.count,
                         retry_in_seconds = again.as_secs(), "Workload could not be looked after, will try again"
                     );
                 }
                 (Some(again), failures)
             }
         };
-        if failures == 0 && self.failures > 0 {
+        if failures.count == 0 && self.failures.is_told {
             tracing::info!(
-                namespace = %self.id.namespace, workload = %self.id.name, failures = self.failures,
+                namespace = %self.id.namespace, workload = %self.id.name, failures = self.failures.count,
                 "Workload is looked after again"
             );
         }
@@ -133,8 +146,12 @@ impl Looker {
                 let is_wake = update.intent.changes.last().map(|change| change.action)
                     == Some(Action::WakeOnRequest);
                 let written = self.write(&workload, update).await?;
-                // Whoever keeps a part of it would have it written on and on.
                 if scale::is_out_of_step(written.desired, &written.intent, written.unrecorded) {
+                    // Somebody scaled it meanwhile.
+                    if written.desired != workload.desired {
+                        return Err(PortError::Conflict);
+                    }
+                    // Whoever keeps a part of it would have it written on and on.
                     return Err(PortError::Refused(
                         "what is remembered was written, and still does not fit the count"
                             .to_owned(),
@@ -154,13 +171,13 @@ impl Looker {
                 Some(left.min(SCHEDULE_LOOK))
             }
             Due::Fire(update) => {
-                let written = self.write(&workload, update).await?;
+                let written = self.take_schedule(&workload, update).await?;
                 let by = Writer::ThisProcess;
                 self.follow(written, workload.desired, Trigger::Schedule, by);
                 return Ok(Some(Duration::ZERO));
             }
             Due::Drop(update) => {
-                self.write(&workload, update).await?;
+                self.take_schedule(&workload, update).await?;
                 return Ok(Some(Duration::ZERO));
             }
             Due::Stuck => {
@@ -173,6 +190,22 @@ impl Looker {
         };
         let idle = self.look_at_idleness(&workload).await?;
         Ok([schedule, idle].into_iter().flatten().min())
+    }
+
+    /// Writes what takes the schedule away. One that is still there would run again, and again.
+    async fn take_schedule(
+        &self,
+        workload: &Workload,
+        update: IntentUpdate,
+    ) -> Result<Arc<Workload>, PortError> {
+        let written = self.write(workload, update).await?;
+        if written.intent.scheduled == workload.intent.scheduled {
+            return Err(PortError::Refused(
+                "the schedule was taken away, and is still there: an admission webhook keeps it"
+                    .to_owned(),
+            ));
+        }
+        Ok(written)
     }
 
     async fn look_at_idleness(

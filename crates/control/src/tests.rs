@@ -61,6 +61,18 @@ fn start_led(workloads: impl IntoIterator<Item = Workload>, leadership: Leadersh
     }
 }
 
+fn slept() -> nagi_core::intent::Change {
+    nagi_core::intent::Change {
+        time: epoch(),
+        action: nagi_core::intent::Action::ScaleToZero,
+        actor: Actor::Anonymous,
+        reason: nagi_core::text::ReasonText::new("test").unwrap(),
+        request_id: None,
+        from: Replicas(3),
+        to: Replicas::ZERO,
+    }
+}
+
 fn idle_app() -> Workload {
     Workload {
         idle_after: Some(SECOND * 10),
@@ -265,6 +277,62 @@ async fn a_write_that_is_refused_for_good_is_tried_less_and_less() {
     assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(3));
 }
 
+// Conflicts are looked at again at once while somebody else writes; without end they are a failure like any other.
+#[tokio::test(start_paused = true)]
+async fn conflicts_without_end_are_no_flood() {
+    let world = start([asleep_until(10)]);
+    world.workloads.fail_always(None, Some(Fault::Denied));
+    pass(SECOND * 70).await;
+    let tries = world.workloads.tries();
+    assert!((50..=70).contains(&tries), "{tries} tries in a minute");
+    world.workloads.fail_always(None, None);
+    pass(SECOND * 2).await;
+    assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(3));
+}
+
+// What a webhook keeps is not written on and on.
+#[tokio::test(start_paused = true)]
+async fn a_schedule_that_a_webhook_keeps_is_no_flood() {
+    let world = start([asleep_until(10)]);
+    let keeps = |before: &Workload, after: &mut Workload| {
+        after.intent.scheduled.clone_from(&before.intent.scheduled);
+    };
+    world.workloads.fail_always(None, Some(Fault::Kept(keeps)));
+    pass(SECOND * 70).await;
+    let tries = world.workloads.tries();
+    assert!((8..=14).contains(&tries), "{tries} tries in a minute");
+    assert_eq!(world.workloads.peek(&id(APP)).desired, Replicas(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_a_webhook_keeps_is_no_flood() {
+    let world = start([raised_by_others()]);
+    let keeps = |before: &Workload, after: &mut Workload| after.intent = before.intent.clone();
+    world.workloads.fail_always(None, Some(Fault::Kept(keeps)));
+    pass(SECOND * 70).await;
+    let tries = world.workloads.tries();
+    assert!((8..=14).contains(&tries), "{tries} tries in a minute");
+}
+
+// Whoever scales between a write and its answer is no webhook.
+#[tokio::test(start_paused = true)]
+async fn a_count_that_changes_behind_a_write_is_judged_anew() {
+    let world = start([raised_by_others()]);
+    let scales = |_: &Workload, after: &mut Workload| after.desired = Replicas(2);
+    world.workloads.fail_write(Fault::Kept(scales));
+    pass(Duration::from_millis(500)).await;
+    let now = world.workloads.peek(&id(APP));
+    let last = now.intent.changes.last();
+    assert_eq!(last.map(|change| change.to), Some(Replicas(2)), "{now:?}");
+}
+
+/// Nagi put it to sleep, and another tool wants one replica.
+fn raised_by_others() -> Workload {
+    let mut w = workload(APP, 1, 1, 1);
+    w.intent.record(slept());
+    w
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_that_hangs_on_one_workload_delays_no_other() {
     let mut second = asleep_until(10);
@@ -288,15 +356,7 @@ async fn a_write_that_hangs_on_one_workload_delays_no_other() {
 #[tokio::test(start_paused = true)]
 async fn a_count_raised_by_other_tools_cancels_the_schedule() {
     let mut w = asleep_until(3600);
-    w.intent.record(nagi_core::intent::Change {
-        time: epoch(),
-        action: nagi_core::intent::Action::ScaleToZero,
-        actor: Actor::Anonymous,
-        reason: nagi_core::text::ReasonText::new("test").unwrap(),
-        request_id: None,
-        from: Replicas(3),
-        to: Replicas::ZERO,
-    });
+    w.intent.record(slept());
     let world = start([w]);
     let kubectl = nagi_core::intent::CountWriter::Other("kubectl-scale".to_owned());
     world.workloads.name_count_writer(kubectl);

@@ -206,15 +206,16 @@ impl Routes {
         };
         let unread = each(workloads, take).await?;
         // Where nothing is known of replicas from the first moment on, every request would wait for what is there already.
-        let mut pods = unread.iter().filter(|unread| unread.facts == Facts::Pods);
+        let is_blind = |unread: &&Unread| unread.facts == Facts::Pods && !unread.in_part;
+        let mut pods = unread.iter().filter(is_blind);
         if let Some(unread) = pods.next().filter(|_| !table.loaded) {
             return Err(unread.problem.clone());
         }
         // A host that is not in the table may be one of theirs.
         let hidden = unread.iter().find(|unread| unread.may_hide_workloads());
         let partial = hidden.is_some();
-        if let Some(Unread { facts, problem }) = hidden.filter(|_| !table.partial) {
-            tracing::warn!(what = %facts, error = %problem, "Not all workloads are known, hosts of none are not told as unknown");
+        if let Some(unread) = hidden.filter(|_| !table.partial) {
+            tracing::warn!(what = %unread, error = %unread.problem, "Not all workloads are known, hosts of none are not told as unknown");
         }
         if table.loaded && table.partial == partial && gone.is_empty() && moved.is_empty() {
             return Ok(());

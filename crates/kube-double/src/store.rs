@@ -183,6 +183,12 @@ impl Store {
         }
     }
 
+    /// The next version is later by so many.
+    pub(crate) fn raise(&mut self, by: u64) {
+        self.version += by;
+        self.compact();
+    }
+
     pub(crate) fn compact(&mut self) {
         self.version += 1;
         for collection in self.collections.values_mut() {

@@ -51,14 +51,22 @@ pub(crate) trait Sink: Send + Sync {
     fn path(&self, namespace: Option<&Namespace>) -> String;
     /// For the log.
     fn name(&self) -> String;
-    /// An object, as it is now. `list` numbers the list that it came with, or after.
-    fn apply(&self, json: &str, list: u32) -> Result<(), serde_json::Error>;
+    /// An object, as it is now.
+    fn apply(&self, json: &str, by: Listed) -> Result<(), serde_json::Error>;
     /// An object is gone; its last state.
     fn delete(&self, json: &str) -> Result<(), serde_json::Error>;
     /// Versions from before say nothing any more: whatever the next list brings is newer.
     fn begin_timeline(&self, namespace: Option<&Namespace>);
     /// The list with this number is complete, as of this version: what it did not bring is gone.
     fn complete(&self, namespace: Option<&Namespace>, list: u32, version: u64);
+}
+
+/// The list that an object came with, or after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) number: u32,
+    /// The version of the list that holds the object; 0 of one that a watch brought after it.
+    pub(crate) as_of: u64,
 }
 
 /// A list and watch of a collection, or of the part of it in one namespace.
@@ -100,6 +108,17 @@ enum End {
     Ended,
     /// Its version is too old.
     Expired,
+}
+
+// === impl Listed ===
+
+impl Listed {
+    /// Whether an object of the list is from before what was known of it: the list was made later and holds the newest of each,
+    /// so its history is another one, as after a backup was restored behind versions that were raised (`etcdutl snapshot
+    /// restore --bump-revision`).
+    pub(crate) const fn is_before(self, known: u64, version: u64) -> bool {
+        version < known && known <= self.as_of
+    }
 }
 
 // === impl State ===
@@ -375,11 +394,15 @@ impl<S: Sink> Reflector<S> {
             })?;
             let broken = |error: serde_json::Error| ApiError::Broken(error.to_string());
             let page: List<'_> = serde_json::from_slice(&body).map_err(broken)?;
-            for item in &page.items {
-                self.sink.apply(item.get(), list).map_err(broken)?;
-            }
             if next.is_none() {
                 version = page.metadata.resource_version.to_string();
+            }
+            let by = Listed {
+                number: list,
+                as_of: version.parse().unwrap_or(0),
+            };
+            for item in &page.items {
+                self.sink.apply(item.get(), by).map_err(broken)?;
             }
             next = page.metadata.next.filter(|token| !token.is_empty());
             if next.is_none() {
@@ -457,8 +480,12 @@ impl<S: Sink> Reflector<S> {
         let broken = |error: serde_json::Error| ApiError::Broken(error.to_string());
         let event: WatchLine<'_> = serde_json::from_str(line).map_err(broken)?;
         let object = event.object.get();
+        let by = Listed {
+            number: list,
+            as_of: 0,
+        };
         match &*event.kind {
-            "ADDED" | "MODIFIED" => self.sink.apply(object, list).map_err(broken)?,
+            "ADDED" | "MODIFIED" => self.sink.apply(object, by).map_err(broken)?,
             "DELETED" => self.sink.delete(object).map_err(broken)?,
             "BOOKMARK" => {}
             "ERROR" => {

@@ -8,7 +8,7 @@ use nagi_ports::Clock;
 
 use crate::kind::{Kind, resource_of};
 use crate::pods::{self, PodRow};
-use crate::reflect::Sink;
+use crate::reflect::{Listed, Sink};
 use crate::store::{From, Store, Within};
 use crate::wire::{Pod, Scaler};
 
@@ -59,10 +59,10 @@ impl Sink for WorkloadSink {
         self.kind.resource.to_string()
     }
 
-    fn apply(&self, json: &str, list: u32) -> Result<(), serde_json::Error> {
+    fn apply(&self, json: &str, by: Listed) -> Result<(), serde_json::Error> {
         let object = self.kind.parse(json)?;
         self.store
-            .apply(&self.kind, &object, From::Watch(list), self.clock.now());
+            .apply(&self.kind, &object, From::Watch(by), self.clock.now());
         Ok(())
     }
 
@@ -99,12 +99,12 @@ impl Sink for PodSink {
         "pods".to_owned()
     }
 
-    fn apply(&self, json: &str, list: u32) -> Result<(), serde_json::Error> {
+    fn apply(&self, json: &str, by: Listed) -> Result<(), serde_json::Error> {
         let pod: Pod = serde_json::from_str(json)?;
         if let Some(id) = pods::owner(&pod)
             && let Some(row) = PodRow::of(&pod)
         {
-            self.store.apply_pod(&id, row, list, self.clock.now());
+            self.store.apply_pod(&id, row, by, self.clock.now());
         }
         Ok(())
     }
@@ -187,12 +187,12 @@ impl Sink for ScalerSink {
         self.kind.name().to_owned()
     }
 
-    fn apply(&self, json: &str, list: u32) -> Result<(), serde_json::Error> {
+    fn apply(&self, json: &str, by: Listed) -> Result<(), serde_json::Error> {
         let scaler: Scaler = serde_json::from_str(json)?;
         let name = self.named(&scaler.metadata.name);
         if let Some((id, minimum)) = self.kind.target(&scaler) {
             self.store
-                .apply_scaler(&id, &name, minimum, list, self.clock.now());
+                .apply_scaler(&id, &name, minimum, by.number, self.clock.now());
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ use crate::annotate::Notes;
 use crate::kind::Kind;
 use crate::names::POOL_LABELS;
 use crate::pods::PodRow;
+use crate::reflect::Listed;
 use crate::wire::{Labels, Scaled, Template};
 use row::default_host;
 use seen::Seen;
@@ -44,8 +45,8 @@ const NO_LIST: u32 = 0;
 /// Who brings an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum From {
-    /// The list or watch with this number.
-    Watch(u32),
+    /// A list, or the watch after it.
+    Watch(Listed),
     /// The answer to a call; the watch of the kind has come as far as this version.
     Call {
         /// Everything up to this version was seen by the watch.
@@ -202,14 +203,18 @@ impl Store {
             return;
         }
         let listed = match (from, known) {
-            (From::Watch(list), _) => list,
+            (From::Watch(by), _) => by.number,
             (From::Call { .. }, Some(known)) => known.listed,
             // The watch is past it and holds no such object: it was deleted since.
             (From::Call { seen }, None) if seen >= version => return,
             (From::Call { .. }, None) => BY_CALL,
         };
+        // A backup may be restored behind a version that was raised, so that only its objects are seen to be older.
+        let is_over = known.is_some_and(|known| {
+            known.is_over || matches!(from, From::Watch(by) if by.is_before(known.version, version))
+        });
         if let Some(known) = known
-            && !known.is_over
+            && !is_over
             && known.version >= version
         {
             let earlier = Row::of(object, listed, None);
@@ -221,7 +226,8 @@ impl Store {
         }
         let pool = inner.pool(&object.spec.template);
         let mut row = Row::of(object, listed, pool);
-        if let Some(before) = inner.row(&id) {
+        if let Some(before) = inner.row_mut(&id) {
+            before.is_over = is_over;
             row.follow(before);
         }
         row.warn_of_unreadable(&id, known_notes(inner.row(&id)));
@@ -285,9 +291,11 @@ impl Store {
         }
     }
 
-    /// Whether what is known of a workload is of a timeline that is over.
-    pub(crate) fn is_over(&self, id: &WorkloadId) -> bool {
-        self.read().row(id).is_some_and(|row| row.is_over)
+    /// Whether what was read of a workload at this version is of the timeline that goes on; so it is of one that is not known.
+    pub(crate) fn goes_on(&self, id: &WorkloadId, version: Version) -> bool {
+        let inner = self.read();
+        let row = inner.row(id);
+        row.is_none_or(|row| !row.is_over && row.timeline == version.timeline)
     }
 
     /// A kind is served no more: none of its workloads is known.

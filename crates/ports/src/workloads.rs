@@ -102,6 +102,8 @@ pub struct Visited {
 pub struct Unread {
     /// What.
     pub facts: Facts,
+    /// Not all of it: those of other namespaces can be read.
+    pub in_part: bool,
     /// Why.
     pub problem: PortError,
 }
@@ -251,6 +253,13 @@ impl Unread {
             Facts::Definitions => self.problem.is_retryable(),
             Facts::Pods => false,
         }
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let some = if self.in_part { "some " } else { "" };
+        write!(f, "{some}{}", self.facts)
     }
 }
 

@@ -130,6 +130,10 @@ pub enum Fault {
     Hang,
     /// Takes effect, and then answers with this error: the answer was lost.
     AfterEffect(PortError),
+    /// A write is denied with a conflict though nobody else wrote, as an admission webhook may.
+    Denied,
+    /// An admission webhook changes what is written, seeing how it was before.
+    Kept(fn(&Workload, &mut Workload)),
 }
 
 #[derive(Debug, Default)]
@@ -278,7 +282,8 @@ impl MemoryWorkloads {
             next.or_else(|| world.forever.clone().and_then(|(read, _)| read))
         };
         match fault {
-            None => Ok(()),
+            // Some befall only writes.
+            None | Some(Fault::Denied | Fault::Kept(_)) => Ok(()),
             Some(Fault::Error(error) | Fault::AfterEffect(error)) => Err(error),
             Some(Fault::Hang) => std::future::pending().await,
         }
@@ -358,7 +363,8 @@ impl Workloads for MemoryWorkloads {
                 return Err(error.clone());
             }
             Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::AfterEffect(_)) | None => {}
+            Some(Fault::Denied) => return Err(PortError::Conflict),
+            Some(Fault::AfterEffect(_) | Fault::Kept(_)) | None => {}
         }
         let mut world = self.lock();
         let now = world.workloads.get(&before.id).ok_or(PortError::NotFound)?;
@@ -369,6 +375,9 @@ impl Workloads for MemoryWorkloads {
         next.desired = update.desired;
         next.intent = update.intent.clone();
         next.unrecorded = None;
+        if let Some(Fault::Kept(change)) = &fault {
+            change(now, &mut next);
+        }
         world.version += 1;
         next.version = Version::new(world.version);
         let next = Arc::new(next);
@@ -377,7 +386,7 @@ impl Workloads for MemoryWorkloads {
         drop(self.events.send(WorkloadEvent::Changed(Arc::clone(&next))));
         match fault {
             Some(Fault::AfterEffect(error)) => Err(error),
-            Some(Fault::Error(_) | Fault::Hang) | None => Ok(next),
+            Some(Fault::Error(_) | Fault::Hang | Fault::Denied | Fault::Kept(_)) | None => Ok(next),
         }
     }
 

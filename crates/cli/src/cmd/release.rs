@@ -136,13 +136,14 @@ pub(crate) async fn run(args: &ReleaseArgs, session: &Session) -> Result<(), Fai
 /// What carries something of Nagi's may be among those that nobody could read.
 fn read_all(unread: &[Unread]) -> Result<(), Failure> {
     let mut hidden = unread.iter().filter(|unread| unread.may_hide_workloads());
-    let Some(Unread { facts, problem }) = hidden.next() else {
+    let Some(unread) = hidden.next() else {
         return Ok(());
     };
+    let problem = &unread.problem;
     let message =
-        format!("{facts} could not be read, so what Nagi put to sleep among them still sleeps");
+        format!("{unread} could not be read, so what Nagi put to sleep among them still sleeps");
     let failure = Failure::of(Exit::Failed, message, problem);
-    Err(failure.hint(match facts {
+    Err(failure.hint(match &unread.facts {
         _ if !problem.is_retryable() => {
             "'nagi preflight' names the right that is missing and the command that grants it; then run this again".into()
         }
@@ -189,11 +190,12 @@ async fn released(
             "only built-in kinds are looked at, because others are not known: {problem}"
         ));
     }
-    for Unread { facts, problem } in &unread {
+    for missed in &unread {
         // Pods tell where a workload serves, and nothing of what Nagi put to sleep; of definitions it was said.
-        if let Facts::Kind(kind) = facts {
+        if let Facts::Kind(_) = missed.facts {
             session.output.warn(&format!(
-                "{kind} are not looked at, because they cannot be read: {problem}"
+                "{missed} are not looked at, because they cannot be read: {}",
+                missed.problem
             ));
         }
     }

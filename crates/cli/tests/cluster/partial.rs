@@ -195,6 +195,17 @@ async fn a_namespace_that_may_not_be_read_stops_nobody() {
     goes_on_without(gone, "project-a,project-b").await;
 }
 
+// What the API server fails with there, and what somebody may not read there.
+#[tokio::test]
+async fn a_namespace_that_cannot_be_listed_stops_nobody() {
+    for what in [
+        Fault::status(500).at("/namespaces/project-b/"),
+        Fault::status(403).at("/namespaces/project-b/pods"),
+    ] {
+        goes_on_without(what, "project-a,project-b").await;
+    }
+}
+
 async fn goes_on_without(what: Fault, namespaces: &str) {
     let double = Double::start().await;
     double.put(objects::deployment("project-a", "app", 2));

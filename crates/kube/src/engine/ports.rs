@@ -25,17 +25,22 @@ impl Workloads for KubeEngine {
     async fn reachable(&self) -> Result<(), PortError> {
         let shared = &self.shared;
         let deployments = shared.deployments();
-        // One of several namespaces may be gone, and the rights with it: it is asked last.
-        let refuses = |(_, state): &&(_, Arc<State>)| state.refusal().is_some();
+        // One of several namespaces may be gone, and the rights with it, or hold what cannot be listed: it is asked last.
+        let fails = |(_, state): &&(_, Arc<State>)| state.problem().is_some();
         let all = &deployments.states;
-        let (last, first): (Vec<_>, Vec<_>) = all.iter().partition(refuses);
+        let (last, first): (Vec<_>, Vec<_>) = all.iter().partition(fails);
         let mut refusal = None;
         for (namespace, _) in first.into_iter().chain(last) {
             let path = deployments.kind.path(namespace.as_ref());
             let call = Call::get(format!("{path}?limit=1"));
             refusal = match shared.api.call(&call, LIVE).await.map_err(PortError::from) {
                 Ok(_) => None,
-                Err(error) if error.is_retryable() => return Err(error),
+                // Where nobody answers, nobody will in the next one.
+                Err(
+                    error @ (PortError::Unreachable(_)
+                    | PortError::Timeout(_)
+                    | PortError::Busy { .. }),
+                ) => return Err(error),
                 Err(error) => Some(error),
             };
             if refusal.is_none() {
@@ -47,7 +52,7 @@ impl Workloads for KubeEngine {
         }
         let mut waiting = all.iter().filter(|(_, state)| !state.is_synced());
         let is_known = all.iter().any(|(_, state)| state.is_synced());
-        let waiting = waiting.find(|one| !is_known || !refuses(one));
+        let waiting = waiting.find(|(_, state)| !is_known || state.problem().is_none());
         waiting.map_or(Ok(()), |(_, state)| {
             Err(state.problem().unwrap_or_else(|| {
                 PortError::Unreachable("the first list of workloads is not complete yet".to_owned())
@@ -99,7 +104,8 @@ impl Workloads for KubeEngine {
         let id = &workload.id;
         let watched = shared.kind_of(id).await?;
         let call = Call::get(watched.kind.object_path(id));
-        let body = shared.api.call(&call, LIVE).await?;
+        let read = shared.api.call(&call, LIVE).await;
+        let body = read.map_err(|error| shared.failed(&watched, id, error))?;
         let writer = writers::count_writer(&watched.kind, &body).map_err(|error| {
             PortError::Internal(format!("managed fields cannot be read: {error}"))
         })?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nagi_ports::PortError;
 use nagi_runtime::Shutdown;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::{LIVE, SILENCE_MAX, Shared};
 use crate::api::Call;
@@ -61,7 +61,8 @@ impl Shared {
             }
             if is_back || (!silent && compared.elapsed() >= COMPARE) {
                 compared = Instant::now();
-                if self.went_back().await {
+                // Lists that hang must not keep the next sign of life waiting.
+                if timeout(LIVE, self.went_back()).await.unwrap_or(false) {
                     tracing::warn!(
                         "API server is at a version from before what was seen, as after a restored backup: everything is read anew"
                     );

@@ -76,6 +76,7 @@ impl KubeEngine {
     pub async fn let_go(&self, before: &Workload) -> Result<(), PortError> {
         let shared = &self.shared;
         let watched = shared.kind_of(&before.id).await?;
+        shared.still_counts(&watched, before).await?;
         let patch = json!({ "metadata": {
             "resourceVersion": before.version.to_string(),
             "annotations": annotate::erase(),
@@ -96,7 +97,7 @@ impl KubeEngine {
                 let _now: Arc<Workload> = shared.live(&watched, &before.id, ORDER).await?;
                 Err(PortError::Conflict)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(shared.failed(&watched, &before.id, error)),
         }
     }
 }

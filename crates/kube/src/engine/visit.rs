@@ -44,7 +44,7 @@ impl Shared {
         let mut gaps = Gaps::default();
         self.gaps_of_kinds(&reach, deadline, &mut gaps).await?;
         if let Some(problem) = kinds_missed {
-            gaps.note(Facts::Definitions, problem);
+            gaps.note(Facts::Definitions, &[problem], 1);
         }
         self.gaps_of_pods(&reach, deadline, &mut gaps).await?;
         if selection.resource.is_some() && !reach.is_by_name {
@@ -94,6 +94,7 @@ impl Shared {
             let resource = &watched.kind.resource;
             let states: Vec<_> = reach.watches(&watched.states).collect();
             let mut missed = 0;
+            let mut problems = Vec::new();
             for (namespace, state) in &states {
                 // All others do not wait for a kind whose lists fail, as when the webhook that converts it is gone, or one
                 // object of it cannot be decoded. Without Deployments a cluster has other sorrows.
@@ -118,8 +119,9 @@ impl Shared {
                 if holds {
                     gaps.age = gaps.age.max(state.dead_for());
                 }
-                gaps.note(Facts::Kind(resource.clone()), problem);
+                problems.push(problem);
             }
+            gaps.note(Facts::Kind(resource.clone()), &problems, states.len());
         }
         Ok(())
     }
@@ -134,10 +136,13 @@ impl Shared {
     ) -> Result<(), PortError> {
         let deployments = self.deployments();
         let scopes = self.pods.iter().zip(&deployments.states);
-        for (state, (namespace, deployments)) in scopes {
-            if deployments.refusal().is_some() || !reach.holds(namespace.as_ref()) {
-                continue;
-            }
+        let scopes = scopes.filter(|(_, (namespace, deployments))| {
+            deployments.refusal().is_none() && reach.holds(namespace.as_ref())
+        });
+        let mut looked = 0;
+        let mut problems = Vec::new();
+        for (state, _) in scopes {
+            looked += 1;
             // What was read once is told as old while it is read anew, which takes its time where there are many.
             let problem = if state.is_synced() {
                 lasting_problem(state)
@@ -145,10 +150,9 @@ impl Shared {
                 self.problem_of(state, deadline, true).await?
             };
             gaps.age = gaps.age.max(state.dead_for());
-            if let Some(problem) = problem {
-                gaps.note(Facts::Pods, problem);
-            }
+            problems.extend(problem);
         }
+        gaps.note(Facts::Pods, &problems, looked);
         Ok(())
     }
 
@@ -239,15 +243,18 @@ impl Reach<'_> {
 // === impl Gaps ===
 
 impl Gaps {
-    /// Notes what cannot be read, once. Of several problems with it, as in several namespaces, one that may be over soon counts.
-    fn note(&mut self, facts: Facts, problem: PortError) {
-        match self.unread.last_mut().filter(|last| last.facts == facts) {
-            None => self.unread.push(Unread { facts, problem }),
-            Some(last) if problem.is_retryable() && !last.problem.is_retryable() => {
-                last.problem = problem;
-            }
-            Some(_) => {}
-        }
+    /// Notes what cannot be read in some, or all, of so many places. Of several problems one that may be over soon counts.
+    fn note(&mut self, facts: Facts, problems: &[PortError], places: usize) {
+        let in_part = problems.len() < places;
+        let worst = problems
+            .iter()
+            .find(|problem| problem.is_retryable())
+            .or_else(|| problems.first());
+        self.unread.extend(worst.map(|problem| Unread {
+            facts,
+            in_part,
+            problem: problem.clone(),
+        }));
     }
 }
 

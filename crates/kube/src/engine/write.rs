@@ -69,6 +69,7 @@ impl Shared {
         epoch: Option<u64>,
     ) -> Result<Arc<Workload>, PortError> {
         let id = &before.id;
+        self.still_counts(watched, before).await?;
         let mut patch = if update.desired == before.desired {
             // The count stays whose it is.
             json!({})
@@ -114,6 +115,23 @@ impl Shared {
         }
     }
 
+    /// What was read in another place, as before the definition of its kind changed, or before a backup was restored, is no
+    /// ground for a write.
+    ///
+    /// # Errors
+    /// [`PortError::Conflict`]: the facts are new now.
+    pub(super) async fn still_counts(
+        &self,
+        watched: &Watched,
+        before: &Workload,
+    ) -> Result<(), PortError> {
+        if self.store.goes_on(&before.id, before.version) {
+            return Ok(());
+        }
+        self.live(watched, &before.id, ORDER).await?;
+        Err(PortError::Conflict)
+    }
+
     /// The wake of a process that may do nothing else: 0 → n through `scale`. At zero a Scale is written as `spec: {}`, so
     /// this takes effect once, however many send it.
     async fn wake(
@@ -144,7 +162,8 @@ impl Shared {
                 let known = self
                     .store
                     .workload(id, now)
-                    .filter(|known| known.version.number >= version && !self.store.is_over(id));
+                    .filter(|known| known.version.number >= version)
+                    .filter(|known| self.store.goes_on(id, known.version));
                 match known {
                     Some(known) => Ok(Arc::new(known)),
                     None => self.live(watched, id, ORDER).await,

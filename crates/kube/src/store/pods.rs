@@ -7,6 +7,7 @@ use nagi_core::id::{ReplicaName, WorkloadId};
 
 use super::{Store, Within};
 use crate::pods::{Advice, PodRow};
+use crate::reflect::Listed;
 
 impl Store {
     /// The replicas of a workload, with the node of each.
@@ -38,13 +39,18 @@ impl Store {
     }
 
     /// Takes an observation of a pod in.
-    pub(crate) fn apply_pod(&self, id: &WorkloadId, pod: PodRow, list: u32, now: Timestamp) {
+    pub(crate) fn apply_pod(&self, id: &WorkloadId, pod: PodRow, by: Listed, now: Timestamp) {
+        let list = by.number;
         let mut inner = self.write();
         let id = &inner.named(id);
         let pods = inner.pods.entry(id.clone()).or_default();
         let name = pod.replica.name.clone();
         match pods.get_mut(&name) {
-            Some((known, listed)) if known.version >= pod.version => *listed = list,
+            Some((known, listed))
+                if known.version >= pod.version && !by.is_before(known.version, pod.version) =>
+            {
+                *listed = list;
+            }
             Some((known, listed)) => {
                 let seen = |pod: &PodRow| (pod.replica.clone(), pod.pending.clone(), pod.finished);
                 let mut pod = pod;

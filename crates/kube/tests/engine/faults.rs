@@ -240,6 +240,34 @@ async fn an_api_server_that_goes_back_to_a_backup_is_read_anew() {
     assert_eq!(read.desired.0, 5);
 }
 
+// `etcdutl snapshot restore --bump-revision --mark-compacted`: versions go on behind all that was told, and objects keep theirs.
+#[tokio::test]
+async fn a_backup_behind_a_version_that_was_raised_is_taken() {
+    let lab = Lab::new().await;
+    let pod = objects::ready(objects::pod("project-a", "sample-app-a", "x1"), "127.0.0.1");
+    lab.double.put(objects::running(pod.clone(), "127.0.0.1"));
+    let backup = lab.double.back_up();
+    let before = lab.get().await;
+    let asleep = lab.engine.write(&before, sleep(&before)).await.unwrap();
+    lab.double.put(pod);
+    lab.sees("the sleep, and its replica", |w| {
+        w.version == asleep.version && w.replicas.iter().any(|replica| replica.ready)
+    })
+    .await;
+    lab.double.restore_behind(&backup, 1_000_000);
+    let restored = lab
+        .sees("the facts of the backup", |w| {
+            w.desired.0 == 2 && w.replicas.iter().all(|replica| !replica.ready)
+        })
+        .await;
+    assert!(
+        restored.version > asleep.version,
+        "it is newer all the same"
+    );
+    let again = lab.engine.write(&restored, sleep(&restored)).await.unwrap();
+    assert_eq!(again.desired.0, 0);
+}
+
 // It is seen also where only pods, or another kind, had come further than the backup.
 #[tokio::test]
 async fn a_backup_from_before_a_pod_is_seen() {

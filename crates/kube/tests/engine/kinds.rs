@@ -9,7 +9,7 @@ use nagi_ports::{Facts, Glance, PortError, Read, Selection, Workloads, each};
 use nagi_testkit::listed;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, PATIENCE, eventually, sleep};
+use crate::lab::{Lab, PATIENCE, eventually, sleep, wake};
 
 // DESIGN §5: kinds other than the built-in ones
 #[tokio::test]
@@ -293,14 +293,24 @@ async fn a_definition_that_changes_is_followed() {
         now.is_ok_and(|now| now.desired.0 == 5)
     })
     .await;
+    // What was decided on the count of the old place is not written.
+    let stale = lab.engine.write(&before, sleep(&before)).await;
+    assert_eq!(stale, Err(PortError::Conflict));
+    assert_eq!(lab.engine.let_go(&before).await, Err(PortError::Conflict));
     // Its version is served no more: what fails by that says so, and is over soon.
     lab.double.put(definition("v2", ".spec.count"));
     let now = lab.engine.get(&runner, Read::Cached).await.unwrap();
-    let failed = lab.engine.write(&now, sleep(&now)).await.unwrap_err();
-    assert!(
-        matches!(&failed, PortError::Internal(words) if words.contains("no longer served as v1")),
-        "{failed}"
-    );
+    let failures = [
+        lab.engine.count_writer(&now).await.map(drop),
+        lab.engine.let_go(&now).await,
+        lab.engine.write(&now, sleep(&now)).await.map(drop),
+    ];
+    for failed in failures {
+        assert!(
+            matches!(&failed, Err(PortError::Internal(words)) if words.contains("no longer served as v1")),
+            "{failed:?}"
+        );
+    }
     eventually("the new version", async || {
         let Ok(now) = lab.engine.get(&runner, Read::Live).await else {
             return false;
@@ -310,6 +320,26 @@ async fn a_definition_that_changes_is_followed() {
     .await;
     let path = "/apis/example.com/v2/namespaces/project-a/runners/one";
     assert_eq!(lab.double.get(path).unwrap()["spec"]["count"], 0);
+}
+
+// The same while the lists of the new definition fail, and only what was read in the old place is known.
+#[tokio::test]
+async fn nothing_is_written_on_facts_of_the_old_place() {
+    let lab = Lab::new().await;
+    lab.double.put(definition("v1", ".spec.workers"));
+    let mut zero = object("v1");
+    zero["spec"]["workers"] = json!(0);
+    lab.double.put(zero);
+    let before = lab.engine.get(&runner(), Read::Cached).await.unwrap();
+    assert_eq!(before.desired.0, 0);
+    lab.double
+        .inject(Fault::status(500).at("/example.com/v1/runners?"));
+    lab.double.put(definition("v1", ".spec.count"));
+    look_again(&lab).await;
+    let stale = lab.engine.write(&before, wake(&before, 1)).await;
+    assert_eq!(stale, Err(PortError::Conflict));
+    let path = "/apis/example.com/v1/namespaces/project-a/runners/one";
+    assert_eq!(lab.double.get(path).unwrap()["spec"]["count"], 5);
 }
 
 // Issue 4 item 2: however many definitions a cluster has and however large they are, its kinds are known, and nothing is read

@@ -7,7 +7,7 @@ use nagi_core::wake::Stage;
 use nagi_core::workload::{Pending, Readiness};
 use nagi_kube::{Rights, Source, annotation};
 use nagi_kube_double::{Double, Fault, objects};
-use nagi_ports::{PortError, Read, WorkloadEvent, Workloads};
+use nagi_ports::{Clock as _, PortError, Read, SystemClock, WorkloadEvent, Workloads};
 use nagi_testkit::{check_visits, listed};
 use serde_json::json;
 
@@ -339,7 +339,17 @@ async fn a_wake_of_what_belongs_to_nobody_is_told_by_its_event() {
         .await;
     lab.double.scale(PATH, 2);
     let raised = lab.sees("two", |w| w.desired.0 == 2).await;
+    // An hour before what is recorded of it a gateway woke it, and that says nothing of now.
+    lab.double.put(json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": { "namespace": "project-a", "name": "old" },
+        "regarding": { "uid": raised.uid.as_str() }, "reason": "Waking", "reportingController": "nagi.dev/scale-api",
+        "eventTime": (SystemClock::new().now() - jiff::SignedDuration::from_hours(1)).to_string(),
+    }));
     assert_eq!(lab.engine.count_writer(&raised).await.unwrap(), None);
+    // Where Events cannot be read nobody tells, and that is no error.
+    let broken = lab.double.inject(Fault::status(500).at("/events.k8s.io/"));
+    assert_eq!(lab.engine.count_writer(&raised).await.unwrap(), None);
+    lab.double.lift(broken);
     lab.double.scale(PATH, 0);
     lab.sees("zero again", |w| {
         w.desired.0 == 0 && w.version > zero.version
