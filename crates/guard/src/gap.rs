@@ -2,13 +2,14 @@
 //!
 //! `used = files + hidden + deleted + own + rest`. What files take is walked, what is hidden is walked past the mounts,
 //! what is deleted comes from proc. What the filesystem takes for itself is exact for btrfs (sysfs), nearly nothing for
-//! ext4 (statvfs leaves its tables out), and computed for XFS from the rules of its source. What is left is shown as it is.
+//! ext4 (statvfs leaves its tables out), and computed for XFS from its geometry. What is left is shown as it is.
 
 use std::path::Path;
 
 use crate::btrfs;
 use crate::filesystem::Space;
 use crate::mounts::Device;
+use crate::xfs;
 
 /// A number, and how sure it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,8 @@ impl Gap {
 pub(crate) struct Books {
     /// The books of btrfs.
     pub(crate) btrfs: Option<btrfs::Usage>,
+    /// How an XFS is laid out.
+    pub(crate) xfs: Option<xfs::Geometry>,
     /// The size of the block device in bytes.
     pub(crate) device: Option<u64>,
 }
@@ -80,7 +83,10 @@ pub(crate) struct Books {
 /// What a filesystem of this type takes for itself.
 pub(crate) fn own(fstype: &str, space: &Space, books: Books) -> Estimate {
     match fstype {
-        "xfs" => Estimate::About(xfs(space, books.device.unwrap_or(space.bytes))),
+        "xfs" => Estimate::About(books.xfs.map_or_else(
+            || xfs_of_size(space, books.device.unwrap_or(space.bytes)),
+            |geometry| geometry.own(space.inodes_used()),
+        )),
         "btrfs" => books
             .btrfs
             .map_or(Estimate::About(0), |usage| Estimate::Exact(usage.own)),
@@ -88,12 +94,13 @@ pub(crate) fn own(fstype: &str, space: &Space, books: Books) -> Estimate {
     }
 }
 
-/// XFS takes its log off the size and counts the rest of its own as used:
+/// What XFS with the defaults of xfsprogs takes, where its superblock cannot be read, as in a container without devices. It takes
+/// its log off the size and counts the rest of its own as used:
 /// - a pool for its emergencies: a twentieth of the device, at most 8,192 blocks of 4 KiB (`xfs_default_resblks`);
 /// - room for the trees of free inodes and shared extents at their largest: a fixed share by the fan-out of their blocks;
 ///   measured on empty filesystems of 400 MiB to 2 GiB (Linux 6.18, defaults of xfsprogs 6.1) it is 0.65 to 0.69 %;
 /// - inodes, in pieces of 64 of 512 bytes.
-fn xfs(space: &Space, device: u64) -> u64 {
+fn xfs_of_size(space: &Space, device: u64) -> u64 {
     const POOL_MAX: u64 = 8192 * 4096;
     let pool = (device / 20).min(POOL_MAX);
     let trees = device / 10_000 * 69;

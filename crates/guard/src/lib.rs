@@ -27,6 +27,7 @@ pub mod schedule;
 mod survey;
 mod view;
 mod walk;
+mod xfs;
 
 pub use advice::{Advice, SIZE_ADVISED, SIZE_FLOOR, Signal};
 pub use blocks::{Blocks, Tally};

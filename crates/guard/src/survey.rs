@@ -28,6 +28,7 @@ use crate::walk::LargeFile;
 use crate::walk::Watch;
 use crate::walk::faults::Fault;
 use crate::walk::tree::{NodeId, Tree};
+use crate::xfs;
 use node::Node;
 
 pub use glance::{Glance, glance};
@@ -322,8 +323,13 @@ impl Place {
             "btrfs" => btrfs::usage(Path::new(SYSFS), Path::new(&self.filesystem.source)),
             _ => None,
         };
+        let xfs = match self.filesystem.fstype.as_str() {
+            "xfs" => xfs::Geometry::of(Path::new(&self.filesystem.source), self.filesystem.device),
+            _ => None,
+        };
         let books = gap::Books {
             btrfs,
+            xfs,
             device: gap::device_bytes(Path::new(SYSFS), self.filesystem.device),
         };
         let hidden = match &self.under {

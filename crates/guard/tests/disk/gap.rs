@@ -45,6 +45,29 @@ fn assert_closed(place: &Place, what: &str) {
     );
 }
 
+// D-06: what XFS keeps for its trees is by its features and the size of its blocks.
+#[test]
+fn what_an_xfs_takes_for_itself_is_known_of_each_layout() {
+    inside("", || {
+        for options in [
+            "-m reflink=0",
+            "-m rmapbt=1",
+            "-b size=1024 -m reflink=0,rmapbt=1",
+            "-b size=2048 -d agcount=9 -i size=1024",
+            "-m finobt=0,reflink=0",
+        ] {
+            let words: Vec<&str> = options.split(' ').collect();
+            let disk = Type::Xfs.mounted(1200, &words);
+            fill(&disk.point.join("file"), 10 << 20);
+            settle(&disk.point);
+            let place = survey(&disk.point).places.remove(0);
+            let gap = place.gap.unwrap();
+            println!("{options}: {} of {}", gap.rest(), gap.used);
+            assert_closed(&place, options);
+        }
+    });
+}
+
 // D-06: 100 MiB deleted and open, 70 MiB hidden under a mount.
 #[test]
 fn what_is_deleted_and_what_is_hidden_explains_all_but_one_hundredth() {
