@@ -53,8 +53,8 @@ pub struct WorkloadItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reason: Option<String>,
-    /// The same as one word: `waiting-for-node`, `pool-at-maximum`, `does-not-fit`, `starting`, `unready`, `crash-loop`,
-    /// `stopping`, `engine`.
+    /// The same as one word: `waiting-for-node`, `pool-at-maximum`, `does-not-fit`, `pulling`, `starting`, `unready`,
+    /// `crash-loop`, `stopping`, `engine`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reason_code: Option<String>,

@@ -105,6 +105,11 @@ impl From<ClientError> for Failure {
         let causes = chain(error.source());
         let message = error.to_string();
         match error {
+            // Whoever answers there must have proved nothing yet.
+            ClientError::Connect { server, source } if server.is_tls() && source.get_ref().is_some() => {
+                Self { causes, ..Self::new(Exit::Unreachable, message) }
+                    .hint("is it the right name, and a certificate of an authority of this machine? SSL_CERT_FILE names a file with others to trust")
+            }
             ClientError::Connect { .. } => Self { causes, ..Self::new(Exit::Unreachable, message) }
                 .hint("is nagi running? 'nagi all' starts it on this machine, 'nagi demo' with sample projects")
                 .hint("is it in a cluster? 'kubectl port-forward -n scale-system svc/scale-api 8080:80' brings it here, and ends with the pod behind it")

@@ -95,6 +95,18 @@ impl Goal {
         }
     }
 
+    /// Why the wake that leads there was given up; `told` by an event. A sleep ends each wake, and that is no failure of it.
+    fn failure(self, item: &WorkloadItem, told: Option<String>) -> Option<String> {
+        if matches!(self, Self::Asleep | Self::Replicas(0)) {
+            return None;
+        }
+        match &item.wake {
+            // What failed was an earlier one.
+            Some(wake) => wake.failure.clone(),
+            None => told,
+        }
+    }
+
     const fn words(self) -> &'static str {
         match self {
             Self::Awake => "awake",
@@ -183,13 +195,7 @@ impl Waiting {
                         if goal.is_overtaken(item) {
                             return Err(overtaken(goal, id, item));
                         }
-                        let told = self.failure.take();
-                        let failure = match &item.wake {
-                            // What failed was an earlier one.
-                            Some(wake) => wake.failure.clone(),
-                            None => told,
-                        };
-                        if let Some(reason) = failure {
+                        if let Some(reason) = goal.failure(item, self.failure.take()) {
                             return Err(wake_failed(id, &reason));
                         }
                         last = Some(answer.body.deployment);
@@ -329,14 +335,20 @@ fn overtaken(goal: Goal, id: &WorkloadId, item: &WorkloadItem) -> Failure {
             goal.words()
         ),
     );
-    failure
-        .causes
-        .extend(item.last_change.as_ref().map(|change| {
-            format!(
-                "{} by {}, from {} to {}: {}",
-                change.action, change.actor, change.from, change.to, change.reason
-            )
-        }));
+    // The last one that is recorded may be the order that is waited for, and what a gateway woke is recorded a moment later.
+    let change = item.last_change.as_ref();
+    let change = change.filter(|change| change.to == item.desired_replicas);
+    failure.causes.extend(change.map(|change| {
+        format!(
+            "{} by {}, from {} to {}: {}",
+            change.action, change.actor, change.from, change.to, change.reason
+        )
+    }));
+    if change.is_none() && goal == Goal::Asleep {
+        failure
+            .causes
+            .push("it was woken again, by a request if nobody else did".to_owned());
+    }
     failure.hint(format!("'nagi history {id}' shows all changes"))
 }
 
@@ -358,6 +370,23 @@ mod tests {
             available_replicas: available,
             status: status.to_owned(),
             ..sample_item()
+        }
+    }
+
+    #[test]
+    fn a_wake_that_was_given_up_fails_who_waits_for_it_and_nobody_who_ended_it() {
+        let told = || Some("put to sleep again".to_owned());
+        let item = WorkloadItem {
+            wake: None,
+            ..counts(0, 1, 0, "scaling")
+        };
+        for (goal, fails) in [
+            (Goal::Awake, true),
+            (Goal::Replicas(2), true),
+            (Goal::Replicas(0), false),
+            (Goal::Asleep, false),
+        ] {
+            assert_eq!(goal.failure(&item, told()).is_some(), fails, "{goal:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Where the server is: `http://HOST[:PORT][/PREFIX]`, checked once.
+//! Where the server is: `http[s]://HOST[:PORT][/PREFIX]`, checked once.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,10 +7,12 @@ use http::Uri;
 use thiserror::Error;
 
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 
 /// The base address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerAddress {
+    is_tls: bool,
     host: String,
     port: u16,
     prefix: String,
@@ -22,13 +24,8 @@ pub enum AddressError {
     /// No URL at all.
     #[error("must be like http://127.0.0.1:8080")]
     Form,
-    /// TLS is not in this build.
-    #[error(
-        "https:// is not supported by this build: reach the server over loopback, a tunnel or a port-forward"
-    )]
-    Https,
     /// Something else than HTTP.
-    #[error("must begin with http://, got {0}://")]
+    #[error("must begin with http:// or https://, got {0}://")]
     Scheme(String),
     /// Credentials, a query or a fragment.
     #[error("must not hold {0}")]
@@ -43,6 +40,7 @@ impl From<std::net::SocketAddr> for ServerAddress {
             std::net::SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
         };
         Self {
+            is_tls: false,
             host,
             port: address.port(),
             prefix: String::new(),
@@ -51,6 +49,15 @@ impl From<std::net::SocketAddr> for ServerAddress {
 }
 
 impl ServerAddress {
+    /// Whether it must prove who it is, and nobody else may read.
+    pub const fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    const fn default_port(&self) -> u16 {
+        if self.is_tls { HTTPS_PORT } else { HTTP_PORT }
+    }
+
     /// The host, without brackets.
     pub(crate) fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
@@ -63,7 +70,7 @@ impl ServerAddress {
 
     /// The value of the `Host` header.
     pub(crate) fn authority(&self) -> String {
-        if self.port == HTTP_PORT {
+        if self.port == self.default_port() {
             self.host.clone()
         } else {
             format!("{}:{}", self.host, self.port)
@@ -86,11 +93,11 @@ impl FromStr for ServerAddress {
         }
         // Without a scheme, `localhost:8080` would parse as a scheme or an authority, and mean neither.
         let (scheme, _) = text.split_once("://").ok_or(AddressError::Form)?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" => return Err(AddressError::Https),
+        let is_tls = match scheme.to_ascii_lowercase().as_str() {
+            "http" => false,
+            "https" => true,
             other => return Err(AddressError::Scheme(other.to_owned())),
-        }
+        };
         let uri: Uri = text.parse().map_err(|_| AddressError::Form)?;
         let authority = uri.authority().ok_or(AddressError::Form)?;
         if authority.as_str().contains('@') {
@@ -102,6 +109,7 @@ impl FromStr for ServerAddress {
         let behind = authority.as_str().strip_prefix(authority.host());
         let port = match behind.and_then(|rest| rest.strip_prefix(':')) {
             Some(port) => port.parse().ok().filter(|port| *port != 0),
+            None if behind == Some("") && is_tls => Some(HTTPS_PORT),
             None if behind == Some("") => Some(HTTP_PORT),
             None => None,
         };
@@ -110,6 +118,7 @@ impl FromStr for ServerAddress {
             return Err(AddressError::Form);
         }
         Ok(Self {
+            is_tls,
             host: authority.host().to_owned(),
             port,
             prefix: uri.path().trim_end_matches('/').to_owned(),
@@ -119,7 +128,8 @@ impl FromStr for ServerAddress {
 
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority(), self.prefix)
+        let scheme = if self.is_tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.prefix)
     }
 }
 
@@ -133,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_plain_http_address_is_refused_with_the_reason() {
+    fn what_is_no_http_address_is_refused_with_the_reason() {
         for text in [
             "",
             " ",
@@ -150,7 +160,6 @@ mod tests {
         ] {
             assert_eq!(parse(text), Err(AddressError::Form), "{text:?}");
         }
-        assert_eq!(parse("https://a"), Err(AddressError::Https));
         assert_eq!(parse("ftp://a"), Err(AddressError::Scheme("ftp".into())));
         assert_eq!(parse("http://a?x=1"), Err(AddressError::Extra("a query")));
         assert_eq!(parse("http://a/#x"), Err(AddressError::Extra("a fragment")));
@@ -174,6 +183,10 @@ mod tests {
             parse("http://[::1]:8080/scale/").unwrap(),
             "http://[::1]:8080/scale"
         );
+        assert_eq!(parse("https://a:443/x").unwrap(), "https://a/x");
+        assert_eq!(parse("https://a:80").unwrap(), "https://a:80");
+        let address: ServerAddress = "https://a".parse().unwrap();
+        assert_eq!((address.is_tls(), address.port()), (true, 443));
         let address: ServerAddress = "http://[::1]:8080/scale/".parse().unwrap();
         assert_eq!((address.host(), address.port()), ("::1", 8080));
         assert_eq!(address.path("/health"), "/scale/health");

@@ -24,10 +24,10 @@ use nagi_api::routes::REQUEST_ID_HEADER;
 use nagi_api::{ErrorBody, Event, events};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::address::ServerAddress;
+use crate::connect::connect;
 use crate::error::{ClientError, Refusal};
 use crate::sse::{MESSAGE_BYTES_MAX, Message, Parser};
 
@@ -244,15 +244,12 @@ impl Client {
         headers: HeaderMap,
     ) -> Result<(Parts, Incoming, Link), ClientError> {
         let request = self.request(call, headers)?;
-        let address = (self.server.host(), self.server.port());
-        let stream = TcpStream::connect(address)
+        let stream = connect(&self.server)
             .await
             .map_err(|source| ClientError::Connect {
                 server: self.server.clone(),
                 source,
             })?;
-        // Without it a small request may wait for an acknowledgement; failure costs speed only.
-        drop(stream.set_nodelay(true));
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|source| self.broken(source))?;

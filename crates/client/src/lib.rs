@@ -9,6 +9,7 @@
 //! TLS; and nothing of the server's rules is known here.
 
 mod address;
+mod connect;
 mod error;
 mod exchange;
 mod follow;

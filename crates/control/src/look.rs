@@ -69,6 +69,8 @@ pub(crate) struct Report {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Failures {
     pub(crate) count: u32,
+    /// Trying again may help.
+    is_retryable: bool,
     /// One of them stands in the log.
     is_told: bool,
 }
@@ -92,6 +94,11 @@ impl Looker {
             Err(PortError::NotFound) => (None, Failures::default()),
             Err(error) => {
                 let mut failures = self.failures;
+                // Another kind of failure has its own pauses.
+                if failures.is_retryable != error.is_retryable() {
+                    failures.count = 0;
+                }
+                failures.is_retryable = error.is_retryable();
                 failures.count = failures.count.saturating_add(1);
                 let again = after_failure(failures.count, &error);
                 // Told at the first, second, fourth, eighth time and so on, not each second.

@@ -68,6 +68,8 @@ pub enum Pending {
         /// The pool.
         pool: PoolName,
     },
+    /// A replica has its node, and no container of it runs yet: images are pulled, volumes mounted.
+    Pulling,
     /// A replica runs but does not serve yet.
     Starting,
     /// A replica runs for a while already and does not serve: what it was asked and answered.
@@ -92,6 +94,7 @@ impl Pending {
             Self::NodeBooting { .. } => "waiting-for-node",
             Self::PoolAtMaximum { .. } => "pool-at-maximum",
             Self::DoesNotFit { .. } => "does-not-fit",
+            Self::Pulling => "pulling",
             Self::Starting => "starting",
             Self::Unready(_) => "unready",
             Self::CrashLoop { .. } => "crash-loop",
@@ -125,6 +128,9 @@ impl fmt::Display for Pending {
                 )
             }
             Self::DoesNotFit { pool } => write!(f, "asks for more than a node of pool {pool} has"),
+            Self::Pulling => f.write_str(
+                "a replica has its node, and its images are being pulled or its volumes mounted",
+            ),
             Self::Starting => f.write_str("a replica is starting and does not serve yet"),
             Self::Unready(why) => write!(f, "a replica runs and does not serve: {why}"),
             Self::CrashLoop {

@@ -276,6 +276,15 @@ pub(crate) fn still_waking(backend: &Backend, view: Option<&FlightView>) -> Answ
         .map_or(COME_AGAIN, |eta| eta.clamp(COME_AGAIN, COME_AGAIN_MAX));
     let workload = view.and_then(|view| view.workload.clone());
     let workload = workload.unwrap_or_else(|| backend.workload());
+    if workload.replicas.is_empty() && !workload.available.is_zero() {
+        let message = format!(
+            "{} serves, and this gateway cannot read where: the pods of its namespace are not known here; the request was not executed",
+            backend.id
+        );
+        return Answer::new(StatusCode::SERVICE_UNAVAILABLE, status::WAKING, message)
+            .hint("the log of the gateway says why; 'nagi preflight' names a right that is missing")
+            .retry_after(after);
+    }
     // The engine calls one without a probe ready as soon as it runs.
     let mut running = workload
         .replicas

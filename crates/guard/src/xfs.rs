@@ -21,6 +21,13 @@ const SET_ASIDE: u64 = 8;
 /// A chunk of inodes, one record of their tree.
 const INODES_PER_CHUNK: u64 = 64;
 
+/// A tree of the free inodes.
+const FINOBT: u64 = 1;
+/// A tree of who owns each extent.
+const RMAPBT: u64 = 1 << 1;
+/// A tree of shared extents.
+const REFLINK: u64 = 1 << 2;
+
 /// What a superblock says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Geometry {
@@ -36,13 +43,10 @@ pub(crate) struct Geometry {
     sector: u64,
     /// Bytes.
     inode: u64,
-    has_checksums: bool,
-    /// A tree of the free inodes.
-    finobt: bool,
-    /// A tree of who owns each extent.
-    rmapbt: bool,
-    /// A tree of shared extents.
-    reflink: bool,
+    /// Bytes at the beginning of each block of a tree: more with checksums.
+    header: u64,
+    /// `sb_features_ro_compat`.
+    features: u64,
 }
 
 /// Least records in a leaf and in a node of a tree.
@@ -79,7 +83,6 @@ impl Geometry {
         let group_log = u32::try_from(number(124, 1)).ok()?;
         // Below version 5 there are neither checksums nor these trees.
         let has_checksums = number(100, 2) & 0xf == 5;
-        let features = if has_checksums { number(212, 4) } else { 0 };
         let geometry = Self {
             block: number(4, 4),
             blocks: number(8, 8),
@@ -89,10 +92,8 @@ impl Geometry {
             log_blocks: number(96, 4),
             sector: number(102, 2),
             inode: number(104, 2),
-            has_checksums,
-            finobt: features & 1 != 0,
-            rmapbt: features & 2 != 0,
-            reflink: features & 4 != 0,
+            header: if has_checksums { 56 } else { 16 },
+            features: if has_checksums { number(212, 4) } else { 0 },
         };
         let is_sane = bytes.starts_with(b"XFSB")
             && (512..=65536).contains(&geometry.block)
@@ -129,23 +130,26 @@ impl Geometry {
         let headers = (4 * self.sector).div_ceil(self.block);
         // Roots: of inodes, and of free space by place and by size.
         let mut own = SET_ASIDE + headers + 3;
-        if self.finobt {
+        if self.has(FINOBT) {
             let chunks = blocks * (self.block / self.inode) / INODES_PER_CHUNK;
             own += self.fanout(16, 8).blocks(chunks);
         }
-        if self.reflink {
+        if self.has(REFLINK) {
             own += self.fanout(12, 8).blocks(blocks);
         }
-        if self.rmapbt {
+        if self.has(RMAPBT) {
             own += 1 + self.fanout(24, 44).blocks(blocks).max(blocks / 100);
         }
         own
     }
 
+    const fn has(&self, feature: u64) -> bool {
+        self.features & feature != 0
+    }
+
     /// Of a tree with records, and with keys and pointers, of so many bytes.
     fn fanout(&self, record: u64, entry: u64) -> Fanout {
-        let header = if self.has_checksums { 56 } else { 16 };
-        let room = self.block - header;
+        let room = self.block - self.header;
         Fanout {
             leaf: room / record / 2,
             node: room / entry / 2,

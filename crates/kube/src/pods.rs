@@ -231,7 +231,7 @@ fn stage(pod: &Pod, ready: bool) -> (Stage, Option<Pending>) {
             Some(fell_silent(pod).unwrap_or(Pending::Starting)),
         );
     }
-    (Stage::Pulling, Some(Pending::Starting))
+    (Stage::Pulling, Some(Pending::Pulling))
 }
 
 /// Whose containers are ready is not, and nobody but a gate or the control plane says so: it does when kubelet is silent.
@@ -400,7 +400,7 @@ pub(crate) const fn urgency(pending: &Pending) -> (u8, u32) {
         Pending::Engine(_) => (3, 0),
         Pending::NodeBooting { .. } => (2, 0),
         Pending::Unready(_) => (1, 1),
-        Pending::Starting => (1, 0),
+        Pending::Starting | Pending::Pulling => (1, 0),
         Pending::Stopping => (0, 0),
     }
 }

@@ -19,6 +19,7 @@ mod disk;
 mod fake;
 mod faults;
 mod files;
+mod https;
 mod keys;
 mod recover;
 mod run;

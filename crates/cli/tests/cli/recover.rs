@@ -13,7 +13,7 @@ mod reach;
 mod runs;
 mod runs_on_node;
 mod runtime;
-mod servers;
+pub(crate) mod servers;
 mod sshd;
 mod tunnel;
 

@@ -164,13 +164,7 @@ fn wrong_command_lines_are_refused_before_anything_is_sent() {
 
 #[test]
 fn wrong_addresses_and_keys_are_refused_with_the_name_of_the_setting() {
-    for server in [
-        "",
-        "localhost:8080",
-        "https://nagi.example",
-        "ftp://a",
-        "http://a/?b=c",
-    ] {
+    for server in ["", "localhost:8080", "https://", "ftp://a", "http://a/?b=c"] {
         call(&["list", "--server", server])
             .run()
             .exits(2)

@@ -206,6 +206,27 @@ async fn a_namespace_that_cannot_be_listed_stops_nobody() {
     }
 }
 
+// Whoever is held for a workload whose pods nobody can see is told that, not that it wakes.
+#[tokio::test]
+async fn what_serves_where_pods_may_not_be_read_is_told() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "app", 1));
+    double.put(objects::deployment("project-b", "app", 1));
+    double.inject(Fault::status(403).at("/namespaces/project-b/pods"));
+    let environment = [
+        ("NAGI_NAMESPACES", "project-a,project-b"),
+        ("NAGI_HOLD_SECONDS", "2"),
+    ];
+    let gateway = Process::start("gateway", Some(&double), &environment);
+    until_ready(gateway.metrics).await;
+    let host = Some("app.project-b.localhost");
+    let answer = exchange(gateway.main, "GET", "/", "", host).await;
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.text.contains("pods of its namespace"), "{answer:?}");
+    assert!(answer.text.contains("nagi preflight"), "{answer:?}");
+}
+
 async fn goes_on_without(what: Fault, namespaces: &str) {
     let double = Double::start().await;
     double.put(objects::deployment("project-a", "app", 2));

@@ -52,7 +52,11 @@ impl Workloads for KubeEngine {
         }
         let mut waiting = all.iter().filter(|(_, state)| !state.is_synced());
         let is_known = all.iter().any(|(_, state)| state.is_synced());
-        let waiting = waiting.find(|(_, state)| !is_known || state.problem().is_none());
+        let may_come = |state: &State| {
+            let problem = state.problem();
+            problem.is_none_or(|problem| matches!(problem, PortError::Unreachable(_)))
+        };
+        let waiting = waiting.find(|(_, state)| !is_known || may_come(state));
         waiting.map_or(Ok(()), |(_, state)| {
             Err(state.problem().unwrap_or_else(|| {
                 PortError::Unreachable("the first list of workloads is not complete yet".to_owned())

@@ -103,7 +103,7 @@ impl Shared {
                 let Some(problem) = self.problem_of(state, deadline, may_fail).await? else {
                     continue;
                 };
-                let holds = self.holds(resource, namespace.as_ref());
+                let holds = self.holds(Some(resource), namespace.as_ref());
                 // Without any of the Deployments a list would say less than nothing. Where one namespace was read and none is in
                 // it, it may have gone with its rights.
                 let is_missed = namespace.is_none() || !state.is_synced() || holds;
@@ -141,7 +141,7 @@ impl Shared {
         });
         let mut looked = 0;
         let mut problems = Vec::new();
-        for (state, _) in scopes {
+        for (state, (namespace, _)) in scopes {
             looked += 1;
             // What was read once is told as old while it is read anew, which takes its time where there are many.
             let problem = if state.is_synced() {
@@ -149,18 +149,20 @@ impl Shared {
             } else {
                 self.problem_of(state, deadline, true).await?
             };
-            gaps.age = gaps.age.max(state.dead_for());
+            if self.holds(None, namespace.as_ref()) {
+                gaps.age = gaps.age.max(state.dead_for());
+            }
             problems.extend(problem);
         }
         gaps.note(Facts::Pods, &problems, looked);
         Ok(())
     }
 
-    /// Whether any workload of this kind is known there.
-    fn holds(&self, resource: &Resource, namespace: Option<&Namespace>) -> bool {
+    /// Whether any workload, of this kind, is known there.
+    fn holds(&self, resource: Option<&Resource>, namespace: Option<&Namespace>) -> bool {
         let mut holds = false;
         let selection = Selection {
-            resource: Some(resource),
+            resource,
             namespace,
             after: None,
         };

@@ -253,7 +253,7 @@ fn stages_and_reasons_come_from_what_the_engine_says() {
         of_init(1).pending,
         Some(Pending::CrashLoop { restarts: 3, .. })
     ));
-    assert_eq!(of_init(0).pending, Some(Pending::Starting));
+    assert_eq!(of_init(0).pending, Some(Pending::Pulling));
     // As the control plane has it when a node is silent: it takes back that the pod is ready, and nothing else.
     let conditions = |gates: Value| {
         row(|p| {

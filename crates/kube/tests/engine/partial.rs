@@ -101,6 +101,38 @@ async fn a_namespace_that_goes_makes_no_other_old() {
     lab.synced().await;
 }
 
+// The same of pods alone.
+#[tokio::test]
+async fn pods_of_an_empty_namespace_make_nothing_old() {
+    let double = Double::start().await;
+    double.put(objects::deployment("project-a", "sample-app-a", 2));
+    let lab = within(double, &["project-0", "project-a"]);
+    lab.synced().await;
+    eventually("all", async || {
+        visit(&lab, None)
+            .await
+            .is_ok_and(|seen| seen.unread.is_empty())
+    })
+    .await;
+    lab.double
+        .inject(Fault::status(403).at("/namespaces/project-0/pods"));
+    lab.double.cut_watches();
+    eventually("pods are told as unread", async || {
+        let visited = visit(&lab, None).await.expect("no error");
+        visited
+            .unread
+            .iter()
+            .any(|one| one.to_string() == "some pods")
+    })
+    .await;
+    let then = SystemClock::new().now();
+    eventually("what is seen now is told as seen now", async || {
+        let visited = visit(&lab, None).await.expect("no error");
+        visited.observed_at > then
+    })
+    .await;
+}
+
 // DESIGN §5: what the API server fails with in one place is no reason to tell nothing of another.
 #[tokio::test]
 async fn a_namespace_whose_lists_fail_keeps_no_other_away() {

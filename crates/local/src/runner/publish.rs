@@ -84,7 +84,7 @@ const fn urgency(pending: &Pending) -> (u8, u32) {
         // One that served and does not answer any more.
         Pending::Engine(_) => (2, 0),
         Pending::Unready(_) => (1, 1),
-        Pending::Starting => (1, 0),
+        Pending::Starting | Pending::Pulling => (1, 0),
         Pending::Stopping => (0, 0),
     }
 }
