@@ -446,6 +446,55 @@ pub const CASES: &[Case] = &[
     },
     Case {
         fault: Words {
+            english: "The same with `etcdutl snapshot restore --bump-revision`: versions go on behind all that was told, objects keep theirs",
+            japanese: "同じく `etcdutl snapshot restore --bump-revision` で復元し、バージョンはそれまでより先へ進むが、オブジェクトのものは元のまま",
+        },
+        holds: Words {
+            english: "The objects of the backup are taken, and what is written then too",
+            japanese: "バックアップのオブジェクトを受け入れ、その後の書き込みも通る",
+        },
+        proof: Proof::Double {
+            file: "crates/kube/tests/engine/faults.rs",
+            tests: &["a_backup_behind_a_version_that_was_raised_is_taken"],
+        },
+    },
+    Case {
+        fault: Words {
+            english: "One of several namespaces is gone, may not be read, or its lists fail",
+            japanese: "見ているネームスペースの 1 つが消えた、読む権限がない、一覧が失敗する",
+        },
+        holds: Words {
+            english: "The others work: ready, listed, woken, forwarded to; lists say what is missing",
+            japanese: "ほかは動き続ける（ready、一覧、起動、転送）。一覧は足りないものを示す",
+        },
+        proof: Proof::Double {
+            file: "crates/cli/tests/cluster/partial.rs",
+            tests: &[
+                "a_namespace_that_may_not_be_read_stops_nobody",
+                "a_namespace_that_cannot_be_listed_stops_nobody",
+            ],
+        },
+    },
+    Case {
+        fault: Words {
+            english: "A webhook answers every write with 409, or keeps what is taken away",
+            japanese: "Webhook がすべての書き込みに 409 を返す、または消したものを残す",
+        },
+        holds: Words {
+            english: "It is written again after a second and then less and less, and the log says so",
+            japanese: "再試行は 1 秒後、その後は間隔を広げて行い、ログに残る",
+        },
+        proof: Proof::Double {
+            file: "crates/control/src/tests.rs",
+            tests: &[
+                "conflicts_without_end_are_no_flood",
+                "a_schedule_that_a_webhook_keeps_is_no_flood",
+                "a_record_that_a_webhook_keeps_is_no_flood",
+            ],
+        },
+    },
+    Case {
+        fault: Words {
             english: "Leader cannot renew its Lease; Lease lost",
             japanese: "リーダーが Lease を更新できない、または失う",
         },
