@@ -52,4 +52,4 @@ pub use observed::{
 pub use policy::Policy;
 pub use remote::{RemoteError, RemoteStream, run_remote};
 pub use ssh::{Asks, Destination, Ssh, SshFault, TETHER, tether};
-pub use tunnel::{FarEnd, Forward, TunnelError, TunnelEvent, tunnel};
+pub use tunnel::{FarEnd, Forward, Local, TunnelError, TunnelEvent, tunnel};

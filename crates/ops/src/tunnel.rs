@@ -4,19 +4,19 @@
 //! a break it comes back by itself, with growing pauses, unless a person has to do something first. What it deliberately does
 //! not know: who the API server is. That is verified by whoever sends credentials through it.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+mod local;
+
 use std::process::Stdio;
 use std::time::Duration;
 
 use nagi_runtime::{Backoff, Deadline, random_bits};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::certificate::Certificate;
 use crate::endpoint::{Handshake, HandshakeError, look};
-use crate::listeners;
 use crate::ssh::{Asks, Running, Ssh, SshFault};
+pub use local::Local;
+use local::{Connection, Io};
 
 /// Between two looks whether ssh listens. A refused connect on loopback takes microseconds.
 const LOOK: Duration = Duration::from_millis(10);
@@ -37,8 +37,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// What is forwarded where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
-    /// The port on this machine, on 127.0.0.1; 0 takes one that is free.
-    pub port: u16,
+    /// Where it begins.
+    pub local: Local,
     /// Host and port as the far machine sees them.
     pub to: String,
 }
@@ -48,8 +48,8 @@ pub struct Forward {
 pub enum TunnelEvent {
     /// It is there, and something behind it answered.
     Up {
-        /// The port on this machine.
-        port: u16,
+        /// Where it begins.
+        local: Local,
         /// Since it was begun, or lost.
         after: Duration,
         /// What was presented; nobody has verified it.
@@ -57,8 +57,8 @@ pub enum TunnelEvent {
     },
     /// It is there again, and nothing behind it answers yet.
     Unanswered {
-        /// The port on this machine.
-        port: u16,
+        /// Where it begins.
+        local: Local,
         /// What was seen.
         why: FarEnd,
     },
@@ -89,17 +89,17 @@ pub enum FarEnd {
 /// Why there is no tunnel.
 #[derive(Debug)]
 pub enum TunnelError {
-    /// The port on this machine is taken, by whom, as far as this process may see.
-    PortTaken {
-        /// The port.
-        port: u16,
+    /// Somebody listens there already; who, as far as this process may see.
+    Taken {
+        /// Where.
+        local: Local,
         /// Name and number of the process.
         listener: Option<(u32, String)>,
     },
-    /// The port on this machine cannot be had.
-    Port {
-        /// The port.
-        port: u16,
+    /// It cannot begin there.
+    Local {
+        /// Where.
+        local: Local,
         /// Why.
         source: std::io::Error,
     },
@@ -126,9 +126,10 @@ pub async fn tunnel(
     end: impl Future<Output = ()>,
     tell: &mut (dyn FnMut(TunnelEvent) + Send),
 ) -> Result<(), TunnelError> {
+    let local = forward.local.free().await?;
     let mut link = None;
     let ended = {
-        let keeping = keep(ssh, forward, &mut link, tell);
+        let keeping = keep(ssh, (&local, &forward.to), &mut link, tell);
         tokio::select! {
             // Cancel-safe: what must not be lost is in `link`, which is ended below.
             // In this order, so that the end of ssh by the same Ctrl-C is no break.
@@ -140,6 +141,7 @@ pub async fn tunnel(
     };
     if let Some(link) = link {
         Running::end(link).await;
+        local.clear().await;
     }
     ended
 }
@@ -147,24 +149,21 @@ pub async fn tunnel(
 /// Returns only with what ended it.
 async fn keep(
     ssh: &Ssh,
-    forward: &Forward,
+    way: (&Local, &str),
     link: &mut Option<Running>,
     tell: &mut (dyn FnMut(TunnelEvent) + Send),
 ) -> TunnelError {
-    let port = match free_port(forward.port).await {
-        Ok(port) => port,
-        Err(error) => return error,
-    };
+    let (local, _) = way;
     let mut backoff = Backoff::new(PAUSE, PAUSE_MAX, seed());
     let mut since = Instant::now();
     let mut was_up = false;
     loop {
         let mut answers = true;
-        match go(ssh, forward, port, link).await {
+        match go(ssh, way, link).await {
             Ok(presented) => {
                 let after = since.elapsed();
                 tell(TunnelEvent::Up {
-                    port,
+                    local: local.clone(),
                     after,
                     presented,
                 });
@@ -174,7 +173,10 @@ async fn keep(
             // It was well once, so it is waited for: an API server that starts again.
             Err(TunnelError::FarEnd(why)) if was_up => {
                 answers = false;
-                tell(TunnelEvent::Unanswered { port, why });
+                tell(TunnelEvent::Unanswered {
+                    local: local.clone(),
+                    why,
+                });
                 backoff.reset();
             }
             Err(error) if !was_up || is_lasting(&error) => return error,
@@ -192,10 +194,10 @@ async fn keep(
                 said = running.next_line() => said,
                 // Cancel-safe: a pause.
                 () = tokio::time::sleep(ASKED_AGAIN), if !answers => {
-                    if let Some(presented) = asked_again(port, running).await {
+                    if let Some(presented) = asked_again(local, running).await {
                         answers = true;
                         let after = since.elapsed();
-                        tell(TunnelEvent::Up { port, after, presented });
+                        tell(TunnelEvent::Up { local: local.clone(), after, presented });
                     }
                     running.forget();
                     continue;
@@ -231,7 +233,7 @@ async fn pause(
     let said = match error {
         TunnelError::Ssh { fault, said } => fault.line(said).cloned(),
         TunnelError::Run(error) => Some(error.to_string()),
-        TunnelError::PortTaken { .. } | TunnelError::Port { .. } | TunnelError::FarEnd(_) => None,
+        TunnelError::Taken { .. } | TunnelError::Local { .. } | TunnelError::FarEnd(_) => None,
     };
     let said = said.unwrap_or_else(|| "ssh ended".to_owned());
     tell(TunnelEvent::Lost { said, again_in });
@@ -241,18 +243,22 @@ async fn pause(
 /// Starts ssh and waits until something behind it has answered. What was started is in `link`.
 async fn go(
     ssh: &Ssh,
-    forward: &Forward,
-    port: u16,
+    (local, to): (&Local, &str),
     link: &mut Option<Running>,
 ) -> Result<Option<Certificate>, TunnelError> {
     if let Some(old) = link.take() {
         old.end().await;
     }
-    let way = format!("{}:{port}:{}", Ipv4Addr::LOCALHOST, forward.to);
-    let arguments = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", &way].map(Into::into);
+    // A socket is for its user alone. What lies where it is to be is not for ssh to remove.
+    local.clear().await;
+    let options = "ExitOnForwardFailure=yes StreamLocalBindMask=0177 StreamLocalBindUnlink=no";
+    let options = options.split(' ').flat_map(|option| ["-o", option]);
+    let way = local.forward(to);
+    let arguments = ["-N"].into_iter().chain(options).chain(["-L", &way]);
+    let arguments: Vec<_> = arguments.map(Into::into).collect();
     let started = ssh.start(&arguments, None, [Stdio::null(), Stdio::null()]);
     let running = link.insert(started.map_err(TunnelError::Run)?);
-    let come_up = connected(running, port);
+    let come_up = connected(running, local);
     let stream = match ssh.asks {
         // Whoever types a passphrase takes as long as that takes.
         Asks::Somebody => come_up.await,
@@ -269,13 +275,11 @@ async fn go(
 }
 
 /// Waits until ssh listens, and connects.
-async fn connected(running: &mut Running, port: u16) -> Result<TcpStream, TunnelError> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+async fn connected(running: &mut Running, local: &Local) -> Result<Box<dyn Io>, TunnelError> {
     loop {
-        if let Ok(stream) = TcpStream::connect(address).await
-            // A port that nobody has may be given to the very connection that looks for it.
-            && stream.local_addr().ok() != Some(address)
-            && is_own(running, port)
+        // Whoever listens is the ssh that was started, as far as that can be seen, and not somebody who was faster.
+        if let Ok(Connection { stream, listener }) = local.connect().await
+            && (listener.is_none() || listener == running.child.id())
         {
             return Ok(stream);
         }
@@ -291,23 +295,17 @@ async fn connected(running: &mut Running, port: u16) -> Result<TcpStream, Tunnel
     }
 }
 
-/// Whoever listens is the ssh that was started, as far as that can be seen, and not somebody who was faster.
-fn is_own(running: &Running, port: u16) -> bool {
-    let all = listeners::look(Path::new("/proc")).unwrap_or_default();
-    let found = all.into_iter().find(|one| one.port == port);
-    let owner = found.and_then(|one| one.process).map(|(pid, _)| pid);
-    owner.is_none() || owner == running.child.id()
-}
-
 /// What answers now behind a tunnel that is there.
-async fn asked_again(port: u16, running: &mut Running) -> Option<Option<Certificate>> {
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
-    answered(stream, running).await.ok()
+async fn asked_again(local: &Local, running: &mut Running) -> Option<Option<Certificate>> {
+    let connection = local.connect().await.ok()?;
+    answered(connection.stream, running).await.ok()
 }
 
 /// What answers behind the tunnel.
-async fn answered(stream: TcpStream, running: &mut Running) -> Result<Option<Certificate>, FarEnd> {
-    drop(stream.set_nodelay(true));
+async fn answered(
+    stream: Box<dyn Io>,
+    running: &mut Running,
+) -> Result<Option<Certificate>, FarEnd> {
     let deadline = Deadline::in_(ANSWERS_WITHIN);
     let Handshake { stream, presented } = look(stream, "kubernetes", deadline).await;
     match stream.err() {
@@ -342,28 +340,11 @@ fn of_said(running: &Running) -> TunnelError {
 
 const fn is_lasting(error: &TunnelError) -> bool {
     match error {
-        TunnelError::PortTaken { .. }
-        | TunnelError::Port { .. }
+        TunnelError::Taken { .. }
+        | TunnelError::Local { .. }
         | TunnelError::FarEnd(FarEnd::Prohibited(_)) => true,
         TunnelError::Ssh { fault, .. } => fault.is_lasting(),
         TunnelError::Run(_) | TunnelError::FarEnd(_) => false,
-    }
-}
-
-/// The port, if it can be had; one that is free for 0. ssh binds it itself, and says when somebody was faster.
-async fn free_port(port: u16) -> Result<u16, TunnelError> {
-    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-    match bound.and_then(|listener| listener.local_addr()) {
-        Ok(address) => Ok(address.port()),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            let all = listeners::look(Path::new("/proc")).unwrap_or_default();
-            let found = all.into_iter().find(|one| one.port == port);
-            Err(TunnelError::PortTaken {
-                port,
-                listener: found.and_then(|one| one.process),
-            })
-        }
-        Err(source) => Err(TunnelError::Port { port, source }),
     }
 }
 

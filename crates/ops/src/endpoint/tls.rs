@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -42,8 +43,8 @@ pub(crate) struct Trust<'a> {
 
 /// How it ended, and what was presented, accepted or not.
 #[derive(Debug)]
-pub(crate) struct Handshake {
-    pub(crate) stream: Result<TlsStream<TcpStream>, HandshakeError>,
+pub(crate) struct Handshake<S = TcpStream> {
+    pub(crate) stream: Result<TlsStream<S>, HandshakeError>,
     pub(crate) presented: Option<Certificate>,
 }
 
@@ -85,7 +86,11 @@ pub(crate) async fn handshake(
 }
 
 /// Learns what is presented, and accepts nothing: the handshake always ends in an error.
-pub(crate) async fn look(stream: TcpStream, name: &str, deadline: Deadline) -> Handshake {
+pub(crate) async fn look<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    name: &str,
+    deadline: Deadline,
+) -> Handshake<S> {
     let trust = Trust {
         authority: None,
         name,
@@ -103,12 +108,12 @@ pub(crate) async fn look(stream: TcpStream, name: &str, deadline: Deadline) -> H
     }
 }
 
-async fn shake(
-    stream: TcpStream,
+async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     trust: &Trust<'_>,
     (config, recorder): (ClientConfig, Arc<Recorder>),
     deadline: Deadline,
-) -> Handshake {
+) -> Handshake<S> {
     let plain = trust.name.trim_start_matches('[').trim_end_matches(']');
     let Ok(name) = ServerName::try_from(plain.to_owned()) else {
         return Handshake {

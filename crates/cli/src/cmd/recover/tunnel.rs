@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use nagi_ops::{Destination, FarEnd, Forward, TunnelError, TunnelEvent};
+use nagi_ops::{Destination, FarEnd, Forward, Local, TunnelError, TunnelEvent};
 use nagi_runtime::Termination;
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ Examples:
   nagi recover tunnel ubuntu@3.112.132.56 --identity ~/.ssh/id_rsa
                                                      127.0.0.1:6443 here is localhost:6443 there
   nagi recover tunnel node-1 --local-port 0          on a port that is free
+  nagi recover tunnel node-1 --local-socket ~/api.sock
+                                                     for curl --unix-socket, and for nobody but you
   nagi recover tunnel bastion --to 10.0.3.7:6443     to a machine that only the bastion reaches
   nagi recover kubeconfig --api-server https://127.0.0.1:6443
                                                      what kubectl needs to go through it
@@ -39,6 +41,10 @@ pub(crate) struct TunnelArgs {
     #[arg(long, value_name = "PORT", default_value_t = 6443)]
     local_port: u16,
 
+    /// A Unix socket in place of the port, which only you may use
+    #[arg(long, value_name = "PATH", value_parser = parse_socket, conflicts_with = "local_port")]
+    local_socket: Option<Local>,
+
     /// Where it leads, as the machine sees it
     #[arg(long, value_name = "HOST:PORT", default_value = "localhost:6443", value_parser = parse_to)]
     to: String,
@@ -54,8 +60,9 @@ pub(crate) struct TunnelArgs {
 /// Runs the command.
 pub(super) async fn run(args: &TunnelArgs, session: &Session) -> Result<(), Failure> {
     let ssh = args.key.to(&args.destination, args.timeout, session);
+    let port = Local::Port(args.local_port);
     let forward = Forward {
-        port: args.local_port,
+        local: args.local_socket.clone().unwrap_or(port),
         to: args.to.clone(),
     };
     let listening = Termination::listen();
@@ -85,31 +92,35 @@ fn told(event: &TunnelEvent, args: &TunnelArgs, session: &Session) -> Result<(),
     let (host, to) = (&args.destination, &args.to);
     match event {
         TunnelEvent::Up {
-            port,
+            local,
             after,
             presented,
         } => {
             let names = presented.as_ref().map(|one| one.names.clone());
             let raw = json!({
-                "event": "up", "local": format!("127.0.0.1:{port}"), "host": host.to_string(), "to": to,
+                "event": "up", "local": local.to_string(), "host": host.to_string(), "to": to,
                 "after_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
                 "certificate_names": names,
             });
             output.body(&raw, Place::InSeries, |_| {
-                format!("127.0.0.1:{port} is {to} at {host}")
+                format!("{local} is {to} at {host}")
             })?;
             if let Some(names) = names {
                 let names = words::clean(&names.join(", "));
                 output.note(&format!("the certificate behind it is for {names}"));
             }
-            output.hint(&format!(
-                "nagi recover kubeconfig --api-server https://127.0.0.1:{port} shows what kubectl needs"
-            ));
+            output.hint(&match local {
+                Local::Port(_) => format!(
+                    "nagi recover kubeconfig --api-server https://{local} shows what kubectl needs"
+                ),
+                Local::Socket(_) => format!(
+                    "curl --unix-socket {local} reaches it; kubectl needs a port: --local-port"
+                ),
+            });
         }
-        TunnelEvent::Unanswered { port, why } => {
+        TunnelEvent::Unanswered { local, why } => {
             let why = words::clean(&far_end(why, to));
-            let raw =
-                json!({ "event": "unanswered", "local": format!("127.0.0.1:{port}"), "why": why });
+            let raw = json!({ "event": "unanswered", "local": local.to_string(), "why": why });
             beside(&raw, session)?;
             output.warn(&format!("the tunnel is back, and {why}"));
         }
@@ -139,21 +150,20 @@ fn beside(raw: &Value, session: &Session) -> Result<(), Failure> {
 fn failure(ssh: &nagi_ops::Ssh, forward: &Forward, error: TunnelError) -> Failure {
     let host = &ssh.destination;
     match error {
-        TunnelError::PortTaken { port, listener } => {
+        TunnelError::Taken { local, listener } => {
             let who = listener.map_or_else(
                 || "somebody, whom only root sees,".to_owned(),
                 |(pid, name)| format!("{name} (process {pid})"),
             );
             Failure::new(
                 Exit::Conflict,
-                format!("{who} listens on port {port} of this machine"),
+                format!("{who} listens on {} of this machine", place(&local)),
             )
-            .hint("take another one: --local-port 0 finds one that is free")
+            .hint(another(&local))
         }
-        TunnelError::Port { port, source } => {
-            let message = format!("port {port} of this machine cannot be had");
-            Failure::of(Exit::Failed, message, &source)
-                .hint("take another one: --local-port 0 finds one that is free")
+        TunnelError::Local { local, source } => {
+            let message = format!("{} of this machine cannot be had", place(&local));
+            Failure::of(Exit::Failed, message, &source).hint(another(&local))
         }
         TunnelError::Run(error) => Failure::of(Exit::Failed, "ssh cannot be run", &error),
         TunnelError::Ssh { fault, said } => reach::failure(ssh, fault, &said),
@@ -183,6 +193,26 @@ fn failure(ssh: &nagi_ops::Ssh, forward: &Forward, error: TunnelError) -> Failur
             failure.hint(hint)
         }
     }
+}
+
+fn place(local: &Local) -> String {
+    match local {
+        Local::Port(port) => format!("port {port}"),
+        Local::Socket(path) => format!("socket {}", path.display()),
+    }
+}
+
+const fn another(local: &Local) -> &'static str {
+    match local {
+        Local::Port(_) => "take another one: --local-port 0 finds one that is free",
+        Local::Socket(_) => {
+            "take another one: --local-socket names it, in a directory that is there"
+        }
+    }
+}
+
+fn parse_socket(text: &str) -> Result<Local, String> {
+    Local::socket(std::path::Path::new(text))
 }
 
 fn far_end(why: &FarEnd, to: &str) -> String {

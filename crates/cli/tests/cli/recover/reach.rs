@@ -2,6 +2,8 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +41,7 @@ fn tunnel(sshd: &Sshd, to: u16, arguments: &[&str]) -> Call {
         "--output",
         "json",
     ];
-    let port: &[&str] = if arguments.contains(&"--local-port") {
+    let port: &[&str] = if arguments.iter().any(|one| one.starts_with("--local-")) {
         &[]
     } else {
         &["--local-port", "0"]
@@ -154,6 +156,56 @@ fn a_tunnel_leads_to_the_api_server_and_comes_back_after_a_break() {
     open.send(Signal::SIGTERM);
     assert_eq!(open.child.wait().unwrap().code(), Some(0));
     assert!(is_closed(port), "its ssh ended before it");
+}
+
+// D-18: a socket in place of a port, for its user alone
+#[test]
+fn a_tunnel_at_a_socket_is_for_its_user_and_leaves_nothing() {
+    let Some(sshd) = Sshd::start() else { return };
+    let node = Node::new();
+    let to = api_server(&node);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("api.sock");
+    let socket = path.to_str().unwrap();
+    let arguments = ["--local-socket", socket];
+    // What a killed ssh left is replaced.
+    drop(UnixListener::bind(&path).unwrap());
+    let mut open = Open::new(tunnel(&sshd, to, &arguments));
+    let up = open.event("up");
+    assert_eq!(up["local"], socket);
+    assert_eq!(up["certificate_names"][0], "ip-172-31-37-254");
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    sshd.break_connections();
+    open.event("lost");
+    open.event("up");
+    tunnel(&sshd, to, &arguments)
+        .run()
+        .exits(8)
+        .says("ssh (process")
+        .says("--local-socket");
+    open.send(Signal::SIGTERM);
+    assert_eq!(open.child.wait().unwrap().code(), Some(0));
+    assert!(!path.exists());
+    // Anything else stays.
+    std::fs::write(&path, "mine").unwrap();
+    tunnel(&sshd, to, &arguments)
+        .run()
+        .exits(1)
+        .says("something that is no socket is there");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    for (wrong, why) in [
+        (
+            "/nope/api.sock",
+            "socket /nope/api.sock of this machine cannot be had",
+        ),
+        ("/tmp/a:b", "must be a path"),
+        ("/tmp/%h", "must be a path"),
+    ] {
+        let ran = tunnel(&sshd, to, &["--local-socket", wrong]).run();
+        assert_ne!(ran.code, 0);
+        ran.says(why).prints_nothing();
+    }
 }
 
 // An API server that starts again is told when it answers again, though its tunnel was there all the time.
