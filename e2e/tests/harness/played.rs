@@ -173,7 +173,7 @@ fn stages(control_plane: &ControlPlane, nagi: &Nagi) -> anyhow::Result<()> {
         (
             "a pod that waits for its image",
             |node, pod| node == "True 1" && pod.contains("ContainerCreating"),
-            "starting",
+            "its images are being pulled",
             "pulling",
         ),
         (
