@@ -237,3 +237,46 @@ async fn a_request_wakes_nothing_outside_of_the_allowed_namespaces() {
     assert!(answer.text.contains("allowed namespaces"), "{answer:?}");
     assert_eq!(double.get(PATH).unwrap()["spec"]["replicas"], 0);
 }
+
+// Issue 4 item 7: by the hosts of the annotation, to the port named http, else to the first
+#[tokio::test]
+async fn requests_go_by_the_annotated_hosts_to_the_port_named_http_or_the_first() {
+    let double = Double::start().await;
+    let port = app().await;
+    let named = json!([{ "name": "metrics", "containerPort": 9 }, { "name": "http", "containerPort": port }]);
+    let first = json!([{ "containerPort": port }, { "name": "metrics", "containerPort": 9 }]);
+    for (name, hosts, ports) in [
+        ("shop", "shop.example,www.shop.example", named),
+        ("news", "news.example", first),
+    ] {
+        let mut object = objects::deployment("project-a", name, 1);
+        object["metadata"]["annotations"] = json!({ "nagi.dev/hosts": hosts });
+        double.put(object);
+        let mut pod = objects::pod("project-a", name, "x1");
+        pod["spec"]["containers"][0]["ports"] = ports;
+        double.put(objects::ready(pod, "127.0.0.1"));
+    }
+    let gateway = Process::start("gateway", Some(&double), &[]);
+    until_ready(gateway.metrics).await;
+    let status_of = async |host: &str| {
+        let answer = exchange(gateway.main, "GET", "/", "", Some(host)).await;
+        answer.expect("an answer").status
+    };
+    for host in ["shop.example", "www.shop.example", "news.example"] {
+        assert_eq!(status_of(host).await, 200, "{host}: {}", gateway.log());
+    }
+    assert_eq!(status_of("shop.project-a.localhost").await, 404);
+    // Another host from now on, without a restart.
+    double.edit(
+        "/apis/apps/v1/namespaces/project-a/deployments/shop",
+        |object| {
+            object["metadata"]["annotations"]["nagi.dev/hosts"] = json!("store.example");
+        },
+    );
+    let changed = tokio::time::timeout(PATIENCE, async {
+        while status_of("store.example").await != 200 || status_of("shop.example").await != 404 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    changed.await.expect("it is called by its new host");
+}
