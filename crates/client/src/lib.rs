@@ -5,8 +5,8 @@
 //! server refused and said why, or the answer made no sense. [`EventFollower`] reads the event stream and takes it up
 //! again where it broke.
 //!
-//! Each call opens a connection of its own and has a deadline. There is deliberately no pool, no retry of calls and no
-//! TLS; and nothing of the server's rules is known here.
+//! Each call opens a connection of its own and has a deadline. TLS is spoken where the address asks for it. There is deliberately
+//! no pool and no retry of calls; and nothing of the server's rules is known here.
 
 mod address;
 mod connect;

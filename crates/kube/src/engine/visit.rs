@@ -137,7 +137,7 @@ impl Shared {
         let deployments = self.deployments();
         let scopes = self.pods.iter().zip(&deployments.states);
         let scopes = scopes.filter(|(_, (namespace, deployments))| {
-            deployments.refusal().is_none() && reach.holds(namespace.as_ref())
+            deployments.refusal().is_none() && reach.covers(namespace.as_ref())
         });
         let mut looked = 0;
         let mut problems = Vec::new();
@@ -226,7 +226,7 @@ impl Shared {
 
 impl Reach<'_> {
     /// Whether what is in this namespace, or everywhere, is reached for.
-    fn holds(&self, scope: Option<&Namespace>) -> bool {
+    fn covers(&self, scope: Option<&Namespace>) -> bool {
         self.namespace
             .zip(scope)
             .is_none_or(|(only, scope)| only == scope)
@@ -238,7 +238,7 @@ impl Reach<'_> {
     ) -> impl Iterator<Item = &'s (Option<Namespace>, T)> {
         scopes
             .iter()
-            .filter(|(namespace, _)| self.holds(namespace.as_ref()))
+            .filter(|(namespace, _)| self.covers(namespace.as_ref()))
     }
 }
 
